@@ -1,0 +1,21 @@
+"""The errors a user can meet. Each message says what was seen, what was expected and what to do."""
+
+
+class MedsegError(Exception):
+    """Base of every error that medseg raises on purpose; the command line prints it as one line and exits with 2."""
+
+
+class InputError(MedsegError):
+    """A file, folder or argument is not what it should be (unreadable, empty, of the wrong kind)."""
+
+
+class GeometryError(MedsegError):
+    """Slices, grids or Frames of Reference do not fit together; a contour drawn on them would be misplaced."""
+
+
+class StructureError(MedsegError):
+    """A structure's name, number, type or colour is missing, repeated or not allowed."""
+
+
+class BundleError(MedsegError):
+    """A bundle's files, weights or overrides are incomplete or do not belong together."""

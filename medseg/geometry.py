@@ -1,0 +1,240 @@
+"""Where the voxels of a stack of slices lie in the patient. The only place where LPS meets RAS.
+
+Conventions, used everywhere in medseg:
+
+* arrays are indexed ``[slice, row, column]``; slices ascend along :attr:`Geometry.normal_lps`;
+* points are millimetres in the DICOM patient system, LPS: x grows to the patient's Left, y to Posterior, z to Superior;
+* integer indices are voxel *centres*, so a slice covers rows -0.5 ... rows - 0.5;
+* each slice keeps its own position, because real stacks are uneven or sheared (gantry tilt) and one affine would
+  misplace their contours (DICOM PS3.3 C.7.6.2.1.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from medseg.errors import GeometryError
+
+POSITION_TOLERANCE_MM = 0.01
+"""Positions closer than this are the same. ImagePositionPatient is written with 2-6 decimals by real scanners."""
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""Left-posterior-superior (DICOM) to right-anterior-superior (NIfTI, MONAI) millimetres; its own inverse."""
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """Shape and position of a stack of parallel slices.
+
+    ``shape``: (slices, rows, columns). ``origins_lps_mm``: float64 (slices, 3), the centre of voxel (row 0, column 0) of
+    each slice, ascending along the normal. ``row_step_lps_mm`` / ``column_step_lps_mm``: float64 (3,), from one row
+    (column) to the next. ``frame_of_reference_uid``: the DICOM Frame of Reference, or None where it is not known.
+
+    Raises GeometryError for a shape that does not fit the origins, for in-plane axes that are not perpendicular, and
+    for slices that do not ascend along the normal.
+    """
+
+    shape: tuple[int, int, int]
+    origins_lps_mm: np.ndarray
+    row_step_lps_mm: np.ndarray
+    column_step_lps_mm: np.ndarray
+    frame_of_reference_uid: str | None = None
+
+    def __post_init__(self):
+        for name in ("origins_lps_mm", "row_step_lps_mm", "column_step_lps_mm"):
+            values = np.array(getattr(self, name), dtype=np.float64)
+            if not np.isfinite(values).all():
+                raise GeometryError(f"{name} holds a value that is not a finite number; positions must be finite mm.")
+            values.setflags(write=False)
+            object.__setattr__(self, name, values)
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise GeometryError(f"shape {self.shape}: expected (slices, rows, columns), each at least 1.")
+        if self.origins_lps_mm.shape != (self.shape[0], 3):
+            raise GeometryError(f"{self.origins_lps_mm.shape[0]} slice positions for {self.shape[0]} slices.")
+        row_mm, column_mm = np.linalg.norm(self.row_step_lps_mm), np.linalg.norm(self.column_step_lps_mm)
+        if min(row_mm, column_mm) <= 0:
+            raise GeometryError("pixel spacing is zero; expected a positive distance between rows and columns.")
+        if abs(self.row_step_lps_mm @ self.column_step_lps_mm) > 1e-3 * row_mm * column_mm:
+            raise GeometryError("rows and columns are not perpendicular; the image orientation is damaged.")
+        if len(self.origins_lps_mm) > 1 and np.diff(self.slice_positions_mm).min() <= 0:
+            raise GeometryError("slices do not ascend along the slice normal; sort them by position first.")
+
+    @classmethod
+    def from_lps_affine(cls, affine_lps: np.ndarray, shape, frame_of_reference_uid: str | None = None) -> Geometry:
+        """From a 4x4 affine that maps (slice, row, column) to LPS mm; slices that run against the normal are refused."""
+        affine_lps = np.asarray(affine_lps, dtype=np.float64)
+        origins = affine_lps[:3, 3] + np.arange(shape[0])[:, None] * affine_lps[:3, 0]
+        return cls(tuple(shape), origins, affine_lps[:3, 1], affine_lps[:3, 2], frame_of_reference_uid)
+
+    # ---- directions and distances -------------------------------------------------------------------------------
+
+    @property
+    def normal_lps(self) -> np.ndarray:
+        """Unit vector (3,) across the slices: column direction x row direction, as DICOM defines it."""
+        normal = np.cross(self.column_step_lps_mm, self.row_step_lps_mm)
+        return normal / np.linalg.norm(normal)
+
+    @property
+    def pixel_spacing_mm(self) -> tuple[float, float]:
+        """(between rows, between columns) in mm: the order of DICOM PixelSpacing."""
+        return float(np.linalg.norm(self.row_step_lps_mm)), float(np.linalg.norm(self.column_step_lps_mm))
+
+    @property
+    def slice_positions_mm(self) -> np.ndarray:
+        """float64 (slices,): distance of each slice along the normal from the patient origin, ascending."""
+        return self.origins_lps_mm @ self.normal_lps
+
+    @property
+    def slice_thickness_mm(self) -> np.ndarray:
+        """float64 (slices,): the height each slice stands for, half the gap to each neighbour.
+
+        An end slice counts its inner half gap twice. A single slice has no height: nan, never 1.0.
+        """
+        if self.shape[0] == 1:
+            return np.array([np.nan])
+        gaps_mm = np.diff(self.slice_positions_mm)
+        padded = np.concatenate([gaps_mm[:1], gaps_mm, gaps_mm[-1:]])
+        return (padded[:-1] + padded[1:]) / 2
+
+    @property
+    def is_uniform(self) -> bool:
+        """True when one step leads from every slice to the next, so that an affine exists (it may still be sheared)."""
+        if self.shape[0] < 3:
+            return True
+        steps = np.diff(self.origins_lps_mm, axis=0)
+        drift_mm = np.abs(self.origins_lps_mm - self.origins_lps_mm[0] - np.arange(self.shape[0])[:, None] * steps.mean(0))
+        return bool(drift_mm.max() <= max(POSITION_TOLERANCE_MM, 0.01 * np.linalg.norm(steps.mean(0))))
+
+    @property
+    def is_sheared(self) -> bool:
+        """True when slices shift sideways from one to the next (gantry tilt)."""
+        if self.shape[0] < 2:
+            return False
+        steps = np.diff(self.origins_lps_mm, axis=0)
+        sideways_mm = steps - (steps @ self.normal_lps)[:, None] * self.normal_lps
+        total_mm = np.linalg.norm(sideways_mm.sum(0))
+        return bool(np.linalg.norm(sideways_mm, axis=1).max() > 0.05 or total_mm > 0.5 * min(self.pixel_spacing_mm))
+
+    @property
+    def is_regular(self) -> bool:
+        """True for a plain box of voxels: even slices, straight up the normal. Only this fits NIfTI, SEG and MONAI."""
+        return self.is_uniform and not self.is_sheared
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """(slice, row, column) spacing in mm. GeometryError for uneven slices and for a single slice: not known."""
+        if self.shape[0] < 2:
+            raise GeometryError("one slice has no slice spacing; at least two slices are needed here.")
+        if not self.is_uniform:
+            gaps_mm = np.diff(self.slice_positions_mm)
+            raise GeometryError(
+                f"slices are uneven ({gaps_mm.min():.2f} to {gaps_mm.max():.2f} mm apart), so there is no single slice "
+                "spacing; use slice_thickness_mm or resample with regular_grid()."
+            )
+        gap_mm = (self.slice_positions_mm[-1] - self.slice_positions_mm[0]) / (self.shape[0] - 1)
+        return (float(gap_mm), *self.pixel_spacing_mm)
+
+    @property
+    def voxel_volumes_cc(self) -> np.ndarray:
+        """float64 (slices,): volume of one voxel of each slice in cubic centimetres; nan for a single slice."""
+        return self.slice_thickness_mm * self.pixel_spacing_mm[0] * self.pixel_spacing_mm[1] / 1000.0
+
+    # ---- index <-> millimetres ----------------------------------------------------------------------------------
+
+    def points_lps_mm(self, slice_index: int, rows_columns: np.ndarray) -> np.ndarray:
+        """Points (n, 3) in LPS mm of the fractional (row, column) pairs (n, 2) on one slice, by that slice's own position."""
+        rows_columns = np.asarray(rows_columns, dtype=np.float64)
+        in_plane = rows_columns[:, :1] * self.row_step_lps_mm + rows_columns[:, 1:] * self.column_step_lps_mm
+        return self.origins_lps_mm[slice_index] + in_plane
+
+    def rows_columns(self, slice_index: int, points_lps_mm: np.ndarray) -> np.ndarray:
+        """Fractional (row, column) pairs (n, 2) of points (n, 3) projected straight onto one slice."""
+        offset = np.asarray(points_lps_mm, dtype=np.float64) - self.origins_lps_mm[slice_index]
+        row_mm2 = self.row_step_lps_mm @ self.row_step_lps_mm
+        column_mm2 = self.column_step_lps_mm @ self.column_step_lps_mm
+        return np.stack([offset @ self.row_step_lps_mm / row_mm2, offset @ self.column_step_lps_mm / column_mm2], axis=1)
+
+    def nearest_slice(self, points_lps_mm: np.ndarray) -> tuple[int, float]:
+        """(index, distance in mm) of the slice whose plane lies nearest to the mean of the points (n, 3)."""
+        position_mm = float(np.mean(np.asarray(points_lps_mm, dtype=np.float64) @ self.normal_lps))
+        distances_mm = np.abs(self.slice_positions_mm - position_mm)
+        index = int(distances_mm.argmin())
+        return index, float(distances_mm[index])
+
+    # ---- affines ------------------------------------------------------------------------------------------------
+
+    @property
+    def affine_lps(self) -> np.ndarray:
+        """4x4, (slice, row, column) to LPS mm. GeometryError when the slices are uneven: then no affine is true."""
+        if not self.is_uniform:
+            raise GeometryError("slices are uneven, so no affine describes them; use points_lps_mm slice by slice.")
+        affine = np.eye(4)
+        if self.shape[0] > 1:
+            affine[:3, 0] = (self.origins_lps_mm[-1] - self.origins_lps_mm[0]) / (self.shape[0] - 1)
+        else:
+            affine[:3, 0] = self.normal_lps
+        affine[:3, 1], affine[:3, 2], affine[:3, 3] = self.row_step_lps_mm, self.column_step_lps_mm, self.origins_lps_mm[0]
+        return affine
+
+    @property
+    def affine_ras(self) -> np.ndarray:
+        """4x4, (column, row, slice) to RAS mm: for NIfTI and MONAI, whose arrays are this stack transposed."""
+        return LPS_TO_RAS @ self.affine_lps[:, [2, 1, 0, 3]]
+
+    @classmethod
+    def from_ras_affine(cls, affine_ras: np.ndarray, shape_xyz, frame_of_reference_uid: str | None = None) -> Geometry:
+        """Geometry of an array (x, y, z) with a NIfTI affine, seen as [slice=z, row=y, column=x].
+
+        GeometryError when z runs against the normal (a left-handed stack), because slices must ascend.
+        """
+        affine_lps = (LPS_TO_RAS @ np.asarray(affine_ras, dtype=np.float64))[:, [2, 1, 0, 3]]
+        return cls.from_lps_affine(affine_lps, tuple(shape_xyz)[::-1], frame_of_reference_uid)
+
+    def regular_grid(self) -> Geometry:
+        """The plain box of voxels that covers this stack, for a network that needs one; itself when already regular.
+
+        Pixels keep their size and direction, slices stand straight up the normal. Their spacing is the median gap,
+        and rows and columns are added where a sheared stack reaches sideways.
+        """
+        if self.is_regular:
+            return self
+        positions_mm = self.slice_positions_mm
+        gap_mm = float(np.median(np.diff(positions_mm)))
+        slices = int(np.ceil((positions_mm[-1] - positions_mm[0]) / gap_mm - 1e-6)) + 1
+        corners = self.rows_columns(0, self.origins_lps_mm)
+        low = np.floor(corners.min(0) + 1e-6)
+        extra = np.ceil(corners.max(0) - low - 1e-6).astype(int)
+        origin = self.points_lps_mm(0, low[None])[0]
+        origins = origin + np.arange(slices)[:, None] * gap_mm * self.normal_lps
+        shape = (slices, self.shape[1] + int(extra[0]), self.shape[2] + int(extra[1]))
+        return Geometry(shape, origins, self.row_step_lps_mm, self.column_step_lps_mm, self.frame_of_reference_uid)
+
+    # ---- comparison ---------------------------------------------------------------------------------------------
+
+    def difference(self, other: Geometry, tolerance_mm: float = POSITION_TOLERANCE_MM) -> str | None:
+        """In words, how ``other`` differs from this geometry; None when they are the same to ``tolerance_mm``.
+
+        Frames of Reference must be equal when both are known. Corners of every slice are compared, so that a small
+        error of direction counts by the distance it makes.
+        """
+        if self.shape != other.shape:
+            return f"shape {self.shape} against {other.shape} (slices, rows, columns)"
+        known = None not in (self.frame_of_reference_uid, other.frame_of_reference_uid)
+        if known and self.frame_of_reference_uid != other.frame_of_reference_uid:
+            return f"Frame of Reference {self.frame_of_reference_uid} against {other.frame_of_reference_uid}"
+        rows, columns = self.shape[1:]
+        corners = np.array([[0, 0], [rows - 1, 0], [0, columns - 1]], dtype=np.float64)
+        for index in range(self.shape[0]):
+            apart_mm = np.linalg.norm(self.points_lps_mm(index, corners) - other.points_lps_mm(index, corners), axis=1).max()
+            if apart_mm > tolerance_mm:
+                return f"slice {index} lies up to {apart_mm:.3f} mm apart"
+        return None
+
+    def require_same(self, other: Geometry, what: str, tolerance_mm: float = POSITION_TOLERANCE_MM) -> None:
+        """Raise GeometryError, naming ``what`` is being placed, unless ``other`` is this geometry."""
+        difference = self.difference(other, tolerance_mm)
+        if difference:
+            raise GeometryError(f"{what} does not lie on the image's grid: {difference}. Nothing is flipped or resampled to fit.")
