@@ -1,0 +1,1 @@
+"""DICOM files to objects and back. Needs no torch."""
