@@ -2,7 +2,8 @@
 
 Conventions, used everywhere in medseg:
 
-* arrays are indexed ``[slice, row, column]``; slices ascend along :attr:`Geometry.normal_lps`;
+* arrays are indexed ``[slice, row, column]``; slices of a DICOM series ascend along :attr:`Geometry.normal_lps`, those of
+  a left-handed NIfTI file descend, and nothing is flipped to change that;
 * points are millimetres in the DICOM patient system, LPS: x grows to the patient's Left, y to Posterior, z to Superior;
 * integer indices are voxel *centres*, so a slice covers rows -0.5 ... rows - 0.5;
 * each slice keeps its own position, because real stacks are uneven or sheared (gantry tilt) and one affine would
@@ -29,11 +30,11 @@ class Geometry:
     """Shape and position of a stack of parallel slices.
 
     ``shape``: (slices, rows, columns). ``origins_lps_mm``: float64 (slices, 3), the centre of voxel (row 0, column 0) of
-    each slice, ascending along the normal. ``row_step_lps_mm`` / ``column_step_lps_mm``: float64 (3,), from one row
+    each slice, in order along the normal. ``row_step_lps_mm`` / ``column_step_lps_mm``: float64 (3,), from one row
     (column) to the next. ``frame_of_reference_uid``: the DICOM Frame of Reference, or None where it is not known.
 
     Raises GeometryError for a shape that does not fit the origins, for in-plane axes that are not perpendicular, and
-    for slices that do not ascend along the normal.
+    for slices that do not go steadily along the normal.
     """
 
     shape: tuple[int, int, int]
@@ -59,12 +60,13 @@ class Geometry:
             raise GeometryError("pixel spacing is zero; expected a positive distance between rows and columns.")
         if abs(self.row_step_lps_mm @ self.column_step_lps_mm) > 1e-3 * row_mm * column_mm:
             raise GeometryError("rows and columns are not perpendicular; the image orientation is damaged.")
-        if len(self.origins_lps_mm) > 1 and np.diff(self.slice_positions_mm).min() <= 0:
-            raise GeometryError("slices do not ascend along the slice normal; sort them by position first.")
+        gaps_mm = np.diff(self.slice_positions_mm)
+        if len(gaps_mm) and gaps_mm.min() <= 0 and gaps_mm.max() >= 0:
+            raise GeometryError("slices do not go steadily along the slice normal; sort them by position first.")
 
     @classmethod
     def from_lps_affine(cls, affine_lps: np.ndarray, shape, frame_of_reference_uid: str | None = None) -> Geometry:
-        """From a 4x4 affine that maps (slice, row, column) to LPS mm; slices that run against the normal are refused."""
+        """From a 4x4 affine that maps (slice, row, column) to LPS mm."""
         affine_lps = np.asarray(affine_lps, dtype=np.float64)
         origins = affine_lps[:3, 3] + np.arange(shape[0])[:, None] * affine_lps[:3, 0]
         return cls(tuple(shape), origins, affine_lps[:3, 1], affine_lps[:3, 2], frame_of_reference_uid)
@@ -84,7 +86,7 @@ class Geometry:
 
     @property
     def slice_positions_mm(self) -> np.ndarray:
-        """float64 (slices,): distance of each slice along the normal from the patient origin, ascending."""
+        """float64 (slices,): distance of each slice along the normal from the patient origin, steadily up or down."""
         return self.origins_lps_mm @ self.normal_lps
 
     @property
@@ -95,7 +97,7 @@ class Geometry:
         """
         if self.shape[0] == 1:
             return np.array([np.nan])
-        gaps_mm = np.diff(self.slice_positions_mm)
+        gaps_mm = np.abs(np.diff(self.slice_positions_mm))
         padded = np.concatenate([gaps_mm[:1], gaps_mm, gaps_mm[-1:]])
         return (padded[:-1] + padded[1:]) / 2
 
@@ -129,12 +131,12 @@ class Geometry:
         if self.shape[0] < 2:
             raise GeometryError("one slice has no slice spacing; at least two slices are needed here.")
         if not self.is_uniform:
-            gaps_mm = np.diff(self.slice_positions_mm)
+            gaps_mm = np.abs(np.diff(self.slice_positions_mm))
             raise GeometryError(
                 f"slices are uneven ({gaps_mm.min():.2f} to {gaps_mm.max():.2f} mm apart), so there is no single slice "
                 "spacing; use slice_thickness_mm or resample with regular_grid()."
             )
-        gap_mm = (self.slice_positions_mm[-1] - self.slice_positions_mm[0]) / (self.shape[0] - 1)
+        gap_mm = abs(self.slice_positions_mm[-1] - self.slice_positions_mm[0]) / (self.shape[0] - 1)
         return (float(gap_mm), *self.pixel_spacing_mm)
 
     @property
@@ -186,10 +188,7 @@ class Geometry:
 
     @classmethod
     def from_ras_affine(cls, affine_ras: np.ndarray, shape_xyz, frame_of_reference_uid: str | None = None) -> Geometry:
-        """Geometry of an array (x, y, z) with a NIfTI affine, seen as [slice=z, row=y, column=x].
-
-        GeometryError when z runs against the normal (a left-handed stack), because slices must ascend.
-        """
+        """Geometry of an array (x, y, z) with a NIfTI affine, seen as [slice=z, row=y, column=x]."""
         affine_lps = (LPS_TO_RAS @ np.asarray(affine_ras, dtype=np.float64))[:, [2, 1, 0, 3]]
         return cls.from_lps_affine(affine_lps, tuple(shape_xyz)[::-1], frame_of_reference_uid)
 

@@ -1,0 +1,27 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each sets up what it needs.
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+
+.PHONY: setup demo test lint docs
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet uv
+	$(VENV)/bin/uv pip install --quiet --python $(RUN) --editable '.[dev]'
+	touch $@
+
+demo: setup
+	$(RUN) -m medseg demo -o demo_output
+
+test: setup
+	$(RUN) -m pytest
+
+lint: setup
+	$(RUN) -m ruff check .
+
+docs: setup
+	$(RUN) -m pytest tests/test_docs.py
+	$(RUN) tools/make_docs_pictures.py
