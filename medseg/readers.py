@@ -1,0 +1,222 @@
+"""Cases: what a user points at, opened as one volume with its geometry. One reader for every door.
+
+A case source is a string: a folder that holds one DICOM series, ``FOLDER#SeriesInstanceUID`` where it holds several, or
+a NIfTI file. MONAI keeps that string as ``filename_or_obj``, so writers at the end of a pipeline find the case again.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from monai.data import ImageReader
+
+from medseg.errors import InputError
+from medseg.geometry import Geometry
+
+if TYPE_CHECKING:  # pydicom is loaded only when a DICOM case is opened: NIfTI training must run without it
+    from medseg.dicom import Series
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+UID_SEPARATOR = "#"
+ALLOW_KEY = "allowed_faults"
+"""Meta data key: one string, because MONAI's collate turns lists inside out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One image to contour. ``volume``: float32 [slice, row, column], HU for CT. ``series`` is None for NIfTI."""
+
+    source: str
+    volume: np.ndarray
+    geometry: Geometry
+    series: Series | None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the reader had to say about the series; empty for NIfTI."""
+        return () if self.series is None else self.series.warnings
+
+
+def is_nifti(path: str | Path) -> bool:
+    """True for names that end in .nii or .nii.gz."""
+    return str(path).lower().endswith(NIFTI_SUFFIXES)
+
+
+def open_case(source: str, allow: tuple[str, ...] = ()) -> Case:
+    """Open a case source. The last case stays in memory, so that reader and writers share one decoding.
+
+    ``allow``: names of series faults to accept with a warning, see :func:`medseg.dicom.read_series`. Raises InputError or
+    GeometryError in one line.
+    """
+    return _open(source, tuple(allow), _fingerprint(source))
+
+
+def _fingerprint(source: str) -> tuple:
+    """Sizes and times of the files, so that a folder which was exported anew is never answered from memory."""
+    path = Path(source.split(UID_SEPARATOR)[0]) if not Path(source).exists() else Path(source)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder.")
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return tuple((os.fspath(p), p.stat().st_mtime_ns, p.stat().st_size) for p in files)
+
+
+@lru_cache(maxsize=1)
+def _open(source: str, allow: tuple[str, ...], _files: tuple) -> Case:
+    if is_nifti(source):
+        return _open_nifti(source)
+    from medseg.dicom import read_series
+
+    path, _, uid = (source, "", "") if Path(source).exists() else source.rpartition(UID_SEPARATOR)
+    series = read_series(path, series_uid=uid or None, allow=allow)
+    return Case(source, series.volume(), series.geometry, series)
+
+
+def _open_nifti(source: str) -> Case:
+    import nibabel
+
+    try:
+        image = nibabel.load(source)
+        array = np.asarray(image.dataobj, dtype=np.float32)
+    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+        raise InputError(f"{source}: not a readable NIfTI file ({error}).") from error
+    if array.ndim == 4 and array.shape[3] == 1:
+        array = array[..., 0]
+    if array.ndim != 3:
+        raise InputError(f"{source}: {array.ndim} dimensions {array.shape}; expected one 3D volume.")
+    if not np.isfinite(array).all():
+        raise InputError(f"{source}: holds values that are not finite numbers; clean the file first.")
+    if int(image.header["qform_code"]) == 0 and int(image.header["sform_code"]) == 0:
+        raise InputError(f"{source}: the header has neither qform nor sform, so position and orientation are unknown.")
+    geometry = Geometry.from_ras_affine(image.affine, array.shape)
+    return Case(source, np.ascontiguousarray(array.transpose(2, 1, 0)), geometry, None)
+
+
+class CaseReader(ImageReader):
+    """MONAI ImageReader for DICOM series and NIfTI that refuses what it cannot place.
+
+    Arrays come as (x=column, y=row, z=slice) with an RAS affine, as MONAI expects. Uneven or tilted stacks, which have
+    no affine, come resampled on their regular grid; :class:`medseg.transforms.ToStructuresd` samples results back.
+
+    Give it to ``LoadImage`` at call time or use :class:`medseg.transforms.LoadCased`: a reader that is only *registered*
+    is followed by MONAI's own readers when it raises, and those would load the refused series.
+    """
+
+    def __init__(self, allow: tuple[str, ...] = ()):
+        super().__init__()
+        self.allow = tuple(allow)
+
+    def verify_suffix(self, filename) -> bool:
+        """MONAI's question whether this reader suits; folders, NIfTI and DICOM files do."""
+        return True
+
+    def read(self, data, **kwargs) -> Case:
+        """Open one case source (a string, or a sequence that holds one)."""
+        sources = [data] if isinstance(data, (str, os.PathLike)) else list(data)
+        if len(sources) != 1:
+            raise InputError(f"{len(sources)} sources for one image; expected one folder or file.")
+        return open_case(os.fspath(sources[0]), self.allow)
+
+    def get_data(self, img: Case) -> tuple[np.ndarray, dict]:
+        """The volume (x, y, z) on a regular grid, and MONAI's meta data."""
+        grid = img.geometry.regular_grid()
+        volume = img.volume if grid is img.geometry else resample(img.volume, img.geometry, grid)
+        array = volume.transpose(2, 1, 0)
+        meta = {
+            "affine": grid.affine_ras,
+            "original_affine": grid.affine_ras,
+            "space": "RAS",
+            "spatial_shape": np.asarray(array.shape),
+            "original_channel_dim": float("nan"),
+            ALLOW_KEY: ",".join(self.allow),
+        }
+        return array, meta
+
+
+def case_of(meta: dict) -> Case:
+    """The case that an image or a prediction with this MONAI meta data belongs to."""
+    allow = meta.get(ALLOW_KEY, "")
+    return open_case(meta["filename_or_obj"], tuple(name for name in allow.split(",") if name))
+
+
+def resample(volume: np.ndarray, source: Geometry, target: Geometry) -> np.ndarray:
+    """Linear interpolation of ``volume`` [slice, row, column] from one stack of slices to a parallel one.
+
+    Both stacks share pixel size and directions, but may be uneven or sheared: every target slice is mixed from its two
+    neighbours, each shifted in plane to where that slice really lies. Outside the source the nearest value is used:
+    air at the border of a CT stays air.
+    """
+    from scipy.ndimage import shift
+
+    result = np.empty(target.shape, dtype=np.float32)
+    positions_mm = source.slice_positions_mm
+    for index, position_mm in enumerate(target.slice_positions_mm):
+        upper = int(np.clip(np.searchsorted(positions_mm, position_mm), 1, len(positions_mm) - 1))
+        lower = upper - 1
+        weight = (position_mm - positions_mm[lower]) / (positions_mm[upper] - positions_mm[lower])
+        result[index] = 0.0
+        for neighbour, share in ((lower, 1.0 - np.clip(weight, 0, 1)), (upper, np.clip(weight, 0, 1))):
+            if share < 1e-6:
+                continue
+            offset = target.rows_columns(index, source.origins_lps_mm[neighbour][None])[0]
+            plane = volume[neighbour]
+            rows, columns = (max(a, b) for a, b in zip(plane.shape, target.shape[1:], strict=True))
+            padded = np.pad(plane, ((0, rows - plane.shape[0]), (0, columns - plane.shape[1])), mode="edge")
+            if np.abs(offset).max() > 1e-4:
+                padded = shift(padded, offset, order=1, mode="nearest")
+            result[index] += np.float32(share) * padded[: target.shape[1], : target.shape[2]]
+    return result
+
+
+def find_cases(path: str | Path, modality: str | None = None) -> tuple[list[tuple[str, str]], list[str]]:
+    """Every case under ``path``: ([(name, source), …] sorted by name, [what was passed over and why, …]).
+
+    ``path``: a DICOM folder (one or many series and patients, nested), a NIfTI file, or a folder of NIfTI files.
+    ``modality``: only DICOM series of it ("CT") are cases; None takes every modality. Names are unique and come from the
+    folder names, never from the patient's name. Raises InputError when nothing is found.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder.")
+    if is_nifti(path):
+        return [(_nifti_name(path), str(path))], []
+    cases, notes = _dicom_cases(path, modality)
+    if path.is_dir():
+        for file in sorted(p for p in path.rglob("*") if is_nifti(p) and p.is_file()):
+            cases.append((_unique(_nifti_name(file.relative_to(path)), cases), str(file)))
+    if not cases:
+        seen = f" Seen: {'; '.join(notes[:5])}." if notes else ""
+        raise InputError(f"{path}: no image series and no NIfTI file found.{seen}")
+    return sorted(cases), notes
+
+
+def _nifti_name(file: Path) -> str:
+    return "_".join(file.parts).removesuffix(".gz").removesuffix(".nii")
+
+
+def _unique(name: str, cases: list[tuple[str, str]]) -> str:
+    taken = {existing for existing, _ in cases}
+    candidates = [name, *(f"{name}_{count}" for count in range(2, len(taken) + 3))]
+    return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def _dicom_cases(path: Path, modality: str | None) -> tuple[list[tuple[str, str]], list[str]]:
+    from medseg.dicom import find_series
+
+    found = find_series(path)
+    notes = [f"{file}: {why}" for file, why in found.broken]
+    folders = {uid: Path(os.path.commonpath([f.parent for f in s.files])) for uid, s in found.series.items()}
+    root = path if path.is_dir() else path.parent
+    cases: list[tuple[str, str]] = []
+    for uid, folder in sorted(folders.items(), key=lambda item: (str(item[1]), item[0])):
+        if modality and found.series[uid].modality != modality:
+            notes.append(f"series {uid}: modality {found.series[uid].modality}, this bundle contours {modality}")
+            continue
+        alone = sum(folder in (other, *other.parents) for other in folders.values()) == 1
+        name = "_".join(folder.relative_to(root).parts) or root.resolve().name
+        cases.append((_unique(name, cases), str(folder) if alone else f"{folder}{UID_SEPARATOR}{uid}"))
+    return cases, notes

@@ -1,0 +1,90 @@
+"""Where a planner said to look: a box in mm or an ROI of a structure set.
+
+A tumour model that learned from crops around tumours has to be shown such a crop. The region bounds both what the
+network sees (its box) and where contours may lie (its voxels).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from medseg.errors import GeometryError, InputError
+from medseg.geometry import Geometry
+from medseg.readers import Case
+
+HELP = "x0,x1,y0,y1,z0,z1 in LPS mm, or STRUCTURE_SET.dcm:ROI name"
+
+
+def region_mask(within: str, case: Case) -> np.ndarray:
+    """bool [slice, row, column]: the voxels of ``case`` whose centres lie in the region.
+
+    ``within``: six numbers ``x0,x1,y0,y1,z0,z1`` (LPS mm), or ``FILE.dcm:ROI``; a relative FILE is looked for beside the
+    case first. Raises InputError for text that is neither, GeometryError for a region that misses the image.
+    """
+    path, colon, roi = within.rpartition(":")
+    mask = _roi_mask(Path(path), roi, case) if colon and path else _box_mask(_box(within), case.geometry)
+    if not mask.any():
+        raise GeometryError(f"--within {within}: the region does not touch the image; check the frame and the millimetres.")
+    return mask
+
+
+def _box(within: str) -> np.ndarray:
+    try:
+        values = np.array([float(part) for part in within.split(",")])
+    except ValueError:
+        values = np.empty(0)
+    if values.size != 6 or not np.isfinite(values).all():
+        raise InputError(f"--within {within!r}: expected {HELP}.")
+    box = values.reshape(3, 2)
+    if (box[:, 0] >= box[:, 1]).any():
+        raise InputError(f"--within {within}: each pair must ascend (x0 < x1, y0 < y1, z0 < z1, in LPS mm).")
+    return box
+
+
+def _box_mask(box_mm: np.ndarray, geometry: Geometry) -> np.ndarray:
+    rows = np.arange(geometry.shape[1])[:, None, None] * geometry.row_step_lps_mm
+    columns = np.arange(geometry.shape[2])[None, :, None] * geometry.column_step_lps_mm
+    in_plane_mm = rows + columns
+    return np.stack([
+        ((in_plane_mm + origin >= box_mm[:, 0]) & (in_plane_mm + origin <= box_mm[:, 1])).all(-1)
+        for origin in geometry.origins_lps_mm
+    ])  # fmt: skip
+
+
+def _roi_mask(path: Path, roi: str, case: Case) -> np.ndarray:
+    from medseg.dicom import read_rtstruct
+
+    if case.series is None:
+        raise InputError(f"--within {path}:{roi}: an ROI needs a DICOM series; give a box in mm for {case.source}.")
+    folder = case.series.files[0].parent
+    candidates = [path] if path.is_absolute() else [folder / path, folder.parent / path, path]
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None:
+        raise InputError(f"--within {path}:{roi}: no such file, neither beside {folder} nor in the current folder.")
+    masks = read_rtstruct(file, case.series)
+    if roi not in masks:
+        raise InputError(f"--within {path}:{roi}: no such ROI; the structure set has {', '.join(sorted(masks))}.")
+    return masks[roi]
+
+
+def grid_box(mask: np.ndarray, geometry: Geometry, grid: Geometry) -> tuple[slice, slice, slice]:
+    """The smallest box of ``grid`` (x, y, z slices, for MONAI) that covers every set voxel of ``mask`` on ``geometry``.
+
+    ``grid`` is ``geometry`` itself or the regular grid that stands for it. An empty mask raises GeometryError.
+    """
+    if not mask.any():
+        raise GeometryError("an empty region has no box.")
+    inverse = np.linalg.inv(grid.affine_lps)
+    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+    for index in np.flatnonzero(mask.any((1, 2))):
+        rows, columns = np.flatnonzero(mask[index].any(1)), np.flatnonzero(mask[index].any(0))
+        corners = np.array([[r, c] for r in (rows[0], rows[-1]) for c in (columns[0], columns[-1])])
+        points = geometry.points_lps_mm(index, corners)
+        indices = points @ inverse[:3, :3].T + inverse[:3, 3]
+        low, high = np.minimum(low, indices.min(0)), np.maximum(high, indices.max(0))
+    start = np.clip(np.floor(low + 1e-6), 0, None).astype(int)
+    stop = np.minimum(np.ceil(high - 1e-6).astype(int) + 1, grid.shape)
+    zyx = [slice(int(a), int(b)) for a, b in zip(start, stop, strict=True)]
+    return zyx[2], zyx[1], zyx[0]
