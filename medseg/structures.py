@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import colorsys
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from medseg import tg263
 from medseg.errors import StructureError
 
 INTERPRETED_TYPES = (
@@ -40,7 +44,9 @@ class Structure:
 
     def __post_init__(self):
         if not self.name or self.name != self.name.strip() or len(self.name) > 64 or "\\" in self.name:
-            raise StructureError(f"structure name {self.name!r}: expected 1-64 characters without outer spaces or backslash.")
+            raise StructureError(
+                f"structure name {self.name!r}: expected 1-64 characters without outer spaces or backslash."
+            )
         if self.number is not None and self.number < 1:
             raise StructureError(f"structure {self.name}: number {self.number}; ROI numbers are positive.")
         if self.interpreted_type and self.interpreted_type not in INTERPRETED_TYPES:
@@ -48,3 +54,65 @@ class Structure:
                 f"structure {self.name}: type {self.interpreted_type!r} is not an RT ROI Interpreted Type; "
                 f"expected one of {', '.join(INTERPRETED_TYPES)}."
             )
+        if self.colour_rgb is not None and (
+            len(self.colour_rgb) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in self.colour_rgb)
+        ):
+            raise StructureError(
+                f"structure {self.name}: colour {self.colour_rgb}; expected three whole numbers, 0 to 255."
+            )
+
+
+FIXED_COLOURS_RGB = {
+    "GTV": (255, 0, 0), "CTV": (255, 128, 0), "ITV": (255, 170, 60), "PTV": (0, 0, 255), "External": (0, 255, 0),
+    "Body": (0, 255, 0), "Lung_L": (90, 170, 255), "Lung_R": (150, 200, 255), "Lungs": (120, 185, 255),
+    "Heart": (230, 60, 130), "SpinalCord": (255, 255, 0), "Brainstem": (200, 255, 0), "Esophagus": (200, 120, 70),
+    "Bladder": (255, 210, 0), "Rectum": (160, 90, 30), "Parotid_L": (0, 200, 200), "Parotid_R": (0, 160, 130),
+    "Bone_Mandible": (230, 220, 180),
+}  # fmt: skip
+"""Colours of the structures that are drawn most; every other name has a fixed colour computed from its letters."""
+
+
+def fixed_colour_rgb(name: str) -> tuple[int, int, int]:
+    """The colour of a name: always the same in every file and process, whatever the case of its letters."""
+    for known, colour_rgb in FIXED_COLOURS_RGB.items():
+        if known.lower() == name.lower():
+            return colour_rgb
+    number = zlib.crc32(name.lower().encode())
+    saturation, value = 0.55 + (number // 360 % 5) / 10, 0.8 + (number // 1800 % 3) / 10
+    red, green, blue = colorsys.hsv_to_rgb((number % 360) / 360, saturation, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def structure_from_name(name: str) -> Structure:
+    """A structure of this name with the type, fixed colour and, for a known organ, SNOMED CT code that belong to it.
+
+    The type is guessed from the name (see :func:`medseg.tg263.interpreted_type`); the name itself is never changed.
+    """
+    code, _ = tg263.organ_code(name)
+    return Structure(
+        name,
+        colour_rgb=fixed_colour_rgb(name),
+        interpreted_type=tg263.interpreted_type(name),
+        code=Code(code[0], "SCT", code[1]) if code else None,
+    )
+
+
+def check_names_are_unique(names: Iterable[str]) -> None:
+    """Raise StructureError when two names differ at most by the case of their letters: systems would mix them up."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if name.casefold() in seen:
+            other = seen[name.casefold()]
+            raise StructureError(f"two structures are called {other!r} and {name!r}; give each its own name.")
+        seen[name.casefold()] = name
+
+
+def name_warnings(names: Iterable[str]) -> list[str]:
+    """One sentence for each name that TG-263 would write differently, with a suggestion where it is certain."""
+    sentences = []
+    for name in names:
+        check = tg263.check_name(name)
+        if check.problems:
+            hint = f" TG-263 calls it {check.suggestion}." if check.suggestion else ""
+            sentences.append(f"structure name {name!r}: {'; '.join(check.problems)}.{hint} It is written as given.")
+    return sentences
