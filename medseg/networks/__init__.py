@@ -1,0 +1,1 @@
+"""Networks that MONAI lacks. Every network returns logits of shape (B, C_out, *spatial)."""
