@@ -83,18 +83,26 @@ def fixed_colour_rgb(name: str) -> tuple[int, int, int]:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
+TARGET_CODES = {
+    "GTV": Code("228791009", "SCT", "GTV"),
+    "CTV": Code("228792002", "SCT", "CTV"),
+    "ITV": Code("130056", "DCM", "ITV"),
+    "PTV": Code("228793007", "SCT", "PTV"),
+}
+"""Codes of target volumes (DICOM PS3.16 CID 9534)."""
+
+
 def structure_from_name(name: str) -> Structure:
-    """A structure of this name with the type, fixed colour and, for a known organ, SNOMED CT code that belong to it.
+    """A structure of this name with the type, fixed colour and, for a target or known organ, code that belong to it.
 
     The type is guessed from the name (see :func:`medseg.tg263.interpreted_type`); the name itself is never changed.
     """
-    code, _ = tg263.organ_code(name)
-    return Structure(
-        name,
-        colour_rgb=fixed_colour_rgb(name),
-        interpreted_type=tg263.interpreted_type(name),
-        code=Code(code[0], "SCT", code[1]) if code else None,
-    )
+    interpreted_type = tg263.interpreted_type(name)
+    organ, _ = tg263.organ_code(name)
+    code = Code(organ[0], "SCT", organ[1]) if organ else None
+    if interpreted_type in TARGET_CODES:
+        code = TARGET_CODES["ITV" if name.upper().startswith("ITV") else interpreted_type]
+    return Structure(name, colour_rgb=fixed_colour_rgb(name), interpreted_type=interpreted_type, code=code)
 
 
 def check_names_are_unique(names: Iterable[str]) -> None:

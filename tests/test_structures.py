@@ -10,6 +10,7 @@ import pytest
 
 from medseg.errors import StructureError
 from medseg.structures import (
+    TARGET_CODES,
     Code,
     Structure,
     check_names_are_unique,
@@ -89,15 +90,22 @@ def test_a_known_organ_gets_its_snomed_code_and_a_margin_around_it_does_not():
     assert structure_from_name("Lung_L").code == Code("39607008", "SCT", "Lung")
     assert organ_code("Lt Lung") == (("39607008", "Lung"), "L")
     assert organ_code("Lungs") == (("39607008", "Lung"), "")
-    for name in ("SpinalCord_PRV05", "Lungs-GTV", "Lung~_L", "GTV", "Liver_Met"):
+    for name in ("SpinalCord_PRV05", "Lungs-GTV", "Lung~_L", "z_PTV", "Liver_Met"):
         assert structure_from_name(name).code is None
+
+
+def test_a_target_gets_the_code_of_its_kind():
+    assert structure_from_name("GTV-1").code == Code("228791009", "SCT", "GTV")
+    assert structure_from_name("ITV").code == Code("130056", "DCM", "ITV")
+    assert structure_from_name("ITV").interpreted_type == "CTV"
 
 
 def test_codes_agree_with_the_context_groups_of_the_dicom_standard():
     from pydicom.sr._concepts_dict import concepts
 
-    standard = {value for meanings in concepts["SCT"].values() for value in meanings}
-    assert {organ.code[0] for organ in ORGANS.values() if organ.code} <= standard
+    standard = {(value, scheme) for scheme in ("SCT", "DCM") for known in concepts[scheme].values() for value in known}
+    assert {(organ.code[0], "SCT") for organ in ORGANS.values() if organ.code} <= standard
+    assert {(code.value, code.scheme) for code in TARGET_CODES.values()} <= standard
 
 
 def test_colours_are_fixed_and_do_not_change_from_process_to_process():
