@@ -51,10 +51,11 @@ def mask_polygons(mask: np.ndarray) -> list[Polygon]:
     padded[1:-1, 1:-1] = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     vertices, vertical = _linked_vertices(padded)
     corner = np.array([rows[0], columns[0]]) - 0.5
-    loops = [_foreground_right(loop, vertices, padded) for loop in _trace(vertical)]
-    rings = [vertices[part] for loop in loops for part in _split_at_pinches(loop, vertices)]
-    exteriors = [ring for ring in rings if _signed_area(ring) > 0]
-    holes = [ring for ring in rings if _signed_area(ring) < 0]
+    width = padded.shape[1]
+    exteriors, holes = [], []
+    for loop in _trace(vertical):
+        for part in _split_at_pinches(_foreground_right(vertices[loop], padded), width):
+            (exteriors if _signed_area(part) > 0 else holes).append(part)
     owners = _owners(exteriors, holes, padded)
     holes_of = [[] for _ in exteriors]
     for hole, owner in zip(holes, owners, strict=True):
@@ -107,35 +108,35 @@ def _trace(vertical: list[int]) -> list[list[int]]:
     return loops
 
 
-def _foreground_right(loop: list[int], vertices: np.ndarray, padded: np.ndarray) -> list[int]:
-    """The loop turned so that set pixels lie on its right: it starts along its top edge, above which a hole is set."""
-    row, column = vertices[loop[0]]
-    return loop if padded[row + 1, column + 1] else loop[::-1]
+def _foreground_right(ring: np.ndarray, padded: np.ndarray) -> np.ndarray:
+    """The ring (n, 2) turned so that set pixels lie on its right; it starts along its top edge."""
+    row, column = ring[0]
+    return ring if padded[row + 1, column + 1] else ring[::-1]
 
 
-def _split_at_pinches(loop: list[int], vertices: np.ndarray) -> list[list[int]]:
-    """Simple loops: a loop that passes a corner twice is cut there into two that touch at that corner."""
-    places = list(map(tuple, vertices[loop].tolist()))
+def _split_at_pinches(ring: np.ndarray, width: int) -> list[np.ndarray]:
+    """Simple rings: one that passes a corner twice is cut there into two that touch at that corner."""
+    places = (ring[:, 0] * width + ring[:, 1]).tolist()
     if len(set(places)) == len(places):
-        return [loop]
+        return [ring]
     parts, path, position = [], [], {}
-    for vertex, place in zip(loop, places, strict=True):
+    for number, place in enumerate(places):
         if place in position:
             first = position[place]
-            parts.append([number for number, _ in path[first:]])
-            for _, dropped in path[first + 1 :]:
-                del position[dropped]
+            parts.append(ring[path[first:]])
+            for dropped in path[first + 1 :]:
+                del position[places[dropped]]
             del path[first + 1 :]
         else:
             position[place] = len(path)
-            path.append((vertex, place))
-    return [*parts, [number for number, _ in path]]
+            path.append(number)
+    return [*parts, ring[path]]
 
 
-def _signed_area(ring: np.ndarray) -> float:
-    """Area of a ring (n, 2) in pixels, positive when it runs clockwise on screen."""
+def _signed_area(ring: np.ndarray) -> int:
+    """Area in pixels of a ring (n, 2) whose edges run along rows and columns, positive when clockwise on screen."""
     row, column = ring[:, 0], ring[:, 1]
-    return float(column @ np.roll(row, -1) - row @ np.roll(column, -1)) / 2
+    return int(column[:-1] @ row[1:] - row[:-1] @ column[1:] + column[-1] * row[0] - row[-1] * column[0]) // 2
 
 
 def _owners(exteriors: list, holes: list, padded: np.ndarray) -> list[int]:
