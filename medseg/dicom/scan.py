@@ -1,0 +1,381 @@
+"""Finding series: every file of a folder is opened once, its header read, its pixels left alone."""
+
+from __future__ import annotations
+
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from medseg.errors import InputError
+
+SLICE_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.2": "CT",
+    "1.2.840.10008.5.1.4.1.1.2.1": "CT",
+    "1.2.840.10008.5.1.4.1.1.2.2": "CT",
+    "1.2.840.10008.5.1.4.1.1.4": "MR",
+    "1.2.840.10008.5.1.4.1.1.4.1": "MR",
+    "1.2.840.10008.5.1.4.1.1.4.4": "MR",
+    "1.2.840.10008.5.1.4.1.1.128": "PT",
+    "1.2.840.10008.5.1.4.1.1.130": "PT",
+    "1.2.840.10008.5.1.4.1.1.128.1": "PT",
+}
+"""SOP Classes of tomographic slices: CT, MR and PET; plain, enhanced multi-frame and legacy-converted enhanced."""
+
+MULTI_FRAME_CLASSES = frozenset(
+    f"1.2.840.10008.5.1.4.1.1.{tail}" for tail in ("2.1", "2.2", "4.1", "4.4", "130", "128.1")
+)  # fmt: skip
+"""Those of SLICE_CLASSES that keep the place of each frame in functional groups (DICOM PS3.3 C.7.6.16)."""
+
+PROJECTION_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.1": "CR",
+    "1.2.840.10008.5.1.4.1.1.1.1": "DX",
+    "1.2.840.10008.5.1.4.1.1.1.1.1": "DX",
+    "1.2.840.10008.5.1.4.1.1.1.2": "MG",
+    "1.2.840.10008.5.1.4.1.1.12.1": "XA",
+    "1.2.840.10008.5.1.4.1.1.12.2": "RF",
+    "1.2.840.10008.5.1.4.1.1.481.1": "RTIMAGE",
+}
+"""SOP Classes of projection radiographs: pictures without a place in the patient."""
+
+RTSTRUCT_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
+
+PARSE_ERRORS = (
+    ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NotImplementedError, RuntimeError, OSError,
+    EOFError, MemoryError, struct.error, zlib.error,
+)  # fmt: skip
+"""What pydicom and its decoders raise on damaged files; each becomes one InputError that names the file."""
+
+
+class FileNote(NamedTuple):
+    """A file that is not part of a series, and why. ``series_uid``: where its header still told it."""
+
+    path: Path
+    why: str
+    series_uid: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SliceRecord:
+    """One slice: where its pixels are stored and where it lies.
+
+    ``frame``: None for a single-frame file, else the frame's number from 1. ``dataset``: the header without pixels.
+    ``position_lps_mm`` (3,), ``orientation`` (6,) unit cosines, ``spacing_mm`` (between rows, between columns).
+    ``rescale``: (slope, intercept), or None where the file has none.
+    """
+
+    path: Path
+    frame: int | None
+    dataset: Dataset
+    position_lps_mm: np.ndarray
+    orientation: np.ndarray
+    spacing_mm: np.ndarray
+    rescale: tuple[float, float] | None
+    rescale_type: str
+    is_localizer: bool
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return int(self.dataset.Rows), int(self.dataset.Columns)
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesFiles:
+    """The slices of one series in the order they were found, with nothing checked between them."""
+
+    series_uid: str
+    modality: str
+    description: str
+    study_uid: str
+    patient_id: str
+    records: list[SliceRecord] = field(default_factory=list)
+
+    @property
+    def is_localizer(self) -> bool:
+        return all(record.is_localizer for record in self.records)
+
+    def __str__(self) -> str:
+        words = [self.modality, self.description, f"{len(self.records)} slices"]
+        return f"{self.series_uid} ({', '.join(word for word in words if word)})"
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a scan saw: each file is in ``series`` (by UID), ``structure_sets``, ``ignored`` or ``broken``."""
+
+    root: str
+    series: dict[str, SeriesFiles] = field(default_factory=dict)
+    structure_sets: list[Path] = field(default_factory=list)
+    ignored: list[FileNote] = field(default_factory=list)
+    broken: list[FileNote] = field(default_factory=list)
+
+
+def find_series(path: str | os.PathLike | Iterable[str | os.PathLike]) -> Found:
+    """Read the header of every file of a folder (nested), of one file or of a list, and group slices by series.
+
+    Pixels are not decoded. Files that are no DICOM or no slices go to ``ignored``, damaged ones to ``broken``; a folder
+    without images gives an empty ``series``. Raises InputError only when ``path`` does not exist.
+    """
+    files, root = _list_files(path)
+    found = Found(root)
+    for file in files:
+        with warnings.catch_warnings():
+            # pydicom warns about values it can live with; what medseg needs of them is checked below.
+            warnings.simplefilter("ignore")
+            _sort_in(file, found)
+    return found
+
+
+def _list_files(path) -> tuple[list[Path], str]:
+    """Files in a stable order, and a name for messages."""
+    if not isinstance(path, (str, os.PathLike)):
+        files = [Path(item) for item in path]
+        missing = [file for file in files if not file.is_file()]
+        if missing:
+            raise InputError(f"{missing[0]}: no such file.")
+        return files, f"list of {len(files)} files"
+    path = Path(path)
+    if path.is_dir():
+        # is_file() also keeps pipes and devices away, whose opening would hang.
+        return sorted(file for file in path.rglob("*") if file.is_file()), str(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file or folder.")
+    return [path], str(path)
+
+
+def _sort_in(path: Path, found: Found) -> None:
+    """Put one file into the list of ``found`` where it belongs."""
+    dataset = None
+    try:
+        dataset, pixels = _read_header(path)
+        if dataset is None:
+            found.ignored.append(FileNote(path, "not DICOM"))
+            return
+        sop_class = str(dataset.get("SOPClassUID", ""))
+        if sop_class == RTSTRUCT_CLASS:
+            found.structure_sets.append(path)
+        elif sop_class in SLICE_CLASSES:
+            _require_pixels(dataset, pixels)
+            _add_slices(path, dataset, found)
+        elif sop_class in PROJECTION_CLASSES:
+            kind = PROJECTION_CLASSES[sop_class]
+            found.ignored.append(FileNote(path, f"projection radiograph ({kind}), not a slice", _series_uid(dataset)))
+        else:
+            if not sop_class and dataset.file_meta.get("MediaStorageSOPClassUID", "") in SLICE_CLASSES:
+                raise InputError("no SOPClassUID (the header may be cut off)")
+            kind = UID(sop_class).name if sop_class else "DICOM without SOP Class"
+            found.ignored.append(FileNote(path, f"{kind}, not a slice", _series_uid(dataset)))
+    except InputError as error:
+        found.broken.append(FileNote(path, str(error), _series_uid(dataset)))
+    except PARSE_ERRORS as error:
+        why = f"damaged DICOM ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+        found.broken.append(FileNote(path, why, _series_uid(dataset)))
+
+
+def _series_uid(dataset: Dataset | None) -> str | None:
+    try:
+        return str(dataset.get("SeriesInstanceUID", "")) or None if dataset is not None else None
+    except PARSE_ERRORS:
+        return None
+
+
+# ---- one header ---------------------------------------------------------------------------------------------------
+
+
+class _PixelElement(NamedTuple):
+    """Pixel data: ``length`` as declared (None: encapsulated), ``available`` bytes up to the end of the file."""
+
+    length: int | None
+    available: int
+
+
+def _read_header(path: Path) -> tuple[Dataset | None, _PixelElement | None]:
+    """(header, pixel element). Header None: not DICOM. Pixel element None: the file ends without pixel data."""
+    with open(path, "rb") as file:
+        head = file.read(132)
+        part10 = head[128:132] == b"DICM"
+        if not part10 and not _looks_like_bare_dataset(head):
+            if path.suffix.lower() in (".dcm", ".dicom", ".ima"):
+                raise InputError("named as DICOM, but neither the DICM mark nor a DICOM element stands at its start")
+            return None, None
+        file.seek(0)
+        dataset = dcmread(file, stop_before_pixels=True, force=not part10)
+        known = {*SLICE_CLASSES, *PROJECTION_CLASSES, RTSTRUCT_CLASS}
+        if not part10 and str(dataset.get("SOPClassUID", "")) not in known:
+            raise InputError("no DICM mark, and what follows is not an image or structure set either")
+        _ensure_transfer_syntax(dataset)
+        deflated = dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
+        # Inside a deflated file the position says nothing; its pixels are checked when they are read.
+        pixels = _PixelElement(None, 1) if deflated else _pixel_element(file, dataset)
+    return dataset, pixels
+
+
+def _looks_like_bare_dataset(head: bytes) -> bool:
+    """True when the first element is one that a data set without preamble starts with: low in group 2 or 8."""
+    if len(head) < 8:
+        return False
+    for order in "<>":
+        group, element = struct.unpack(f"{order}HH", head[:4])
+        if group in (0x0002, 0x0008) and element <= 0x0018:
+            return True
+    return False
+
+
+def _ensure_transfer_syntax(dataset: Dataset) -> None:
+    """Write down the encoding that pydicom recognised where the file itself does not name a transfer syntax."""
+    meta = getattr(dataset, "file_meta", None)
+    if meta is None:
+        meta = dataset.file_meta = FileMetaDataset()
+    if "TransferSyntaxUID" not in meta:
+        implicit, little = dataset.original_encoding
+        plain = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        meta.TransferSyntaxUID = plain if little else ExplicitVRBigEndian
+
+
+def _pixel_element(file, dataset: Dataset) -> _PixelElement | None:
+    """The pixel data element that starts where pydicom stopped reading; None when there is none."""
+    start = file.tell()
+    element = file.read(12)
+    order = ">" if dataset.file_meta.TransferSyntaxUID == ExplicitVRBigEndian else "<"
+    if len(element) < 12 or struct.unpack(f"{order}HH", element[:4]) != (0x7FE0, 0x0010):
+        return None
+    implicit = dataset.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian
+    (length,) = struct.unpack(f"{order}I", element[4:8] if implicit else element[8:12])
+    available = os.fstat(file.fileno()).st_size - start - (8 if implicit else 12)
+    return _PixelElement(None if length == 0xFFFFFFFF else length, available)
+
+
+def _require_pixels(dataset: Dataset, pixels: _PixelElement | None) -> None:
+    """InputError unless one grey image (or its frames) of a known size follows the header, whole where that shows."""
+    if pixels is None:
+        raise InputError("no pixel data (the file may be cut off)")
+    rows, columns = _integer(dataset, "Rows"), _integer(dataset, "Columns")
+    samples, bits = _integer(dataset, "SamplesPerPixel"), _integer(dataset, "BitsAllocated")
+    frames = _integer(dataset, "NumberOfFrames", 1)
+    if min(rows, columns, frames) < 1:
+        raise InputError(f"{rows} rows x {columns} columns x {frames} frames; each must be at least 1")
+    if samples != 1 or bits not in (8, 16, 32):
+        raise InputError(f"{samples} samples of {bits} bits per pixel; expected 1 grey sample of 8, 16 or 32 bits")
+    compressed = dataset.file_meta.TransferSyntaxUID.is_encapsulated
+    if compressed != (pixels.length is None) and pixels.available > 1:
+        raise InputError(f"pixel data do not fit the transfer syntax ({dataset.file_meta.TransferSyntaxUID.name})")
+    needed = rows * columns * frames * bits // 8
+    if not compressed and pixels.length is not None and min(pixels.length, pixels.available) < needed:
+        raise InputError(
+            f"pixel data cut off: {min(pixels.length, pixels.available)} bytes, expected {needed} "
+            f"({rows} x {columns} x {frames} of {bits} bits)"
+        )
+
+
+# ---- one slice ----------------------------------------------------------------------------------------------------
+
+
+def _add_slices(path: Path, dataset: Dataset, found: Found) -> None:
+    """Append the slices of one file to its series."""
+    series_uid = str(dataset.get("SeriesInstanceUID", ""))
+    if not series_uid or not dataset.get("SOPInstanceUID"):
+        raise InputError("no SeriesInstanceUID or SOPInstanceUID, so nothing can refer to this image")
+    multi_frame = dataset.SOPClassUID in MULTI_FRAME_CLASSES
+    frames = _integer(dataset, "NumberOfFrames", 1)
+    if multi_frame:
+        groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+        if len(groups) != frames:
+            raise InputError(f"{frames} frames, but {len(groups)} per-frame functional groups")
+        records = [_record(path, dataset, index + 1) for index in range(frames)]
+    elif frames != 1:
+        raise InputError(f"{frames} frames in a single-frame {dataset.SOPClassUID.name}")
+    else:
+        records = [_record(path, dataset, None)]
+    if series_uid not in found.series:
+        modality = SLICE_CLASSES[dataset.SOPClassUID]
+        words = [str(dataset.get(keyword, "")) for keyword in ("SeriesDescription", "StudyInstanceUID", "PatientID")]
+        found.series[series_uid] = SeriesFiles(series_uid, modality, *words)
+    found.series[series_uid].records.extend(records)
+
+
+def _record(path: Path, dataset: Dataset, frame: int | None) -> SliceRecord:
+    """Place and rescale of one slice, from the plain attributes or from the functional groups of a frame."""
+    position = _numbers(_macro(dataset, frame, "PlanePositionSequence"), "ImagePositionPatient", 3)
+    orientation = _numbers(_macro(dataset, frame, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
+    spacing = _numbers(_macro(dataset, frame, "PixelMeasuresSequence"), "PixelSpacing", 2)
+    if spacing.min() <= 0:
+        raise InputError(f"PixelSpacing {spacing[0]} x {spacing[1]} mm; expected positive numbers")
+    cosines = orientation.reshape(2, 3)
+    lengths = np.linalg.norm(cosines, axis=1)
+    if np.abs(lengths - 1).max() > 0.01 or abs(cosines[0] @ cosines[1]) > 1e-3:
+        raise InputError(f"ImageOrientationPatient {orientation.tolist()}; expected two perpendicular unit vectors")
+    values = _macro(dataset, frame, "PixelValueTransformationSequence")
+    if "ModalityLUTSequence" in values:
+        raise InputError("values are mapped by a Modality LUT; expected RescaleSlope and RescaleIntercept")
+    rescale = None
+    if "RescaleSlope" in values or "RescaleIntercept" in values:
+        slope, intercept = _numbers(values, "RescaleSlope", 1)[0], _numbers(values, "RescaleIntercept", 1)[0]
+        if slope == 0:
+            raise InputError("RescaleSlope is 0")
+        rescale = (float(slope), float(intercept))
+    return SliceRecord(
+        path, frame, dataset, position, (cosines / lengths[:, None]).ravel(), spacing, rescale,
+        str(values.get("RescaleType", "") or ""), _is_localizer(dataset, frame),
+    )  # fmt: skip
+
+
+def _macro(dataset: Dataset, frame: int | None, sequence: str) -> Dataset:
+    """Where an attribute stands: the frame's own functional group, else the shared one; a plain slice's data set."""
+    if frame is None:
+        return dataset
+    shared = dataset.get("SharedFunctionalGroupsSequence") or []
+    for group in (dataset.PerFrameFunctionalGroupsSequence[frame - 1], *shared):
+        items = group.get(sequence)
+        if items:
+            return items[0]
+    return Dataset()
+
+
+def _is_localizer(dataset: Dataset, frame: int | None) -> bool:
+    """True when ImageType, or the frame's own FrameType, calls the image a localizer (DICOM PS3.3 C.8.2.1.1.1)."""
+    kinds = [dataset.get("ImageType")]
+    if frame is not None:
+        for sequence in ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "PETFrameTypeSequence"):
+            kinds.append(_macro(dataset, frame, sequence).get("FrameType"))
+    return any("LOCALIZER" in ([kind] if isinstance(kind, str) else kind) for kind in kinds if kind)
+
+
+def _numbers(dataset: Dataset, keyword: str, count: int) -> np.ndarray:
+    """float64 (count,) of one attribute; InputError when it is absent, of another length or not finite numbers."""
+    value = dataset.get(keyword)
+    if value is None or value == "":
+        raise InputError(f"no {keyword}, so the slice has no known place or value")
+    try:
+        numbers = np.atleast_1d(np.asarray(value, dtype=np.float64))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{keyword} {str(value)[:60]!r} is not made of numbers") from error
+    if numbers.shape != (count,) or not np.isfinite(numbers).all():
+        raise InputError(f"{keyword} {str(value)[:60]!r}; expected {count} finite numbers")
+    return numbers
+
+
+def _integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
+    value = dataset.get(keyword)
+    if value is None or value == "":
+        if default is None:
+            raise InputError(f"no {keyword} (the header may be cut off)")
+        return default
+    if not isinstance(value, int):
+        raise InputError(f"{keyword} {str(value)[:60]!r}; expected one whole number")
+    return int(value)
