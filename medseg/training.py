@@ -153,7 +153,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
-        raise BundleError(f"{path} cannot be read as a checkpoint ({_first_line(error)}). Delete or replace it.") from error
+        raise BundleError(f"{path} is no readable checkpoint ({_first_line(error)}). Delete or replace it.") from error
 
 
 def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:

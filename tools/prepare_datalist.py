@@ -2,9 +2,9 @@
 
     python tools/prepare_datalist.py DATASET_DIR OUT.json --validation 6 --seed 123
 
-DATASET_DIR holds one folder per patient with ct.nii.gz and gtv.nii.gz. Patients are sorted by GTV volume and cut into as
-many strata as there are validation patients; one patient of each stratum, drawn with the seed, validates. Paths in the
-list are relative to DATASET_DIR (MONAI decathlon style).
+DATASET_DIR holds one folder per patient with ct.nii.gz and gtv.nii.gz. Patients are sorted by GTV volume and cut into
+as many strata as there are validation patients; one patient of each stratum, drawn with the seed, validates. Paths in
+the list are relative to DATASET_DIR (MONAI decathlon style).
 """
 
 import argparse
