@@ -19,3 +19,7 @@ class StructureError(MedsegError):
 
 class BundleError(MedsegError):
     """A bundle's files, weights or overrides are incomplete or do not belong together."""
+
+
+class MedsegWarning(UserWarning):
+    """Something a user should know that does not stop the work; ``medseg segment`` collects these in run.json."""

@@ -6,6 +6,7 @@ a NIfTI file. MONAI keeps that string as ``filename_or_obj``, so writers at the 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -63,6 +64,11 @@ def _fingerprint(source: str) -> tuple:
         raise InputError(f"{path}: no such file or folder.")
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     return tuple((os.fspath(p), p.stat().st_mtime_ns, p.stat().st_size) for p in files)
+
+
+def fingerprint_sha256(source: str) -> str:
+    """Hex digest of names, sizes and times of a case's files: the same while nobody touched them."""
+    return hashlib.sha256(repr(_fingerprint(source)).encode()).hexdigest()
 
 
 @lru_cache(maxsize=1)
@@ -194,6 +200,11 @@ def find_cases(path: str | Path, modality: str | None = None) -> tuple[list[tupl
     return sorted(cases), notes
 
 
+def case_items(path: str | Path, modality: str | None = None) -> list[dict[str, str]]:
+    """:func:`find_cases` as MONAI data items ``{"image": source, "case_name": name}``, for a bundle's ``dataset``."""
+    return [{"image": source, "case_name": name} for name, source in find_cases(path, modality)[0]]
+
+
 def _nifti_name(file: Path) -> str:
     return "_".join(file.parts).removesuffix(".gz").removesuffix(".nii")
 
@@ -208,15 +219,21 @@ def _dicom_cases(path: Path, modality: str | None) -> tuple[list[tuple[str, str]
     from medseg.dicom import find_series
 
     found = find_series(path)
-    notes = [f"{file}: {why}" for file, why in found.broken]
-    folders = {uid: Path(os.path.commonpath([f.parent for f in s.files])) for uid, s in found.series.items()}
+    notes = [f"{note.path}: {note.why}" for note in found.broken]
+    folders = {uid: _folder(files) for uid, files in found.series.items()}
     root = path if path.is_dir() else path.parent
     cases: list[tuple[str, str]] = []
     for uid, folder in sorted(folders.items(), key=lambda item: (str(item[1]), item[0])):
-        if modality and found.series[uid].modality != modality:
-            notes.append(f"series {uid}: modality {found.series[uid].modality}, this bundle contours {modality}")
+        files = found.series[uid]
+        if files.is_localizer or (modality and files.modality != modality):
+            expected = f"this bundle contours {modality}" if modality else "an image series is wanted"
+            notes.append(f"series {files}{' is a localizer' if files.is_localizer else ''}: {expected}")
             continue
         alone = sum(folder in (other, *other.parents) for other in folders.values()) == 1
         name = "_".join(folder.relative_to(root).parts) or root.resolve().name
         cases.append((_unique(name, cases), str(folder) if alone else f"{folder}{UID_SEPARATOR}{uid}"))
     return cases, notes
+
+
+def _folder(files) -> Path:
+    return Path(os.path.commonpath([record.path.parent for record in files.records]))

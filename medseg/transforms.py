@@ -19,7 +19,7 @@ from monai.transforms import Crop, InvertibleTransform, LoadImaged, MapTransform
 from medseg.errors import InputError, StructureError
 from medseg.geometry import Geometry
 from medseg.margins import expand
-from medseg.readers import Case, CaseReader, case_of, resample
+from medseg.readers import UID_SEPARATOR, Case, CaseReader, case_of, resample
 from medseg.structures import Structure
 from medseg.within import grid_box, region_mask
 
@@ -208,10 +208,9 @@ class MarginStructuresd(MapTransform):
         return result.with_masks(masks)
 
 
-def case_folder(data: Mapping[Hashable, Any], output_dir: str | Path) -> Path:
-    """The case's own folder under ``output_dir``, made when missing: its ``case_name``, else its source's last name."""
-    name = data.get("case_name") or Path(data["structures"].case.source.split("#")[0]).name
-    folder = Path(output_dir) / re.sub(r"[^\w.+-]", "_", str(name))
+def case_folder(name: str, output_dir: str | Path) -> Path:
+    """The folder of the case called ``name`` under ``output_dir``, made when missing; odd characters become ``_``."""
+    folder = Path(output_dir) / re.sub(r"[^\w.+-]", "_", name)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -225,7 +224,8 @@ class _Saved(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         for key in self.key_iterator(dict(data)):
-            self.save(data[key], case_folder(data, self.output_dir))
+            name = data.get("case_name") or Path(data[key].case.source.split(UID_SEPARATOR)[0]).name
+            self.save(data[key], case_folder(name, self.output_dir))
         return dict(data)
 
     def save(self, result: CaseStructures, folder: Path) -> None:

@@ -1,0 +1,7 @@
+"""``python -m medseg`` is ``medseg``."""
+
+import sys
+
+from medseg.cli import main
+
+sys.exit(main())

@@ -1,0 +1,237 @@
+"""Find, check and load MONAI bundles. A bundle's own ``inference.json`` says what happens between case and contours."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from medseg.errors import BundleError
+
+REQUIRED_FILES = (
+    "LICENSE", "configs/metadata.json", "configs/train.json", "configs/evaluate.json", "configs/inference.json",
+    "configs/multi_gpu_train.json", "configs/logging.conf", "docs/README.md", "models/model.pt",
+)  # fmt: skip
+MAX_WEIGHTS_MB = 10.0
+
+METADATA_SCHEMA = {
+    "type": "object",
+    "required": [
+        "schema", "version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version", "task",
+        "description", "authors", "copyright", "network_data_format",
+    ],
+    "properties": {
+        "version": {"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
+        "changelog": {"type": "object"},
+        "required_packages_version": {"type": "object"},
+        "intended_use": {"type": "string"},
+        "network_data_format": {
+            "type": "object",
+            "required": ["inputs", "outputs"],
+            "properties": {
+                "inputs": {"type": "object", "required": ["image"]},
+                "outputs": {"type": "object", "required": ["pred"]},
+            },
+        },
+    },
+}  # fmt: skip
+"""What MONAI's metadata schema (2024-07-25) requires, and what medseg needs besides: written here because MONAI fetches
+its schema from the network, and a hospital's computer has none."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle folder that exists."""
+
+    name: str
+    folder: Path
+
+    @cached_property
+    def metadata(self) -> dict:
+        """The content of configs/metadata.json. BundleError when it is missing or not JSON."""
+        return _json(self.folder / "configs" / "metadata.json")
+
+    @property
+    def version(self) -> str:
+        return str(self.metadata.get("version", "unknown"))
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "models" / "model.pt"
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Hex digest of models/model.pt. BundleError when there are no weights."""
+        if not self.weights.is_file():
+            raise BundleError(f"bundle {self.name}: no weights at {self.weights}; train it or restore the file.")
+        return hashlib.sha256(self.weights.read_bytes()).hexdigest()
+
+
+def _json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: not a readable JSON file ({error}).") from error
+
+
+def bundle_folders() -> dict[str, Path]:
+    """{name: folder} of the bundles that come with medseg: installed inside the package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    found: dict[str, Path] = {}
+    for root in (package.parent / "monai_bundles", package / "monai_bundles"):
+        for metadata in sorted(root.glob("*/configs/metadata.json")):
+            found[metadata.parents[1].name] = metadata.parents[1]
+    return found
+
+
+def find_bundle(name: str | Path) -> Bundle:
+    """A bundle by the name of one that comes with medseg, or by its folder. BundleError lists the names when unknown."""
+    folder = Path(name)
+    if (folder / "configs" / "metadata.json").is_file():
+        return Bundle(folder.resolve().name, folder.resolve())
+    known = bundle_folders()
+    if str(name) not in known:
+        raise BundleError(f"no bundle {str(name)!r}: expected a bundle folder or one of {', '.join(known) or '(none)'}.")
+    return Bundle(str(name), known[str(name)])
+
+
+def load_config(bundle: Bundle, config: str, overrides: Mapping[str, Any]):
+    """MONAI ConfigParser over ``configs/<config>.json`` with ``bundle_root`` set and ``overrides`` applied.
+
+    Unlike MONAI, which takes any new name in silence, an override must name an id that the config already has.
+    """
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_meta(str(bundle.folder / "configs" / "metadata.json"))
+    content = _json(bundle.folder / "configs" / f"{config}.json")
+    parser.read_config(content)
+    for key, value in {"bundle_root": str(bundle.folder), **overrides}.items():
+        check_override(bundle, config, content, key)
+        parser[key] = value
+    parser.parse()
+    return parser
+
+
+def check_override(bundle: Bundle, config: str, content: Mapping[str, Any], key: str) -> None:
+    """Raise BundleError when ``key`` (``a``, ``a#b#0`` or ``a::b``) names nothing in the config's content."""
+    node: Any = content
+    for part in key.replace("::", "#").split("#"):
+        inside = part in node if isinstance(node, Mapping) else isinstance(node, list) and part.isdigit() and int(part) < len(node)
+        if not inside:
+            names = ", ".join(sorted(content))
+            raise BundleError(f"bundle {bundle.name}: {config}.json has no setting {key!r}. Its settings: {names}.")
+        node = node[part] if isinstance(node, Mapping) else node[int(part)]
+
+
+def load_network(bundle: Bundle, parser, device):
+    """The bundle's network with its weights, in evaluation mode. Loads strictly and executes nothing from the file."""
+    import pickle
+
+    import torch
+
+    network = parser.get_parsed_content("network_def").to(device)
+    digest = bundle.weights_sha256
+    try:
+        state = torch.load(bundle.weights, map_location=device, weights_only=True)
+        network.load_state_dict(state, strict=True)
+    except (RuntimeError, pickle.UnpicklingError, AttributeError, TypeError, EOFError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BundleError(f"bundle {bundle.name}: weights {digest[:12]} do not fit its network_def ({reason}).") from error
+    return network.eval()
+
+
+# ---- verification -----------------------------------------------------------------------------------------------
+
+
+def verify(bundle: Bundle) -> list[tuple[str, str | None]]:
+    """Run every check: [(what was checked, None when good, else what is wrong)], all of them, offline."""
+    results = []
+    for what, check in CHECKS.items():
+        try:
+            problem = check(bundle)
+        except (BundleError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+        results.append((what, problem))
+    return results
+
+
+def _files(bundle: Bundle) -> str | None:
+    missing = [name for name in REQUIRED_FILES if not (bundle.folder / name).is_file()]
+    python = [str(path.relative_to(bundle.folder)) for path in bundle.folder.rglob("*.py")]
+    if missing:
+        return f"missing: {', '.join(missing)}"
+    return f"Python in a bundle: {', '.join(python)}" if python else None
+
+
+def _metadata(bundle: Bundle) -> str | None:
+    from monai.bundle import verify_metadata
+
+    with tempfile.TemporaryDirectory() as folder:
+        schema = Path(folder) / "schema.json"
+        schema.write_text(json.dumps(METADATA_SCHEMA))
+        verify_metadata(meta_file=str(bundle.folder / "configs" / "metadata.json"), filepath=str(schema))
+    changelog = bundle.metadata.get("changelog", {})
+    return None if bundle.version in changelog else f"version {bundle.version} is not in the changelog"
+
+
+def _properties(bundle: Bundle) -> str | None:
+    from monai.bundle import ConfigWorkflow
+
+    configs = bundle.folder / "configs"
+    for kind, files in (
+        ("train", ["train.json"]),
+        ("train", ["train.json", "evaluate.json"]),
+        ("train", ["train.json", "multi_gpu_train.json"]),
+        ("infer", ["inference.json"]),
+    ):
+        paths = [str(configs / name) for name in files]
+        workflow = ConfigWorkflow(
+            config_file=paths, meta_file=str(configs / "metadata.json"), logging_file=False, workflow_type=kind,
+            bundle_root=str(bundle.folder),
+        )  # fmt: skip
+        wrong = workflow.check_properties()
+        if wrong:
+            return f"{' + '.join(files)}: MONAI misses {', '.join(wrong)}"
+    return None
+
+
+def _network_in_out(bundle: Bundle) -> str | None:
+    from monai.bundle import verify_net_in_out
+
+    configs = bundle.folder / "configs"
+    verify_net_in_out(
+        net_id="network_def", meta_file=str(configs / "metadata.json"), config_file=str(configs / "inference.json"),
+        device="cpu", n=4, p=2, any=64,
+    )  # fmt: skip
+    return None
+
+
+def _weights(bundle: Bundle) -> str | None:
+    load_network(bundle, load_config(bundle, "inference", {"device": "cpu"}), "cpu")
+    size_mb = bundle.weights.stat().st_size / 1e6
+    return None if size_mb <= MAX_WEIGHTS_MB else f"{size_mb:.1f} MB of weights; at most {MAX_WEIGHTS_MB:g} MB are shipped"
+
+
+def _agreement(bundle: Bundle) -> str | None:
+    train, inference = (_json(bundle.folder / "configs" / f"{name}.json") for name in ("train", "inference"))
+    if train.get("network_def") != inference.get("network_def"):
+        return "train.json and inference.json define different networks"
+    if inference.get("bundle_version") != bundle.version:
+        return f"inference.json says version {inference.get('bundle_version')}, metadata.json {bundle.version}"
+    return None
+
+
+CHECKS: dict[str, Callable[[Bundle], str | None]] = {
+    "files of the bundle layout": _files,
+    "metadata (MONAI verify_metadata)": _metadata,
+    "properties of train, evaluate, multi_gpu_train and inference (MONAI check_properties)": _properties,
+    "network input and output (MONAI verify_net_in_out)": _network_in_out,
+    "weights load strictly, weights_only": _weights,
+    "train and inference agree": _agreement,
+}

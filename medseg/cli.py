@@ -1,0 +1,194 @@
+"""The ``medseg`` command: parse, call one function, print. Heavy modules load inside the commands, so --help is quick."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import medseg
+from medseg.errors import InputError, MedsegError
+
+RESEARCH_USE = "Research use only, not a medical device. Every contour must be reviewed by a qualified person."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 done, 1 our fault, 2 the input's or the caller's."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except MedsegError as error:
+        return _fail(options, str(error), 2)
+    except KeyboardInterrupt:
+        return _fail(options, "interrupted; finished cases are kept, run the same command to continue", 2)
+    except BrokenPipeError:  # the reader of our output went away (medseg inspect DIR | head): not an error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _fail(options, f"{type(error).__name__}: {error} (a fault in medseg; --debug shows where)", 1)
+
+
+def _fail(options: argparse.Namespace, message: str, code: int) -> int:
+    if options.debug:
+        traceback.print_exc()
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="medseg", description=f"Medical images to contours. {RESEARCH_USE}")
+    parser.add_argument("--version", action="version", version=f"medseg {medseg.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, add in COMMANDS.items():
+        summary = add.__doc__
+        command = commands.add_parser(name, help=summary, description=f"{summary} {RESEARCH_USE}", allow_abbrev=False)
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        command.set_defaults(run=add(command))
+    return parser
+
+
+# ---- one function per command: adds its options, returns what runs it ------------------------------------------------
+
+
+def _add_inspect(command: argparse.ArgumentParser):
+    """Say what series and structure sets a folder holds, and what is wrong with them."""
+    command.add_argument("dir", type=Path, metavar="DIR")
+    command.add_argument("--json", action="store_true", help="print JSON for machines")
+
+    def run(options) -> int:
+        from medseg.dicom.inspect import inspect, report_lines
+
+        report = inspect(options.dir)
+        print(json.dumps(report, indent=1) if options.json else "\n".join(report_lines(report)))
+        return 0
+
+    return run
+
+
+def _add_segment(command: argparse.ArgumentParser):
+    """Contour one case or a cohort with a bundle; writes RTSTRUCT, SEG, NIfTI, preview and run.json."""
+    command.add_argument("input", type=Path, metavar="INPUT", help="DICOM folder (nested, several patients), NIfTI file, or folder")
+    command.add_argument("--bundle", required=True, metavar="NAME", help="a bundle's name (medseg bundles) or its folder")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="one folder per case is made in it")
+    command.add_argument("--format", default=None, metavar="LIST", help="of rtstruct,seg,nifti,preview; default rtstruct,preview")
+    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    command.add_argument("--within", metavar="REGION", help="contour only there: x0,x1,y0,y1,z0,z1 in LPS mm, or RS.dcm:ROI")
+    command.add_argument("--ctv-mm", type=float, help="add a CTV: the GTV and this margin")
+    command.add_argument("--ptv-mm", type=float, help="add a PTV: the CTV (GTV without one) and this margin")
+    command.add_argument("--allow", action="append", default=[], metavar="FAULT", help="accept this fault of a series, with a warning")
+    command.add_argument("--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of inference.json")
+    command.add_argument("--json", action="store_true", help="print the cohort's record as JSON")
+    return _run_segment
+
+
+def _run_segment(options) -> int:
+    from medseg.segment import Request, segment
+
+    settings = _settings(options.set)
+    for name, value in (("ctv_margin_mm", options.ctv_mm), ("ptv_margin_mm", options.ptv_mm)):
+        if value is not None:
+            settings[name] = value
+    request = Request(
+        input=options.input.resolve(), bundle=options.bundle, output_dir=options.output.resolve(),
+        formats=tuple(options.format.split(",")) if options.format else (), device=options.device, within=options.within,
+        allow=tuple(options.allow), settings=settings,
+    )  # fmt: skip
+    quiet = (lambda line: None) if options.json else print
+    cohort = segment(request, report=quiet, progress=sys.stderr.isatty())
+    for note in cohort["passed_over"]:
+        print(f"passed over: {note}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(cohort, indent=1))
+    failed = [case for case in cohort["cases"] if case["status"] == "failed"]
+    for case in failed:
+        print(f"error: {case['case']}: {' '.join(case['error'].split())}", file=sys.stderr)
+    if not failed:
+        return 0
+    return 1 if any(case["fault"] == "medseg" for case in failed) else 2
+
+
+def _settings(pairs: Sequence[str]) -> dict:
+    """ID=VALUE words to a dict; a value is JSON where it can be, else text. Nothing is evaluated."""
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"{pair!r}: expected ID=VALUE, as in min_volume_cc=2.")
+        if value.startswith(("$", "@", "%")):
+            raise InputError(f"{pair!r}: expressions and references are not taken from the command line; give a plain value.")
+        try:
+            settings[key] = json.loads(value)
+        except ValueError:
+            settings[key] = value
+    return settings
+
+
+def _add_train(command: argparse.ArgumentParser):
+    """Train a bundle: python -m monai.bundle run training, with overrides that are checked by name."""
+    command.add_argument("bundle", metavar="BUNDLE")
+    command.add_argument("--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of train.json")
+    return lambda options: _run_bundle(options, ["train"], "training")
+
+
+def _add_evaluate(command: argparse.ArgumentParser):
+    """Evaluate a bundle's weights on its validation or test data."""
+    command.add_argument("bundle", metavar="BUNDLE")
+    command.add_argument("--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of the configs")
+    return lambda options: _run_bundle(options, ["train", "evaluate"], "run")
+
+
+def _run_bundle(options, configs: list[str], run_id: str) -> int:
+    from medseg.bundles import find_bundle, run_config
+
+    run_config(find_bundle(options.bundle), configs, run_id, _settings(options.set))
+    return 0
+
+
+def _add_bundles(command: argparse.ArgumentParser):
+    """List the bundles, or verify one of them offline."""
+    command.add_argument("action", nargs="?", choices=("list", "verify"), default="list")
+    command.add_argument("name", nargs="?", metavar="NAME")
+
+    def run(options) -> int:
+        from medseg.bundles import bundle_folders, find_bundle, verify
+
+        if options.action == "list":
+            for name in bundle_folders():
+                bundle = find_bundle(name)
+                print(f"{name:20} {bundle.version:8} {bundle.metadata.get('task', '')}")
+            return 0
+        if not options.name:
+            raise InputError("bundles verify: name a bundle, as in medseg bundles verify ct_gtv.")
+        results = verify(find_bundle(options.name))
+        for what, problem in results:
+            print(f"{'ok  ' if problem is None else 'FAIL'}  {what}{'' if problem is None else ': ' + problem}")
+        return 0 if all(problem is None for _, problem in results) else 2
+
+    return run
+
+
+def _add_demo(command: argparse.ArgumentParser):
+    """Do the main job on a CT phantom that it makes itself, and compare with the phantom's truth."""
+    command.add_argument("-o", "--output", type=Path, default=Path("medseg_demo"), metavar="DIR")
+
+    def run(options) -> int:
+        from medseg.demo import demo
+
+        demo(options.output.resolve(), report=print, progress=sys.stderr.isatty())
+        return 0
+
+    return run
+
+
+COMMANDS = {
+    "inspect": _add_inspect,
+    "segment": _add_segment,
+    "train": _add_train,
+    "evaluate": _add_evaluate,
+    "bundles": _add_bundles,
+    "demo": _add_demo,
+}

@@ -1,0 +1,172 @@
+"""One picture of a contoured case: three planes through the target, a strip of slices, names and volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medseg.atomic import atomic_path
+from medseg.errors import StructureError
+from medseg.geometry import Geometry
+from medseg.structures import Structure, fixed_colour_rgb
+
+WINDOW_HU = (-160.0, 240.0)
+"""Soft-tissue window, level 40 width 400: what a planner would open the case with."""
+
+STRIP_SLICES = 8
+STRIP_MARGIN_MM = 25.0
+DISCLAIMER = "medseg: automatic contours, UNAPPROVED. Research use only, not a medical device."
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Arrays turned to the display convention: axis 0 to Superior, axis 1 to Posterior, axis 2 to Left."""
+
+    volume: np.ndarray
+    masks: dict[Structure, np.ndarray]
+    spacing_mm: tuple[float, float, float]
+
+
+def _anatomical(geometry: Geometry) -> tuple[list[int], list[bool]]:
+    """Which array axis runs closest to Superior, Posterior and Left, and which of them have to be turned round."""
+    directions = np.stack([
+        geometry.normal_lps if geometry.shape[0] < 2 else geometry.origins_lps_mm[-1] - geometry.origins_lps_mm[0],
+        geometry.row_step_lps_mm,
+        geometry.column_step_lps_mm,
+    ])  # fmt: skip
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    from scipy.optimize import linear_sum_assignment
+
+    array_axes, patient_axes = linear_sum_assignment(-np.abs(directions))
+    axis_of = dict(zip(patient_axes, array_axes, strict=True))
+    order = [int(axis_of[axis]) for axis in (2, 1, 0)]
+    flips = [bool(directions[axis_of[axis], axis] < 0) for axis in (2, 1, 0)]
+    return order, flips
+
+
+def _shown(volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.ndarray]) -> _Shown:
+    grid = geometry.regular_grid()
+    arrays = [volume.astype(np.float32), *(mask.astype(np.float32) for mask in masks.values())]
+    if grid is not geometry:
+        from medseg.readers import resample
+
+        arrays = [resample(array, geometry, grid) for array in arrays]
+    order, flips = _anatomical(grid)
+    turned = []
+    for array in arrays:
+        array = array.transpose(order)
+        turned.append(np.flip(array, [axis for axis, flip in enumerate(flips) if flip]))
+    # A single slice has no height; it is drawn as thick as a pixel is wide, and no volume is given for it.
+    spacing_mm = grid.spacing_mm if grid.shape[0] > 1 else (grid.pixel_spacing_mm[0], *grid.pixel_spacing_mm)
+    return _Shown(turned[0], dict(zip(masks, turned[1:], strict=True)), tuple(spacing_mm[axis] for axis in order))
+
+
+def volume_cc(mask: np.ndarray, geometry: Geometry) -> float:
+    """Volume of the voxels inside (bool, or probability from 0.5 on); nan for a single slice, 0.0 for an empty mask."""
+    inside = mask if mask.dtype == bool else mask >= 0.5
+    return float((inside.sum((1, 2)) * geometry.voxel_volumes_cc).sum())
+
+
+def write_preview(
+    volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.ndarray], out: str | Path, title: str = ""
+) -> Path:
+    """Draw ``masks`` (bool or probability, [slice, row, column]) on ``volume`` (HU) and save a PNG, atomically.
+
+    Patient right is on the viewer's left, anterior and superior up, whatever the orientation of the stack. Without any
+    contoured voxel the middle of the image is shown and the picture says so. Raises StructureError for masks of another
+    shape than the volume.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    for structure, mask in masks.items():
+        if mask.shape != volume.shape:
+            raise StructureError(f"{structure.name}: mask {mask.shape} for a volume of {volume.shape}.")
+    shown = _shown(volume, geometry, masks)
+    target = _target(shown)
+    figure = Figure(figsize=(14, 9.2), facecolor="black")
+    FigureCanvasAgg(figure)
+    rows = figure.add_gridspec(2, 1, height_ratios=(2.4, 1), left=0.02, right=0.98, top=0.93, bottom=0.09, hspace=0.1)
+    _draw_planes(figure, rows[0], shown, target)
+    _draw_strip(figure, rows[1], shown, target)
+    volumes_cc = {structure: volume_cc(mask, geometry) for structure, mask in masks.items()}
+    _draw_words(figure, volumes_cc, title)
+    with atomic_path(out) as temporary:
+        figure.savefig(temporary, dpi=110, facecolor="black")
+    return Path(out)
+
+
+def _target(shown: _Shown) -> np.ndarray | None:
+    """The mask to look at: the first GTV, else the first structure with a voxel; None when all are empty."""
+    filled = {structure: mask >= 0.5 for structure, mask in shown.masks.items() if (mask >= 0.5).any()}
+    gtv = [mask for structure, mask in filled.items() if structure.interpreted_type == "GTV"]
+    return next(iter([*gtv, *filled.values()]), None)
+
+
+def _draw_planes(figure, cell, shown: _Shown, target: np.ndarray | None) -> None:
+    sizes_mm = np.array(shown.volume.shape) * shown.spacing_mm
+    centre = [n // 2 for n in shown.volume.shape]
+    if target is not None:
+        centre[0] = int(target.sum((1, 2)).argmax())
+        centre[1], centre[2] = (int(np.median(axis)) for axis in np.nonzero(target[centre[0]]))
+    planes = (
+        ("axial", 0, "RLAP", sizes_mm[2] / sizes_mm[1]),
+        ("coronal", 1, "RLSI", sizes_mm[2] / sizes_mm[0]),
+        ("sagittal", 2, "APSI", sizes_mm[1] / sizes_mm[0]),
+    )
+    widths = [min(max(ratio, 0.4), 2.5) for *_, ratio in planes]
+    axes = cell.subgridspec(1, 3, width_ratios=widths, wspace=0.04).subplots()
+    for ax, (name, axis, letters, _) in zip(axes, planes, strict=True):
+        _draw_slice(ax, shown, axis, centre[axis])
+        ax.set_title(name, color="white", fontsize=12)
+        places = ((0.015, 0.5), (0.985, 0.5), (0.5, 0.97), (0.5, 0.03))
+        for letter, (x, y) in zip(letters, places, strict=True):
+            ax.text(x, y, letter, color="gold", transform=ax.transAxes, ha="center", va="center", fontsize=11)
+
+
+def _draw_strip(figure, cell, shown: _Shown, target: np.ndarray | None) -> None:
+    axes = cell.subgridspec(1, STRIP_SLICES, wspace=0.03).subplots()
+    window = [slice(0, n) for n in shown.volume.shape]
+    if target is not None:
+        for axis in range(3):
+            used = np.flatnonzero(target.any(tuple(other for other in range(3) if other != axis)))
+            margin = 0 if axis == 0 else int(np.ceil(STRIP_MARGIN_MM / shown.spacing_mm[axis]))
+            window[axis] = slice(max(int(used[0]) - margin, 0), min(int(used[-1]) + margin + 1, shown.volume.shape[axis]))
+    indices = np.linspace(window[0].start, window[0].stop - 1, STRIP_SLICES).round().astype(int)
+    for ax, index in zip(axes, indices[::-1], strict=True):
+        _draw_slice(ax, shown, 0, int(index), window[1:])
+        ax.set_title(f"slice {index + 1} of {shown.volume.shape[0]}", color="silver", fontsize=8)
+
+
+def _draw_slice(ax, shown: _Shown, axis: int, index: int, window: list[slice] | None = None) -> None:
+    row_axis, column_axis = [other for other in range(3) if other != axis]
+    rows, columns = window or (slice(None), slice(None))
+    row_mm, column_mm = shown.spacing_mm[row_axis], shown.spacing_mm[column_axis]
+    plane = np.take(shown.volume, index, axis)[rows, columns]
+    # Axis 0 runs to Superior: drawn upwards. Posterior runs down, Left runs right.
+    origin = "lower" if row_axis == 0 else "upper"
+    ax.imshow(plane, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], aspect=row_mm / column_mm, origin=origin)
+    for structure, mask in shown.masks.items():
+        outline = np.take(mask, index, axis)[rows, columns]
+        if (outline >= 0.5).any() and min(outline.shape) > 1:
+            colour = [part / 255 for part in structure.colour_rgb or fixed_colour_rgb(structure.name)]
+            padded = np.pad(outline, 1)
+            extent_rows, extent_columns = np.arange(-1, outline.shape[0] + 1), np.arange(-1, outline.shape[1] + 1)
+            ax.contour(extent_columns, extent_rows, padded, levels=[0.5], colors=[colour], linewidths=1.4)
+    ax.set_axis_off()
+
+
+def _draw_words(figure, volumes_cc: Mapping[Structure, float], title: str) -> None:
+    figure.text(0.02, 0.965, title, color="white", fontsize=13, va="center")
+    x = 0.02
+    for structure, value in volumes_cc.items():
+        colour = [part / 255 for part in structure.colour_rgb or fixed_colour_rgb(structure.name)]
+        label = f"{structure.name}  {'volume unknown' if np.isnan(value) else f'{value:.1f} cc'}"
+        figure.text(x, 0.055, label, color=colour, fontsize=13, va="center")
+        x += 0.02 + 0.0095 * len(label)
+    if not any(value > 0 for value in volumes_cc.values()):
+        figure.text(0.5, 0.055, "no structure was found in this image", color="tomato", fontsize=13, va="center", ha="center")
+    figure.text(0.02, 0.02, DISCLAIMER, color="silver", fontsize=10, va="center")

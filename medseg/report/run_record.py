@@ -1,0 +1,136 @@
+"""run.json: what was contoured, with what, and what came out. For machines, and for the physicist who asks a year later."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import medseg
+from medseg.atomic import atomic_path
+from medseg.errors import InputError
+from medseg.geometry import Geometry
+from medseg.report.preview import DISCLAIMER, volume_cc
+
+if TYPE_CHECKING:
+    from medseg.transforms import CaseStructures
+
+RECORDED_PACKAGES = ("torch", "monai", "numpy", "pydicom", "highdicom", "nibabel")
+
+
+def case_record(result: CaseStructures, folder: Path) -> dict[str, Any]:
+    """Input UIDs, geometry, structures with volumes, and the files in ``folder`` with their hashes. No patient names."""
+    case = result.case
+    structures = []
+    for structure, mask in result.masks.items():
+        cc = volume_cc(mask, case.geometry)
+        empty = not bool((mask >= 0.5).any())
+        structures.append({
+            "name": structure.name, "interpreted_type": structure.interpreted_type,
+            "volume_cc": None if np.isnan(cc) else round(cc, 3), "empty": empty,
+        })  # fmt: skip
+    return {
+        "input": _input(case),
+        "geometry": geometry_record(case.geometry),
+        "structures": structures,
+        "outputs": [_file(path) for path in sorted(folder.iterdir()) if path.is_file()],
+        "warnings": list(case.warnings),
+        "versions": versions(),
+        "disclaimer": DISCLAIMER,
+    }
+
+
+def _input(case) -> dict[str, Any]:
+    if case.series is None:
+        return {"kind": "NIfTI", "files": 1}
+    series = case.series
+    return {
+        "kind": "DICOM",
+        "modality": series.modality,
+        "StudyInstanceUID": series.study_instance_uid,
+        "SeriesInstanceUID": series.series_instance_uid,
+        "SOPInstanceUIDs": list(dict.fromkeys(series.sop_instance_uids)),
+    }
+
+
+def geometry_record(geometry: Geometry) -> dict[str, Any]:
+    """Shape, spacing and position of a grid as plain numbers (mm, LPS)."""
+    return {
+        "shape_slices_rows_columns": list(geometry.shape),
+        "pixel_spacing_mm": list(geometry.pixel_spacing_mm),
+        "slice_positions_mm": [round(float(value), 4) for value in geometry.slice_positions_mm],
+        "row_direction_lps": _unit(geometry.row_step_lps_mm),
+        "column_direction_lps": _unit(geometry.column_step_lps_mm),
+        "first_voxel_lps_mm": geometry.origins_lps_mm[0].tolist(),
+        "uniform": geometry.is_uniform,
+        "sheared": geometry.is_sheared,
+        "FrameOfReferenceUID": geometry.frame_of_reference_uid,
+    }
+
+
+def _unit(vector: np.ndarray) -> list[float]:
+    return [round(float(value), 6) for value in vector / np.linalg.norm(vector)]
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, medseg and the packages that shape a result."""
+    found = {"python": platform.python_version(), "medseg": medseg.__version__}
+    for package in RECORDED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _file(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    return {"file": path.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+# ---- writing, and deciding whether a case is done -----------------------------------------------------------------
+
+
+def write_record(record: dict[str, Any], out: Path) -> None:
+    """Write a record as JSON, atomically."""
+    with atomic_path(out) as temporary:
+        temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The case's earlier run.json; {} when there is none. InputError when the file is not one of ours."""
+    path = folder / "run.json"
+    if not path.exists():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable run record ({error}); move it away.") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{path}: not a run record of medseg; move it away.")
+    return record
+
+
+def is_done(record: dict[str, Any], identity: dict[str, Any], folder: Path) -> bool:
+    """True when ``record`` tells of a finished run of the same input, weights and options whose files are all there."""
+    same = all(record.get(key) == value for key, value in identity.items())
+    return same and record.get("status") == "done" and all((folder / o["file"]).is_file() for o in record["outputs"])
+
+
+def remove_outputs(record: dict[str, Any], folder: Path) -> None:
+    """Remove the files an earlier run wrote, and its record, so that old contours never stand beside new ones."""
+    for output in record.get("outputs", ()):
+        (folder / Path(output["file"]).name).unlink(missing_ok=True)
+    (folder / "run.json").unlink(missing_ok=True)
+
+
+def move_outputs(staged: Path, folder: Path) -> None:
+    """Move the finished files of a case from its staging folder to its own folder on the same disk."""
+    for path in sorted(staged.iterdir()):
+        os.replace(path, folder / path.name)
