@@ -20,6 +20,7 @@ ALLOWABLE = {
     "duplicate_position": "keep one of several identical images at the same place",
     "localizer": "leave localizer images out of the series",
     "broken_file": "read on without files of the folder that are damaged",
+    "mixed_study": "read a series whose slices name several studies, as some converters write them",
     "missing_rescale": "take stored numbers of a CT as HU",
 }
 """Faults that read_series can be told to accept (``allow=``), and what it then does. All others are always refused."""
@@ -110,8 +111,11 @@ def read_series(path, *, series_uid: str | None = None, allow: Collection[str] =
         also = f" Also: {', '.join(more)}." if more else ""
         way_out = f' To accept it, allow "{refused[0].name}".' if refused[0].name in ALLOWABLE else ""
         raise InputError(f"series {files}: {refused[0].message}{way_out}{also}")
-    accepted = [f"accepted {fault.name}: {fault.message}" for fault in plan.faults]
-    return Series(plan.geometry, tuple(plan.records), files.modality, files.series_uid, (*accepted, *plan.warnings))
+    notes = [f"accepted {fault.name}: {fault.message}" for fault in plan.faults] + plan.warnings
+    scouts = [str(other) for other in found.series.values() if other is not files and other.is_localizer]
+    if scouts and series_uid is None:
+        notes.append(f"localizer series left aside: {'; '.join(scouts)}.")
+    return Series(plan.geometry, tuple(plan.records), files.modality, files.series_uid, tuple(notes))
 
 
 def _choose(found: Found, series_uid: str | None) -> SeriesFiles:
@@ -179,7 +183,7 @@ def check_series(files: SeriesFiles, found: Found, allow: Collection[str] = ()) 
         return Plan(records, None, faults, [])
     faults += _holes(records)
     geometry = _geometry(records)
-    return Plan(records, geometry, faults, _remarks(files, found, records, geometry))
+    return Plan(records, geometry, faults, _remarks(files.modality, records, geometry))
 
 
 def _broken_files(files: SeriesFiles, found: Found) -> list[Fault]:
@@ -321,7 +325,24 @@ def _geometry(records: Sequence[SliceRecord]) -> Geometry:
     )
 
 
-def _remarks(files: SeriesFiles, found: Found, records: Sequence[SliceRecord], geometry: Geometry) -> list[str]:
+def tilt_degrees(geometry: Geometry) -> float:
+    """Angle between the way from the first slice to the last and the slice normal; 0.0 for a single slice."""
+    step = geometry.origins_lps_mm[-1] - geometry.origins_lps_mm[0]
+    length_mm = float(np.linalg.norm(step))
+    return float(np.degrees(np.arccos(np.clip(step @ geometry.normal_lps / length_mm, -1, 1)))) if length_mm else 0.0
+
+
+def _lean(geometry: Geometry) -> str:
+    """In words, how slices lie sideways of one another: in line, as a tilted gantry makes them, or not."""
+    offsets = geometry.origins_lps_mm - geometry.origins_lps_mm[0]
+    heights_mm = offsets @ geometry.normal_lps
+    off_line_mm = np.linalg.norm(offsets - np.outer(heights_mm / heights_mm[-1], offsets[-1]), axis=1).max()
+    if off_line_mm > 0.1 * min(geometry.pixel_spacing_mm):
+        return f"slices are shifted sideways by up to {off_line_mm:.2f} mm against one another"
+    return f"the stack is sheared by {tilt_degrees(geometry):.1f} degrees (gantry tilt)"
+
+
+def _remarks(modality: str, records: Sequence[SliceRecord], geometry: Geometry) -> list[str]:
     """What a reader of the run record should know although nothing is wrong."""
     remarks = []
     if geometry.frame_of_reference_uid is None:
@@ -330,15 +351,10 @@ def _remarks(files: SeriesFiles, found: Found, records: Sequence[SliceRecord], g
         gaps_mm = np.diff(geometry.slice_positions_mm)
         remarks.append(f"slices are {gaps_mm.min():.2f} to {gaps_mm.max():.2f} mm apart; each keeps its own position.")
     if geometry.is_sheared:
-        step = geometry.origins_lps_mm[-1] - geometry.origins_lps_mm[0]
-        degrees = np.degrees(np.arccos(np.clip(step @ geometry.normal_lps / np.linalg.norm(step), -1, 1)))
-        remarks.append(f"the stack is sheared by {degrees:.1f} degrees (gantry tilt); slices keep their own positions.")
+        remarks.append(f"{_lean(geometry)}; each slice keeps its own position.")
     kinds = sorted({record.rescale_type for record in records} - {"", "HU", "HU_MOD"})
-    if files.modality == "CT" and kinds:
+    if modality == "CT" and kinds:
         remarks.append(f"RescaleType {', '.join(kinds)}: the values are not declared to be HU.")
     if any(record.dataset.get("LossyImageCompression") == "01" for record in records):
         remarks.append("the images were compressed with loss.")
-    scouts = [str(other) for other in found.series.values() if other is not files and other.is_localizer]
-    if scouts:
-        remarks.append(f"localizer series left aside: {'; '.join(scouts)}.")
     return remarks
