@@ -13,6 +13,7 @@ Conventions, used everywhere in medseg:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -73,21 +74,25 @@ class Geometry:
 
     # ---- directions and distances -------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def normal_lps(self) -> np.ndarray:
         """Unit vector (3,) across the slices: column direction x row direction, as DICOM defines it."""
         normal = np.cross(self.column_step_lps_mm, self.row_step_lps_mm)
-        return normal / np.linalg.norm(normal)
+        normal /= np.linalg.norm(normal)
+        normal.setflags(write=False)
+        return normal
 
     @property
     def pixel_spacing_mm(self) -> tuple[float, float]:
         """(between rows, between columns) in mm: the order of DICOM PixelSpacing."""
         return float(np.linalg.norm(self.row_step_lps_mm)), float(np.linalg.norm(self.column_step_lps_mm))
 
-    @property
+    @cached_property
     def slice_positions_mm(self) -> np.ndarray:
         """float64 (slices,): distance of each slice along the normal from the patient origin, steadily up or down."""
-        return self.origins_lps_mm @ self.normal_lps
+        positions_mm = self.origins_lps_mm @ self.normal_lps
+        positions_mm.setflags(write=False)
+        return positions_mm
 
     @property
     def slice_thickness_mm(self) -> np.ndarray:

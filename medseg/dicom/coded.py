@@ -1,0 +1,28 @@
+"""Coded concepts of a structure, for structure sets and segmentations alike (DICOM PS3.16 CID 244, 9502, 9534)."""
+
+from __future__ import annotations
+
+from medseg import tg263
+from medseg.structures import TARGET_CODES, Code, Structure
+
+ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
+RT_TARGET = Code("130041", "DCM", "RT Target")
+EXTERNAL_BODY_MODEL = Code("130047", "DCM", "External Body Model")
+NON_SPECIFIC_VOLUME = Code("130046", "DCM", "Non-specific Volume")
+SIDES = {"L": Code("7771000", "SCT", "Left"), "R": Code("24028007", "SCT", "Right")}
+
+
+def category_code(structure: Structure) -> Code:
+    """What kind of thing a structure is: an RT target, the body's outline, an anatomical structure, or just a volume."""
+    if structure.interpreted_type in TARGET_CODES:
+        return RT_TARGET
+    if structure.interpreted_type == "EXTERNAL":
+        return EXTERNAL_BODY_MODEL
+    if structure.interpreted_type in ("ORGAN", "OAR", "AVOIDANCE", "CAVITY"):
+        return ANATOMICAL_STRUCTURE
+    return NON_SPECIFIC_VOLUME
+
+
+def side_code(structure: Structure) -> Code | None:
+    """Left or right, for a structure whose name is a known organ with its side; else None."""
+    return SIDES.get(tg263.organ_code(structure.name)[1])

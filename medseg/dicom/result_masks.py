@@ -1,0 +1,59 @@
+"""What every DICOM writer asks of a result before it writes: the image's own grid, a known frame, clear masks and names."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medseg.errors import GeometryError, MedsegWarning, StructureError
+from medseg.structures import Structure, check_names_are_unique, name_warnings, structure_from_name
+
+if TYPE_CHECKING:
+    from medseg.dicom.series import Series
+
+
+def check_masks(masks: Mapping[str | Structure, np.ndarray], series: Series) -> list[tuple[Structure, np.ndarray]]:
+    """Structures with their arrays on the grid of ``series``: bool masks, or float maps with values between 0 and 1.
+
+    A name becomes a structure with the type, colour and code that belong to it. Whole numbers 0 and 1, and floats that
+    are all 0 or 1, count as bool. What TG-263 has against a name, and an empty structure, is said by a MedsegWarning.
+    Raises StructureError for no masks, repeated names, a label map or values outside 0-1; GeometryError for another
+    shape than the series' and for images without a Frame of Reference.
+    """
+    if not masks:
+        raise StructureError("no structures were given; a DICOM file of structures needs at least one.")
+    if not series.geometry.frame_of_reference_uid:
+        raise GeometryError(
+            f"series {series.series_instance_uid} has no Frame of Reference, so contours cannot refer to it; "
+            "export the images with their FrameOfReferenceUID."
+        )
+    checked = []
+    for key, array in masks.items():
+        structure = key if isinstance(key, Structure) else structure_from_name(key)
+        array = _mask_or_map(np.asarray(array), structure.name)
+        if array.shape != series.geometry.shape:
+            raise GeometryError(
+                f"structure {structure.name}: mask of shape {array.shape} on images of {series.geometry.shape} (slices, "
+                "rows, columns). Nothing is flipped, cropped or resampled to fit."
+            )
+        checked.append((structure, array))
+    check_names_are_unique(structure.name for structure, _ in checked)
+    for sentence in name_warnings(structure.name for structure, _ in checked):
+        warnings.warn(sentence, MedsegWarning, stacklevel=3)
+    return checked
+
+
+def _mask_or_map(array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype == bool:
+        return array
+    if array.dtype.kind not in "iuf":
+        raise StructureError(f"structure {name}: array of type {array.dtype}; expected bool, or floats from 0 to 1.")
+    low, high = (array.min(), array.max()) if array.size else (0, 0)
+    if not (low >= 0 and high <= 1):
+        hint = "split a label map into one mask per structure" if array.dtype.kind in "iu" else "apply sigmoid or softmax"
+        raise StructureError(f"structure {name}: values from {low:.4g} to {high:.4g}; expected 0 to 1 ({hint}).")
+    is_binary = array.dtype.kind in "iu" or bool(((array == 0) | (array == 1)).all())
+    return array.astype(bool) if is_binary else array
