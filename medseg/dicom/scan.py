@@ -177,10 +177,12 @@ def _sort_in(path: Path, found: Found) -> None:
             kind = PROJECTION_CLASSES[sop_class]
             found.ignored.append(FileNote(path, f"projection radiograph ({kind}), not a slice", _series_uid(dataset)))
         else:
-            if not sop_class and dataset.file_meta.get("MediaStorageSOPClassUID", "") in SLICE_CLASSES:
-                raise InputError("no SOPClassUID (the header may be cut off)")
-            kind = UID(sop_class).name if sop_class else "DICOM without SOP Class"
-            found.ignored.append(FileNote(path, f"{kind}, not a slice", _series_uid(dataset)))
+            # A damaged slice must not pass for something that is no slice: it would be missed at the end of a stack.
+            declared = str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
+            kind = UID(sop_class or declared)
+            if declared in SLICE_CLASSES or not kind.is_valid:
+                raise InputError(f"SOPClassUID {sop_class[:64]!r}; expected that of a slice (the header is damaged)")
+            found.ignored.append(FileNote(path, f"{kind.name}, not a slice", _series_uid(dataset)))
     except InputError as error:
         found.broken.append(FileNote(path, str(error), _series_uid(dataset)))
     except PARSE_ERRORS as error:
