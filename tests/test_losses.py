@@ -45,7 +45,8 @@ def test_sum_loss_weighs_the_cross_entropy():
     dice, bce = DicePerSample()(logits, label), BCEPerSample()(logits, label)
     assert DiceBCEPerSample()(logits, label).item() == pytest.approx((dice + bce).item())
     assert DiceBCEPerSample(bce_weight=0.5)(logits, label).item() == pytest.approx((dice + 0.5 * bce).item())
-    assert DiceBCEPerSample(smooth=9)(logits, label).item() == pytest.approx((DicePerSample(9)(logits, label) + bce).item())
+    smoother = DicePerSample(smooth=9)(logits, label) + bce
+    assert DiceBCEPerSample(smooth=9)(logits, label).item() == pytest.approx(smoother.item())
 
 
 def test_dice_of_an_empty_truth_is_zero_for_an_empty_prediction_and_rises_with_every_false_voxel():
