@@ -189,7 +189,7 @@ def find_cases(path: str | Path, modality: str | None = None) -> tuple[list[tupl
     if not path.exists():
         raise InputError(f"{path}: no such file or folder.")
     if is_nifti(path):
-        return [(_nifti_name(path), str(path))], []
+        return [(_nifti_name(Path(path.name)), str(path))], []
     cases, notes = _dicom_cases(path, modality)
     if path.is_dir():
         for file in sorted(p for p in path.rglob("*") if is_nifti(p) and p.is_file()):

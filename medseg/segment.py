@@ -9,13 +9,13 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from medseg.bundles import Bundle, find_bundle, load_config, load_network
 from medseg.errors import InputError, MedsegError, MedsegWarning
-from medseg.readers import find_cases, fingerprint_sha256
+from medseg.readers import find_cases, fingerprint_sha256, is_nifti
 from medseg.report.run_record import case_record, is_done, move_outputs, read_record, remove_outputs, write_record
 from medseg.transforms import CaseStructures, case_folder
 
@@ -105,6 +105,9 @@ def segment(request: Request, report: Callable[[str], None] = lambda line: None,
     bundle = find_bundle(request.bundle)
     modality = bundle.metadata["network_data_format"]["inputs"]["image"].get("modality")
     cases, notes = find_cases(request.input, modality)
+    if not request.formats:
+        has_series = any(not is_nifti(source) for _, source in cases)
+        request = replace(request, formats=("rtstruct" if has_series else "nifti", "preview"))
     request.output_dir.mkdir(parents=True, exist_ok=True)
     pipeline = Pipeline(bundle, request, progress and len(cases) == 1)
     records = []

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from monai.data import MetaTensor
-from monai.transforms import Crop, InvertibleTransform, LoadImaged, MapTransform
+from monai.transforms import Crop, InvertibleTransform, MapTransform
 
 from medseg.errors import InputError, StructureError
 from medseg.geometry import Geometry
@@ -48,21 +49,28 @@ class CaseStructures:
 
 def binary(mask: np.ndarray) -> np.ndarray:
     """bool: voxels inside the structure. A probability counts from 0.5 on, where the iso-contour runs."""
-    return mask if mask.dtype == bool else mask >= 0.5
+    return mask >= 0.5
 
 
-class LoadCased(LoadImaged):
+class LoadCased(MapTransform):
     """Load cases (DICOM series or NIfTI) through :class:`medseg.readers.CaseReader`, with no other reader to fall back on.
 
-    ``allow``: faults of a series to accept with a warning. Output: MetaTensor (1, x, y, z), float32.
+    ``allow``: faults of a series to accept with a warning. Output: MetaTensor (1, x, y, z), float32. MONAI's own
+    ``LoadImaged`` tries its other readers when one raises, and those load a series that ours refused.
     """
 
     def __init__(self, keys, allow: Sequence[str] = ()):
-        super().__init__(keys, image_only=True, ensure_channel_first=True)
-        self.case_reader = CaseReader(tuple(allow))
+        super().__init__(keys)
+        self.reader = CaseReader(tuple(allow))
 
-    def __call__(self, data, reader=None):
-        return super().__call__(data, reader=reader or self.case_reader)
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            case = self.reader.read(d[key])
+            array, meta = self.reader.get_data(case)
+            meta["filename_or_obj"] = case.source
+            d[key] = MetaTensor(torch.from_numpy(np.ascontiguousarray(array))[None], meta=meta)
+        return d
 
 
 class CropWithind(MapTransform, InvertibleTransform):
@@ -71,7 +79,7 @@ class CropWithind(MapTransform, InvertibleTransform):
     ``within``: see :func:`medseg.within.region_mask`. The inverse pads with zeros: no probability outside the box.
     """
 
-    def __init__(self, keys, within: str | None = None):
+    def __init__(self, keys, within: str | Sequence[float] | None = None):
         MapTransform.__init__(self, keys)
         self.within = within
         self.cropper = Crop()
@@ -101,9 +109,9 @@ class ToStructuresd(MapTransform):
     GeometryError when the prediction does not lie on the case's grid, StructureError for a wrong number of channels.
     """
 
-    def __init__(self, keys="pred", structures: Sequence[Mapping[str, Any]] = (), within: str | None = None):
+    def __init__(self, keys="pred", structures: Sequence[Mapping[str, Any]] = (), within: str | Sequence[float] | None = None):
         super().__init__(keys)
-        self.structures = tuple(Structure(**{**fields, "name": fields["name"]}) for fields in structures)
+        self.structures = tuple(_structure(fields) for fields in structures)
         self.within = within
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -128,6 +136,14 @@ class ToStructuresd(MapTransform):
                 probability = resample(probability, grid, case.geometry)
             masks[structure] = probability if region is None else np.where(region, probability, np.float32(0))
         return CaseStructures(case, masks)
+
+
+def _structure(fields: Mapping[str, Any]) -> Structure:
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    try:
+        return Structure(**values)
+    except TypeError as error:
+        raise StructureError(f"structure {dict(fields)}: expected the fields name, number, colour_rgb, interpreted_type.") from error
 
 
 class KeepComponentsd(MapTransform):

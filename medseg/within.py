@@ -6,6 +6,7 @@ network sees (its box) and where contours may lie (its voxels).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ from medseg.readers import Case
 HELP = "x0,x1,y0,y1,z0,z1 in LPS mm, or STRUCTURE_SET.dcm:ROI name"
 
 
-def region_mask(within: str, case: Case) -> np.ndarray:
+def region_mask(within: str | Sequence[float], case: Case) -> np.ndarray:
     """bool [slice, row, column]: the voxels of ``case`` whose centres lie in the region.
 
     ``within``: six numbers ``x0,x1,y0,y1,z0,z1`` (LPS mm), or ``FILE.dcm:ROI``; a relative FILE is looked for beside the
-    case first. Raises InputError for text that is neither, GeometryError for a region that misses the image.
+    case first. A sequence of six numbers is a box too: MONAI's command line turns the text into one. Raises InputError for text that is neither, GeometryError for a region that misses the image.
     """
+    within = within if isinstance(within, str) else ",".join(map(str, within))
     path, colon, roi = within.rpartition(":")
     mask = _roi_mask(Path(path), roi, case) if colon and path else _box_mask(_box(within), case.geometry)
     if not mask.any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -30,3 +31,28 @@ def program():
         return path
 
     return find
+
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def bright_bundle(tmp_path_factory) -> Path:
+    """A bundle that contours what is brighter than 600 HU: ct_gtv's own configs around a one-voxel network.
+
+    Its answer can be worked out by hand, so that tests of the way in and out need no trained weights.
+    """
+    import torch
+
+    folder = tmp_path_factory.mktemp("bundles") / "bright"
+    shutil.copytree(REPOSITORY / "monai_bundles" / "ct_gtv", folder, ignore=shutil.ignore_patterns("*.pt"))
+    network = {"_target_": "torch.nn.Conv3d", "in_channels": 1, "out_channels": 1, "kernel_size": 1}
+    changes = {"network_def": network, "window_hu": [-1000.0, 1000.0], "spacing_mm": [1.5, 1.5, 1.5]}
+    for name in ("inference", "train"):
+        path = folder / "configs" / f"{name}.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    # 600 HU lies at 0.8 of the window; the steep slope makes the probability cross 0.5 right there.
+    weights = {"weight": torch.full((1, 1, 1, 1, 1), 100.0), "bias": torch.tensor([-80.0])}
+    (folder / "models").mkdir(exist_ok=True)
+    torch.save(weights, folder / "models" / "model.pt")
+    return folder

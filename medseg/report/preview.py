@@ -11,6 +11,7 @@ import numpy as np
 from medseg.atomic import atomic_path
 from medseg.errors import StructureError
 from medseg.geometry import Geometry
+from medseg.metrics import volume_cc
 from medseg.structures import Structure, fixed_colour_rgb
 
 WINDOW_HU = (-160.0, 240.0)
@@ -64,12 +65,6 @@ def _shown(volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.
     return _Shown(turned[0], dict(zip(masks, turned[1:], strict=True)), tuple(spacing_mm[axis] for axis in order))
 
 
-def volume_cc(mask: np.ndarray, geometry: Geometry) -> float:
-    """Volume of the voxels inside (bool, or probability from 0.5 on); nan for a single slice, 0.0 for an empty mask."""
-    inside = mask if mask.dtype == bool else mask >= 0.5
-    return float((inside.sum((1, 2)) * geometry.voxel_volumes_cc).sum())
-
-
 def write_preview(
     volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.ndarray], out: str | Path, title: str = ""
 ) -> Path:
@@ -87,12 +82,12 @@ def write_preview(
             raise StructureError(f"{structure.name}: mask {mask.shape} for a volume of {volume.shape}.")
     shown = _shown(volume, geometry, masks)
     target = _target(shown)
-    figure = Figure(figsize=(14, 9.2), facecolor="black")
+    figure = Figure(figsize=(14, 8.4), facecolor="black")
     FigureCanvasAgg(figure)
-    rows = figure.add_gridspec(2, 1, height_ratios=(2.4, 1), left=0.02, right=0.98, top=0.93, bottom=0.09, hspace=0.1)
+    rows = figure.add_gridspec(2, 1, height_ratios=(2.5, 1), left=0.02, right=0.98, top=0.92, bottom=0.1, hspace=0.12)
     _draw_planes(figure, rows[0], shown, target)
     _draw_strip(figure, rows[1], shown, target)
-    volumes_cc = {structure: volume_cc(mask, geometry) for structure, mask in masks.items()}
+    volumes_cc = {structure: volume_cc(mask >= 0.5, geometry) for structure, mask in masks.items()}
     _draw_words(figure, volumes_cc, title)
     with atomic_path(out) as temporary:
         figure.savefig(temporary, dpi=110, facecolor="black")

@@ -16,7 +16,8 @@ import medseg
 from medseg.atomic import atomic_path
 from medseg.errors import InputError
 from medseg.geometry import Geometry
-from medseg.report.preview import DISCLAIMER, volume_cc
+from medseg.metrics import volume_cc
+from medseg.report.preview import DISCLAIMER
 
 if TYPE_CHECKING:
     from medseg.transforms import CaseStructures
@@ -29,11 +30,11 @@ def case_record(result: CaseStructures, folder: Path) -> dict[str, Any]:
     case = result.case
     structures = []
     for structure, mask in result.masks.items():
-        cc = volume_cc(mask, case.geometry)
-        empty = not bool((mask >= 0.5).any())
+        inside = mask >= 0.5
+        cc = volume_cc(inside, case.geometry)
         structures.append({
             "name": structure.name, "interpreted_type": structure.interpreted_type,
-            "volume_cc": None if np.isnan(cc) else round(cc, 3), "empty": empty,
+            "volume_cc": None if np.isnan(cc) else round(cc, 3), "empty": not bool(inside.any()),
         })  # fmt: skip
     return {
         "input": _input(case),

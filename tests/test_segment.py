@@ -1,0 +1,266 @@
+"""The main job: a series in, structures in the patient's own coordinates out, through every door and format."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+from shapely.geometry import Polygon
+
+from medseg.errors import BundleError, GeometryError, InputError
+from medseg.phantom import AXIAL, chiral_phantom, stack_geometry, write_series
+from medseg.segment import Request, segment
+
+MARKER_CC = 4 / 3 * np.pi * 0.7**3
+
+ORIENTATIONS = {
+    "head first": AXIAL,
+    "feet first": (-1, 0, 0, 0, 1, 0),
+    "prone": (-1, 0, 0, 0, -1, 0),
+    "rows negated": (1, 0, 0, 0, -1, 0),
+    "coronal": (1, 0, 0, 0, 0, -1),
+    "sagittal": (0, 1, 0, 0, 0, -1),
+    "oblique": (0.9, 0.3, -0.1, -0.2, 0.8, 0.4),
+}
+
+
+def chiral_series(folder, seed=0, **geometry):
+    phantom = chiral_phantom(
+        stack_geometry((34, 62, 70), **{"gaps_mm": 2.5, "pixel_spacing_mm": (1.5, 1.25), "centre_lps_mm": (7, -20, 110), **geometry})
+    )
+    write_series(phantom.volume_hu, phantom.geometry, folder, seed=seed)
+    return phantom
+
+
+def contoured(bundle, source, out, **options):
+    cohort = segment(Request(source, str(bundle), out, **options))
+    record = cohort["cases"][0]
+    assert record["status"] == "done", record
+    return out / "CT"
+
+
+def rtstruct_centroid_and_cc(path, roi="GTV"):
+    """Volume and centroid from the points in the file alone: polygon areas by shapely, heights from the points' planes."""
+    dataset = pydicom.dcmread(path)
+    number = next(row.ROINumber for row in dataset.StructureSetROISequence if row.ROIName == roi)
+    contours = next(row for row in dataset.ROIContourSequence if row.ReferencedROINumber == number).ContourSequence
+    centroids, areas, heights = [], [], []
+    for contour in contours:
+        points = np.array(contour.ContourData, dtype=float).reshape(-1, 3)
+        first = (points[1] - points[0]) / np.linalg.norm(points[1] - points[0])
+        normal = np.cross(first, points[len(points) // 2] - points[0])
+        normal /= np.linalg.norm(normal)
+        second = np.cross(normal, first)
+        flat = Polygon(np.stack([(points - points[0]) @ first, (points - points[0]) @ second], axis=1))
+        areas.append(flat.area)
+        centroids.append(points[0] + flat.centroid.x * first + flat.centroid.y * second)
+        heights.append(abs(points[0] @ normal))
+    gap_mm = float(np.median(np.diff(np.unique(np.round(heights, 3)))))
+    return np.average(centroids, axis=0, weights=areas), sum(areas) * gap_mm / 1000
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_the_marker_on_the_patients_left_stays_there_in_every_format(orientation, bright_bundle, tmp_path):
+    phantom = chiral_series(tmp_path / "CT", orientation=ORIENTATIONS[orientation])
+    folder = contoured(bright_bundle, tmp_path / "CT", tmp_path / "out", formats=("rtstruct", "seg", "nifti", "preview"))
+    expected = phantom.points_lps_mm["Marker"]
+
+    centroid, volume_cc = rtstruct_centroid_and_cc(folder / "RS.dcm")
+    assert np.abs(centroid - expected).max() < 0.6
+    assert volume_cc == pytest.approx(MARKER_CC, rel=0.12)
+    for name in ("GTV.nii.gz", "SEG.dcm"):
+        assert np.abs(image_centroid(folder / name) - expected).max() < 0.6, name
+    assert (folder / "preview.png").stat().st_size > 10_000
+
+
+def image_centroid(path):
+    """LPS mm of the mean foreground voxel, by SimpleITK."""
+    image = SimpleITK.ReadImage(str(path))
+    array = SimpleITK.GetArrayFromImage(image)
+    indices = np.argwhere(array > 0).mean(0)[::-1]
+    return np.array(image.TransformContinuousIndexToPhysicalPoint(indices.tolist()))
+
+
+@pytest.mark.parametrize("stack", [{"gaps_mm": [2.5] * 16 + [1.0] + [4.0] * 16}, {"tilt_degrees": 15.0}], ids=["uneven", "tilted"])
+def test_contours_of_uneven_and_tilted_stacks_lie_on_the_real_slices(stack, bright_bundle, tmp_path):
+    phantom = chiral_series(tmp_path / "CT", **stack)
+    folder = contoured(bright_bundle, tmp_path / "CT", tmp_path / "out")
+    dataset = pydicom.dcmread(folder / "RS.dcm")
+    truth = phantom.masks["Marker"]
+    slices = {str(h.SOPInstanceUID): np.array(h.ImagePositionPatient, float) for h in map(pydicom.dcmread, (tmp_path / "CT").iterdir())}
+    areas = {}
+    for contour in dataset.ROIContourSequence[0].ContourSequence:
+        points = np.array(contour.ContourData, float).reshape(-1, 3)
+        origin = slices[contour.ContourImageSequence[0].ReferencedSOPInstanceUID]
+        assert np.abs(points[:, 2] - origin[2]).max() < 2e-3
+        index = int(np.abs(phantom.geometry.origins_lps_mm[:, 2] - origin[2]).argmin())
+        centre = Polygon(points[:, :2]).centroid
+        middle = phantom.geometry.rows_columns(index, [[centre.x, centre.y, origin[2]]])[0]
+        areas[index] = middle
+    for index, middle in areas.items():
+        if truth[index].sum() > 20:
+            assert np.abs(middle - np.argwhere(truth[index]).mean(0)).max() < 1.0
+    assert set(np.flatnonzero(truth.sum((1, 2)) > 20)) <= set(areas)
+
+
+def test_the_bundle_run_by_monai_alone_writes_the_same_contours(bright_bundle, tmp_path):
+    chiral_series(tmp_path / "CT")
+    folder = contoured(bright_bundle, tmp_path / "CT", tmp_path / "ours")
+    run = subprocess.run(
+        [
+            sys.executable, "-m", "monai.bundle", "run", "--config_file", str(bright_bundle / "configs/inference.json"),
+            "--bundle_root", str(bright_bundle), "--dataset_dir", str(tmp_path / "CT"), "--output_dir", str(tmp_path / "monai"),
+        ],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    ours, monai = (pydicom.dcmread(path / "RS.dcm") for path in (folder, tmp_path / "monai" / "CT"))
+    points = [
+        [contour.ContourData for contour in dataset.ROIContourSequence[0].ContourSequence] for dataset in (ours, monai)
+    ]
+    assert points[0] == points[1]
+
+
+def test_margins_add_ctv_and_ptv_of_the_right_size(bright_bundle, tmp_path):
+    chiral_series(tmp_path / "CT")
+    out = tmp_path / "out"
+    folder = contoured(bright_bundle, tmp_path / "CT", out, settings={"ctv_margin_mm": 5.0, "ptv_margin_mm": 3.0})
+    structures = {s["name"]: s for s in json.loads((folder / "run.json").read_text())["structures"]}
+    assert [s["interpreted_type"] for s in structures.values()] == ["GTV", "CTV", "PTV"]
+    for name, radius_cm in (("GTV", 0.7), ("CTV", 1.2), ("PTV", 1.5)):
+        assert structures[name]["volume_cc"] == pytest.approx(4 / 3 * np.pi * radius_cm**3, rel=0.12)
+
+
+def test_within_a_box_only_what_lies_there_is_contoured(bright_bundle, tmp_path):
+    phantom = chiral_series(tmp_path / "CT")
+    x, y, z = phantom.points_lps_mm["Marker"]
+    half = f"{x},{x + 20},{y - 20},{y + 20},{z - 20},{z + 20}"
+    folder = contoured(bright_bundle, tmp_path / "CT", tmp_path / "out", within=half, settings={"min_volume_cc": 0.0})
+    record = json.loads((folder / "run.json").read_text())
+    assert record["options"]["within"] == half
+    assert record["structures"][0]["volume_cc"] == pytest.approx(MARKER_CC / 2, rel=0.2)
+    assert image_free_of_points_left_of(folder / "RS.dcm", x - 1.0)
+
+
+def image_free_of_points_left_of(path, x_mm):
+    contours = pydicom.dcmread(path).ROIContourSequence[0].ContourSequence
+    return all(min(float(v) for v in contour.ContourData[::3]) >= x_mm for contour in contours)
+
+
+def test_within_an_roi_of_a_structure_set_beside_the_series(bright_bundle, tmp_path):
+    from medseg.dicom import read_series, write_rtstruct
+
+    phantom = chiral_series(tmp_path / "CT")
+    series = read_series(tmp_path / "CT")
+    region = phantom.masks["Marker"].copy()
+    region[:, :, : region.shape[2] // 2] = False
+    write_rtstruct({"Region": np.roll(region, 0), "Elsewhere": phantom.masks["Foot"]}, series, tmp_path / "RS.dcm")
+    folder = contoured(bright_bundle, tmp_path / "CT", tmp_path / "out", within="RS.dcm:Region", settings={"min_volume_cc": 0.0})
+    assert json.loads((folder / "run.json").read_text())["structures"][0]["volume_cc"] > 0.5
+    empty = contoured(bright_bundle, tmp_path / "CT", tmp_path / "out2", within="RS.dcm:Elsewhere")
+    assert json.loads((empty / "run.json").read_text())["structures"][0]["empty"]
+
+
+@pytest.mark.parametrize(
+    ("within", "words"),
+    [("1,2,3", "six|expected"), ("5,1,0,9,0,9", "ascend"), ("900,901,0,1,0,1", "does not touch"), ("RS.dcm:GTV", "no such file")],
+)
+def test_a_region_that_makes_no_sense_is_refused(within, words, bright_bundle, tmp_path):
+    chiral_series(tmp_path / "CT")
+    cohort = segment(Request(tmp_path / "CT", str(bright_bundle), tmp_path / "out", within=within))
+    case = cohort["cases"][0]
+    assert case["status"] == "failed" and case["fault"] == "input"
+    assert any(word in case["error"] for word in words.split("|"))
+    assert not (tmp_path / "out" / "CT" / "RS.dcm").exists()
+
+
+def test_one_broken_case_does_not_stop_the_cohort_and_a_rerun_continues(bright_bundle, tmp_path):
+    cohort_dir = tmp_path / "cohort"
+    chiral_series(cohort_dir / "patient_1" / "CT", seed=1)
+    chiral_series(cohort_dir / "patient_2" / "CT", seed=2)
+    (cohort_dir / "patient_2" / "CT" / "CT_0012.dcm").unlink()  # a hole in the stack
+    chiral_series(cohort_dir / "patient_3" / "deeper" / "CT", seed=3)
+    request = Request(cohort_dir, str(bright_bundle), tmp_path / "out")
+
+    statuses = {case["case"]: case["status"] for case in segment(request)["cases"]}
+    assert statuses == {"patient_1_CT": "done", "patient_2_CT": "failed", "patient_3_deeper_CT": "done"}
+    failed = json.loads((tmp_path / "out" / "patient_2_CT" / "run.json").read_text())
+    assert "missing" in failed["error"] and failed["status"] == "failed"
+    assert [p.name for p in (tmp_path / "out" / "patient_2_CT").iterdir()] == ["run.json"]
+
+    statuses = {case["case"]: case["status"] for case in segment(request)["cases"]}
+    assert statuses == {"patient_1_CT": "skipped", "patient_2_CT": "failed", "patient_3_deeper_CT": "skipped"}
+
+    accepted = Request(cohort_dir, str(bright_bundle), tmp_path / "out", allow=("missing_slice",))
+    assert {case["status"] for case in segment(accepted)["cases"]} == {"done"}
+    record = json.loads((tmp_path / "out" / "patient_2_CT" / "run.json").read_text())
+    assert any("missing_slice" in warning for warning in record["warnings"])
+
+
+def test_files_exported_anew_are_contoured_anew(bright_bundle, tmp_path):
+    chiral_series(tmp_path / "CT")
+    request = Request(tmp_path / "CT", str(bright_bundle), tmp_path / "out")
+    assert segment(request)["cases"][0]["status"] == "done"
+    assert segment(request)["cases"][0]["status"] == "skipped"
+    chiral_series(tmp_path / "CT", centre_lps_mm=(0, 0, 0))
+    assert segment(request)["cases"][0]["status"] == "done"
+
+
+def test_old_files_do_not_stay_beside_new_ones(bright_bundle, tmp_path):
+    chiral_series(tmp_path / "CT")
+    folder = contoured(bright_bundle, tmp_path / "CT", tmp_path / "out", formats=("nifti",), settings={"ctv_margin_mm": 5})
+    assert {p.name for p in folder.iterdir()} == {"GTV.nii.gz", "CTV.nii.gz", "run.json"}
+    contoured(bright_bundle, tmp_path / "CT", tmp_path / "out", formats=("rtstruct",))
+    assert {p.name for p in folder.iterdir()} == {"RS.dcm", "run.json"}
+    assert not list((tmp_path / "out").glob(".partial*"))
+
+
+def test_a_nifti_case_gives_nifti_on_exactly_its_own_grid(bright_bundle, tmp_path):
+    phantom = chiral_phantom()
+    volume = phantom.volume_hu
+    image = SimpleITK.GetImageFromArray(volume[::-1].copy())  # slices descend: a left-handed stack
+    image.SetSpacing((1.25, 1.5, 3.0))
+    image.SetDirection((1, 0, 0, 0, 1, 0, 0, 0, -1))
+    image.SetOrigin(phantom.geometry.origins_lps_mm[-1].tolist())
+    SimpleITK.WriteImage(image, str(tmp_path / "case.nii.gz"))
+    cohort = segment(Request(tmp_path / "case.nii.gz", str(bright_bundle), tmp_path / "out"))
+    assert cohort["cases"][0]["status"] == "done", cohort
+    result = SimpleITK.ReadImage(str(tmp_path / "out" / "case" / "GTV.nii.gz"))
+    assert result.GetSize() == image.GetSize()
+    assert np.allclose(result.GetOrigin(), image.GetOrigin(), atol=1e-3)
+    assert np.allclose(result.GetDirection(), image.GetDirection(), atol=1e-6)
+    centroid = image_centroid(tmp_path / "out" / "case" / "GTV.nii.gz")
+    assert np.abs(centroid - phantom.points_lps_mm["Marker"]).max() < 0.6
+
+
+def test_what_concerns_the_whole_run_is_refused_at_once(bright_bundle, tmp_path):
+    chiral_series(tmp_path / "CT")
+    with pytest.raises(BundleError, match="no bundle 'nonsense'.*ct_gtv"):
+        segment(Request(tmp_path / "CT", "nonsense", tmp_path / "out"))
+    with pytest.raises(BundleError, match="no setting 'min_volume'.*min_volume_cc"):
+        segment(Request(tmp_path / "CT", str(bright_bundle), tmp_path / "out", settings={"min_volume": 3}))
+    with pytest.raises(InputError, match="format pdf: expected some of rtstruct"):
+        Request(tmp_path / "CT", str(bright_bundle), tmp_path / "out", formats=("pdf",))
+    with pytest.raises(InputError, match="no such file or folder"):
+        segment(Request(tmp_path / "absent", str(bright_bundle), tmp_path / "out"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no image series and no NIfTI"):
+        segment(Request(tmp_path / "empty", str(bright_bundle), tmp_path / "out"))
+
+
+def test_a_prediction_off_the_cases_grid_is_refused(bright_bundle, tmp_path):
+    import torch
+
+    from medseg.transforms import LoadCased, ToStructuresd
+
+    chiral_series(tmp_path / "CT")
+    item = LoadCased("image")({"image": str(tmp_path / "CT")})
+    item["pred"] = item["image"].clone()
+    item["pred"].affine = item["pred"].affine + torch.tensor([[0, 0, 0, 2.0], [0] * 4, [0] * 4, [0] * 4])
+    with pytest.raises(GeometryError, match="does not lie on the image's grid"):
+        ToStructuresd("pred", structures=[{"name": "GTV"}])(item)
