@@ -2,6 +2,7 @@
 
 from medseg.dicom.rtstruct import write_rtstruct
 from medseg.dicom.scan import find_series
+from medseg.dicom.seg import write_seg
 from medseg.dicom.series import ALLOWABLE, Series, read_series
 from medseg.dicom.structure_sets import read_rtstruct, read_structure_set
 
@@ -13,4 +14,5 @@ __all__ = [
     "read_series",
     "read_structure_set",
     "write_rtstruct",
+    "write_seg",
 ]

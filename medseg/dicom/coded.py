@@ -9,6 +9,8 @@ ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
 RT_TARGET = Code("130041", "DCM", "RT Target")
 EXTERNAL_BODY_MODEL = Code("130047", "DCM", "External Body Model")
 NON_SPECIFIC_VOLUME = Code("130046", "DCM", "Non-specific Volume")
+ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
+TISSUE = Code("85756007", "SCT", "Tissue")
 SIDES = {"L": Code("7771000", "SCT", "Left"), "R": Code("24028007", "SCT", "Right")}
 
 
@@ -21,6 +23,11 @@ def category_code(structure: Structure) -> Code:
     if structure.interpreted_type in ("ORGAN", "OAR", "AVOIDANCE", "CAVITY"):
         return ANATOMICAL_STRUCTURE
     return NON_SPECIFIC_VOLUME
+
+
+def unspecific_code(structure: Structure) -> Code:
+    """The type of a segment that has no code of its own: what its category allows to say without guessing."""
+    return EXTERNAL_BODY_MODEL if structure.interpreted_type == "EXTERNAL" else TISSUE
 
 
 def side_code(structure: Structure) -> Code | None:

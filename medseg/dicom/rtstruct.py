@@ -86,6 +86,7 @@ def write_rtstruct(
         raise StructureError(f"holes={holes!r}: expected one of {', '.join(HOLE_MODES)}.")
     if not 1 <= len(label) <= 16:
         raise StructureError(f"label {label!r} has {len(label)} characters; a StructureSetLabel has 1 to 16.")
+    model = model if model and model[0] else None
     out = Path(out)
     _refuse_approved(out)
     checked = check_masks(masks, series)
@@ -160,7 +161,7 @@ def _describe(dataset: Dataset, label: str, model: tuple[str, str] | None) -> No
     dataset.Manufacturer, dataset.ManufacturerModelName = "medseg", (model[0] if model else "medseg")[:64]
     dataset.SoftwareVersions = [f"medseg {medseg.__version__}", *([f"{model[0]} {model[1]}"[:64]] if model else [])]
     dataset.StructureSetLabel = label
-    dataset.StructureSetDescription = f"{RESEARCH_ONLY} New structures were drawn by {_maker(model)}."
+    dataset.StructureSetDescription = f"{RESEARCH_ONLY} New structures were drawn by {maker(model)}."
     dataset.StructureSetDate, dataset.StructureSetTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = dataset.StructureSetDate, dataset.StructureSetTime
     dataset.ApprovalStatus = "UNAPPROVED"
@@ -169,8 +170,9 @@ def _describe(dataset: Dataset, label: str, model: tuple[str, str] | None) -> No
             setattr(dataset, keyword, "")
 
 
-def _maker(model: tuple[str, str] | None) -> str:
-    return f"medseg {medseg.__version__}" + (f", model {model[0]} {model[1]}" if model else "")
+def maker(model: tuple[str, str] | None) -> str:
+    """Who made a file: medseg and its version, and the model (name, version) where there is one with a name."""
+    return f"medseg {medseg.__version__}" + (f", model {model[0]} {model[1]}" if model and model[0] else "")
 
 
 def _images(series: Series) -> list[tuple[str, str, int | None]]:
@@ -238,7 +240,7 @@ def _add_roi(dataset: Dataset, structure: Structure, encoded: bytes, series: Ser
     roi.ROINumber, roi.ROIName = structure.number, structure.name
     roi.ReferencedFrameOfReferenceUID = series.geometry.frame_of_reference_uid
     roi.ROIGenerationAlgorithm = "AUTOMATIC"
-    roi.ROIGenerationDescription = _maker(model)[:64]
+    roi.ROIGenerationDescription = maker(model)[:64]
     dataset.StructureSetROISequence.append(roi)
 
     contours = Dataset()

@@ -1,0 +1,132 @@
+"""Writing DICOM Segmentations (PS3.3 A.51) through highdicom: voxel masks beside the contours of an RT Structure Set."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import generate_uid
+
+import medseg
+from medseg.atomic import atomic_path
+from medseg.dicom import coded
+from medseg.dicom.result_masks import check_masks
+from medseg.dicom.rtstruct import RESEARCH_ONLY, SERIES_NUMBER, maker
+from medseg.errors import GeometryError, MedsegWarning, StructureError
+from medseg.structures import Code, Structure, fixed_colour_rgb
+
+if TYPE_CHECKING:
+    from medseg.dicom.series import Series
+
+
+def write_seg(
+    masks: Mapping[str | Structure, np.ndarray],
+    series: Series,
+    out: str | Path,
+    *,
+    model: tuple[str, str] | None = None,
+) -> Path:
+    """Write structures as one binary DICOM Segmentation on the images of ``series``; return its path.
+
+    ``masks``: {name or Structure: array [slice, row, column]}; a float map is cut at 0.5. Each structure is a segment of
+    its own, so they may overlap. Every frame carries the position of its own slice, also on uneven or tilted stacks;
+    there a MedsegWarning says that readers which assume even slices will misplace them. ``model``: (name, version).
+
+    An empty structure becomes a segment without frames, with a MedsegWarning. Raises StructureError or GeometryError,
+    before anything is written: see check_masks; also when no structure has a voxel, and when ``series`` holds only some
+    frames of a multi-frame image.
+    """
+    import highdicom  # here, because it loads slowly and RT Structure Sets do not need it
+
+    checked = check_masks(masks, series)
+    checked = [(structure, array if array.dtype == bool else array >= 0.5) for structure, array in checked]
+    for structure, mask in checked:
+        if not mask.any():
+            warnings.warn(f"structure {structure.name} is empty; its segment has no frames.", MedsegWarning, stacklevel=2)
+    if not any(mask.any() for _, mask in checked):
+        raise StructureError("every structure is empty; a DICOM Segmentation needs at least one voxel.")
+    if not series.geometry.is_regular:
+        warnings.warn(
+            "slices are uneven or tilted: each frame of the Segmentation lies at its own slice, but readers that assume "
+            "even slices will misplace it; use the RT Structure Set there.", MedsegWarning, stacklevel=2,
+        )  # fmt: skip
+    images, order = _source_images(series)
+    segments = [_segment(number, structure, model) for number, (structure, _) in enumerate(checked, start=1)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # highdicom's advice on values that the scanner wrote
+        dataset = highdicom.seg.Segmentation(
+            source_images=images,
+            pixel_array=np.stack([mask[order] for _, mask in checked], axis=-1),
+            segmentation_type="BINARY",
+            segment_descriptions=segments,
+            series_instance_uid=generate_uid(prefix=None),
+            series_number=SERIES_NUMBER + 1,
+            sop_instance_uid=generate_uid(prefix=None),
+            instance_number=1,
+            manufacturer="medseg",
+            manufacturer_model_name=model[0][:64] if model and model[0] else "medseg",
+            software_versions=maker(model)[:64],
+            device_serial_number="none",
+            content_label="SEGMENTATION",
+            content_description=RESEARCH_ONLY,
+            series_description=f"Segments by medseg. {RESEARCH_ONLY}",
+        )
+    with atomic_path(out) as temporary:
+        dataset.save_as(temporary, enforce_file_format=True)
+    return Path(out)
+
+
+def _source_images(series: Series) -> tuple[list[Dataset], np.ndarray]:
+    """The images as highdicom wants them, and the slice indices in their order: one per file, or the frames of one file."""
+    if series.frame_numbers[0] is None:
+        return list(series.headers), np.arange(series.geometry.shape[0])
+    header = series.headers[0]
+    if sorted(series.frame_numbers) != list(range(1, int(header.NumberOfFrames) + 1)):
+        raise GeometryError(
+            f"the series uses {len(series.frame_numbers)} of the {header.NumberOfFrames} frames of {series.files[0].name}; "
+            "a Segmentation needs all of them. Write an RT Structure Set."
+        )
+    return [header], np.argsort(series.frame_numbers)
+
+
+def _segment(number: int, structure: Structure, model: tuple[str, str] | None) -> Dataset:
+    import highdicom
+
+    kind = structure.code or coded.unspecific_code(structure)
+    name, version = model if model and model[0] else ("medseg", medseg.__version__)
+    segment = highdicom.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=structure.name,
+        segmented_property_category=_concept(coded.category_code(structure)),
+        segmented_property_type=_concept(kind),
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            name, family=_concept(coded.ARTIFICIAL_INTELLIGENCE), version=version or "unknown"
+        ),
+        tracking_uid=generate_uid(prefix=None),
+        tracking_id=structure.name,
+        display_color=_display_colour(structure),
+    )
+    side = coded.side_code(structure)
+    if side is not None:
+        kinds = segment.SegmentedPropertyTypeCodeSequence
+        kinds[0].SegmentedPropertyTypeModifierCodeSequence = Sequence([_concept(side)])
+    return segment
+
+
+def _display_colour(structure: Structure):
+    import highdicom
+
+    colour_rgb = structure.colour_rgb or fixed_colour_rgb(structure.name)
+    return highdicom.color.CIELabColor.from_rgb(*colour_rgb)
+
+
+def _concept(code: Code):
+    import highdicom
+
+    return highdicom.sr.CodedConcept(code.value, code.scheme, code.meaning)
