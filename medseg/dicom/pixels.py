@@ -42,10 +42,11 @@ def read_slices(records: Sequence[SliceRecord]) -> Iterator[tuple[int, np.ndarra
 def _decode(record: SliceRecord, frames: list[int]) -> Iterator[np.ndarray]:
     """Stored integers [row, column] of the frames (from 0) of one file."""
     dataset = dcmread(record.path, force=True)
+    if "PixelData" not in dataset:
+        # pydicom gives up the whole data set when the end of compressed pixel data is missing.
+        raise ValueError("pixel data are cut off")
     if dataset.get("SOPInstanceUID") != record.dataset.SOPInstanceUID:
         raise ValueError("the file has changed since its header was read")
-    if "PixelData" not in dataset:
-        raise ValueError("pixel data are cut off")
     dataset.file_meta = record.dataset.file_meta
     shape = (int(record.dataset.Rows), int(record.dataset.Columns))
     for stored in iter_pixels(dataset, indices=frames, raw=True):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -57,7 +58,7 @@ RTSTRUCT_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
 
 PARSE_ERRORS = (
     ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NotImplementedError, RuntimeError, OSError,
-    EOFError, MemoryError, struct.error, zlib.error,
+    EOFError, MemoryError, struct.error, zlib.error, BytesLengthException, InvalidDicomError,
 )  # fmt: skip
 """What pydicom and its decoders raise on damaged files; each becomes one InputError that names the file."""
 
@@ -180,7 +181,8 @@ def _sort_in(path: Path, found: Found) -> None:
             # A damaged slice must not pass for something that is no slice: it would be missed at the end of a stack.
             declared = str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
             kind = UID(sop_class or declared)
-            if declared in SLICE_CLASSES or not kind.is_valid:
+            unknown = kind.name == kind and (pixels is not None or declared != sop_class)
+            if declared in SLICE_CLASSES or unknown or not kind.is_valid:
                 raise InputError(f"SOPClassUID {sop_class[:64]!r}; expected that of a slice (the header is damaged)")
             found.ignored.append(FileNote(path, f"{kind.name}, not a slice", _series_uid(dataset)))
     except InputError as error:

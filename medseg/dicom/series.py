@@ -162,8 +162,8 @@ def check_series(files: SeriesFiles, found: Found, allow: Collection[str] = ()) 
 
     Pixels are compared only where images lie at the same position and ``allow`` names duplicate_position.
     """
-    records, faults = list(files.records), []
-    faults += _broken_files(files, found)
+    records = list(files.records)
+    faults, remarks = _broken_files(files, found)
     scouts = [record for record in records if record.is_localizer]
     if len(scouts) == len(records):
         faults.append(Fault("only_localizer", "every image is a localizer (scout); choose the series of slices."))
@@ -175,27 +175,31 @@ def check_series(files: SeriesFiles, found: Found, allow: Collection[str] = ()) 
     if files.modality == "CT" and any(record.rescale is None for record in records):
         faults.append(Fault("missing_rescale", "no RescaleSlope, RescaleIntercept: values are not known to be HU."))
     if any(fault.name not in ALLOWABLE for fault in faults):
-        return Plan(records, None, faults, [])
+        return Plan(records, None, faults, remarks)
     records = _sorted_along_normal(records)
     records, duplicate_faults = _without_duplicates(records, compare="duplicate_position" in allow)
     faults += duplicate_faults
     if any(fault.name == "overlapping_slices" for fault in duplicate_faults):
-        return Plan(records, None, faults, [])
+        return Plan(records, None, faults, remarks)
     faults += _holes(records)
     geometry = _geometry(records)
-    return Plan(records, geometry, faults, _remarks(files.modality, records, geometry))
+    return Plan(records, geometry, faults, remarks + _remarks(files.modality, records, geometry))
 
 
-def _broken_files(files: SeriesFiles, found: Found) -> list[Fault]:
-    """Damaged files that may be slices of this series: they lie beside its slices and name no other series."""
+def _broken_files(files: SeriesFiles, found: Found) -> tuple[list[Fault], list[str]]:
+    """Damaged files beside the slices: a fault when one may be a slice of this series, else only a remark."""
     folders = {record.path.parent for record in files.records}
-    near = [
-        note for note in found.broken if note.path.parent in folders and note.series_uid in (None, files.series_uid)
-    ]  # fmt: skip
-    if not near:
-        return []
-    count = f"{len(near)} files beside its slices are" if len(near) > 1 else "a file beside its slices is"
-    return [Fault("broken_file", f"{count} broken and may be a slice: {near[0].path.name}: {near[0].why}.")]
+    near = [note for note in found.broken if note.path.parent in folders]
+    own = [note for note in near if note.series_uid in (None, files.series_uid)]
+    others = [note for note in near if note not in own]
+    faults, remarks = [], []
+    if own:
+        count = f"{len(own)} files beside its slices are" if len(own) > 1 else "a file beside its slices is"
+        what = f"{count} broken and may be a slice: {own[0].path.name}: {own[0].why}."
+        faults.append(Fault("broken_file", what))
+    for note in others[:3]:
+        remarks.append(f"{note.path.name} beside the slices, of series {note.series_uid}, is broken: {note.why}.")
+    return faults, remarks
 
 
 _ONE_PER_SERIES = {
