@@ -152,7 +152,7 @@ class Geometry:
     # ---- index <-> millimetres ----------------------------------------------------------------------------------
 
     def points_lps_mm(self, slice_index: int, rows_columns: np.ndarray) -> np.ndarray:
-        """Points (n, 3) in LPS mm of the fractional (row, column) pairs (n, 2) on one slice, by that slice's own position."""
+        """Points (n, 3) in LPS mm of fractional (row, column) pairs (n, 2) on one slice, by that slice's own position."""
         rows_columns = np.asarray(rows_columns, dtype=np.float64)
         in_plane = rows_columns[:, :1] * self.row_step_lps_mm + rows_columns[:, 1:] * self.column_step_lps_mm
         return self.origins_lps_mm[slice_index] + in_plane
@@ -241,4 +241,6 @@ class Geometry:
         """Raise GeometryError, naming ``what`` is being placed, unless ``other`` is this geometry."""
         difference = self.difference(other, tolerance_mm)
         if difference:
-            raise GeometryError(f"{what} does not lie on the image's grid: {difference}. Nothing is flipped or resampled to fit.")
+            raise GeometryError(
+                f"{what} does not lie on the image's grid: {difference}. Nothing is flipped or resampled to fit."
+            )
