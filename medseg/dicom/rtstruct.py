@@ -22,6 +22,7 @@ from medseg.contours import HOLE_MODES, structure_loops
 from medseg.dicom import coded
 from medseg.dicom.contour_items import contour_sequence, image_item
 from medseg.dicom.result_masks import check_masks
+from medseg.dicom.scan import damage_as_input_error
 from medseg.dicom.structure_sets import (
     CONTOUR_DATA,
     RTSTRUCT_CLASS_UID,
@@ -127,7 +128,14 @@ def _new_set(series: Series) -> Dataset:
 
 def _copied_set(path: Path, series: Series) -> Dataset:
     """An existing set as it stands, checked to belong to the patient, study and Frame of Reference of the images."""
+    with damage_as_input_error(path):
+        return _copy(path, series)
+
+
+def _copy(path: Path, series: Series) -> Dataset:
     dataset = open_structure_set(path)
+    if any(tag.group <= 2 for tag in dataset.keys()):
+        raise InputError(f"{path}: holds elements of group 0 or 2 among its data; the file is damaged, export it again.")
     check_same_patient(str(dataset.get("PatientID") or "").strip(), str(dataset.get("PatientName") or ""), series, path)
     study = str(dataset.get("StudyInstanceUID") or "")
     if study != series.study_instance_uid:

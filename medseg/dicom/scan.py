@@ -6,7 +6,8 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -61,6 +62,16 @@ PARSE_ERRORS = (
     EOFError, MemoryError, struct.error, zlib.error, BytesLengthException, InvalidDicomError,
 )  # fmt: skip
 """What pydicom and its decoders raise on damaged files; each becomes one InputError that names the file."""
+
+
+@contextmanager
+def damage_as_input_error(path: str | os.PathLike) -> Iterator[None]:
+    """Turn whatever pydicom raises on a damaged file into one InputError that names it; for reading code only."""
+    try:
+        yield
+    except PARSE_ERRORS as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise InputError(f"{path}: damaged DICOM ({what}); export it again.") from error
 
 
 class FileNote(NamedTuple):

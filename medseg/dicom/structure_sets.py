@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 
 from medseg.contours import rasterise
 from medseg.dicom.contour_items import parse_points_lps_mm
+from medseg.dicom.scan import damage_as_input_error
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.geometry import Geometry
 from medseg.structures import INTERPRETED_TYPES, Structure
@@ -81,7 +82,11 @@ def read_structure_set(path: str | Path) -> StructureSet:
     An ROI without contours is kept, empty. Raises InputError for a file that is missing, is no RT Structure Set, holds
     no ROI at all or coordinates that are not numbers, and StructureError when two ROIs share a number.
     """
-    path = Path(path)
+    with damage_as_input_error(path):
+        return _parse(Path(path))
+
+
+def _parse(path: Path) -> StructureSet:
     dataset = open_structure_set(path)
     notices: list[str] = []
     types = {int(row.ReferencedROINumber): str(row.get("RTROIInterpretedType") or "") for row in
@@ -132,16 +137,13 @@ def open_structure_set(path: Path) -> Dataset:
     """The file's dataset, checked to be an RT Structure Set with at least one ROI and unique ROI numbers."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected an RT Structure Set.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(path, force=True)
-            is_structure_set = str(dataset.get("SOPClassUID", "")) == RTSTRUCT_CLASS_UID
-            modality = str(dataset.get("Modality", ""))
-            rows = dataset.get("StructureSetROISequence") or []
-            numbers = Counter(int(row.ROINumber) for row in rows)
-    except (pydicom.errors.InvalidDicomError, EOFError, OSError, ValueError, AttributeError, NotImplementedError) as error:
-        raise InputError(f"{path}: cannot be read as DICOM ({error}); expected an RT Structure Set.") from error
+    with warnings.catch_warnings(), damage_as_input_error(path):
+        warnings.simplefilter("ignore")
+        dataset = pydicom.dcmread(path, force=True)
+        is_structure_set = str(dataset.get("SOPClassUID", "")) == RTSTRUCT_CLASS_UID
+        modality = str(dataset.get("Modality", ""))
+        rows = dataset.get("StructureSetROISequence") or []
+        numbers = Counter(int(row.ROINumber) for row in rows)
     if not is_structure_set:
         kind = f"a DICOM file of modality {modality}" if modality else "no DICOM file that could be read"
         raise InputError(f"{path}: is {kind}; expected an RT Structure Set.")
