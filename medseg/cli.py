@@ -71,16 +71,24 @@ def _add_inspect(command: argparse.ArgumentParser):
 
 def _add_segment(command: argparse.ArgumentParser):
     """Contour one case or a cohort with a bundle; writes RTSTRUCT, SEG, NIfTI, preview and run.json."""
-    command.add_argument("input", type=Path, metavar="INPUT", help="DICOM folder (nested, several patients), NIfTI file, or folder")
+    command.add_argument(
+        "input", type=Path, metavar="INPUT", help="DICOM folder (nested, several patients), NIfTI file, or folder"
+    )
     command.add_argument("--bundle", required=True, metavar="NAME", help="a bundle's name (medseg bundles) or its folder")
     command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="one folder per case is made in it")
-    command.add_argument("--format", default=None, metavar="LIST", help="of rtstruct,seg,nifti,preview; default rtstruct,preview")
+    command.add_argument(
+        "--format", default=None, metavar="LIST", help="of rtstruct,seg,nifti,preview; default rtstruct,preview"
+    )
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     command.add_argument("--within", metavar="REGION", help="contour only there: x0,x1,y0,y1,z0,z1 in LPS mm, or RS.dcm:ROI")
     command.add_argument("--ctv-mm", type=float, help="add a CTV: the GTV and this margin")
     command.add_argument("--ptv-mm", type=float, help="add a PTV: the CTV (GTV without one) and this margin")
-    command.add_argument("--allow", action="append", default=[], metavar="FAULT", help="accept this fault of a series, with a warning")
-    command.add_argument("--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of inference.json")
+    command.add_argument(
+        "--allow", action="append", default=[], metavar="FAULT", help="accept this fault of a series, with a warning"
+    )
+    command.add_argument(
+        "--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of inference.json"
+    )
     command.add_argument("--json", action="store_true", help="print the cohort's record as JSON")
     return _run_segment
 
@@ -119,7 +127,9 @@ def _settings(pairs: Sequence[str]) -> dict:
         if not equals or not key:
             raise InputError(f"{pair!r}: expected ID=VALUE, as in min_volume_cc=2.")
         if value.startswith(("$", "@", "%")):
-            raise InputError(f"{pair!r}: expressions and references are not taken from the command line; give a plain value.")
+            raise InputError(
+                f"{pair!r}: expressions and references are not taken from the command line; give a plain value."
+            )
         try:
             settings[key] = json.loads(value)
         except ValueError:
@@ -129,22 +139,49 @@ def _settings(pairs: Sequence[str]) -> dict:
 
 def _add_train(command: argparse.ArgumentParser):
     """Train a bundle: python -m monai.bundle run training, with overrides that are checked by name."""
-    command.add_argument("bundle", metavar="BUNDLE")
-    command.add_argument("--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of train.json")
-    return lambda options: _run_bundle(options, ["train"], "training")
+    _add_bundle_options(command, "where weights and checkpoints go; the bundle's own stay as they are")
+    command.add_argument("--resume", action="store_true", help="continue from DIR/last.pt")
+
+    def run(options) -> int:
+        settings = {"ckpt_dir": str(options.output.resolve()), "resume": options.resume}
+        return _run_bundle(options, ["train"], "training", settings)
+
+    return run
 
 
 def _add_evaluate(command: argparse.ArgumentParser):
-    """Evaluate a bundle's weights on its validation or test data."""
-    command.add_argument("bundle", metavar="BUNDLE")
-    command.add_argument("--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of the configs")
-    return lambda options: _run_bundle(options, ["train", "evaluate"], "run")
+    """Score a bundle's weights on the validation cases of a datalist; writes a row per case."""
+    _add_bundle_options(command, "where the table of scores goes")
+    command.add_argument("--weights", type=Path, metavar="FILE", help="default: the bundle's models/model.pt")
+
+    def run(options) -> int:
+        settings = {"output_dir": str(options.output.resolve())}
+        if options.weights:
+            settings["ckpt_path"] = str(options.weights.resolve())
+        return _run_bundle(options, ["train", "evaluate"], "run", settings)
+
+    return run
 
 
-def _run_bundle(options, configs: list[str], run_id: str) -> int:
+def _add_bundle_options(command: argparse.ArgumentParser, output_help: str) -> None:
+    command.add_argument("bundle", metavar="BUNDLE", help="a bundle's name (medseg bundles) or its folder")
+    command.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder that the datalist's paths start from")
+    command.add_argument("--datalist", type=Path, metavar="FILE", help="MONAI datalist JSON; default: the bundle's own")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help=output_help)
+    command.add_argument("--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of the config")
+
+
+def _run_bundle(options, configs: list[str], run_id: str, settings: dict) -> int:
     from medseg.bundles import find_bundle, run_config
 
-    run_config(find_bundle(options.bundle), configs, run_id, _settings(options.set))
+    for path in filter(None, (options.data, options.datalist)):
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder.")
+    settings = {**settings, "dataset_dir": str(options.data.resolve()), **_settings(options.set)}
+    if options.datalist:
+        settings["datalist"] = str(options.datalist.resolve())
+    options.output.mkdir(parents=True, exist_ok=True)
+    run_config(find_bundle(options.bundle), configs, run_id, settings)
     return 0
 
 

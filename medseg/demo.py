@@ -28,7 +28,9 @@ def demo(out: Path, report: Callable[[str], None], progress: bool = False) -> di
     within = ",".join(f"{value:.1f}" for pair in zip(low, high, strict=True) for value in pair)
     settings = {"ctv_margin_mm": CTV_MARGIN_MM, "ptv_margin_mm": PTV_MARGIN_MM}
     report(f"2. Contour it:\n   medseg segment {phantom.ct_dir} --bundle {BUNDLE} -o {out / 'contours'} \\")
-    report(f"     --within={within} --ctv-mm {CTV_MARGIN_MM:g} --ptv-mm {PTV_MARGIN_MM:g} --format rtstruct,seg,nifti,preview")
+    report(
+        f"     --within={within} --ctv-mm {CTV_MARGIN_MM:g} --ptv-mm {PTV_MARGIN_MM:g} --format rtstruct,seg,nifti,preview"
+    )
     request = Request(
         phantom.ct_dir, BUNDLE, out / "contours", ("rtstruct", "seg", "nifti", "preview"), "auto", within, settings=settings
     )

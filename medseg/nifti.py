@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg.atomic import atomic_path
-from medseg.errors import GeometryError
+from medseg.errors import GeometryError, InputError
 from medseg.geometry import Geometry
 
 
@@ -20,7 +20,9 @@ def write_mask(mask: np.ndarray, geometry: Geometry, out: str | Path) -> Path:
 
     if not geometry.is_regular:
         kind = "tilted" if geometry.is_uniform else "uneven"
-        raise GeometryError(f"{Path(out).name}: the slices are {kind}, which NIfTI cannot describe; write an RTSTRUCT instead.")
+        raise GeometryError(
+            f"{Path(out).name}: the slices are {kind}, which NIfTI cannot describe; write an RTSTRUCT instead."
+        )
     if mask.shape != geometry.shape:
         raise GeometryError(f"{Path(out).name}: mask {mask.shape} for an image of {geometry.shape} (slice, row, column).")
     image = nibabel.Nifti1Image(mask.astype(np.uint8).transpose(2, 1, 0), geometry.affine_ras)
@@ -30,3 +32,35 @@ def write_mask(mask: np.ndarray, geometry: Geometry, out: str | Path) -> Path:
     with atomic_path(out) as temporary:
         nibabel.save(image, temporary)
     return Path(out)
+
+
+def read_mask(path: str | Path, geometry: Geometry) -> np.ndarray:
+    """A mask, or a map of probabilities, [slice, row, column] from a NIfTI file that lies on the image's own grid.
+
+    NIfTI files keep the same voxels in other axis orders and directions (dcm2niix turns the rows round); they are put
+    in the image's order by their affine, never resampled. Arrays of only 0 and 1 become bool. Raises InputError for a
+    file that is no three-dimensional NIfTI image, and GeometryError when its voxels are not those of the image.
+    """
+    import nibabel
+    from nibabel import orientations
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a NIfTI mask.")
+    try:
+        image = nibabel.load(path)
+        array = np.asarray(image.dataobj)
+    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as NIfTI ({error}).") from error
+    array = array[..., 0] if array.ndim == 4 and array.shape[3] == 1 else array
+    if array.ndim != 3 or image.affine is None:
+        raise InputError(f"{path}: array of shape {array.shape}; expected one mask (x, y, z).")
+    own, wanted = orientations.io_orientation(image.affine), orientations.io_orientation(geometry.affine_ras)
+    if np.isnan(own).any():
+        raise InputError(f"{path}: its affine is singular, so its voxels have no place.")
+    turn = orientations.ornt_transform(own, wanted)
+    affine_ras = image.affine @ orientations.inv_ornt_aff(turn, array.shape)
+    array = orientations.apply_orientation(array, turn)
+    Geometry.from_ras_affine(affine_ras, array.shape).require_same(geometry, str(path))
+    array = np.ascontiguousarray(array.transpose(2, 1, 0))
+    return array.astype(bool) if bool(((array == 0) | (array == 1)).all()) else array

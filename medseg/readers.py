@@ -83,12 +83,24 @@ def _open(source: str, allow: tuple[str, ...], _files: tuple) -> Case:
 
 
 def _open_nifti(source: str) -> Case:
+    import struct
+    import zlib
+
     import nibabel
 
+    damaged = (
+        OSError,
+        EOFError,
+        ValueError,
+        OverflowError,
+        struct.error,
+        zlib.error,
+        nibabel.filebasedimages.ImageFileError,
+    )
     try:
         image = nibabel.load(source)
         array = np.asarray(image.dataobj, dtype=np.float32)
-    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+    except damaged as error:
         raise InputError(f"{source}: not a readable NIfTI file ({error}).") from error
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]

@@ -109,7 +109,9 @@ class ToStructuresd(MapTransform):
     GeometryError when the prediction does not lie on the case's grid, StructureError for a wrong number of channels.
     """
 
-    def __init__(self, keys="pred", structures: Sequence[Mapping[str, Any]] = (), within: str | Sequence[float] | None = None):
+    def __init__(
+        self, keys="pred", structures: Sequence[Mapping[str, Any]] = (), within: str | Sequence[float] | None = None
+    ):
         super().__init__(keys)
         self.structures = tuple(_structure(fields) for fields in structures)
         self.within = within
@@ -143,7 +145,9 @@ def _structure(fields: Mapping[str, Any]) -> Structure:
     try:
         return Structure(**values)
     except TypeError as error:
-        raise StructureError(f"structure {dict(fields)}: expected the fields name, number, colour_rgb, interpreted_type.") from error
+        raise StructureError(
+            f"structure {dict(fields)}: expected the fields name, number, colour_rgb, interpreted_type."
+        ) from error
 
 
 class KeepComponentsd(MapTransform):

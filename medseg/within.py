@@ -22,7 +22,8 @@ def region_mask(within: str | Sequence[float], case: Case) -> np.ndarray:
     """bool [slice, row, column]: the voxels of ``case`` whose centres lie in the region.
 
     ``within``: six numbers ``x0,x1,y0,y1,z0,z1`` (LPS mm), or ``FILE.dcm:ROI``; a relative FILE is looked for beside the
-    case first. A sequence of six numbers is a box too: MONAI's command line turns the text into one. Raises InputError for text that is neither, GeometryError for a region that misses the image.
+    case first. A sequence of six numbers is a box too: MONAI's command line turns the text into one. Raises InputError
+    for anything else, GeometryError for a region that misses the image.
     """
     within = within if isinstance(within, str) else ",".join(map(str, within))
     path, colon, roi = within.rpartition(":")

@@ -31,7 +31,9 @@ ORIENTATIONS = {
 
 def chiral_series(folder, seed=0, **geometry):
     phantom = chiral_phantom(
-        stack_geometry((34, 62, 70), **{"gaps_mm": 2.5, "pixel_spacing_mm": (1.5, 1.25), "centre_lps_mm": (7, -20, 110), **geometry})
+        stack_geometry(
+            (34, 62, 70), **{"gaps_mm": 2.5, "pixel_spacing_mm": (1.5, 1.25), "centre_lps_mm": (7, -20, 110), **geometry}
+        )
     )
     write_series(phantom.volume_hu, phantom.geometry, folder, seed=seed)
     return phantom
@@ -86,13 +88,18 @@ def image_centroid(path):
     return np.array(image.TransformContinuousIndexToPhysicalPoint(indices.tolist()))
 
 
-@pytest.mark.parametrize("stack", [{"gaps_mm": [2.5] * 16 + [1.0] + [4.0] * 16}, {"tilt_degrees": 15.0}], ids=["uneven", "tilted"])
+@pytest.mark.parametrize(
+    "stack", [{"gaps_mm": [2.5] * 16 + [1.0] + [4.0] * 16}, {"tilt_degrees": 15.0}], ids=["uneven", "tilted"]
+)
 def test_contours_of_uneven_and_tilted_stacks_lie_on_the_real_slices(stack, bright_bundle, tmp_path):
     phantom = chiral_series(tmp_path / "CT", **stack)
     folder = contoured(bright_bundle, tmp_path / "CT", tmp_path / "out")
     dataset = pydicom.dcmread(folder / "RS.dcm")
     truth = phantom.masks["Marker"]
-    slices = {str(h.SOPInstanceUID): np.array(h.ImagePositionPatient, float) for h in map(pydicom.dcmread, (tmp_path / "CT").iterdir())}
+    slices = {
+        str(h.SOPInstanceUID): np.array(h.ImagePositionPatient, float)
+        for h in map(pydicom.dcmread, (tmp_path / "CT").iterdir())
+    }
     areas = {}
     for contour in dataset.ROIContourSequence[0].ContourSequence:
         points = np.array(contour.ContourData, float).reshape(-1, 3)
@@ -114,7 +121,8 @@ def test_the_bundle_run_by_monai_alone_writes_the_same_contours(bright_bundle, t
     run = subprocess.run(
         [
             sys.executable, "-m", "monai.bundle", "run", "--config_file", str(bright_bundle / "configs/inference.json"),
-            "--bundle_root", str(bright_bundle), "--dataset_dir", str(tmp_path / "CT"), "--output_dir", str(tmp_path / "monai"),
+            "--bundle_root", str(bright_bundle), "--dataset_dir", str(tmp_path / "CT"),
+            "--output_dir", str(tmp_path / "monai"),
         ],
         capture_output=True, text=True, cwd=tmp_path,
     )  # fmt: skip
@@ -160,7 +168,9 @@ def test_within_an_roi_of_a_structure_set_beside_the_series(bright_bundle, tmp_p
     region = phantom.masks["Marker"].copy()
     region[:, :, : region.shape[2] // 2] = False
     write_rtstruct({"Region": np.roll(region, 0), "Elsewhere": phantom.masks["Foot"]}, series, tmp_path / "RS.dcm")
-    folder = contoured(bright_bundle, tmp_path / "CT", tmp_path / "out", within="RS.dcm:Region", settings={"min_volume_cc": 0.0})
+    folder = contoured(
+        bright_bundle, tmp_path / "CT", tmp_path / "out", within="RS.dcm:Region", settings={"min_volume_cc": 0.0}
+    )
     assert json.loads((folder / "run.json").read_text())["structures"][0]["volume_cc"] > 0.5
     empty = contoured(bright_bundle, tmp_path / "CT", tmp_path / "out2", within="RS.dcm:Elsewhere")
     assert json.loads((empty / "run.json").read_text())["structures"][0]["empty"]
@@ -168,7 +178,12 @@ def test_within_an_roi_of_a_structure_set_beside_the_series(bright_bundle, tmp_p
 
 @pytest.mark.parametrize(
     ("within", "words"),
-    [("1,2,3", "six|expected"), ("5,1,0,9,0,9", "ascend"), ("900,901,0,1,0,1", "does not touch"), ("RS.dcm:GTV", "no such file")],
+    [
+        ("1,2,3", "six|expected"),
+        ("5,1,0,9,0,9", "ascend"),
+        ("900,901,0,1,0,1", "does not touch"),
+        ("RS.dcm:GTV", "no such file"),
+    ],
 )
 def test_a_region_that_makes_no_sense_is_refused(within, words, bright_bundle, tmp_path):
     chiral_series(tmp_path / "CT")

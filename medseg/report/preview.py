@@ -163,5 +163,7 @@ def _draw_words(figure, volumes_cc: Mapping[Structure, float], title: str) -> No
         figure.text(x, 0.055, label, color=colour, fontsize=13, va="center")
         x += 0.02 + 0.0095 * len(label)
     if not any(value > 0 for value in volumes_cc.values()):
-        figure.text(0.5, 0.055, "no structure was found in this image", color="tomato", fontsize=13, va="center", ha="center")
+        figure.text(
+            0.5, 0.055, "no structure was found in this image", color="tomato", fontsize=13, va="center", ha="center"
+        )
     figure.text(0.02, 0.02, DISCLAIMER, color="silver", fontsize=10, va="center")

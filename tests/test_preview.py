@@ -1,0 +1,58 @@
+"""The preview: patient right on the viewer's left, anterior and superior up, whatever the orientation of the stack."""
+
+from __future__ import annotations
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from medseg.errors import StructureError
+from medseg.phantom import AXIAL, chiral_phantom, stack_geometry
+from medseg.report.preview import _shown, write_preview
+from medseg.structures import Structure
+
+MARKER = Structure("GTV", interpreted_type="GTV", colour_rgb=(255, 0, 0))
+
+
+@pytest.mark.parametrize(
+    "orientation", [AXIAL, (-1, 0, 0, 0, 1, 0), (1, 0, 0, 0, 0, -1), (0, 1, 0, 0, 0, -1), (-1, 0, 0, 0, -1, 0)]
+)
+def test_the_marker_on_the_patients_left_is_shown_left_anterior_and_superior_of_the_middle(orientation):
+    phantom = chiral_phantom(stack_geometry((40, 50, 54), gaps_mm=2.0, pixel_spacing_mm=(1.5, 1.5), orientation=orientation))
+    shown = _shown(phantom.volume_hu, phantom.geometry, {MARKER: phantom.masks["Marker"]})
+    superior, posterior, left = np.argwhere(shown.masks[MARKER] > 0.5).mean(0) - (np.array(shown.volume.shape) - 1) / 2
+    spacing_mm = shown.spacing_mm
+    # The marker lies 18 mm left, 14 mm anterior and 12 mm superior of the middle voxel.
+    assert left * spacing_mm[2] == pytest.approx(18, abs=1.2)
+    assert posterior * spacing_mm[1] == pytest.approx(-14, abs=1.2)
+    assert superior * spacing_mm[0] == pytest.approx(12, abs=1.2)
+
+
+def red(path):
+    picture = matplotlib.image.imread(path)
+    return int(((picture[..., 0] > 0.8) & (picture[..., 1] < 0.3) & (picture[..., 2] < 0.3)).sum())
+
+
+def test_outlines_are_drawn_in_the_structures_colour(tmp_path):
+    phantom = chiral_phantom()
+    with_outline = write_preview(phantom.volume_hu, phantom.geometry, {MARKER: phantom.masks["Marker"]}, tmp_path / "a.png")
+    nothing = write_preview(
+        phantom.volume_hu, phantom.geometry, {MARKER: np.zeros_like(phantom.masks["L"])}, tmp_path / "b.png"
+    )
+    assert red(with_outline) > red(nothing) + 300
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+def test_uneven_stacks_and_single_slices_have_a_preview_too(tmp_path):
+    uneven = chiral_phantom(stack_geometry((20, 48, 56), gaps_mm=[2.0] * 10 + [4.0] * 9, pixel_spacing_mm=(1.5, 1.25)))
+    write_preview(uneven.volume_hu, uneven.geometry, {MARKER: uneven.masks["Marker"]}, tmp_path / "uneven.png")
+    single = chiral_phantom(stack_geometry((1, 48, 56), gaps_mm=3.0))
+    write_preview(single.volume_hu, single.geometry, {MARKER: single.masks["Body"]}, tmp_path / "single.png")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_mask_of_another_shape_is_refused_and_nothing_is_written(tmp_path):
+    phantom = chiral_phantom()
+    with pytest.raises(StructureError, match="GTV: mask"):
+        write_preview(phantom.volume_hu, phantom.geometry, {MARKER: np.zeros((2, 2, 2), bool)}, tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
