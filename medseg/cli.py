@@ -81,8 +81,8 @@ def _add_segment(command: argparse.ArgumentParser):
     )
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     command.add_argument("--within", metavar="REGION", help="contour only there: x0,x1,y0,y1,z0,z1 in LPS mm, or RS.dcm:ROI")
-    command.add_argument("--ctv-mm", type=float, help="add a CTV: the GTV and this margin")
-    command.add_argument("--ptv-mm", type=float, help="add a PTV: the CTV (GTV without one) and this margin")
+    command.add_argument("--ctv-mm", type=float, metavar="MM", help="add a CTV: the GTV and this margin")
+    command.add_argument("--ptv-mm", type=float, metavar="MM", help="add a PTV: the CTV (GTV without one) and this margin")
     command.add_argument(
         "--allow", action="append", default=[], metavar="FAULT", help="accept this fault of a series, with a warning"
     )
@@ -143,7 +143,8 @@ def _add_train(command: argparse.ArgumentParser):
     command.add_argument("--resume", action="store_true", help="continue from DIR/last.pt")
 
     def run(options) -> int:
-        settings = {"ckpt_dir": str(options.output.resolve()), "resume": options.resume}
+        out = str(options.output.resolve())
+        settings = {"ckpt_dir": out, "output_dir": out, "resume": options.resume}
         return _run_bundle(options, ["train"], "training", settings)
 
     return run
@@ -152,12 +153,12 @@ def _add_train(command: argparse.ArgumentParser):
 def _add_evaluate(command: argparse.ArgumentParser):
     """Score a bundle's weights on the validation cases of a datalist; writes a row per case."""
     _add_bundle_options(command, "where the table of scores goes")
-    command.add_argument("--weights", type=Path, metavar="FILE", help="default: the bundle's models/model.pt")
+    command.add_argument("--weights", type=Path, metavar="DIR", help="folder with model.pt; default: the bundle's")
 
     def run(options) -> int:
         settings = {"output_dir": str(options.output.resolve())}
         if options.weights:
-            settings["ckpt_path"] = str(options.weights.resolve())
+            settings["ckpt_dir"] = str(options.weights.resolve())
         return _run_bundle(options, ["train", "evaluate"], "run", settings)
 
     return run
@@ -165,7 +166,7 @@ def _add_evaluate(command: argparse.ArgumentParser):
 
 def _add_bundle_options(command: argparse.ArgumentParser, output_help: str) -> None:
     command.add_argument("bundle", metavar="BUNDLE", help="a bundle's name (medseg bundles) or its folder")
-    command.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder that the datalist's paths start from")
+    command.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder the datalist's paths start from")
     command.add_argument("--datalist", type=Path, metavar="FILE", help="MONAI datalist JSON; default: the bundle's own")
     command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help=output_help)
     command.add_argument("--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of the config")
@@ -174,7 +175,7 @@ def _add_bundle_options(command: argparse.ArgumentParser, output_help: str) -> N
 def _run_bundle(options, configs: list[str], run_id: str, settings: dict) -> int:
     from medseg.bundles import find_bundle, run_config
 
-    for path in filter(None, (options.data, options.datalist)):
+    for path in filter(None, (options.data, options.datalist, getattr(options, "weights", None))):
         if not path.exists():
             raise InputError(f"{path}: no such file or folder.")
     settings = {**settings, "dataset_dir": str(options.data.resolve()), **_settings(options.set)}

@@ -9,7 +9,7 @@ from medseg.dicom import read_rtstruct, read_series
 from medseg.errors import MedsegError
 from medseg.metrics import dice, surface_distances, volume_cc
 from medseg.phantom import write_thigh_phantom
-from medseg.segment import Request, segment
+from medseg.segment import FORMATS, Request, segment, short_path
 
 BUNDLE = "ct_gtv"
 CTV_MARGIN_MM, PTV_MARGIN_MM = 10.0, 5.0
@@ -22,18 +22,16 @@ def demo(out: Path, report: Callable[[str], None], progress: bool = False) -> di
     Returns the GTV's metrics against the phantom's truth, read back from the RTSTRUCT. Raises MedsegError when the
     contouring fails.
     """
-    report(f"1. A CT phantom of a thigh with a soft-tissue sarcoma -> {out / 'phantom'}")
+    report(f"1. A CT phantom of a thigh with a soft-tissue sarcoma -> {short_path(out / 'phantom')}")
     phantom = write_thigh_phantom(out / "phantom")
     low, high = phantom.box_lps_mm
     within = ",".join(f"{value:.1f}" for pair in zip(low, high, strict=True) for value in pair)
     settings = {"ctv_margin_mm": CTV_MARGIN_MM, "ptv_margin_mm": PTV_MARGIN_MM}
-    report(f"2. Contour it:\n   medseg segment {phantom.ct_dir} --bundle {BUNDLE} -o {out / 'contours'} \\")
-    report(
-        f"     --within={within} --ctv-mm {CTV_MARGIN_MM:g} --ptv-mm {PTV_MARGIN_MM:g} --format rtstruct,seg,nifti,preview"
-    )
-    request = Request(
-        phantom.ct_dir, BUNDLE, out / "contours", ("rtstruct", "seg", "nifti", "preview"), "auto", within, settings=settings
-    )
+    command = f"medseg segment {short_path(phantom.ct_dir)} --bundle {BUNDLE} --within={within}"
+    margins = f"--ctv-mm {CTV_MARGIN_MM:g} --ptv-mm {PTV_MARGIN_MM:g}"
+    report(f"2. Contour it:\n   {command} \\")
+    report(f"     {margins} --format {','.join(FORMATS)} -o {short_path(out / 'contours')}")
+    request = Request(phantom.ct_dir, BUNDLE, out / "contours", FORMATS, "auto", within, settings=settings)
     cohort = segment(request, report=lambda line: report(f"   {line}"), progress=progress)
     case = cohort["cases"][0]
     if case["status"] == "failed":
@@ -45,7 +43,7 @@ def demo(out: Path, report: Callable[[str], None], progress: bool = False) -> di
     report("   " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
     report("4. Where everything is:")
     for path in sorted(folder.iterdir()):
-        report(f"   {path}")
+        report(f"   {short_path(path)}")
     report("   Import CT and RS.dcm into a planning system or 3D Slicer, or open preview.png.")
     report("Research use only, not a medical device. The contours are UNAPPROVED.")
     return metrics

@@ -138,7 +138,13 @@ def _line(name: str, record: dict) -> str:
     if record["status"] == "failed":
         return f"{name}: failed: {record['error']}"
     volumes = ", ".join(_volume(structure) for structure in record["structures"])
-    return f"{name}: {record['status']}: {volumes} -> {record['folder']}"
+    return f"{name}: {record['status']}: {volumes} -> {short_path(record['folder'])}"
+
+
+def short_path(path: str | Path) -> str:
+    """The path from the current folder where it lies below it, else as it is: for people to read."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _volume(structure: dict) -> str:
