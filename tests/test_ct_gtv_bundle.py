@@ -16,7 +16,7 @@ def config(name: str) -> dict:
 
 def steps_after_loading(transforms: list[dict]) -> list[dict]:
     """What is done to the image once it is open (inference also reads DICOM and crops), without the other keys."""
-    on_image = [{**t, "keys": "image"} for t in transforms if "image" in t["keys"]]
+    on_image = [{**t, "keys": "image"} for t in transforms if isinstance(t, dict) and "image" in t["keys"]]
     names = [t["_target_"] for t in on_image]
     return on_image[names.index("Orientationd") :]
 

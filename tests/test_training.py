@@ -41,6 +41,7 @@ def dataset(tmp_path_factory) -> dict[str, str]:
     rng = np.random.default_rng(0)
     affine = np.diag([-4.0, -4.0, 4.0, 1.0])
     entries = []
+    (folder / "case4").mkdir()  # a case named like a folder of the data set, which MONAI's list loader takes for a path
     for number in range(6):
         label = np.zeros((18, 20, 16), np.uint8)
         label[6 : 10 + number % 3, 7:12, 5:11] = 1
@@ -63,6 +64,7 @@ def tiny_overrides(dataset: dict[str, str], ckpt_dir: Path, **overrides) -> dict
         "network_def": TINY_NETWORK,
         "patch_size": [8, 8, 8],
         "spacing_mm": [4.0, 4.0, 4.0],
+        "val_margin_mm": 100.0,
         "epochs": 4,
         "val_interval": 1,
         "learning_rate": 0.02,
@@ -223,6 +225,14 @@ def test_evaluation_writes_the_dice_of_each_case_on_its_own_grid(dataset, uninte
     assert [row[0] for row in rows[1:]] == ["case4", "case5"]
     mean = np.mean([float(row[1]) for row in rows[1:]])
     assert evaluator.state.metrics["val_dice"] == pytest.approx(mean, abs=1e-4)
+
+
+def test_evaluation_looks_only_within_the_margin_around_the_tumour(dataset, uninterrupted, tmp_path):
+    run = workflow(dataset, uninterrupted, "evaluate.json", val_margin_mm=8.0, output_dir=str(tmp_path))
+    run.run()
+    # case5: tumour of 4 + 5 % 3 = 6, 5 and 6 voxels, plus 8 mm = 2 voxels on each side.
+    evaluator = run.parser.get_parsed_content("validate#evaluator")
+    assert evaluator.state.output[0]["pred"].shape == (1, 10, 9, 10)
 
 
 def test_evaluation_with_weights_of_another_network_fails(dataset, tmp_path):
