@@ -303,7 +303,7 @@ def test_contours_on_frames_of_a_multi_frame_image_name_the_frame(shared_data, t
 @pytest.mark.parametrize(
     ("charset", "patient", "structure"),
     [("ISO_IR 192", "王^小东", "Tumör"), ("ISO_IR 100", "Äneas^Rüdiger", "Größe"),
-     (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎", "Lung_L")],
+     (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎", "Lung_L"), (None, "PLAIN^NAME", "Größe")],
 )  # fmt: skip
 def test_names_that_are_not_ascii_survive(charset, patient, structure, tmp_path):
     phantom = chiral_phantom()

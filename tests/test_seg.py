@@ -100,6 +100,16 @@ def test_dciodvfy_finds_no_error(written, program):
     assert conformance_errors(program, written) == []
 
 
+def test_a_ct_without_optional_attributes_is_enough_and_stays_unchanged(phantom, program, tmp_path):
+    missing = ("AccessionNumber", "ReferringPhysicianName", "StudyID", "PatientBirthDate", "PatientSex", "StudyTime",
+               "PositionReferenceIndicator", "StudyDate")  # fmt: skip
+    write_series(phantom.volume_hu, phantom.geometry, tmp_path / "ct", **dict.fromkeys(missing))
+    series = read_series(tmp_path / "ct")
+    out = write_seg({"Marker": phantom.masks["Marker"]}, series, tmp_path / "seg.dcm")
+    assert conformance_errors(program, out) == []
+    assert not any(keyword in header for header in series.headers for keyword in missing)
+
+
 def test_highdicom_reads_overlapping_segments_voxel_by_voxel(written, phantom):
     import highdicom
 

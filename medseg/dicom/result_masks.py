@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medseg.errors import GeometryError, MedsegWarning, StructureError
 from medseg.structures import Structure, check_names_are_unique, name_warnings, structure_from_name
+from medseg.tg263 import interpreted_type
 
 if TYPE_CHECKING:
     from medseg.dicom.series import Series
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 def check_masks(masks: Mapping[str | Structure, np.ndarray], series: Series) -> list[tuple[Structure, np.ndarray]]:
     """Structures with their arrays on the grid of ``series``: bool masks, or float maps with values between 0 and 1.
 
-    A name becomes a structure with the type, colour and code that belong to it. Whole numbers 0 and 1, and floats that
+    A name becomes a structure with the type, colour and code that belong to it; a Structure without a type gets that of
+    its name. Whole numbers 0 and 1, and floats that
     are all 0 or 1, count as bool. What TG-263 has against a name, and an empty structure, is said by a MedsegWarning.
     Raises StructureError for no masks, repeated names, a label map or values outside 0-1; GeometryError for another
     shape than the series' and for images without a Frame of Reference.
@@ -33,6 +36,8 @@ def check_masks(masks: Mapping[str | Structure, np.ndarray], series: Series) -> 
     checked = []
     for key, array in masks.items():
         structure = key if isinstance(key, Structure) else structure_from_name(key)
+        if not structure.interpreted_type:  # planning systems rename or drop structures that have no type
+            structure = replace(structure, interpreted_type=interpreted_type(structure.name))
         array = _mask_or_map(np.asarray(array), structure.name)
         if array.shape != series.geometry.shape:
             raise GeometryError(

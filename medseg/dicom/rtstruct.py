@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,8 +49,8 @@ RESEARCH_ONLY = "Research use only, not for clinical use."
 
 COPIED = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientIdentityRemoved", "DeidentificationMethod",
-    "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber",
-    "ReferringPhysicianName", "PositionReferenceIndicator",
+    "DeidentificationMethodCodeSequence", "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription",
+    "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator",
 )  # fmt: skip
 """Attributes of patient and study that are copied from the images as they stand."""
 
@@ -95,7 +96,7 @@ def write_rtstruct(
     _describe(dataset, label, model)
     names = [str(row.get("ROIName") or "") for row in dataset.StructureSetROISequence]
     check_names_are_unique([name for name in names if name] + [structure.name for structure, _ in checked])
-    _check_charset(dataset, [structure.name for structure, _ in checked])
+    _check_charset(dataset, [label, *(model or ()), *(structure.name for structure, _ in checked)])
     images = [image_item(*row) for row in _images(series)]
     for structure, array in _numbered(checked, dataset):
         loops, geometric_type = structure_loops(array, series.geometry, holes=holes, simplify_mm=simplify_mm)
@@ -117,8 +118,10 @@ def _new_set(series: Series) -> Dataset:
     if header.get("SpecificCharacterSet"):
         dataset.SpecificCharacterSet = header.SpecificCharacterSet
     for keyword in COPIED:
-        if keyword in header:
+        if keyword in header and not header[keyword].is_empty:
             dataset[keyword] = header[keyword]
+    if "DeidentificationMethod" not in dataset and "DeidentificationMethodCodeSequence" not in dataset:
+        dataset.pop("PatientIdentityRemoved", None)  # which must not stand without a method (PS3.3 C.7.1.1)
     dataset.StructureSetROISequence = Sequence()
     dataset.ROIContourSequence = Sequence()
     dataset.RTROIObservationsSequence = Sequence()
@@ -237,8 +240,7 @@ def _numbered(checked: list, dataset: Dataset) -> list[tuple[Structure, np.ndarr
         number = structure.number
         if number is None:
             number = following = following + 1
-        numbered.append((Structure(structure.name, number, structure.colour_rgb, structure.interpreted_type,
-                                   structure.code), array))  # fmt: skip
+        numbered.append((replace(structure, number=number), array))
     return numbered
 
 
@@ -303,22 +305,22 @@ def _code_item(code: Code) -> Dataset:
 # ---- the file ----------------------------------------------------------------------------------------------------
 
 
-def _check_charset(dataset: Dataset, names: list[str]) -> None:
-    """Make sure that the names can be written; a new set without a character set turns to UTF-8 if they need it."""
-    if all(name.isascii() for name in names):
+def _check_charset(dataset: Dataset, texts: list[str]) -> None:
+    """Make sure that names can be written; a set without a character set turns to UTF-8 if they need it."""
+    if all(text.isascii() for text in texts):
         return
     if not dataset.get("SpecificCharacterSet"):
         dataset.SpecificCharacterSet = "ISO_IR 192"
         return
     encodings = convert_encodings(dataset.SpecificCharacterSet)
-    for name in names:
+    for text in texts:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                encode_string(name, encodings)
+                encode_string(text, encodings)
         except (UnicodeError, UserWarning) as error:
             raise StructureError(
-                f"structure name {name!r} cannot be written in the character set {dataset.SpecificCharacterSet} of the "
+                f"name {text!r} cannot be written in the character set {dataset.SpecificCharacterSet} of the "
                 "images; use letters of that set."
             ) from error
 

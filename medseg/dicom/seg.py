@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ import medseg
 from medseg.atomic import atomic_path
 from medseg.dicom import coded
 from medseg.dicom.result_masks import check_masks
-from medseg.dicom.rtstruct import RESEARCH_ONLY, SERIES_NUMBER, maker
+from medseg.dicom.rtstruct import EMPTY_IF_UNKNOWN, RESEARCH_ONLY, SERIES_NUMBER, maker
 from medseg.errors import GeometryError, MedsegWarning, StructureError
 from medseg.structures import Code, Structure, fixed_colour_rgb
 
@@ -84,14 +85,24 @@ def write_seg(
 def _source_images(series: Series) -> tuple[list[Dataset], np.ndarray]:
     """The images as highdicom wants them, and the slice indices in their order: one per file, or the frames of one file."""
     if series.frame_numbers[0] is None:
-        return list(series.headers), np.arange(series.geometry.shape[0])
+        return [_with_type_2(header) for header in series.headers], np.arange(series.geometry.shape[0])
     header = series.headers[0]
     if sorted(series.frame_numbers) != list(range(1, int(header.NumberOfFrames) + 1)):
         raise GeometryError(
             f"the series uses {len(series.frame_numbers)} of the {header.NumberOfFrames} frames of {series.files[0].name}; "
             "a Segmentation needs all of them. Write an RT Structure Set."
         )
-    return [header], np.argsort(series.frame_numbers)
+    return [_with_type_2(header)], np.argsort(series.frame_numbers)
+
+
+def _with_type_2(header: Dataset) -> Dataset:
+    """A header to which the attributes are added, empty, that highdicom copies without looking whether they are there."""
+    missing = [keyword for keyword in EMPTY_IF_UNKNOWN if keyword not in header]
+    if missing:
+        header = copy.deepcopy(header)  # a plain copy shares its elements with the series
+        for keyword in missing:
+            setattr(header, keyword, "")
+    return header
 
 
 def _segment(number: int, structure: Structure, model: tuple[str, str] | None) -> Dataset:
