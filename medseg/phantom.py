@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +15,10 @@ from pydicom.valuerep import format_number_as_ds
 from scipy.ndimage import gaussian_filter
 
 import medseg
+from medseg.atomic import atomic_path
 from medseg.errors import GeometryError, InputError
 from medseg.geometry import Geometry
+from medseg.nifti import write_mask
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 """ImageOrientationPatient of an axial slice: columns run to the patient's left, rows to posterior."""
@@ -191,9 +192,9 @@ def _save(dataset: Dataset, path: Path) -> Path:
     meta.MediaStorageSOPClassUID = UID(dataset.SOPClassUID)
     meta.MediaStorageSOPInstanceUID = UID(dataset.SOPInstanceUID)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    temporary = path.with_name(f".{path.name}.part")
-    FileDataset(str(path), dataset, file_meta=meta, preamble=b"\0" * 128).save_as(temporary, enforce_file_format=True)
-    os.replace(temporary, path)
+    file = FileDataset(str(path), dataset, file_meta=meta, preamble=b"\0" * 128)
+    with atomic_path(path) as temporary:
+        file.save_as(temporary, enforce_file_format=True)
     return path
 
 
@@ -311,13 +312,9 @@ def write_thigh_phantom(out_dir, seed: int = 0) -> Phantom:
 
 
 def _write_truth(truth: dict[str, np.ndarray], geometry: Geometry, truth_dir: Path) -> None:
-    import nibabel
-
     truth_dir.mkdir(parents=True, exist_ok=True)
     for name, mask in truth.items():
-        temporary = truth_dir / f".{name}.part.nii.gz"
-        nibabel.save(nibabel.Nifti1Image(mask.transpose(2, 1, 0).astype(np.uint8), geometry.affine_ras), temporary)
-        os.replace(temporary, truth_dir / f"{name}.nii.gz")
+        write_mask(mask, geometry, truth_dir / f"{name}.nii.gz")
 
 
 def _smooth_noise(rng: np.random.Generator, shape, sigmas) -> np.ndarray:

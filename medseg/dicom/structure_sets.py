@@ -246,7 +246,7 @@ def check_same_patient(patient_id: str, patient_name: str, series: Series, what:
     for said, keyword in ((patient_id, "PatientID"), (patient_name, "PatientName")):
         known = str(header.get(keyword) or "").strip()
         if said and known:
-            if said.casefold() != known.casefold():
+            if said.casefold().rstrip("^") != known.casefold().rstrip("^"):
                 raise GeometryError(f"{what}: {keyword} {said!r}, but the images have {known!r}; another patient.")
             return
 
