@@ -21,7 +21,7 @@ from medseg.dicom.inspect import inspect, report_lines
 from medseg.errors import MedsegError
 from medseg.phantom import stack_geometry, write_series
 
-ROUNDS = int(os.environ.get("MEDSEG_FUZZ_ROUNDS", 120))
+ROUNDS = int(os.environ.get("MEDSEG_FUZZ_ROUNDS", 80))
 SEED = int(os.environ.get("MEDSEG_FUZZ_SEED", 0))
 SHAPE = (4, 32, 36)  # JPEG 2000 needs 32 rows and columns
 WAYS = ("cut", "flip", "flip", "flip header", "flip header", "overwrite", "insert", "drop", "delete", "value")

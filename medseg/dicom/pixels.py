@@ -7,10 +7,16 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from pydicom import dcmread
-from pydicom.pixels import iter_pixels
+from pydicom.encaps import generate_frames
+from pydicom.pixels import get_decoder, iter_pixels
+from pydicom.uid import JPEG2000, UID, JPEG2000Lossless, JPEGLSLossless, JPEGLSNearLossless
 
+from medseg.dicom.codestream import check_codestream
 from medseg.dicom.scan import PARSE_ERRORS, SliceRecord
 from medseg.errors import InputError
+
+PLUGINS = {JPEGLSLossless: "pyjpegls", JPEGLSNearLossless: "pyjpegls", JPEG2000Lossless: "gdcm", JPEG2000: "gdcm"}
+"""Decoders that were seen to survive damaged streams: gdcm aborts on JPEG-LS, openjpeg hangs on JPEG 2000."""
 
 AIR_HU = -1024.0
 """What padding outside the field of view of a CT is lifted to: the lowest number of the Hounsfield scale in use."""
@@ -49,10 +55,21 @@ def _decode(record: SliceRecord, frames: list[int]) -> Iterator[np.ndarray]:
         raise ValueError("the file has changed since its header was read")
     dataset.file_meta = record.dataset.file_meta
     shape = (int(record.dataset.Rows), int(record.dataset.Columns))
-    for stored in iter_pixels(dataset, indices=frames, raw=True):
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated:
+        count = int(record.dataset.get("NumberOfFrames") or 1)
+        for frame in generate_frames(dataset.PixelData, number_of_frames=count):
+            check_codestream(frame, *shape)
+    for stored in iter_pixels(dataset, indices=frames, raw=True, decoding_plugin=_plugin(syntax)):
         if stored.shape != shape:
             raise ValueError(f"decoded to {stored.shape}, the header says {shape}")
         yield stored
+
+
+def _plugin(syntax: UID) -> str:
+    """The decoder to use; "" lets pydicom choose where PLUGINS has no preference or it is not installed."""
+    available = get_decoder(syntax).available_plugins if syntax in PLUGINS else ()
+    return PLUGINS[syntax] if PLUGINS.get(syntax) in available else ""
 
 
 def _values(stored: np.ndarray, record: SliceRecord) -> np.ndarray:

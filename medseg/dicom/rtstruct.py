@@ -147,6 +147,8 @@ def _copy(path: Path, series: Series) -> Dataset:
     for keyword in ("ROIContourSequence", "RTROIObservationsSequence"):
         if dataset.get(keyword) is None:
             setattr(dataset, keyword, Sequence())
+    for row in dataset.RTROIObservationsSequence:
+        int(row.get("ObservationNumber") or 0)  # pydicom parses when asked: damage must show here, under the guard
     for row in dataset.ROIContourSequence:
         for contour in row.get("ContourSequence") or [] if not dataset.original_encoding == (True, True) else []:
             raw = contour.get_item(CONTOUR_DATA)  # keep the text as it is when pydicom re-encodes the file

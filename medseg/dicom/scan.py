@@ -55,6 +55,14 @@ PROJECTION_CLASSES = {
 }
 """SOP Classes of projection radiographs: pictures without a place in the patient."""
 
+READ_LATER = (
+    "SpecificCharacterSet", "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientIdentityRemoved",
+    "DeidentificationMethod", "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription",
+    "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator", "FrameOfReferenceUID",
+    "SeriesDescription", "Modality", "PixelPaddingValue", "LossyImageCompression", "RescaleType",
+)  # fmt: skip
+"""Attributes of a slice that other modules read or copy."""
+
 RTSTRUCT_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
 
 PARSE_ERRORS = (
@@ -303,6 +311,8 @@ def _require_pixels(dataset: Dataset, pixels: _PixelElement | None) -> None:
 
 def _add_slices(path: Path, dataset: Dataset, found: Found) -> None:
     """Append the slices of one file to its series."""
+    for keyword in READ_LATER:
+        dataset.get(keyword)  # pydicom parses a value when it is asked for: damage must show here, file by file
     series_uid = str(dataset.get("SeriesInstanceUID", ""))
     if not series_uid or not dataset.get("SOPInstanceUID"):
         raise InputError("no SeriesInstanceUID or SOPInstanceUID, so nothing can refer to this image")
