@@ -106,6 +106,55 @@ def test_an_empty_mask_gives_no_polygons():
     assert contours.mask_polygons(np.zeros((3, 4), dtype=bool)) == []
 
 
+# ---- cut stairs ----------------------------------------------------------------------------------------------------
+
+
+def blobs(count: int, seed: int = 0, size: int = 32):
+    from scipy import ndimage
+
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        yield ndimage.gaussian_filter(rng.random((size, size)), rng.uniform(0.8, 3)) > 0.5
+
+
+@pytest.mark.parametrize("mode", contours.HOLE_MODES)
+def test_cut_stairs_keep_the_area_and_the_mask_exactly_even_rounded_to_micrometres(mode):
+    for mask in [*random_masks(150, seed=9), *blobs(60, seed=10)]:
+        polygons = contours.cut_stairs(contours.mask_polygons(mask))
+        shapes = as_shapely(polygons)
+        assert all(shape.is_valid for shape in shapes)
+        assert sum(shape.area for shape in shapes) == mask.sum() == pytest.approx(shapely.union_all(shapes).area)
+        loops, _ = contours.encode_holes(polygons, mode)
+        assert (contours.rasterise(loops, mask.shape) == mask).all()
+        assert (contours.rasterise([np.round(loop * 0.977, 3) / 0.977 for loop in loops], mask.shape) == mask).all()
+
+
+def test_cut_stairs_move_an_outline_by_less_than_half_a_pixel():
+    for mask in blobs(30, seed=11):
+        edges = contours.mask_polygons(mask)
+        for given, cut in zip(edges, contours.cut_stairs(edges), strict=True):
+            assert farthest_mm(given.exterior, cut.exterior, 1.0) <= 0.5
+            assert farthest_mm(cut.exterior, given.exterior, 1.0) <= 0.5
+
+
+def test_a_disc_needs_less_than_half_the_vertices_when_its_stairs_are_cut():
+    row, column = np.mgrid[:200, :200]
+    edges = contours.mask_polygons(np.hypot(row - 99.2, column - 100.4) < 80)
+    assert 2 * len(contours.cut_stairs(edges)[0].exterior) < len(edges[0].exterior)
+
+
+def test_a_diagonal_stair_becomes_one_straight_line():
+    (polygon,) = contours.cut_stairs(contours.mask_polygons(np.tril(np.ones((6, 6), dtype=bool))))
+    # The flight of six steps runs from half a pixel below its first corner to half a pixel before its last.
+    assert polygon.exterior.tolist() == [[-0.5, -0.5], [-0.5, 0.5], [0.0, 0.5], [5.0, 5.5], [5.5, 5.5], [5.5, -0.5]]
+
+
+def test_a_rectangle_has_no_stairs_to_cut_and_nothing_stays_nothing():
+    edges = contours.mask_polygons(np.ones((3, 5), dtype=bool))
+    assert (contours.cut_stairs(edges)[0].exterior == edges[0].exterior).all()
+    assert contours.cut_stairs([]) == []
+
+
 # ---- hole encodings ------------------------------------------------------------------------------------------------
 
 
@@ -332,6 +381,15 @@ def test_a_float_volume_is_contoured_and_simplified_in_mm():
     assert len(fine[0][0]) > len(coarse[0][0]) > len(coarser[0][0]) >= 3
     wide, _ = contours.structure_loops(volume, geometry_of(volume.shape), level=0.3)
     assert np.ptp(wide[0][0][:, 0]) > np.ptp(fine[0][0][:, 0]) + 1
+
+
+def test_pixel_edges_keep_every_step_of_a_mask():
+    volume = soft_disc(8.0)[None] >= 0.5
+    cut, _ = contours.structure_loops(volume, geometry_of(volume.shape))
+    edges, _ = contours.structure_loops(volume, geometry_of(volume.shape), pixel_edges=True)
+    assert len(cut[0][0]) < len(edges[0][0])
+    assert (edges[0][0] % 1 == 0.5).all()
+    assert shapely.Polygon(cut[0][0]).area == shapely.Polygon(edges[0][0]).area == volume.sum()
 
 
 def test_a_volume_on_another_grid_is_refused_and_an_empty_one_has_no_loops():
