@@ -68,6 +68,20 @@ def test_surface_measures_equal_deepminds_package(spacing_mm):
     assert ours.mean_mm() == pytest.approx(np.average(both, weights=areas), abs=1e-5)
 
 
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (2.5, 0.977, 0.977), (3.0, 1.0, 2.0)])
+def test_areas_of_all_256_neighbourhoods_equal_deepminds_table(spacing_mm):
+    tables = pytest.importorskip("surface_distance.lookup_tables", reason="surface-distance is not installed")
+    expected = tables.create_table_neighbour_code_to_surface_area(spacing_mm)
+    assert metrics._area_by_code(spacing_mm) == pytest.approx(expected, rel=1e-6)
+
+
+def test_one_voxel_has_the_surface_of_the_octahedron_between_its_neighbours():
+    mask = box_mask((3, 3, 3), (1, 2), (1, 2), (1, 2))
+    # Eight equilateral triangles of side sqrt(1/2).
+    area_mm2 = metrics.surface_distances(mask, mask, (1.0, 1.0, 1.0)).area_a_mm2
+    assert (len(area_mm2), area_mm2.sum()) == (8, pytest.approx(8 * math.sqrt(3) / 4 / 2))
+
+
 def test_measures_are_the_same_both_ways_round():
     there, back = (metrics.surface_distances(*pair, (3.0, 1.0, 1.0)) for pair in ((A, SHIFTED), (SHIFTED, A)))
     assert there.dice(1.0) == pytest.approx(back.dice(1.0))
