@@ -241,7 +241,7 @@ def benchmark_odd(pythons: list[str], slices: int) -> str:
                 except Failed as failure:
                     line.append(f"refused: {failure}")
         lines.append(line)
-        print(line, file=sys.stderr)
+        print(f"measured: {case}", file=sys.stderr)
     return "Worst Dice of each case's structures.\n\n" + table(["case", *WRITERS], lines)
 
 
