@@ -6,8 +6,8 @@
 
 Tools are looked for in this Python and in each --peer-python (another environment's python, for tools that need other
 versions of pydicom); one that is found nowhere is skipped with a line. --markdown replaces that file's section of the
-same name. medseg never judges its own files: `write` is read back by plastimatch --xor-contours, `odd` by a point-in-polygon
-test that knows only each slice's own ImagePositionPatient.
+same name. medseg never judges its own files: `write` is read back by plastimatch --xor-contours, `odd` by a test of
+every voxel centre that knows only each slice's own ImagePositionPatient.
 """
 
 import argparse
