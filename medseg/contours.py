@@ -335,13 +335,12 @@ def structure_loops(
     holes: str = "keyhole",
     simplify_mm: float = 0.0,
     level: float = 0.5,
-    pixel_edges: bool = False,
 ) -> tuple[dict[int, list[np.ndarray]], str]:
     """The loops of one structure as {slice index: [loop (n, 2), ...]}, without empty slices, and their geometric type.
 
-    ``volume`` [slice, row, column]: a bool mask is bounded by its pixel edges with the stairs cut (cut_stairs; with
-    ``pixel_edges`` every step stays), a float map is contoured at ``level``. ``holes`` and ``simplify_mm`` (0: every
-    vertex) are as in encode_holes and simplify. The type is CLOSEDPLANAR_XOR only for a structure that has a hole,
+    ``volume`` [slice, row, column]: a bool mask is bounded by its pixel edges with the stairs cut (cut_stairs), a
+    float map is contoured at ``level``. ``holes`` and ``simplify_mm`` (0: every vertex) are as in encode_holes and
+    simplify. The type is CLOSEDPLANAR_XOR only for a structure that has a hole,
     because all loops of a structure share it. An empty volume gives no slices. GeometryError when the volume's shape is
     not the geometry's.
     """
@@ -353,7 +352,7 @@ def structure_loops(
         if volume.dtype.kind == "f":
             polygons = probability_polygons(plane, level)
         else:
-            polygons = mask_polygons(plane) if pixel_edges else cut_stairs(mask_polygons(plane))
+            polygons = cut_stairs(mask_polygons(plane))
         if simplify_mm > 0:
             polygons = simplify(polygons, simplify_mm, geometry.pixel_spacing_mm)
         if polygons:

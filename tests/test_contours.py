@@ -383,15 +383,6 @@ def test_a_float_volume_is_contoured_and_simplified_in_mm():
     assert np.ptp(wide[0][0][:, 0]) > np.ptp(fine[0][0][:, 0]) + 1
 
 
-def test_pixel_edges_keep_every_step_of_a_mask():
-    volume = soft_disc(8.0)[None] >= 0.5
-    cut, _ = contours.structure_loops(volume, geometry_of(volume.shape))
-    edges, _ = contours.structure_loops(volume, geometry_of(volume.shape), pixel_edges=True)
-    assert len(cut[0][0]) < len(edges[0][0])
-    assert (edges[0][0] % 1 == 0.5).all()
-    assert shapely.Polygon(cut[0][0]).area == shapely.Polygon(edges[0][0]).area == volume.sum()
-
-
 def test_a_volume_on_another_grid_is_refused_and_an_empty_one_has_no_loops():
     with pytest.raises(GeometryError, match="shape"):
         contours.structure_loops(np.zeros((2, 5, 5), dtype=bool), geometry_of((3, 5, 5)))
