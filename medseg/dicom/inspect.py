@@ -11,7 +11,8 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from medseg.dicom.scan import PARSE_ERRORS, FileNote, Found, SeriesFiles, find_series
+from medseg.dicom.damage import PARSE_ERRORS
+from medseg.dicom.scan import FileNote, Found, SeriesFiles, find_series
 from medseg.dicom.series import ALLOWABLE, Plan, check_series, tilt_degrees
 from medseg.dicom.structure_sets import StructureSet, read_structure_set
 from medseg.errors import MedsegError

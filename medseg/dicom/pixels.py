@@ -12,7 +12,8 @@ from pydicom.pixels import get_decoder, iter_pixels
 from pydicom.uid import JPEG2000, UID, JPEG2000Lossless, JPEGLSLossless, JPEGLSNearLossless
 
 from medseg.dicom.codestream import check_codestream
-from medseg.dicom.scan import PARSE_ERRORS, SliceRecord
+from medseg.dicom.damage import PARSE_ERRORS
+from medseg.dicom.scan import SliceRecord
 from medseg.errors import InputError
 
 PLUGINS = {JPEGLSLossless: "pyjpegls", JPEGLSNearLossless: "pyjpegls", JPEG2000Lossless: "gdcm", JPEG2000: "gdcm"}

@@ -22,11 +22,11 @@ from medseg.atomic import atomic_path
 from medseg.contours import HOLE_MODES, structure_loops
 from medseg.dicom import coded
 from medseg.dicom.contour_items import contour_sequence, image_item
+from medseg.dicom.damage import damage_as_input_error
 from medseg.dicom.result_masks import check_masks
-from medseg.dicom.scan import damage_as_input_error
+from medseg.dicom.scan import RTSTRUCT_CLASS_UID
 from medseg.dicom.structure_sets import (
     CONTOUR_DATA,
-    RTSTRUCT_CLASS_UID,
     check_same_frame,
     check_same_patient,
     frame_of_reference_uids,

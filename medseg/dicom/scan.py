@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import warnings
-import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -24,6 +21,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from medseg.dicom.damage import PARSE_ERRORS
 from medseg.errors import InputError
 
 SLICE_CLASSES = {
@@ -63,24 +61,7 @@ READ_LATER = (
 )  # fmt: skip
 """Attributes of a slice that other modules read or copy."""
 
-RTSTRUCT_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
-
-PARSE_ERRORS = (
-    ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NotImplementedError, RuntimeError, OSError,
-    EOFError, MemoryError, struct.error, zlib.error, BytesLengthException, InvalidDicomError,
-)  # fmt: skip
-"""What pydicom and its decoders raise on damaged files; each becomes one InputError that names the file."""
-
-
-@contextmanager
-def damage_as_input_error(path: str | os.PathLike) -> Iterator[None]:
-    """Turn whatever pydicom raises on a damaged file into one InputError that names it; for reading code only."""
-    try:
-        yield
-    except PARSE_ERRORS as error:
-        what = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        raise InputError(f"{path}: damaged DICOM ({what}); export it again.") from error
-
+RTSTRUCT_CLASS_UID = "1.2.840.10008.5.1.4.1.1.481.3"
 
 class FileNote(NamedTuple):
     """A file that is not part of a series, and why. ``series_uid``: where its header still told it."""
@@ -188,7 +169,7 @@ def _sort_in(path: Path, found: Found) -> None:
             found.ignored.append(FileNote(path, "not DICOM"))
             return
         sop_class = str(dataset.get("SOPClassUID", ""))
-        if sop_class == RTSTRUCT_CLASS:
+        if sop_class == RTSTRUCT_CLASS_UID:
             found.structure_sets.append(path)
         elif sop_class in SLICE_CLASSES:
             _require_pixels(dataset, pixels)
@@ -239,7 +220,7 @@ def _read_header(path: Path) -> tuple[Dataset | None, _PixelElement | None]:
             return None, None
         file.seek(0)
         dataset = dcmread(file, stop_before_pixels=True, force=not part10)
-        known = {*SLICE_CLASSES, *PROJECTION_CLASSES, RTSTRUCT_CLASS}
+        known = {*SLICE_CLASSES, *PROJECTION_CLASSES, RTSTRUCT_CLASS_UID}
         if not part10 and str(dataset.get("SOPClassUID", "")) not in known:
             raise InputError("no DICM mark, and what follows is not an image or structure set either")
         _ensure_transfer_syntax(dataset)

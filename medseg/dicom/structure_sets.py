@@ -15,7 +15,8 @@ from pydicom.dataset import Dataset
 
 from medseg.contours import rasterise
 from medseg.dicom.contour_items import parse_points_lps_mm
-from medseg.dicom.scan import damage_as_input_error
+from medseg.dicom.damage import damage_as_input_error
+from medseg.dicom.scan import RTSTRUCT_CLASS_UID
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.geometry import Geometry
 from medseg.structures import INTERPRETED_TYPES, Structure
@@ -23,7 +24,6 @@ from medseg.structures import INTERPRETED_TYPES, Structure
 if TYPE_CHECKING:
     from medseg.dicom.series import Series
 
-RTSTRUCT_CLASS_UID = "1.2.840.10008.5.1.4.1.1.481.3"
 CONTOUR_DATA = 0x30060050
 AREA_TYPES = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "INTERPOLATED_PLANAR")
 """Contour Geometric Types that bound an area (DICOM PS3.3 C.8.8.6.1); the others are points and open lines."""
