@@ -44,14 +44,17 @@ def expand(mask: np.ndarray, geometry: Geometry, mm: float | Mapping[str, float]
     margins_mm, shrink = _margins(mm)
     if not mask.any() or not margins_mm.any():
         return mask.copy()
-    origins, steps = geometry.origins_lps_mm, np.stack([geometry.row_step_lps_mm, geometry.column_step_lps_mm])
+    # Slices of left-handed NIfTI files descend; the work below is done upwards.
+    upwards = slice(None, None, 1 if geometry.slice_positions_mm[0] < geometry.slice_positions_mm[-1] else -1)
+    mask, origins = mask[upwards], geometry.origins_lps_mm[upwards]
+    steps = np.stack([geometry.row_step_lps_mm, geometry.column_step_lps_mm])
     if not shrink:
-        return _grow_in_box(mask, mask, origins, steps, margins_mm)
+        return _grow_in_box(mask, mask, origins, steps, margins_mm)[upwards]
     # One unset voxel all round, so that the mask has a surface at the image border too.
     ends = np.stack([2 * origins[0] - origins[1], 2 * origins[-1] - origins[-2]])
     origins = np.concatenate([ends[:1], origins, ends[1:]]) - steps.sum(axis=0)
     padded = np.pad(mask, 1)
-    return ~_grow_in_box(~padded, padded, origins, steps, margins_mm)[1:-1, 1:-1, 1:-1]
+    return ~_grow_in_box(~padded, padded, origins, steps, margins_mm)[1:-1, 1:-1, 1:-1][upwards]
 
 
 def _margins(mm: float | Mapping[str, float]) -> tuple[np.ndarray, bool]:

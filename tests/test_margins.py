@@ -191,3 +191,17 @@ def test_what_cannot_be_grown_is_refused():
         expand(mask, geometry, {"left": -3.0})
     with pytest.raises(InputError, match="finite"):
         expand(mask, geometry, float("nan"))
+
+
+# ---- slices in the other order --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("margin_mm", [6.0, -2.0, {"superior": 7, "left": 4}])
+@pytest.mark.parametrize("tilt", [0.0, 0.3])
+def test_slices_that_descend_get_the_same_margin(margin_mm, tilt):
+    geometry = stack(HEIGHTS_MM["3 mm"], tilt=tilt)
+    mask = ball(geometry, centres_lps_mm(geometry)[8, 25, 25], 9.0)
+    descending = Geometry(geometry.shape, geometry.origins_lps_mm[::-1], [0, 1.0, 0], [1.0, 0, 0])
+    grown = expand(mask, geometry, margin_mm)
+    assert (grown != mask).any()
+    assert np.array_equal(expand(mask[::-1], descending, margin_mm)[::-1], grown)
