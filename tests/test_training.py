@@ -62,7 +62,7 @@ def tiny_overrides(dataset: dict[str, str], ckpt_dir: Path, **overrides) -> dict
         "output_dir": str(ckpt_dir / "eval"),
         "device": "$torch.device('cpu')",
         "network_def": TINY_NETWORK,
-        "patch_size": [8, 8, 8],
+        "grid_size": [8, 8, 8],
         "spacing_mm": [4.0, 4.0, 4.0],
         "val_margin_mm": 100.0,
         "epochs": 4,
