@@ -172,9 +172,10 @@ def resample(volume: np.ndarray, source: Geometry, target: Geometry) -> np.ndarr
 
     result = np.empty(target.shape, dtype=np.float32)
     positions_mm = source.slice_positions_mm
+    upwards = np.argsort(positions_mm)  # slices of a left-handed NIfTI file descend
     for index, position_mm in enumerate(target.slice_positions_mm):
-        upper = int(np.clip(np.searchsorted(positions_mm, position_mm), 1, len(positions_mm) - 1))
-        lower = upper - 1
+        above = int(np.clip(np.searchsorted(positions_mm, position_mm, sorter=upwards), 1, len(positions_mm) - 1))
+        lower, upper = upwards[above - 1], upwards[above]
         weight = (position_mm - positions_mm[lower]) / (positions_mm[upper] - positions_mm[lower])
         result[index] = 0.0
         for neighbour, share in ((lower, 1.0 - np.clip(weight, 0, 1)), (upper, np.clip(weight, 0, 1))):

@@ -38,6 +38,16 @@ def test_sampling_back_on_the_real_slices_is_the_inverse_for_a_linear_image():
     assert np.abs(back - ramp(stack))[:11].max() < 0.05  # the grid's last slice lies above the stack's
 
 
+def test_a_tilted_stack_that_descends_is_resampled_where_its_voxels_really_lie():
+    stack = stack_geometry((12, 20, 16), gaps_mm=2.0, pixel_spacing_mm=(1.5, 1.0), tilt_degrees=12)
+    stack = Geometry(stack.shape, stack.origins_lps_mm[::-1], stack.row_step_lps_mm, stack.column_step_lps_mm)
+    grid = stack.regular_grid()
+    assert grid.slice_positions_mm[0] > grid.slice_positions_mm[-1]
+    volume = resample(ramp(stack), stack, grid)
+    inside = (slice(1, 11), slice(6, 14), slice(2, 14))
+    assert np.abs(volume - ramp(grid))[inside].max() < 0.05
+
+
 def test_the_network_sees_the_hounsfield_units_that_simpleitk_reads(tmp_path):
     phantom = chiral_phantom()
     write_series(phantom.volume_hu, phantom.geometry, tmp_path)
