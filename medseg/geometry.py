@@ -22,6 +22,10 @@ from medseg.errors import GeometryError
 POSITION_TOLERANCE_MM = 0.01
 """Positions closer than this are the same. ImagePositionPatient is written with 2-6 decimals by real scanners."""
 
+EVEN_TOLERANCE_MM = 0.1
+"""Slices this close to where one affine puts them (and within a fifth of their distance) count as even: scanners that
+write positions with one decimal come this far off. Contours are placed by each slice's own position all the same."""
+
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Left-posterior-superior (DICOM) to right-anterior-superior (NIfTI, MONAI) millimetres; its own inverse."""
 
@@ -113,17 +117,19 @@ class Geometry:
             return True
         steps = np.diff(self.origins_lps_mm, axis=0)
         drift_mm = np.abs(self.origins_lps_mm - self.origins_lps_mm[0] - np.arange(self.shape[0])[:, None] * steps.mean(0))
-        return bool(drift_mm.max() <= max(POSITION_TOLERANCE_MM, 0.01 * np.linalg.norm(steps.mean(0))))
+        tolerance_mm = max(POSITION_TOLERANCE_MM, min(EVEN_TOLERANCE_MM, 0.2 * np.linalg.norm(steps.mean(0))))
+        return bool(drift_mm.max() <= tolerance_mm + 1e-6)
 
     @property
     def is_sheared(self) -> bool:
-        """True when slices shift sideways from one to the next (gantry tilt)."""
+        """True when slices shift sideways: by more than 0.25 mm or half a pixel in all (gantry tilt), or to and fro."""
         if self.shape[0] < 2:
             return False
         steps = np.diff(self.origins_lps_mm, axis=0)
         sideways_mm = steps - (steps @ self.normal_lps)[:, None] * self.normal_lps
         total_mm = np.linalg.norm(sideways_mm.sum(0))
-        return bool(np.linalg.norm(sideways_mm, axis=1).max() > 0.05 or total_mm > 0.5 * min(self.pixel_spacing_mm))
+        leans = total_mm > min(0.25, 0.5 * min(self.pixel_spacing_mm))
+        return bool(leans or np.linalg.norm(sideways_mm, axis=1).max() > EVEN_TOLERANCE_MM)
 
     @property
     def is_regular(self) -> bool:

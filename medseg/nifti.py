@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -41,17 +44,12 @@ def read_mask(path: str | Path, geometry: Geometry) -> np.ndarray:
     in the image's order by their affine, never resampled. Arrays of only 0 and 1 become bool. Raises InputError for a
     file that is no three-dimensional NIfTI image, and GeometryError when its voxels are not those of the image.
     """
-    import nibabel
     from nibabel import orientations
 
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a NIfTI mask.")
-    try:
-        image = nibabel.load(path)
-        array = np.asarray(image.dataobj)
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as NIfTI ({error}).") from error
+    image, array = load_image(path)
     array = array[..., 0] if array.ndim == 4 and array.shape[3] == 1 else array
     if array.ndim != 3 or image.affine is None:
         raise InputError(f"{path}: array of shape {array.shape}; expected one mask (x, y, z).")
@@ -61,6 +59,33 @@ def read_mask(path: str | Path, geometry: Geometry) -> np.ndarray:
     turn = orientations.ornt_transform(own, wanted)
     affine_ras = image.affine @ orientations.inv_ornt_aff(turn, array.shape)
     array = orientations.apply_orientation(array, turn)
+    if geometry.is_uniform:  # compare with what NIfTI can say of these slices, whose own positions were rounded
+        geometry = Geometry.from_lps_affine(geometry.affine_lps, geometry.shape)
     Geometry.from_ras_affine(affine_ras, array.shape).require_same(geometry, str(path))
     array = np.ascontiguousarray(array.transpose(2, 1, 0))
     return array.astype(bool) if bool(((array == 0) | (array == 1)).all()) else array
+
+
+def load_image(path: str | Path):
+    """(nibabel image, array of its voxels) of a NIfTI file; InputError when it is damaged or its voxels are no numbers."""
+    import nibabel
+
+    errors = (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, OSError, EOFError,
+              ValueError, ArithmeticError, MemoryError, struct.error, zlib.error)  # fmt: skip
+    try:
+        image = nibabel.load(path)
+        array = np.asarray(image.dataobj)
+        if str(path).lower().endswith(".gz"):
+            _read_to_the_end(path)
+    except errors as error:
+        raise InputError(f"{path}: cannot be read as NIfTI ({' '.join(str(error).split())[:160]}).") from error
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{path}: its voxels are of type {array.dtype}; expected one number each.")
+    return image, array
+
+
+def _read_to_the_end(path: str | Path) -> None:
+    """Make gzip compare its checksum, which stands at the end: nibabel stops before it."""
+    with gzip.open(path) as file:
+        while file.read(1 << 20):
+            pass

@@ -100,6 +100,35 @@ def test_a_slow_drift_that_adds_up_to_a_pixel_is_a_shear():
     assert Geometry((60, 5, 6), origins, (0, 2, 0), (1.5, 0, 0)).is_sheared
 
 
+def test_positions_that_a_scanner_rounded_to_one_decimal_still_count_as_even():
+    # 0.625 mm apart, written 0.0, 0.6, 1.2, 1.9, 2.5 ...: the affine is never more than 0.1 mm off.
+    origins = np.zeros((400, 3))
+    origins[:, 2] = np.round(np.arange(400) * 0.625 + 0.03, 1)
+    stack = Geometry((400, 5, 6), origins, (0, 2, 0), (1.5, 0, 0))
+    assert stack.is_regular and stack.regular_grid() is stack
+    on_affine = (stack.affine_lps @ [399 / 2, 0, 0, 1])[2]
+    assert abs(on_affine - origins[199:201, 2].mean()) < 0.1
+
+
+def test_one_slice_out_of_place_by_more_than_a_tenth_of_a_millimetre_is_uneven():
+    for gap_mm, off_mm in ((1.0, 0.15), (5.0, 0.15), (0.2, 0.05)):
+        origins = np.zeros((10, 3))
+        origins[:, 2] = np.arange(10) * gap_mm
+        origins[4, 2] += off_mm
+        assert not Geometry((10, 5, 6), origins, (0, 2, 0), (1.5, 0, 0)).is_uniform
+
+
+def test_large_pixels_do_not_hide_a_lean_of_more_than_a_quarter_of_a_millimetre():
+    origins = np.stack([np.zeros(45), np.arange(45) * 0.04, np.arange(45) * 4.0], axis=1)
+    assert Geometry((45, 5, 6), origins, (0, 4.0, 0), (4.0, 0, 0)).is_sheared  # 1.76 mm in all, less than half a pixel
+
+
+def test_slices_that_lean_out_and_back_are_not_regular():
+    sideways = 0.04 * np.minimum(np.arange(60), np.arange(60)[::-1])
+    origins = np.stack([np.zeros(60), sideways, np.arange(60) * 3.0], axis=1)
+    assert not Geometry((60, 5, 6), origins, (0, 2, 0), (1.5, 0, 0)).is_regular
+
+
 def test_an_uneven_stack_has_no_affine_and_no_single_spacing():
     with pytest.raises(GeometryError, match="no affine"):
         _ = uneven().affine_lps

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -42,6 +43,14 @@ def export(*arguments):
 def test_a_mask_comes_back_as_it_was_written(phantom, tmp_path):
     path = write_mask(phantom.masks["L"], phantom.geometry, tmp_path / "L.nii.gz")
     assert np.array_equal(read_mask(path, phantom.geometry), phantom.masks["L"])
+
+
+def test_a_mask_on_slices_whose_positions_were_rounded_comes_back(tmp_path):
+    stack = stack_geometry((40, 12, 10), gaps_mm=3.2701)
+    stack = replace(stack, origins_lps_mm=np.round(stack.origins_lps_mm, 1))  # up to 0.1 mm off the even spacing
+    mask = np.zeros(stack.shape, dtype=bool)
+    mask[7, 3:5, 4] = True
+    assert np.array_equal(read_mask(write_mask(mask, stack, tmp_path / "m.nii.gz"), stack), mask)
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "LAS", "SPR", "PIR"])
@@ -85,6 +94,15 @@ def test_what_is_no_mask_is_refused(phantom, tmp_path):
     (tmp_path / "text.nii.gz").write_text("no image")
     with pytest.raises(InputError, match="text.nii.gz"):
         read_mask(tmp_path / "text.nii.gz", phantom.geometry)
+    whole = write_mask(phantom.masks["L"], phantom.geometry, tmp_path / "L.nii.gz").read_bytes()
+    middle = len(whole) // 2
+    (tmp_path / "damaged.nii.gz").write_bytes(whole[:middle] + bytes(64) + whole[middle + 64 :])
+    with pytest.raises(InputError, match="cannot be read as NIfTI"):
+        read_mask(tmp_path / "damaged.nii.gz", phantom.geometry)
+    colours = np.zeros((56, 48, 30), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nibabel.save(nibabel.Nifti1Image(colours, phantom.geometry.affine_ras), tmp_path / "colours.nii")
+    with pytest.raises(InputError, match="one number each"):
+        read_mask(tmp_path / "colours.nii", phantom.geometry)
     with pytest.raises(InputError, match="no such file"):
         read_mask(tmp_path / "missing.nii.gz", phantom.geometry)
     nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4, 3), np.uint8), np.eye(4)), tmp_path / "many.nii")

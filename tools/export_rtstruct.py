@@ -10,6 +10,7 @@ resampled. Research use only, not a medical device. Every contour must be review
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -73,7 +74,8 @@ def _mask_files(paths: list[Path]) -> dict[str, Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.name.lower().endswith(SUFFIXES))
+            named_so = sorted(file for file in path.iterdir() if file.name.lower().endswith(SUFFIXES))
+            inside = [file for file in named_so if not file.name.startswith(".")]
             if not inside:
                 raise InputError(f"{path}: holds no NIfTI file (.nii, .nii.gz).")
             files += inside
@@ -81,7 +83,7 @@ def _mask_files(paths: list[Path]) -> dict[str, Path]:
             files.append(path)
     named: dict[str, Path] = {}
     for file in files:
-        name = file.name.removesuffix(".gz").removesuffix(".nii")
+        name = re.sub(r"\.nii(\.gz)?$", "", file.name, flags=re.IGNORECASE)
         if name in named:
             raise InputError(f"{named[name]} and {file} would both be called {name!r}; rename one.")
         named[name] = file
