@@ -340,13 +340,14 @@ def structure_loops(
 
     ``volume`` [slice, row, column]: a bool mask is bounded by its pixel edges with the stairs cut (cut_stairs), a
     float map is contoured at ``level``. ``holes`` and ``simplify_mm`` (0: every vertex) are as in encode_holes and
-    simplify. The type is CLOSEDPLANAR_XOR only for a structure that has a hole,
-    because all loops of a structure share it. An empty volume gives no slices. GeometryError when the volume's shape is
-    not the geometry's.
+    simplify. The type is CLOSEDPLANAR_XOR only for a structure that has a hole, because all loops of a structure share
+    it. An empty volume gives no slices. GeometryError when the volume's shape is not the geometry's.
     """
     volume = np.asarray(volume)
     if volume.shape != geometry.shape:
         raise GeometryError(f"mask of shape {volume.shape} on an image of {geometry.shape} (slices, rows, columns).")
+    if not 0 <= simplify_mm < np.inf:
+        raise StructureError(f"simplification by {simplify_mm} mm: expected 0 or more.")
     loops, any_hole, geometric_type = {}, False, HOLE_MODES["nested"]
     for index, plane in enumerate(volume):
         if volume.dtype.kind == "f":

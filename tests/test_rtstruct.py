@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from referees import area_and_centroid, conformance_errors, dice, stored_contours
 
-from medseg.dicom import read_rtstruct, read_series, write_rtstruct
+from medseg.dicom import read_rtstruct, read_series, write_rtstruct, write_seg
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.phantom import chiral_phantom, stack_geometry, write_series
 from medseg.structures import Code, Structure
@@ -171,6 +171,12 @@ def test_a_probability_map_is_contoured_between_voxel_centres(series, tmp_path):
     columns = (points[:, 0] - -27.375) / 1.25
     assert columns.max() == pytest.approx(10.5, abs=0.001)
     assert columns.min() == pytest.approx(10 - 1 / 3, abs=0.001)
+
+
+def test_probabilities_that_rounding_took_a_little_out_of_0_to_1_are_written(series, masks, tmp_path):
+    probability = np.where(masks["GTV"], np.float32(1.0000001), np.float32(-1e-7))
+    out = write_rtstruct({"GTV": probability}, series, tmp_path / "rs.dcm")
+    assert np.array_equal(read_rtstruct(out, series)["GTV"], masks["GTV"])
 
 
 def test_floats_that_are_all_0_or_1_are_a_mask_and_keep_its_area(series, masks, tmp_path):
@@ -361,6 +367,9 @@ def test_masks_that_cannot_be_right_are_refused_and_nothing_is_written(given, er
 def test_wrong_options_are_refused(masks, series, tmp_path):
     with pytest.raises(StructureError, match="pinhole"):
         write_rtstruct({"GTV": masks["GTV"]}, series, tmp_path / "rs.dcm", holes="pinhole")
+    for simplify_mm in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(StructureError, match="expected 0 or more"):
+            write_rtstruct({"GTV": masks["GTV"]}, series, tmp_path / "rs.dcm", simplify_mm=simplify_mm)
     with pytest.raises(StructureError, match="17 characters"):
         write_rtstruct({"GTV": masks["GTV"]}, series, tmp_path / "rs.dcm", label="x" * 17)
     with pytest.raises(InputError, match="does not exist"):
@@ -372,3 +381,16 @@ def test_images_without_a_frame_of_reference_are_refused(tmp_path):
     write_series(phantom.volume_hu, phantom.geometry, tmp_path / "ct", FrameOfReferenceUID=None)
     with pytest.raises(GeometryError, match="no Frame of Reference"):
         write_rtstruct({"GTV": phantom.masks["Marker"]}, read_series(tmp_path / "ct"), tmp_path / "rs.dcm")
+
+
+def test_an_image_of_the_series_is_never_overwritten(tmp_path):
+    phantom = chiral_phantom(stack_geometry((4, 12, 14)))
+    file = write_series(phantom.volume_hu, phantom.geometry, tmp_path / "ct")[0]
+    before = file.read_bytes()
+    series = read_series(tmp_path / "ct")
+    for write in (write_rtstruct, write_seg):
+        with pytest.raises(InputError, match="never overwritten"):
+            write({"GTV": np.ones((4, 12, 14), dtype=bool)}, series, file)
+        with pytest.raises(InputError, match="is a folder"):
+            write({"GTV": np.ones((4, 12, 14), dtype=bool)}, series, tmp_path / "ct")
+    assert file.read_bytes() == before

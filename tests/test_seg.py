@@ -110,6 +110,40 @@ def test_a_ct_without_optional_attributes_is_enough_and_stays_unchanged(phantom,
     assert not any(keyword in header for header in series.headers for keyword in missing)
 
 
+ODD_HEADERS = {
+    "Japanese name of three kinds": dict(
+        SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientName="Yamada^Tarou=山田^太郎=やまだ^たろう"
+    ),
+    "birth date that is none": dict(PatientBirthDate="00000000", StudyDate="2026.01.01", StudyTime="12:00:00"),
+    "de-identified, method not said": dict(PatientIdentityRemoved="YES"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, about the odd values
+@pytest.mark.parametrize("odd", ODD_HEADERS)
+def test_odd_patient_attributes_are_no_hindrance_and_copied_as_they_stand(odd, phantom, program, tmp_path):
+    write_series(phantom.volume_hu, phantom.geometry, tmp_path / "ct", **ODD_HEADERS[odd])
+    series = read_series(tmp_path / "ct")
+    dataset = pydicom.dcmread(write_seg({"Marker": phantom.masks["Marker"]}, series, tmp_path / "seg.dcm"))
+    for keyword in ODD_HEADERS[odd]:
+        if keyword == "PatientIdentityRemoved":
+            assert keyword not in dataset and conformance_errors(program, tmp_path / "seg.dcm") == []
+        else:
+            assert str(dataset[keyword].value) == str(series.headers[0][keyword].value), keyword
+
+
+def test_a_name_that_is_not_ascii_is_kept_or_refused_never_garbled(phantom, tmp_path):
+    write_series(phantom.volume_hu, phantom.geometry, tmp_path / "plain", SpecificCharacterSet=None)
+    write_series(phantom.volume_hu, phantom.geometry, tmp_path / "greek", SpecificCharacterSet="ISO_IR 126")
+    mask = {"Größe": phantom.masks["Marker"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MedsegWarning)
+        out = write_seg(mask, read_series(tmp_path / "plain"), tmp_path / "seg.dcm")
+        assert pydicom.dcmread(out).SegmentSequence[0].SegmentLabel == "Größe"
+        with pytest.raises(StructureError, match="ISO_IR 126"):
+            write_seg(mask, read_series(tmp_path / "greek"), tmp_path / "no.dcm")
+
+
 def test_highdicom_reads_overlapping_segments_voxel_by_voxel(written, phantom):
     import highdicom
 

@@ -46,6 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
         except MedsegError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except OSError as error:
+            print(f"error: {options.output}: {error.strerror or error}", file=sys.stderr)
+            return 2
     for sentence in (*series.warnings, *(str(warning.message) for warning in said)):
         print(f"warning: {sentence}", file=sys.stderr)
     _report(masks, series, options.output)

@@ -16,14 +16,16 @@ from medseg.tg263 import interpreted_type
 if TYPE_CHECKING:
     from medseg.dicom.series import Series
 
+ROUNDING = 1e-3
+"""How far a probability may leave 0 to 1: averages over windows, as networks are run, end at 1.0000001."""
+
 
 def check_masks(masks: Mapping[str | Structure, np.ndarray], series: Series) -> list[tuple[Structure, np.ndarray]]:
     """Structures with their arrays on the grid of ``series``: bool masks, or float maps with values between 0 and 1.
 
     A name becomes a structure with the type, colour and code that belong to it; a Structure without a type gets that of
-    its name. Whole numbers 0 and 1, and floats that
-    are all 0 or 1, count as bool. What TG-263 has against a name, and an empty structure, is said by a MedsegWarning.
-    Raises StructureError for no masks, repeated names, a label map or values outside 0-1; GeometryError for another
+    its name. Whole numbers 0 and 1, and floats that are all 0 or 1, count as bool. What TG-263 has against a name is said
+    by a MedsegWarning. Raises StructureError for no masks, repeated names, a label map or values outside 0-1; GeometryError for another
     shape than the series' and for images without a Frame of Reference.
     """
     if not masks:
@@ -57,7 +59,8 @@ def _mask_or_map(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype.kind not in "iuf":
         raise StructureError(f"structure {name}: array of type {array.dtype}; expected bool, or floats from 0 to 1.")
     low, high = (array.min(), array.max()) if array.size else (0, 0)
-    if not (low >= 0 and high <= 1):
+    rounding = 0 if array.dtype.kind in "iu" else ROUNDING
+    if not (low >= -rounding and high <= 1 + rounding):
         hint = "split a label map into one mask per structure" if array.dtype.kind in "iu" else "apply sigmoid or softmax"
         raise StructureError(f"structure {name}: values from {low:.4g} to {high:.4g}; expected 0 to 1 ({hint}).")
     is_binary = array.dtype.kind in "iu" or bool(((array == 0) | (array == 1)).all())

@@ -91,12 +91,13 @@ def write_rtstruct(
     model = model if model and model[0] else None
     out = Path(out)
     _refuse_approved(out)
+    check_is_no_image(out, series)
     checked = check_masks(masks, series)
     dataset = _new_set(series) if append_to is None else _copied_set(Path(append_to), series)
     _describe(dataset, label, model)
     names = [str(row.get("ROIName") or "") for row in dataset.StructureSetROISequence]
     check_names_are_unique([name for name in names if name] + [structure.name for structure, _ in checked])
-    _check_charset(dataset, [label, *(model or ()), *(structure.name for structure, _ in checked)])
+    check_charset(dataset, [label, *(model or ()), *(structure.name for structure, _ in checked)])
     images = [image_item(*row) for row in _images(series)]
     for structure, array in _numbered(checked, dataset):
         loops, geometric_type = structure_loops(array, series.geometry, holes=holes, simplify_mm=simplify_mm)
@@ -113,8 +114,17 @@ def write_rtstruct(
 
 def _new_set(series: Series) -> Dataset:
     """A structure set without ROIs, with the patient and study of the images."""
-    header = series.headers[0]
     dataset = Dataset()
+    copy_patient_and_study(series.headers[0], dataset)
+    dataset.StructureSetROISequence = Sequence()
+    dataset.ROIContourSequence = Sequence()
+    dataset.RTROIObservationsSequence = Sequence()
+    _refer_to(series, dataset)
+    return dataset
+
+
+def copy_patient_and_study(header: Dataset, dataset: Dataset) -> None:
+    """Give a new data set the patient, study and character set of an image, as they stand there."""
     if header.get("SpecificCharacterSet"):
         dataset.SpecificCharacterSet = header.SpecificCharacterSet
     for keyword in COPIED:
@@ -122,11 +132,6 @@ def _new_set(series: Series) -> Dataset:
             dataset[keyword] = header[keyword]
     if "DeidentificationMethod" not in dataset and "DeidentificationMethodCodeSequence" not in dataset:
         dataset.pop("PatientIdentityRemoved", None)  # which must not stand without a method (PS3.3 C.7.1.1)
-    dataset.StructureSetROISequence = Sequence()
-    dataset.ROIContourSequence = Sequence()
-    dataset.RTROIObservationsSequence = Sequence()
-    _refer_to(series, dataset)
-    return dataset
 
 
 def _copied_set(path: Path, series: Series) -> Dataset:
@@ -307,8 +312,11 @@ def _code_item(code: Code) -> Dataset:
 # ---- the file ----------------------------------------------------------------------------------------------------
 
 
-def _check_charset(dataset: Dataset, texts: list[str]) -> None:
-    """Make sure that names can be written; a set without a character set turns to UTF-8 if they need it."""
+def check_charset(dataset: Dataset, texts: list[str]) -> None:
+    """Make sure that names can be written; a data set without a character set turns to UTF-8 if they need it.
+
+    Raises StructureError for a text that the character set of the data set does not have.
+    """
     if all(text.isascii() for text in texts):
         return
     if not dataset.get("SpecificCharacterSet"):
@@ -336,6 +344,14 @@ def _refuse_approved(out: Path) -> None:
         return
     if approved:
         raise StructureError(f"{out}: holds an APPROVED structure set, which is never overwritten; choose another name.")
+
+
+def check_is_no_image(out: Path, series: Series) -> None:
+    """Raise InputError when ``out`` is one of the image files, which must not be overwritten, or a folder."""
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; name the file to write.")
+    if out.exists() and any(out.samefile(file) for file in set(series.files) if file.exists()):
+        raise InputError(f"{out}: is an image of the series, which is never overwritten; choose another name.")
 
 
 def _save(dataset: Dataset, out: Path) -> None:

@@ -17,7 +17,16 @@ import medseg
 from medseg.atomic import atomic_path
 from medseg.dicom import coded
 from medseg.dicom.result_masks import check_masks
-from medseg.dicom.rtstruct import EMPTY_IF_UNKNOWN, RESEARCH_ONLY, SERIES_NUMBER, maker
+from medseg.dicom.rtstruct import (
+    COPIED,
+    EMPTY_IF_UNKNOWN,
+    RESEARCH_ONLY,
+    SERIES_NUMBER,
+    check_charset,
+    check_is_no_image,
+    copy_patient_and_study,
+    maker,
+)
 from medseg.errors import GeometryError, MedsegWarning, StructureError
 from medseg.structures import Code, Structure, fixed_colour_rgb
 
@@ -44,6 +53,7 @@ def write_seg(
     """
     import highdicom  # here, because it loads slowly and RT Structure Sets do not need it
 
+    check_is_no_image(Path(out), series)
     checked = check_masks(masks, series)
     checked = [(structure, array if array.dtype == bool else array >= 0.5) for structure, array in checked]
     for structure, mask in checked:
@@ -77,6 +87,8 @@ def write_seg(
             content_description=RESEARCH_ONLY,
             series_description=f"Segments by medseg. {RESEARCH_ONLY}",
         )
+    copy_patient_and_study(series.headers[0], dataset)
+    check_charset(dataset, [*(model or ()), *(structure.name for structure, _ in checked)])
     with atomic_path(out) as temporary:
         dataset.save_as(temporary, enforce_file_format=True)
     return Path(out)
@@ -84,24 +96,28 @@ def write_seg(
 
 def _source_images(series: Series) -> tuple[list[Dataset], np.ndarray]:
     """The images as highdicom wants them, and the slice indices in their order: one per file, or the frames of one file."""
+    first = _without_patient(series.headers[0])
     if series.frame_numbers[0] is None:
-        return [_with_type_2(header) for header in series.headers], np.arange(series.geometry.shape[0])
-    header = series.headers[0]
-    if sorted(series.frame_numbers) != list(range(1, int(header.NumberOfFrames) + 1)):
+        return [first, *series.headers[1:]], np.arange(series.geometry.shape[0])
+    if sorted(series.frame_numbers) != list(range(1, int(first.NumberOfFrames) + 1)):
         raise GeometryError(
-            f"the series uses {len(series.frame_numbers)} of the {header.NumberOfFrames} frames of {series.files[0].name}; "
+            f"the series uses {len(series.frame_numbers)} of the {first.NumberOfFrames} frames of {series.files[0].name}; "
             "a Segmentation needs all of them. Write an RT Structure Set."
         )
-    return [_with_type_2(header)], np.argsort(series.frame_numbers)
+    return [first], np.argsort(series.frame_numbers)
 
 
-def _with_type_2(header: Dataset) -> Dataset:
-    """A header to which the attributes are added, empty, that highdicom copies without looking whether they are there."""
-    missing = [keyword for keyword in EMPTY_IF_UNKNOWN if keyword not in header]
-    if missing:
-        header = copy.deepcopy(header)  # a plain copy shares its elements with the series
-        for keyword in missing:
-            setattr(header, keyword, "")
+def _without_patient(header: Dataset) -> Dataset:
+    """A header with empty patient and study: highdicom reads them from the first image, and fails at odd values there."""
+    header = copy.deepcopy(header)  # a plain copy shares its elements with the series
+    study_instance_uid = header.StudyInstanceUID
+    for tag in [tag for tag in header.keys() if tag.group in (0x0010, 0x0012)]:
+        del header[tag]
+    for keyword in ("SpecificCharacterSet", *COPIED):
+        header.pop(keyword, None)
+    for keyword in EMPTY_IF_UNKNOWN:
+        setattr(header, keyword, "")
+    header.StudyInstanceUID = study_instance_uid
     return header
 
 
