@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from medseg.errors import InputError
+from medseg.errors import InputError, system_error_line
 
 
 @contextmanager
@@ -28,3 +31,51 @@ def atomic_path(out: str | Path) -> Iterator[Path]:
         os.replace(temporary, out)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def staging_folder(output_dir: Path) -> Iterator[Path]:
+    """A hidden folder in ``output_dir`` for the unfinished files of this process; it goes when the block ends.
+
+    What processes that were killed on this computer left behind is removed first. Makes ``output_dir``; InputError when
+    it cannot be made or written.
+    """
+    folder = output_dir / f"{_STAGING}{_host()}-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output folder cannot be used: {system_error_line(error)}; choose another one.") from error
+    for left in output_dir.glob(f"{_STAGING}*"):
+        if not _may_be_alive(left):
+            shutil.rmtree(left, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def staged_elsewhere(staging: Path, name: str) -> bool:
+    """True when another process that shares the output folder is at work on ``name`` right now."""
+    others = (folder for folder in staging.parent.glob(f"{_STAGING}*") if folder != staging)
+    return any((folder / name).exists() for folder in others)
+
+
+_STAGING = ".partial-"
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname()) or "host"
+
+
+def _may_be_alive(folder: Path) -> bool:
+    """False only when the process that made a staging folder ran on this computer and is gone."""
+    host, _, process = folder.name.removeprefix(_STAGING).rpartition("-")
+    if host != _host() or not process.isdigit() or os.name != "posix":  # elsewhere, signal 0 would not be harmless
+        return True
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it runs, as another user
+        pass
+    return True

@@ -23,3 +23,8 @@ class BundleError(MedsegError):
 
 class MedsegWarning(UserWarning):
     """Something a user should know that does not stop the work; ``medseg segment`` collects these in run.json."""
+
+
+def system_error_line(error: OSError) -> str:
+    """What the operating system refused, and for which file: "OUT/CT: Permission denied"."""
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
