@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medseg.errors import BundleError
+from medseg.errors import BundleError, MedsegError
 
 REQUIRED_FILES = (
     "LICENSE", "configs/metadata.json", "configs/train.json", "configs/evaluate.json", "configs/inference.json",
@@ -73,6 +74,22 @@ class Bundle:
             raise BundleError(f"bundle {self.name}: no weights at {self.weights}; train it or restore the file.")
         return hashlib.sha256(self.weights.read_bytes()).hexdigest()
 
+    @cached_property
+    def inference_sha256(self) -> str:
+        """Hex digest of configs/inference.json: a changed step gives other contours with the same weights."""
+        try:
+            return hashlib.sha256((self.folder / "configs" / "inference.json").read_bytes()).hexdigest()
+        except OSError as error:
+            raise BundleError(f"bundle {self.name}: configs/inference.json cannot be read ({error}).") from error
+
+    @property
+    def modality(self) -> str | None:
+        """The modality of the images that the network takes ("CT"), from metadata.json; None when it does not say."""
+        try:
+            return self.metadata["network_data_format"]["inputs"]["image"].get("modality")
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BundleError(f"bundle {self.name}: metadata.json has no network_data_format/inputs/image.") from error
+
 
 def _json(path: Path) -> dict:
     try:
@@ -114,14 +131,14 @@ def load_config(bundle: Bundle, config: str, overrides: Mapping[str, Any]):
     content = _json(bundle.folder / "configs" / f"{config}.json")
     parser.read_config(content)
     for key, value in {"bundle_root": str(bundle.folder), **overrides}.items():
-        check_override(bundle, config, content, key)
+        check_override(bundle, config, content, key, value)
         parser[key] = value
     parser.parse()
     return parser
 
 
-def check_override(bundle: Bundle, config: str, content: Mapping[str, Any], key: str) -> None:
-    """Raise BundleError when ``key`` (``a``, ``a#b#0`` or ``a::b``) names nothing in the config's content."""
+def check_override(bundle: Bundle, config: str, content: Mapping[str, Any], key: str, value: Any) -> None:
+    """Raise BundleError when ``key`` (``a``, ``a#b#0`` or ``a::b``) names nothing in the config or takes no such value."""
     node: Any = content
     for part in key.replace("::", "#").split("#"):
         inside = (
@@ -133,6 +150,48 @@ def check_override(bundle: Bundle, config: str, content: Mapping[str, Any], key:
             names = ", ".join(sorted(content))
             raise BundleError(f"bundle {bundle.name}: {config}.json has no setting {key!r}. Its settings: {names}.")
         node = node[part] if isinstance(node, Mapping) else node[int(part)]
+    expected = _other_kind(node, value)
+    if expected:
+        raise BundleError(
+            f"bundle {bundle.name}: {config}.json: {key}={json.dumps(value)}: expected {expected}, as in {json.dumps(node)}."
+        )
+
+
+def _other_kind(present: Any, value: Any) -> str | None:
+    """What kind of value a setting takes, when ``value`` is of another; None when it fits, or the config computes it."""
+    if present is None or (isinstance(present, str) and present.startswith(("$", "@"))):
+        return None
+    if isinstance(present, list):
+        numbers = bool(present) and all(map(_is_number, present))
+        fits = isinstance(value, list) and (not numbers or len(value) == len(present) and all(map(_is_number, value)))
+        return None if fits else f"a list of {len(present)} numbers" if numbers else "a list"
+    for kind, words, fits in (
+        (bool, "true or false", isinstance(value, bool)),
+        ((int, float), "a number", _is_number(value)),
+        (str, "text", isinstance(value, str)),
+        (Mapping, "a definition", isinstance(value, Mapping)),
+    ):
+        if isinstance(present, kind):
+            return None if fits else words
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def parsed(bundle: Bundle, parser, name: str) -> Any:
+    """What the config builds under ``name``. MONAI wraps what a class raises; the error here has the class's own words."""
+    try:
+        return parser.get_parsed_content(name)
+    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, ImportError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, MedsegError):
+            raise cause from error
+        reason = " ".join(f"{type(cause).__name__}: {cause}".split())
+        raise BundleError(f"bundle {bundle.name}: {name} cannot be built with these settings: {reason}") from error
 
 
 def load_network(bundle: Bundle, parser, device):
@@ -141,13 +200,16 @@ def load_network(bundle: Bundle, parser, device):
 
     import torch
 
-    network = parser.get_parsed_content("network_def").to(device)
+    network = parsed(bundle, parser, "network_def")
+    if not isinstance(network, torch.nn.Module):
+        raise BundleError(f"bundle {bundle.name}: network_def is {type(network).__name__}; expected a torch.nn.Module.")
+    network = network.to(device)
     digest = bundle.weights_sha256
     try:
         state = torch.load(bundle.weights, map_location=device, weights_only=True)
         network.load_state_dict(state, strict=True)
     except (RuntimeError, pickle.UnpicklingError, AttributeError, TypeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = " ".join(str(error).split())[:300]
         raise BundleError(f"bundle {bundle.name}: weights {digest[:12]} do not fit its network_def ({reason}).") from error
     return network.eval()
 
@@ -160,8 +222,8 @@ def run_config(bundle: Bundle, configs: Sequence[str], run_id: str, settings: Ma
     contents: dict[str, Any] = {}
     for name in configs:
         contents.update(_json(folder / f"{name}.json"))
-    for key in settings:
-        check_override(bundle, " + ".join(configs), contents, key)
+    for key, value in settings.items():
+        check_override(bundle, " + ".join(configs), contents, key, value)
     monai.bundle.run(
         run_id=run_id,
         config_file=[str(folder / f"{name}.json") for name in configs],
