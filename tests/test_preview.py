@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from medseg.errors import StructureError
 from medseg.phantom import AXIAL, chiral_phantom, stack_geometry
@@ -56,3 +57,40 @@ def test_a_mask_of_another_shape_is_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(StructureError, match="GTV: mask"):
         write_preview(phantom.volume_hu, phantom.geometry, {MARKER: np.zeros((2, 2, 2), bool)}, tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
+
+
+def words(monkeypatch, volume, geometry, masks, out):
+    """Every text of the figure with its box in pixels, and the figure's size."""
+    seen = []
+    save = Figure.savefig
+
+    def keep(figure, *arguments, **options):
+        seen.extend((text.get_text(), text.get_window_extent()) for text in figure.texts)
+        seen.append(("", figure.bbox))
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    write_preview(volume, geometry, masks, out)
+    return dict(seen)
+
+
+def test_long_names_of_many_structures_stay_inside_the_picture_and_apart(monkeypatch, tmp_path):
+    phantom = chiral_phantom()
+    masks = {Structure(f"PTV_6600_Boost_Sequential_{n:02}"): phantom.masks["Marker"] for n in range(14)}
+    found = words(monkeypatch, phantom.volume_hu, phantom.geometry, masks, tmp_path / "a.png")
+    picture = found.pop("")
+    boxes = list(found.values())
+    assert all(0 <= box.x0 and box.x1 <= picture.width and 0 <= box.y0 for box in boxes)
+    assert not any(one.overlaps(other) for n, one in enumerate(boxes) for other in boxes[:n])
+    shown = sum(text.startswith("PTV_") for text in found)
+    assert 8 <= shown < 14 and any(f"{14 - shown} more structures" in text for text in found)
+
+
+def test_a_single_slice_with_a_structure_is_not_called_empty(monkeypatch, tmp_path):
+    phantom = chiral_phantom()
+    index = int(phantom.masks["Marker"].sum((1, 2)).argmax())
+    one, geometry = phantom.masks["Marker"][index : index + 1], stack_geometry((1, *phantom.geometry.shape[1:]))
+    found = words(monkeypatch, phantom.volume_hu[index : index + 1], geometry, {MARKER: one}, tmp_path / "a.png")
+    assert "GTV  volume unknown" in found and not any("No structure" in text for text in found)
+    found = words(monkeypatch, phantom.volume_hu[:1], geometry, {MARKER: np.zeros_like(one)}, tmp_path / "b.png")
+    assert any("No structure was found" in text for text in found)

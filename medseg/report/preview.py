@@ -18,6 +18,9 @@ WINDOW_HU = (-160.0, 240.0)
 """Soft-tissue window, level 40 width 400: what a planner would open the case with."""
 
 STRIP_SLICES = 8
+LOWEST_NAME = 0.045
+"""Height in the figure below which the line of the disclaimer begins."""
+
 STRIP_MARGIN_MM = 25.0
 DISCLAIMER = "medseg: automatic contours, UNAPPROVED. Research use only, not a medical device."
 
@@ -66,7 +69,7 @@ def _shown(volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.
 
 
 def write_preview(
-    volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.ndarray], out: str | Path, title: str = ""
+    volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.ndarray], out: str | Path
 ) -> Path:
     """Draw ``masks`` (bool or probability, [slice, row, column]) on ``volume`` (HU) and save a PNG, atomically.
 
@@ -84,11 +87,11 @@ def write_preview(
     target = _target(shown)
     figure = Figure(figsize=(14, 8.4), facecolor="black")
     FigureCanvasAgg(figure)
-    rows = figure.add_gridspec(2, 1, height_ratios=(2.5, 1), left=0.02, right=0.98, top=0.92, bottom=0.1, hspace=0.12)
+    rows = figure.add_gridspec(2, 1, height_ratios=(2.5, 1), left=0.02, right=0.98, top=0.96, bottom=0.13, hspace=0.12)
     _draw_planes(figure, rows[0], shown, target)
     _draw_strip(figure, rows[1], shown, target)
     volumes_cc = {structure: volume_cc(mask >= 0.5, geometry) for structure, mask in masks.items()}
-    _draw_words(figure, volumes_cc, title)
+    _draw_words(figure, volumes_cc, nothing_found=target is None)
     with atomic_path(out) as temporary:
         figure.savefig(temporary, dpi=110, facecolor="black")
     return Path(out)
@@ -102,6 +105,8 @@ def _target(shown: _Shown) -> np.ndarray | None:
 
 
 def _draw_planes(figure, cell, shown: _Shown, target: np.ndarray | None) -> None:
+    from matplotlib.patheffects import withStroke
+
     sizes_mm = np.array(shown.volume.shape) * shown.spacing_mm
     centre = [n // 2 for n in shown.volume.shape]
     if target is not None:
@@ -119,7 +124,8 @@ def _draw_planes(figure, cell, shown: _Shown, target: np.ndarray | None) -> None
         ax.set_title(name, color="white", fontsize=12)
         places = ((0.015, 0.5), (0.985, 0.5), (0.5, 0.97), (0.5, 0.03))
         for letter, (x, y) in zip(letters, places, strict=True):
-            ax.text(x, y, letter, color="gold", transform=ax.transAxes, ha="center", va="center", fontsize=11)
+            text = ax.text(x, y, letter, color="gold", transform=ax.transAxes, ha="center", va="center", fontsize=12)
+            text.set_path_effects([withStroke(linewidth=2.5, foreground="black")])
 
 
 def _draw_strip(figure, cell, shown: _Shown, target: np.ndarray | None) -> None:
@@ -131,7 +137,10 @@ def _draw_strip(figure, cell, shown: _Shown, target: np.ndarray | None) -> None:
             margin = 0 if axis == 0 else int(np.ceil(STRIP_MARGIN_MM / shown.spacing_mm[axis]))
             window[axis] = slice(max(int(used[0]) - margin, 0), min(int(used[-1]) + margin + 1, shown.volume.shape[axis]))
     indices = np.linspace(window[0].start, window[0].stop - 1, STRIP_SLICES).round().astype(int)
-    for ax, index in zip(axes, indices[::-1], strict=True):
+    indices = np.unique(indices)[::-1]
+    for ax in axes[len(indices) :]:
+        ax.set_axis_off()
+    for ax, index in zip(axes, indices, strict=False):
         _draw_slice(ax, shown, 0, int(index), window[1:])
         ax.set_title(f"slice {index + 1} of {shown.volume.shape[0]}", color="silver", fontsize=8)
 
@@ -154,16 +163,25 @@ def _draw_slice(ax, shown: _Shown, axis: int, index: int, window: list[slice] | 
     ax.set_axis_off()
 
 
-def _draw_words(figure, volumes_cc: Mapping[Structure, float], title: str) -> None:
-    figure.text(0.02, 0.965, title, color="white", fontsize=13, va="center")
-    x = 0.02
+def _draw_words(figure, volumes_cc: Mapping[Structure, float], nothing_found: bool) -> None:
+    """Names and volumes in as many lines as fit, each structure in its colour; what fits no line is counted."""
+    left, right = 0.02, 0.98
+    x, y, hidden = left, 0.105, 0
     for structure, value in volumes_cc.items():
         colour = [part / 255 for part in structure.colour_rgb or fixed_colour_rgb(structure.name)]
         label = f"{structure.name}  {'volume unknown' if np.isnan(value) else f'{value:.1f} cc'}"
-        figure.text(x, 0.055, label, color=colour, fontsize=13, va="center")
-        x += 0.02 + 0.0095 * len(label)
-    if not any(value > 0 for value in volumes_cc.values()):
-        figure.text(
-            0.5, 0.055, "no structure was found in this image", color="tomato", fontsize=13, va="center", ha="center"
-        )
-    figure.text(0.02, 0.02, DISCLAIMER, color="silver", fontsize=10, va="center")
+        text = figure.text(x, y, label, color=colour, fontsize=12, va="center")
+        width = text.get_window_extent().width / figure.bbox.width
+        if x > left and x + width > right:
+            x, y = left, y - 0.028
+            text.set_position((x, y))
+        if y < LOWEST_NAME:
+            text.remove()
+            hidden += 1
+        x += width + 0.02
+    words = DISCLAIMER
+    if hidden:
+        words += f" {hidden} more structures are drawn; run.json lists all."
+    if nothing_found:
+        words = f"No structure was found in this image. {words}"
+    figure.text(left, 0.02, words, color="tomato" if nothing_found else "silver", fontsize=10, va="center")
