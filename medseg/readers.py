@@ -7,7 +7,9 @@ a NIfTI file. MONAI keeps that string as ``filename_or_obj``, so writers at the 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +26,9 @@ if TYPE_CHECKING:  # pydicom is loaded only when a DICOM case is opened: NIfTI t
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 UID_SEPARATOR = "#"
+MAX_NAME_BYTES = 120
+"""Of a case's folder; file systems take 255, and temporary names beside it need some."""
+
 ALLOW_KEY = "allowed_faults"
 """Meta data key: one string, because MONAI's collate turns lists inside out."""
 
@@ -57,28 +62,38 @@ def open_case(source: str, allow: tuple[str, ...] = ()) -> Case:
     return _open(source, tuple(allow), _fingerprint(source))
 
 
-def _fingerprint(source: str) -> tuple:
+def source_path(source: str) -> Path:
+    """The file or folder of a case source, without the SeriesInstanceUID that may follow it."""
+    return Path(source if Path(source).exists() else source.rpartition(UID_SEPARATOR)[0] or source)
+
+
+def _fingerprint(source: str, leave_out: Path | None = None) -> tuple:
     """Sizes and times of the files, so that a folder which was exported anew is never answered from memory."""
-    path = Path(source.split(UID_SEPARATOR)[0]) if not Path(source).exists() else Path(source)
+    path = source_path(source)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder.")
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    return tuple((os.fspath(p), p.stat().st_mtime_ns, p.stat().st_size) for p in files)
+    kept = [p for p in files if leave_out is None or leave_out not in p.parents]
+    return tuple((os.fspath(p), p.stat().st_mtime_ns, p.stat().st_size) for p in kept)
 
 
-def fingerprint_sha256(source: str) -> str:
-    """Hex digest of names, sizes and times of a case's files: the same while nobody touched them."""
-    return hashlib.sha256(repr(_fingerprint(source)).encode()).hexdigest()
+def fingerprint_sha256(source: str, leave_out: Path | None = None) -> str:
+    """Hex digest of names, sizes and times of a case's files: the same while nobody touched them.
+
+    ``leave_out``: the folder of the results, which may lie inside the case's own folder.
+    """
+    return hashlib.sha256(repr(_fingerprint(source, leave_out)).encode()).hexdigest()
 
 
 @lru_cache(maxsize=1)
 def _open(source: str, allow: tuple[str, ...], _files: tuple) -> Case:
-    if is_nifti(source):
+    if is_nifti(source) and Path(source).is_file():
         return _open_nifti(source)
     from medseg.dicom import read_series
 
-    path, _, uid = (source, "", "") if Path(source).exists() else source.rpartition(UID_SEPARATOR)
-    series = read_series(path, series_uid=uid or None, allow=allow)
+    path = source_path(source)
+    uid = source.removeprefix(f"{path}{UID_SEPARATOR}") if str(path) != source else None
+    series = read_series(path, series_uid=uid, allow=allow)
     return Case(source, series.volume(), series.geometry, series)
 
 
@@ -99,6 +114,8 @@ def _open_nifti(source: str) -> Case:
     )
     try:
         image = nibabel.load(source)
+        if image.get_data_dtype().kind not in "biuf":
+            raise InputError(f"{source}: its voxels are {image.get_data_dtype()}; expected one real number each.")
         array = np.asarray(image.dataobj, dtype=np.float32)
     except damaged as error:
         raise InputError(f"{source}: not a readable NIfTI file ({error}).") from error
@@ -194,23 +211,42 @@ def resample(volume: np.ndarray, source: Geometry, target: Geometry) -> np.ndarr
 def find_cases(path: str | Path, modality: str | None = None) -> tuple[list[tuple[str, str]], list[str]]:
     """Every case under ``path``: ([(name, source), …] sorted by name, [what was passed over and why, …]).
 
-    ``path``: a DICOM folder (one or many series and patients, nested), a NIfTI file, or a folder of NIfTI files.
+    ``path``: a DICOM folder (one or many series and patients, nested), a NIfTI file, a folder of NIfTI files, or a single
+    DICOM file, which is read alone. Hidden files and what an earlier run of medseg wrote are passed over.
     ``modality``: only DICOM series of it ("CT") are cases; None takes every modality. Names are unique and come from the
     folder names, never from the patient's name. Raises InputError when nothing is found.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder.")
-    if is_nifti(path):
-        return [(_nifti_name(Path(path.name)), str(path))], []
+    if is_nifti(path) and path.is_file():
+        return [(_unique(_nifti_name(Path(path.name)), []), str(path))], []
     cases, notes = _dicom_cases(path, modality)
     if path.is_dir():
-        for file in sorted(p for p in path.rglob("*") if is_nifti(p) and p.is_file()):
-            cases.append((_unique(_nifti_name(file.relative_to(path)), cases), str(file)))
+        found = sorted(p for p in path.rglob("*") if is_nifti(p) and p.is_file() and not _is_hidden(p.relative_to(path)))
+        own = [file for file in found if _is_own_output(file)]
+        if own:
+            notes.append(f"{len(own)} NIfTI files that medseg wrote, e.g. {own[0]}: results are no cases")
+        for file in found:
+            if file not in own:
+                cases.append((_unique(_nifti_name(file.relative_to(path)), cases), str(file)))
     if not cases:
         seen = f" Seen: {'; '.join(notes[:5])}." if notes else ""
         raise InputError(f"{path}: no image series and no NIfTI file found.{seen}")
     return sorted(cases), notes
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _is_own_output(file: Path) -> bool:
+    """True for a file that a run.json beside it lists: a result must not be taken for an image at the next run."""
+    try:
+        outputs = json.loads((file.parent / "run.json").read_text(encoding="utf-8"))["outputs"]
+        return any(output["file"] == file.name for output in outputs)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def case_items(path: str | Path, modality: str | None = None) -> list[dict[str, str]]:
@@ -219,13 +255,24 @@ def case_items(path: str | Path, modality: str | None = None) -> list[dict[str, 
 
 
 def _nifti_name(file: Path) -> str:
-    return "_".join(file.parts).removesuffix(".gz").removesuffix(".nii")
+    return re.sub(r"\.nii(\.gz)?$", "", "_".join(file.parts), flags=re.IGNORECASE)
+
+
+def folder_name(name: str) -> str:
+    """``name`` as the name of one folder: odd characters become ``_``; never empty, hidden, ``..`` or too long."""
+    safe = re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "case"
+    if len(safe.encode()) <= MAX_NAME_BYTES:
+        return safe
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"{safe.encode()[: MAX_NAME_BYTES - 9].decode(errors='ignore')}-{digest}"
 
 
 def _unique(name: str, cases: list[tuple[str, str]]) -> str:
-    taken = {existing for existing, _ in cases}
+    """A folder name that no case has yet; file systems may take upper and lower case for the same."""
+    name = folder_name(name)
+    taken = {existing.casefold() for existing, _ in cases}
     candidates = [name, *(f"{name}_{count}" for count in range(2, len(taken) + 3))]
-    return next(candidate for candidate in candidates if candidate not in taken)
+    return next(candidate for candidate in candidates if candidate.casefold() not in taken)
 
 
 def _dicom_cases(path: Path, modality: str | None) -> tuple[list[tuple[str, str]], list[str]]:
@@ -234,7 +281,6 @@ def _dicom_cases(path: Path, modality: str | None) -> tuple[list[tuple[str, str]
     found = find_series(path)
     notes = [f"{note.path}: {note.why}" for note in found.broken]
     folders = {uid: _folder(files) for uid, files in found.series.items()}
-    root = path if path.is_dir() else path.parent
     cases: list[tuple[str, str]] = []
     for uid, folder in sorted(folders.items(), key=lambda item: (str(item[1]), item[0])):
         files = found.series[uid]
@@ -242,8 +288,10 @@ def _dicom_cases(path: Path, modality: str | None) -> tuple[list[tuple[str, str]
             expected = f"this bundle contours {modality}" if modality else "an image series is wanted"
             notes.append(f"series {files}{' is a localizer' if files.is_localizer else ''}: {expected}")
             continue
+        if path.is_file():
+            return [(_unique(path.stem, []), str(path))], notes
         alone = sum(folder in (other, *other.parents) for other in folders.values()) == 1
-        name = "_".join(folder.relative_to(root).parts) or root.resolve().name
+        name = "_".join(folder.relative_to(path).parts) or path.resolve().name
         cases.append((_unique(name, cases), str(folder) if alone else f"{folder}{UID_SEPARATOR}{uid}"))
     return cases, notes
 

@@ -6,7 +6,7 @@ A bundle's ``inference.json`` chains them: ``LoadCased`` … network … ``Inver
 
 from __future__ import annotations
 
-import re
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,10 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Crop, InvertibleTransform, MapTransform
 
-from medseg.errors import InputError, StructureError
+from medseg.errors import InputError, MedsegWarning, StructureError
 from medseg.geometry import Geometry
 from medseg.margins import expand
-from medseg.readers import UID_SEPARATOR, Case, CaseReader, case_of, resample
+from medseg.readers import Case, CaseReader, case_of, folder_name, resample, source_path
 from medseg.structures import Structure
 from medseg.within import grid_box, region_mask
 
@@ -153,7 +153,8 @@ def _structure(fields: Mapping[str, Any]) -> Structure:
 class KeepComponentsd(MapTransform):
     """Drop specks: connected pieces (26-neighbourhood) smaller than ``min_volume_cc``, or all but the largest.
 
-    A structure whose every piece is too small becomes empty. Sub-threshold probabilities around a kept piece stay, since
+    A structure whose every piece is too small becomes empty. On a single slice, which has no volume, nothing is too small
+    and a MedsegWarning says so. Sub-threshold probabilities around a kept piece stay, since
     the sub-pixel contour depends on them.
     """
 
@@ -168,7 +169,9 @@ class KeepComponentsd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             result = d[key]
-            voxel_cc = np.nan_to_num(result.case.geometry.voxel_volumes_cc)
+            voxel_cc = result.case.geometry.voxel_volumes_cc
+            if np.isnan(voxel_cc).any() and self.min_volume_cc:
+                warnings.warn("a single slice has no volume: pieces of every size are kept.", MedsegWarning, stacklevel=2)
             d[key] = result.with_masks({s: self._keep(m, voxel_cc) for s, m in result.masks.items()})
         return d
 
@@ -178,12 +181,13 @@ class KeepComponentsd(MapTransform):
         pieces, count = label(binary(mask), structure=np.ones((3, 3, 3)))
         if count == 0:
             return mask
-        weights = np.broadcast_to(voxel_cc[:, None, None], pieces.shape)
-        volumes_cc = np.bincount(pieces.ravel(), weights=weights.ravel())
-        volumes_cc[0] = -1.0
-        drop = volumes_cc < self.min_volume_cc
+        known = not np.isnan(voxel_cc).any()
+        weights = np.broadcast_to((voxel_cc if known else np.ones_like(voxel_cc))[:, None, None], pieces.shape)
+        sizes = np.bincount(pieces.ravel(), weights=weights.ravel())  # cc, or voxels where no volume is known
+        sizes[0] = -1.0
+        drop = (sizes < self.min_volume_cc) & known
         if self.largest_only:
-            drop |= np.arange(count + 1) != volumes_cc.argmax()
+            drop |= np.arange(count + 1) != sizes.argmax()
         drop[0] = False
         return np.where(drop[pieces], mask.dtype.type(0), mask)
 
@@ -229,8 +233,8 @@ class MarginStructuresd(MapTransform):
 
 
 def case_folder(name: str, output_dir: str | Path) -> Path:
-    """The folder of the case called ``name`` under ``output_dir``, made when missing; odd characters become ``_``."""
-    folder = Path(output_dir) / re.sub(r"[^\w.+-]", "_", name)
+    """The folder of the case called ``name`` under ``output_dir``, made when missing; see readers.folder_name."""
+    folder = Path(output_dir) / folder_name(name)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -244,7 +248,7 @@ class _Saved(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         for key in self.key_iterator(dict(data)):
-            name = data.get("case_name") or Path(data[key].case.source.split(UID_SEPARATOR)[0]).name
+            name = data.get("case_name") or source_path(data[key].case.source).name
             self.save(data[key], case_folder(name, self.output_dir))
         return dict(data)
 
@@ -267,6 +271,8 @@ class SaveRTStructd(_Saved):
 
     def __init__(self, keys="structures", output_dir=".", model_name="", model_version="", holes="keyhole", simplify_mm=0.0):
         super().__init__(keys, output_dir)
+        if simplify_mm < 0:
+            raise InputError(f"simplify_mm is {simplify_mm}; expected 0 (keep every vertex) or more.")
         self.options = {"model": (model_name, model_version), "holes": holes, "simplify_mm": simplify_mm}
 
     def save(self, result: CaseStructures, folder: Path) -> None:
@@ -299,7 +305,7 @@ class SaveNiftid(_Saved):
         from medseg.nifti import write_mask
 
         for structure, mask in result.masks.items():
-            write_mask(binary(mask), result.case.geometry, folder / f"{structure.name}.nii.gz")
+            write_mask(binary(mask), result.case.geometry, folder / f"{folder_name(structure.name)}.nii.gz")
 
 
 class SavePreviewd(_Saved):

@@ -13,7 +13,7 @@ import numpy as np
 
 from medseg.errors import GeometryError, InputError
 from medseg.geometry import Geometry
-from medseg.readers import Case
+from medseg.readers import Case, source_path
 
 HELP = "x0,x1,y0,y1,z0,z1 in LPS mm, or STRUCTURE_SET.dcm:ROI name"
 
@@ -21,16 +21,45 @@ HELP = "x0,x1,y0,y1,z0,z1 in LPS mm, or STRUCTURE_SET.dcm:ROI name"
 def region_mask(within: str | Sequence[float], case: Case) -> np.ndarray:
     """bool [slice, row, column]: the voxels of ``case`` whose centres lie in the region.
 
-    ``within``: six numbers ``x0,x1,y0,y1,z0,z1`` (LPS mm), or ``FILE.dcm:ROI``; a relative FILE is looked for beside the
-    case first. A sequence of six numbers is a box too: MONAI's command line turns the text into one. Raises InputError
-    for anything else, GeometryError for a region that misses the image.
+    ``within``: six numbers ``x0,x1,y0,y1,z0,z1`` (LPS mm), or ``FILE.dcm:ROI``; see :func:`region_file` for where a relative
+    FILE is looked for. A sequence of six numbers is a box too: MONAI's command line turns the text into one. Raises
+    InputError for anything else, GeometryError for a region that holds no voxel of the image.
     """
-    within = within if isinstance(within, str) else ",".join(map(str, within))
-    path, colon, roi = within.rpartition(":")
-    mask = _roi_mask(Path(path), roi, case) if colon and path else _box_mask(_box(within), case.geometry)
+    within = _text(within)
+    found = region_file(within, case.source)
+    mask = _roi_mask(*found, case) if found else _box_mask(_box(within), case.geometry)
     if not mask.any():
-        raise GeometryError(f"--within {within}: the region does not touch the image; check the frame and the millimetres.")
+        raise GeometryError(
+            f"--within {within}: no voxel centre of the image lies in the region; it lies elsewhere or is smaller than a "
+            "voxel. Check the Frame of Reference and the millimetres."
+        )
     return mask
+
+
+def region_file(within: str | Sequence[float], source: str) -> tuple[Path, str] | None:
+    """(structure set, ROI name) that a region names for a case source, or None for a box.
+
+    A relative file is looked for in the case's own folder, then in the folder above, then in the current folder. File and
+    ROI may hold colons: the first colon that follows an existing file parts them. InputError when there is no such file.
+    """
+    within = _text(within)
+    if ":" not in within:
+        return None
+    path = source_path(source)
+    folder = path if path.is_dir() else path.parent
+    parts = within.split(":")
+    for count in range(1, len(parts)):
+        name = Path(":".join(parts[:count]))
+        for candidate in (folder / name, folder.parent / name, name):  # an absolute name stays as it is
+            if candidate.is_file():
+                return candidate, ":".join(parts[count:]).strip()
+    raise InputError(
+        f"--within {within}: no such structure set, neither in {folder}, nor in the folder above, nor in the current folder."
+    )
+
+
+def _text(within: str | Sequence[float]) -> str:
+    return within if isinstance(within, str) else ",".join(map(str, within))
 
 
 def _box(within: str) -> np.ndarray:
@@ -56,19 +85,14 @@ def _box_mask(box_mm: np.ndarray, geometry: Geometry) -> np.ndarray:
     ])  # fmt: skip
 
 
-def _roi_mask(path: Path, roi: str, case: Case) -> np.ndarray:
+def _roi_mask(file: Path, roi: str, case: Case) -> np.ndarray:
     from medseg.dicom import read_rtstruct
 
     if case.series is None:
-        raise InputError(f"--within {path}:{roi}: an ROI needs a DICOM series; give a box in mm for {case.source}.")
-    folder = case.series.files[0].parent
-    candidates = [path] if path.is_absolute() else [folder / path, folder.parent / path, path]
-    file = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if file is None:
-        raise InputError(f"--within {path}:{roi}: no such file, neither beside {folder} nor in the current folder.")
+        raise InputError(f"--within {file}:{roi}: an ROI needs a DICOM series; give a box in mm for {case.source}.")
     masks = read_rtstruct(file, case.series)
     if roi not in masks:
-        raise InputError(f"--within {path}:{roi}: no such ROI; the structure set has {', '.join(sorted(masks))}.")
+        raise InputError(f"--within {file}: no ROI {roi!r}; the structure set has {', '.join(map(repr, sorted(masks)))}.")
     return masks[roi]
 
 

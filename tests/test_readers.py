@@ -10,7 +10,7 @@ import SimpleITK
 from medseg.errors import GeometryError, InputError
 from medseg.geometry import Geometry
 from medseg.phantom import chiral_phantom, stack_geometry, write_series
-from medseg.readers import find_cases, open_case, resample
+from medseg.readers import find_cases, folder_name, open_case, resample
 from medseg.transforms import LoadCased
 
 
@@ -124,3 +124,45 @@ def test_masks_are_written_as_nifti_only_where_nifti_can_hold_the_geometry(tmp_p
     # By hand: x = 10 + 3 * 1, y = 20 + 1 * 2, z = 30 + 2 * 4 in LPS, which is also what SimpleITK speaks.
     assert image[image.TransformPhysicalPointToIndex((13.0, 22.0, 38.0))] == 1
     assert SimpleITK.GetArrayFromImage(image).sum() == 1
+
+
+def test_several_series_below_a_folder_with_a_hash_in_its_name_are_opened(tmp_path):
+    phantom = chiral_phantom()
+    for seed in (1, 2):
+        write_series(phantom.volume_hu, phantom.geometry, tmp_path / "study #2" / "CT" / f"part_{seed}", seed=seed)
+        for path in (tmp_path / "study #2" / "CT" / f"part_{seed}").iterdir():
+            path.rename(tmp_path / "study #2" / "CT" / f"{seed}_{path.name}")
+    cases, _ = find_cases(tmp_path / "study #2")
+    assert len({open_case(source).series.series_instance_uid for _, source in cases}) == 2
+
+
+def test_a_single_dicom_file_is_read_alone_and_not_with_its_folder(tmp_path):
+    phantom = chiral_phantom()
+    path = write_series(phantom.volume_hu, phantom.geometry, tmp_path)[4]
+    assert find_cases(path)[0] == [(path.stem, str(path))]
+    assert open_case(str(path)).geometry.shape == (1, *phantom.geometry.shape[1:])
+
+
+@pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "../x", "n" * 400, "é" * 200, "a\nb"])
+def test_a_folder_name_is_one_visible_folder_whatever_the_case_is_called(name, tmp_path):
+    folder = tmp_path / folder_name(name)
+    folder.mkdir()
+    assert folder.parent == tmp_path and folder.resolve().parent == tmp_path.resolve() and not folder.name.startswith(".")
+
+
+def test_names_that_are_cut_stay_different():
+    assert folder_name("n" * 400 + "1") != folder_name("n" * 400 + "2")
+
+
+def test_hidden_nifti_files_are_no_cases_and_upper_case_suffixes_are_cut(tmp_path):
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), dtype=np.float32), np.eye(4))
+    nibabel.save(image, tmp_path / "CASE.NII.GZ")
+    (tmp_path / "._CASE.nii.gz").write_bytes(b"what macOS leaves beside files")
+    assert [name for name, _ in find_cases(tmp_path)[0]] == ["CASE"]
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, [("R", "u1"), ("G", "u1"), ("B", "u1")]], ids=["complex", "rgb"])
+def test_nifti_voxels_that_are_no_single_numbers_are_refused(dtype, tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6), dtype=dtype), np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(InputError, match="expected one real number each"):
+        open_case(str(tmp_path / "a.nii"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medseg.errors import InputError, StructureError
+from medseg.errors import InputError, MedsegWarning, StructureError
 from medseg.phantom import stack_geometry
 from medseg.readers import Case
 from medseg.structures import Structure
@@ -93,3 +93,10 @@ def test_unknown_fields_of_a_structure_are_refused():
 def test_case_folders_stay_inside_the_output_folder(tmp_path):
     assert case_folder("../../etc", tmp_path).parent == tmp_path
     assert case_folder("Müller/CT 1", tmp_path).name == "Müller_CT_1"
+
+
+def test_on_a_single_slice_whose_volume_nobody_knows_nothing_is_dropped_as_too_small():
+    probability = two_pieces()[5:6]
+    with pytest.warns(MedsegWarning, match="no volume"):
+        kept = KeepComponentsd(min_volume_cc=5.0)({"structures": case(probability)})["structures"].masks[GTV]
+    assert np.array_equal(kept, probability) and (kept >= 0.5).sum() == 100
