@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import medseg
-from medseg.errors import InputError, MedsegError
+from medseg.errors import InputError, MedsegError, system_error_line
 
 RESEARCH_USE = "Research use only, not a medical device. Every contour must be reviewed by a qualified person."
 
@@ -19,6 +19,9 @@ RESEARCH_USE = "Research use only, not a medical device. Every contour must be r
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 our fault, 2 the input's or the caller's."""
     options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):  # file names may hold characters that the terminal cannot show
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return options.run(options)
     except MedsegError as error:
@@ -28,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away (medseg inspect DIR | head): not an error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # no permission, no space, a file where a folder is wanted
+        return _fail(options, system_error_line(error), 2)
     except Exception as error:
         return _fail(options, f"{type(error).__name__}: {error} (a fault in medseg; --debug shows where)", 1)
 
@@ -94,7 +99,7 @@ def _add_segment(command: argparse.ArgumentParser):
 
 
 def _run_segment(options) -> int:
-    from medseg.segment import Request, segment
+    from medseg.segment import Request, case_line, segment
 
     settings = _settings(options.set)
     for name, value in (("ctv_margin_mm", options.ctv_mm), ("ptv_margin_mm", options.ptv_mm)):
@@ -102,18 +107,24 @@ def _run_segment(options) -> int:
             settings[name] = value
     request = Request(
         input=options.input.resolve(), bundle=options.bundle, output_dir=options.output.resolve(),
-        formats=tuple(options.format.split(",")) if options.format else (), device=options.device, within=options.within,
+        formats=_formats(options.format), device=options.device, within=options.within,
         allow=tuple(options.allow), settings=settings,
     )  # fmt: skip
-    quiet = (lambda line: None) if options.json else print
-    cohort = segment(request, report=quiet, progress=sys.stderr.isatty())
+
+    def report(record: dict) -> None:
+        for warning in record.get("warnings", ()) if record["status"] != "skipped" else ():
+            print(f"warning: {record['case']}: {warning}", file=sys.stderr)
+        if record["status"] == "failed":
+            print(f"error: {record['case']}: {record['error']}", file=sys.stderr)
+        elif not options.json:
+            print(case_line(record))
+
+    cohort = segment(request, report=report, progress=sys.stderr.isatty())
     for note in cohort["passed_over"]:
         print(f"passed over: {note}", file=sys.stderr)
     if options.json:
         print(json.dumps(cohort, indent=1))
     failed = [case for case in cohort["cases"] if case["status"] == "failed"]
-    for case in failed:
-        print(f"error: {case['case']}: {' '.join(case['error'].split())}", file=sys.stderr)
     if not failed:
         return 0
     return 1 if any(case["fault"] == "medseg" for case in failed) else 2
@@ -126,15 +137,27 @@ def _settings(pairs: Sequence[str]) -> dict:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise InputError(f"{pair!r}: expected ID=VALUE, as in min_volume_cc=2.")
-        if value.startswith(("$", "@", "%")):
-            raise InputError(
-                f"{pair!r}: expressions and references are not taken from the command line; give a plain value."
-            )
         try:
             settings[key] = json.loads(value)
         except ValueError:
             settings[key] = value
+        _require_plain(pair, settings[key])
     return settings
+
+
+def _require_plain(pair: str, value) -> None:
+    """InputError for what MONAI would evaluate, look up or build, however deep in lists it stands."""
+    if isinstance(value, list):
+        for part in value:
+            _require_plain(pair, part)
+    elif isinstance(value, dict) or isinstance(value, str) and value.lstrip().startswith(("$", "@", "%")):
+        raise InputError(
+            f"{pair!r}: expressions, references and definitions are not taken from the command line; give a plain value."
+        )
+
+
+def _formats(text: str | None) -> tuple[str, ...]:
+    return () if text is None else tuple(name.strip() for name in text.split(","))
 
 
 def _add_train(command: argparse.ArgumentParser):
@@ -195,6 +218,8 @@ def _add_bundles(command: argparse.ArgumentParser):
         from medseg.bundles import bundle_folders, find_bundle, verify
 
         if options.action == "list":
+            if options.name:
+                raise InputError(f"bundles list takes no name; did you mean medseg bundles verify {options.name}?")
             for name in bundle_folders():
                 bundle = find_bundle(name)
                 print(f"{name:20} {bundle.version:8} {bundle.metadata.get('task', '')}")

@@ -9,7 +9,7 @@ from medseg.dicom import read_rtstruct, read_series
 from medseg.errors import MedsegError
 from medseg.metrics import dice, surface_distances, volume_cc
 from medseg.phantom import write_thigh_phantom
-from medseg.segment import FORMATS, Request, segment, short_path
+from medseg.segment import FORMATS, Request, case_line, segment, short_path
 
 BUNDLE = "ct_gtv"
 CTV_MARGIN_MM, PTV_MARGIN_MM = 10.0, 5.0
@@ -32,7 +32,7 @@ def demo(out: Path, report: Callable[[str], None], progress: bool = False) -> di
     report(f"2. Contour it:\n   {command} \\")
     report(f"     {margins} --format {','.join(FORMATS)} -o {short_path(out / 'contours')}")
     request = Request(phantom.ct_dir, BUNDLE, out / "contours", FORMATS, "auto", within, settings=settings)
-    cohort = segment(request, report=lambda line: report(f"   {line}"), progress=progress)
+    cohort = segment(request, report=lambda record: report(f"   {case_line(record)}"), progress=progress)
     case = cohort["cases"][0]
     if case["status"] == "failed":
         raise MedsegError(case["error"])

@@ -71,8 +71,11 @@ def test_settings_are_values_and_never_expressions():
         "holes": "xor",
         "within": None,
     }
-    for text in ("device=$__import__('os').system('true')", "network=@inferer", "network=%other.json#x"):
-        with pytest.raises(InputError, match="expressions and references"):
+    for text in (
+        "device=$__import__('os').system('true')", "network=@inferer", "network=%other.json#x", 'holes="$1"',
+        'spacing_mm=["$print(7)", 1, 1]', 'run=[["@evaluator"]]', 'network_def={"_target_": "os.system"}',
+    ):  # fmt: skip
+        with pytest.raises(InputError, match="expressions, references"):
             _settings([text])
     with pytest.raises(InputError, match="ID=VALUE"):
         _settings(["min_volume_cc"])
@@ -91,3 +94,35 @@ def test_help_loads_neither_torch_nor_pydicom(arguments):
     code = f"import sys; from medseg.cli import main\ntry: main({arguments!r})\nexcept SystemExit: pass\n" \
            "sys.exit(bool({'torch', 'pydicom', 'monai'} & set(sys.modules)))"  # fmt: skip
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_a_warning_reaches_the_terminal_and_a_failure_is_said_once(capsys, ct, bright_bundle, tmp_path):
+    code, out, err = run(capsys, "segment", ct, "--bundle", bright_bundle, "-o", tmp_path / "out")
+    assert code == 0 and "warning: CT: this bundle learned from crops" in err
+    (ct / "CT_0010.dcm").unlink()
+    code, out, err = run(capsys, "segment", ct, "--bundle", bright_bundle, "-o", tmp_path / "out")
+    assert code == 2 and out == "" and err.startswith("error: CT: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("formats", "files"),
+    [("rtstruct, nifti", {"RS.dcm", "GTV.nii.gz"}), ("nifti,nifti", {"GTV.nii.gz"}), ("rtstruct,", None), ("", None)],
+)
+def test_formats_may_hold_spaces_and_repeats_but_nothing_unknown(formats, files, capsys, ct, bright_bundle, tmp_path):
+    out = tmp_path / "out"
+    code, _, err = run(capsys, "segment", ct, "--bundle", bright_bundle, "-o", out, "--format", formats)
+    if files is None:
+        assert code == 2 and err.startswith("error: format ''") and not out.exists()
+    else:
+        assert code == 0 and {path.name for path in (out / "CT").iterdir()} == {*files, "run.json"}
+
+
+def test_what_the_operating_system_refuses_is_not_called_a_fault_of_medseg(capsys, ct, bright_bundle, tmp_path):
+    (tmp_path / "out").write_text("a file where the folder should be")
+    code, out, err = run(capsys, "segment", ct, "--bundle", bright_bundle, "-o", tmp_path / "out")
+    assert code == 2 and err.count("\n") == 1 and "fault in medseg" not in err
+
+
+def test_a_name_after_bundles_list_is_not_ignored(capsys):
+    code, out, err = run(capsys, "bundles", "list", "ct_gtv")
+    assert code == 2 and out == "" and "medseg bundles verify ct_gtv" in err

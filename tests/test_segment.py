@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -12,7 +14,7 @@ import pytest
 import SimpleITK
 from shapely.geometry import Polygon
 
-from medseg.errors import BundleError, GeometryError, InputError
+from medseg.errors import BundleError, GeometryError, InputError, MedsegError
 from medseg.phantom import AXIAL, chiral_phantom, stack_geometry, write_series
 from medseg.segment import Request, segment
 
@@ -30,9 +32,10 @@ ORIENTATIONS = {
 
 
 def chiral_series(folder, seed=0, **geometry):
+    """64 x 72 pixels fill whole bytes of a bit-packed SEG; SimpleITK reads bits of a last, partial byte from free memory."""
     phantom = chiral_phantom(
         stack_geometry(
-            (34, 62, 70), **{"gaps_mm": 2.5, "pixel_spacing_mm": (1.5, 1.25), "centre_lps_mm": (7, -20, 110), **geometry}
+            (34, 64, 72), **{"gaps_mm": 2.5, "pixel_spacing_mm": (1.5, 1.25), "centre_lps_mm": (7, -20, 110), **geometry}
         )
     )
     write_series(phantom.volume_hu, phantom.geometry, folder, seed=seed)
@@ -167,7 +170,7 @@ def test_within_an_roi_of_a_structure_set_beside_the_series(bright_bundle, tmp_p
     series = read_series(tmp_path / "CT")
     region = phantom.masks["Marker"].copy()
     region[:, :, : region.shape[2] // 2] = False
-    write_rtstruct({"Region": np.roll(region, 0), "Elsewhere": phantom.masks["Foot"]}, series, tmp_path / "RS.dcm")
+    write_rtstruct({"Region": region, "Elsewhere": phantom.masks["Foot"]}, series, tmp_path / "RS.dcm")
     folder = contoured(
         bright_bundle, tmp_path / "CT", tmp_path / "out", within="RS.dcm:Region", settings={"min_volume_cc": 0.0}
     )
@@ -181,8 +184,8 @@ def test_within_an_roi_of_a_structure_set_beside_the_series(bright_bundle, tmp_p
     [
         ("1,2,3", "six|expected"),
         ("5,1,0,9,0,9", "ascend"),
-        ("900,901,0,1,0,1", "does not touch"),
-        ("RS.dcm:GTV", "no such file"),
+        ("900,901,0,1,0,1", "no voxel centre"),
+        ("RS.dcm:GTV", "no such structure set"),
     ],
 )
 def test_a_region_that_makes_no_sense_is_refused(within, words, bright_bundle, tmp_path):
@@ -259,7 +262,7 @@ def test_what_concerns_the_whole_run_is_refused_at_once(bright_bundle, tmp_path)
         segment(Request(tmp_path / "CT", "nonsense", tmp_path / "out"))
     with pytest.raises(BundleError, match="no setting 'min_volume'.*min_volume_cc"):
         segment(Request(tmp_path / "CT", str(bright_bundle), tmp_path / "out", settings={"min_volume": 3}))
-    with pytest.raises(InputError, match="format pdf: expected some of rtstruct"):
+    with pytest.raises(InputError, match="format 'pdf': expected some of rtstruct"):
         Request(tmp_path / "CT", str(bright_bundle), tmp_path / "out", formats=("pdf",))
     with pytest.raises(InputError, match="no such file or folder"):
         segment(Request(tmp_path / "absent", str(bright_bundle), tmp_path / "out"))
@@ -279,3 +282,152 @@ def test_a_prediction_off_the_cases_grid_is_refused(bright_bundle, tmp_path):
     item["pred"].affine = item["pred"].affine + torch.tensor([[0, 0, 0, 2.0], [0] * 4, [0] * 4, [0] * 4])
     with pytest.raises(GeometryError, match="does not lie on the image's grid"):
         ToStructuresd("pred", structures=[{"name": "GTV"}])(item)
+
+
+def case_at(out, name="CT"):
+    return json.loads((out / name / "run.json").read_text())
+
+
+def test_cases_whose_names_differ_only_in_odd_characters_do_not_replace_each_other(bright_bundle, tmp_path):
+    for seed, name in enumerate(("a b", "a_b", "A_B")):
+        chiral_series(tmp_path / "cohort" / name, seed=seed)
+    cohort = segment(Request(tmp_path / "cohort", str(bright_bundle), tmp_path / "out", formats=("rtstruct",)))
+    assert len({case["folder"] for case in cohort["cases"]}) == 3
+    read = {pydicom.dcmread(Path(case["folder"]) / "RS.dcm").PatientID for case in cohort["cases"]}
+    assert len(read) == 3
+
+
+def test_two_patients_whose_folders_are_both_called_ct_do_not_share_an_output_folder(bright_bundle, tmp_path):
+    out = tmp_path / "out"
+    for seed in (1, 2):
+        chiral_series(tmp_path / f"patient_{seed}" / "CT", seed=seed)
+    contoured(bright_bundle, tmp_path / "patient_1" / "CT", out)
+    before = (out / "CT" / "RS.dcm").read_bytes()
+    second = segment(Request(tmp_path / "patient_2" / "CT", str(bright_bundle), out))["cases"][0]
+    assert second["status"] == "failed" and "holds the result of" in second["error"]
+    assert (out / "CT" / "RS.dcm").read_bytes() == before and case_at(out)["status"] == "done"
+
+
+def test_a_structure_set_that_medseg_did_not_write_is_never_replaced(bright_bundle, tmp_path):
+    chiral_series(tmp_path / "patient" / "CT")
+    clinical = tmp_path / "patient" / "CT" / "RS.dcm"
+    clinical.write_bytes(b"approved by a physician")
+    among = segment(Request(tmp_path / "patient" / "CT", str(bright_bundle), tmp_path / "patient"))["cases"][0]
+    assert among["status"] == "failed" and "among the images" in among["error"]
+    assert clinical.read_bytes() == b"approved by a physician"
+
+    clinical.rename(tmp_path / "patient" / "clinical")
+    (tmp_path / "out" / "CT").mkdir(parents=True)
+    other = tmp_path / "out" / "CT" / "RS.dcm"
+    other.write_bytes(b"somebody's")
+    beside = segment(Request(tmp_path / "patient" / "CT", str(bright_bundle), tmp_path / "out"))["cases"][0]
+    assert beside["status"] == "failed" and "was not written by medseg" in beside["error"]
+    assert other.read_bytes() == b"somebody's"
+    assert not (tmp_path / "out" / "CT" / "preview.png").exists()
+
+
+def test_a_result_that_somebody_edited_is_not_removed_by_a_run_with_other_options(bright_bundle, tmp_path):
+    chiral_series(tmp_path / "CT")
+    folder = contoured(bright_bundle, tmp_path / "CT", tmp_path / "out", formats=("nifti",))
+    (folder / "GTV.nii.gz").write_bytes(b"corrected by hand")
+    request = Request(tmp_path / "CT", str(bright_bundle), tmp_path / "out", formats=("rtstruct",))
+    case = segment(request)["cases"][0]
+    assert case["status"] == "failed" and "was changed after medseg wrote it" in case["error"]
+    assert (folder / "GTV.nii.gz").read_bytes() == b"corrected by hand"
+
+
+def test_a_region_drawn_anew_is_contoured_anew(bright_bundle, tmp_path):
+    from medseg.dicom import read_series, write_rtstruct
+
+    phantom = chiral_series(tmp_path / "patient" / "CT")
+    series = read_series(tmp_path / "patient" / "CT")
+    request = Request(tmp_path / "patient" / "CT", str(bright_bundle), tmp_path / "out", within="RS.dcm:Region")
+    for name in ("Marker", "Foot"):
+        (tmp_path / "patient" / "RS.dcm").unlink(missing_ok=True)
+        write_rtstruct({"Region": phantom.masks[name]}, series, tmp_path / "patient" / "RS.dcm")
+        assert segment(request)["cases"][0]["status"] == "done"
+    assert segment(request)["cases"][0]["status"] == "skipped"
+
+
+def test_a_changed_step_of_the_bundle_is_contoured_anew(bright_bundle, tmp_path):
+    bundle = tmp_path / "bright"
+    shutil.copytree(bright_bundle, bundle)
+    chiral_series(tmp_path / "CT")
+    contoured(bundle, tmp_path / "CT", tmp_path / "out", formats=("rtstruct",))
+    config = bundle / "configs" / "inference.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "min_volume_cc": 50.0}))
+    contoured(bundle, tmp_path / "CT", tmp_path / "out", formats=("rtstruct",))
+    assert case_at(tmp_path / "out")["structures"][0]["empty"]
+
+
+def test_results_inside_the_input_folder_are_no_cases_at_the_next_run(bright_bundle, tmp_path):
+    chiral_series(tmp_path / "CT")
+    request = Request(tmp_path / "CT", str(bright_bundle), tmp_path / "CT" / "out", formats=("rtstruct", "nifti"))
+    assert [case["status"] for case in segment(request)["cases"]] == ["done"]
+    again = segment(request)
+    assert [case["status"] for case in again["cases"]] == ["skipped"]
+    assert "NIfTI files that medseg wrote" in again["passed_over"][0]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"source": "x", "outputs": [{}]}', '{"source": "x", "outputs": 5}'])
+def test_a_damaged_run_record_fails_its_case_and_not_the_cohort(text, bright_bundle, tmp_path):
+    for seed in (1, 2):
+        chiral_series(tmp_path / "cohort" / f"p{seed}", seed=seed)
+    (tmp_path / "out" / "p1").mkdir(parents=True)
+    (tmp_path / "out" / "p1" / "run.json").write_text(text)
+    cases = segment(Request(tmp_path / "cohort", str(bright_bundle), tmp_path / "out", formats=("rtstruct",)))["cases"]
+    assert [(case["status"], case.get("fault")) for case in cases] == [("failed", "input"), ("done", None)]
+    assert "move it away" in cases[0]["error"]
+    assert (tmp_path / "out" / "p1" / "run.json").read_text() == text
+
+
+def test_files_left_by_a_run_killed_half_way_are_replaced_by_the_next(bright_bundle, tmp_path):
+    chiral_series(tmp_path / "CT")
+    folder = contoured(bright_bundle, tmp_path / "CT", tmp_path / "out")
+    record = case_at(tmp_path / "out")
+    (folder / "run.json").write_text(json.dumps({**record, "status": "interrupted"}))
+    (folder / "preview.png").unlink()
+    contoured(bright_bundle, tmp_path / "CT", tmp_path / "out")
+    assert {path.name for path in folder.iterdir()} == {"RS.dcm", "preview.png", "run.json"}
+
+
+def test_a_cohort_of_series_and_nifti_files_gets_the_formats_that_each_can_have(bright_bundle, tmp_path):
+    phantom = chiral_series(tmp_path / "cohort" / "CT")
+    image = SimpleITK.GetImageFromArray(phantom.volume_hu)
+    SimpleITK.WriteImage(image, str(tmp_path / "cohort" / "flat.nii.gz"))
+    cohort = segment(Request(tmp_path / "cohort", str(bright_bundle), tmp_path / "out"))
+    assert [case["status"] for case in cohort["cases"]] == ["done", "done"]
+    assert (tmp_path / "out" / "CT" / "RS.dcm").is_file() and (tmp_path / "out" / "flat" / "GTV.nii.gz").is_file()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"patch": 5}, "no setting"),
+        ({"spacing_mm": 5}, "expected a list of 3 numbers"),
+        ({"spacing_mm": [1, 2]}, "expected a list of 3 numbers"),
+        ({"min_volume_cc": "abc"}, "expected a number"),
+        ({"min_volume_cc": float("nan")}, "expected a number"),
+        ({"min_volume_cc": True}, "expected a number"),
+        ({"min_volume_cc": -1}, "expected 0"),
+        ({"ctv_margin_mm": -3.0}, "-3.0 mm; expected 0"),
+        ({"simplify_mm": -0.1}, "expected 0"),
+        ({"holes": 5}, "expected text"),
+        ({"network_def": 5}, "expected a definition"),
+        ({"output_dir": "elsewhere"}, "use -o"),
+        ({"within": [1, 2, 3, 4, 5, 6]}, "use --within"),
+        ({"run": []}, "no effect"),
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be_meant_are_refused_before_anything_is_written(settings, words, bright_bundle, tmp_path):
+    chiral_series(tmp_path / "CT")
+    with pytest.raises(MedsegError, match=words) as caught:
+        segment(Request(tmp_path / "CT", str(bright_bundle), tmp_path / "out", settings=settings))
+    assert "Failed to instantiate" not in str(caught.value)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_an_empty_region_is_not_taken_for_the_whole_image(bright_bundle, tmp_path):
+    with pytest.raises(InputError, match="within is empty"):
+        Request(tmp_path, str(bright_bundle), tmp_path / "out", within="")

@@ -66,8 +66,7 @@ def geometry_record(geometry: Geometry) -> dict[str, Any]:
         "shape_slices_rows_columns": list(geometry.shape),
         "pixel_spacing_mm": list(geometry.pixel_spacing_mm),
         "slice_positions_mm": [round(float(value), 4) for value in geometry.slice_positions_mm],
-        "row_direction_lps": _unit(geometry.row_step_lps_mm),
-        "column_direction_lps": _unit(geometry.column_step_lps_mm),
+        "ImageOrientationPatient": [*_unit(geometry.column_step_lps_mm), *_unit(geometry.row_step_lps_mm)],
         "first_voxel_lps_mm": geometry.origins_lps_mm[0].tolist(),
         "uniform": geometry.is_uniform,
         "sheared": geometry.is_sheared,
@@ -113,25 +112,52 @@ def read_record(folder: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable run record ({error}); move it away.") from error
-    if not isinstance(record, dict):
-        raise InputError(f"{path}: not a run record of medseg; move it away.")
+    if not (isinstance(record, dict) and "source" in record and _names_files(record.get("outputs", []))):
+        raise InputError(f"{path}: not the run record of a case of medseg; move it away.")
     return record
+
+
+def _names_files(outputs: Any) -> bool:
+    rows = outputs if isinstance(outputs, list) else [None]
+    complete = all(isinstance(row, dict) and isinstance(row.get("file"), str) and "sha256" in row for row in rows)
+    return complete and all(Path(row["file"]).name == row["file"] for row in rows)
 
 
 def is_done(record: dict[str, Any], identity: dict[str, Any], folder: Path) -> bool:
     """True when ``record`` tells of a finished run of the same input, weights and options whose files are all there."""
     same = all(record.get(key) == value for key, value in identity.items())
-    return same and record.get("status") == "done" and all((folder / o["file"]).is_file() for o in record["outputs"])
+    there = all((folder / output["file"]).is_file() for output in record.get("outputs", ()))
+    return same and record.get("status") == "done" and there
 
 
 def remove_outputs(record: dict[str, Any], folder: Path) -> None:
-    """Remove the files an earlier run wrote, and its record, so that old contours never stand beside new ones."""
-    for output in record.get("outputs", ()):
-        (folder / Path(output["file"]).name).unlink(missing_ok=True)
-    (folder / "run.json").unlink(missing_ok=True)
+    """Remove the files an earlier run wrote, and its record, so that old contours never stand beside new ones.
+
+    InputError, and nothing is removed, when somebody changed one of them since: it may hold hours of work.
+    """
+    paths = [folder / output["file"] for output in record.get("outputs", ())]
+    written = {output["file"]: output["sha256"] for output in record.get("outputs", ())}
+    changed = [path for path in paths if path.is_file() and _file(path)["sha256"] != written[path.name]]
+    if changed:
+        raise InputError(f"{changed[0]} was changed after medseg wrote it; move it away or choose another output folder.")
+    for path in [*paths, folder / "run.json"]:
+        path.unlink(missing_ok=True)
 
 
-def move_outputs(staged: Path, folder: Path) -> None:
-    """Move the finished files of a case from its staging folder to its own folder on the same disk."""
+def require_free(staged: Path, folder: Path) -> None:
+    """InputError when a finished file of ``staged`` would replace one in ``folder``: it is not ours, and may be clinical."""
+    for path in sorted(staged.iterdir()):
+        other = folder / path.name
+        if other.exists():
+            raise InputError(f"{other} was not written by medseg; move it away or choose another output folder.")
+
+
+def publish(record: dict[str, Any], staged: Path, folder: Path) -> None:
+    """Move a case's finished files from its staging folder to its own folder on the same disk, then write its record.
+
+    A record that says "interrupted" goes first: a run killed half-way leaves files that the next run knows as its own.
+    """
+    write_record({**record, "status": "interrupted"}, folder / "run.json")
     for path in sorted(staged.iterdir()):
         os.replace(path, folder / path.name)
+    write_record(record, folder / "run.json")
