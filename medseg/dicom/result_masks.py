@@ -25,8 +25,8 @@ def check_masks(masks: Mapping[str | Structure, np.ndarray], series: Series) -> 
 
     A name becomes a structure with the type, colour and code that belong to it; a Structure without a type gets that of
     its name. Whole numbers 0 and 1, and floats that are all 0 or 1, count as bool. What TG-263 has against a name is said
-    by a MedsegWarning. Raises StructureError for no masks, repeated names, a label map or values outside 0-1; GeometryError for another
-    shape than the series' and for images without a Frame of Reference.
+    by a MedsegWarning. Raises StructureError for no masks, repeated names, a label map or values outside 0-1;
+    GeometryError for another shape than the series' and for images without a Frame of Reference.
     """
     if not masks:
         raise StructureError("no structures were given; a DICOM file of structures needs at least one.")
