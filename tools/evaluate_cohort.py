@@ -4,8 +4,9 @@
 
 COHORT/<patient>/ holds one CT series and one structure set each, anywhere below. With --region-margins-mm every case is
 contoured within a box around the true structure, each side moved out by its own margin drawn from that range (seeded):
-what a planner's rough box does. Without it the whole image is given. Prints a row per patient and means with 95 %
-bootstrap intervals over patients. The contours are read back from the RTSTRUCT that medseg wrote.
+what a planner's rough box does. Without it the whole image is given. "ellipsoid DSC" is what no network at all scores:
+the ellipsoid that fills the box less the mean margin; a model that does not beat it has only learned the box. Prints a row
+per patient and means with 95 % bootstrap intervals over patients. Contours are read back from the RTSTRUCT of medseg.
 """
 
 from __future__ import annotations
@@ -24,15 +25,23 @@ from medseg.segment import Request, segment
 
 TOLERANCES_MM = (2.0, 5.0)
 BOOTSTRAP_SAMPLES = 10_000
-COLUMNS = ("DSC", *(f"sDSC {t:g} mm" for t in TOLERANCES_MM), "HD95 mm", "true cc", "contoured cc")
+SCORES = ("DSC", *(f"sDSC {t:g} mm" for t in TOLERANCES_MM), "HD95 mm", "ellipsoid DSC")
+COLUMNS = (*SCORES, "true cc", "contoured cc")
 
 
-def region_box(truth: np.ndarray, geometry, margins_mm: tuple[float, float], rng: np.random.Generator) -> str:
-    """A ``--within`` box in LPS mm: the truth's bounding box, each of its six sides moved out by its own margin."""
+def region_box(truth: np.ndarray, geometry, margins_mm: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+    """A box (2, 3) in LPS mm: the truth's bounding box, each of its six sides moved out by its own margin."""
     points = np.concatenate([geometry.points_lps_mm(k, np.argwhere(truth[k])) for k in np.flatnonzero(truth.any((1, 2)))])
     outwards = rng.uniform(*margins_mm, size=(2, 3))
-    low, high = points.min(0) - outwards[0], points.max(0) + outwards[1]
-    return ",".join(f"{value:.1f}" for pair in zip(low, high, strict=True) for value in pair)
+    return np.array([points.min(0) - outwards[0], points.max(0) + outwards[1]])
+
+
+def ellipsoid(box_lps_mm: np.ndarray, margin_mm: float, geometry) -> np.ndarray:
+    """bool [slice, row, column]: the ellipsoid that fills the box less ``margin_mm`` on every side."""
+    centre, half = box_lps_mm.mean(0), np.maximum((box_lps_mm[1] - box_lps_mm[0]) / 2 - margin_mm, 1.0)
+    pairs = np.stack(np.meshgrid(*(np.arange(n) for n in geometry.shape[1:]), indexing="ij"), axis=-1).reshape(-1, 2)
+    planes = [(((geometry.points_lps_mm(k, pairs) - centre) / half) ** 2).sum(1) <= 1 for k in range(geometry.shape[0])]
+    return np.array(planes).reshape(geometry.shape)
 
 
 def evaluate_case(patient: Path, options: argparse.Namespace, rng: np.random.Generator) -> dict[str, float]:
@@ -45,7 +54,11 @@ def evaluate_case(patient: Path, options: argparse.Namespace, rng: np.random.Gen
     if options.truth not in truths:
         raise InputError(f"{structure_sets[0]}: no ROI {options.truth!r}; it has {', '.join(truths)}.")
     truth = truths[options.truth]
-    within = region_box(truth, series.geometry, tuple(options.region_margins_mm), rng) if options.region_margins_mm else None
+    within, no_network = None, float("nan")
+    if options.region_margins_mm:
+        box = region_box(truth, series.geometry, tuple(options.region_margins_mm), rng)
+        within = ",".join(f"{value:.1f}" for value in box.T.ravel())
+        no_network = dice(truth, ellipsoid(box, float(np.mean(options.region_margins_mm)), series.geometry))
     out = options.output / patient.name
     cohort = segment(Request(patient, options.bundle, out, ("rtstruct", "preview"), options.device, within))
     case = cohort["cases"][0]
@@ -53,7 +66,7 @@ def evaluate_case(patient: Path, options: argparse.Namespace, rng: np.random.Gen
         raise InputError(f"{patient}: {case['error']}")
     result = read_rtstruct(Path(case["folder"]) / "RS.dcm", series)[options.roi]
     distances = surface_distances(truth, result, series.geometry.spacing_mm)
-    scores = [dice(truth, result), *(distances.dice(t) for t in TOLERANCES_MM), distances.hausdorff_mm(95.0)]
+    scores = [dice(truth, result), *(distances.dice(t) for t in TOLERANCES_MM), distances.hausdorff_mm(95.0), no_network]
     return dict(zip(COLUMNS, [*scores, volume_cc(truth, series.geometry), volume_cc(result, series.geometry)], strict=True))
 
 
@@ -64,13 +77,13 @@ def interval(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float
 
 
 def table(scores: dict[str, dict[str, float]]) -> str:
-    """Markdown: a row per patient, then mean and interval of the first four columns."""
+    """Markdown: a row per patient, then mean and interval of every score."""
     rng = np.random.default_rng(0)
     lines = [f"| patient | {' | '.join(COLUMNS)} |", "|---|" + "--:|" * len(COLUMNS)]
     for patient, row in scores.items():
         lines.append(f"| {patient} | " + " | ".join(_number(name, row[name]) for name in COLUMNS) + " |")
     means, intervals = [], []
-    for name in COLUMNS[:4]:
+    for name in SCORES:
         values = np.array([row[name] for row in scores.values()])
         low, high = interval(values, rng)
         means.append(f"**{_number(name, float(values.mean()))}**")
