@@ -251,7 +251,7 @@ class Phantom:
     """What write_thigh_phantom made: the series, the truth on its grid, and a box for a network that wants a region.
 
     ``truth``: bool [slice, row, column] of "GTV" (the sarcoma), "Femur_L" and "Thigh_L" (within the skin). ``box_lps_mm``:
-    (2, 3), lowest and highest LPS mm of the tumour with 30 mm around it.
+    (2, 3), lowest and highest LPS mm of the tumour with 12 mm around it.
     """
 
     ct_dir: Path
@@ -308,7 +308,7 @@ def write_thigh_phantom(out_dir, seed: int = 0) -> Phantom:
     _write_truth(truth, geometry, truth_dir)
     inside = np.argwhere(truth["GTV"])
     ends = [geometry.points_lps_mm(k, [(i, j)])[0] for k, i, j in (inside.min(0), inside.max(0))]
-    return Phantom(ct_dir, truth_dir, truth, geometry, np.array([ends[0] - 30.0, ends[1] + 30.0]))
+    return Phantom(ct_dir, truth_dir, truth, geometry, np.array([ends[0] - 12.0, ends[1] + 12.0]))
 
 
 def _write_truth(truth: dict[str, np.ndarray], geometry: Geometry, truth_dir: Path) -> None:

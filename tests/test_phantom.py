@@ -131,7 +131,7 @@ def test_the_tumour_has_the_size_of_a_sarcoma_and_lies_within_its_box(thigh):
     indices = np.argwhere(gtv)
     points = np.array([thigh.geometry.points_lps_mm(k, [(i, j)])[0] for k, i, j in indices])
     low, high = thigh.box_lps_mm
-    assert np.allclose(points.min(0) - low, 30, atol=1e-6) and np.allclose(high - points.max(0), 30, atol=1e-6)
+    assert np.allclose(points.min(0) - low, 12, atol=1e-6) and np.allclose(high - points.max(0), 12, atol=1e-6)
 
 
 def test_the_truth_files_lie_on_the_series_in_patient_space(thigh):
