@@ -25,6 +25,9 @@ CLEARANCE = 0.01
 """Iso-contours treat a probability this close to the level as lying this far from it, so that no contour comes nearer
 than 0.01 pixel to a voxel centre, and rounding coordinates to micrometres cannot move a voxel in or out."""
 
+ON_CENTRE = 0.001
+"""A vertex this close (in pixels, along an axis) to a line of voxel centres is read as lying on it: rounding to 1 um."""
+
 LONGEST_SLANT = 50
 """cut_stairs leaves longer edges as they are: on so flat a slant, rounded ends could move where it crosses a row."""
 
@@ -261,7 +264,7 @@ def simplify(polygons: list[Polygon], tolerance_mm: float, pixel_spacing_mm: tup
     """
     import shapely  # here, because most contours are never simplified and it loads slowly
 
-    if not tolerance_mm >= 0:
+    if not 0 <= tolerance_mm < np.inf:
         raise StructureError(f"simplification by {tolerance_mm} mm: expected 0 or more.")
     spacing = np.asarray(pixel_spacing_mm, dtype=np.float64)
     given = shapely.MultiPolygon([(p.exterior * spacing, [hole * spacing for hole in p.holes]) for p in polygons])
@@ -346,15 +349,13 @@ def structure_loops(
     volume = np.asarray(volume)
     if volume.shape != geometry.shape:
         raise GeometryError(f"mask of shape {volume.shape} on an image of {geometry.shape} (slices, rows, columns).")
-    if not 0 <= simplify_mm < np.inf:
-        raise StructureError(f"simplification by {simplify_mm} mm: expected 0 or more.")
     loops, any_hole, geometric_type = {}, False, HOLE_MODES["nested"]
     for index, plane in enumerate(volume):
         if volume.dtype.kind == "f":
             polygons = probability_polygons(plane, level)
         else:
             polygons = cut_stairs(mask_polygons(plane))
-        if simplify_mm > 0:
+        if simplify_mm != 0:
             polygons = simplify(polygons, simplify_mm, geometry.pixel_spacing_mm)
         if polygons:
             any_hole = any_hole or any(polygon.holes for polygon in polygons)
@@ -369,14 +370,15 @@ def rasterise(loops: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
     """Bool mask (rows, columns) of the voxel centres inside an odd number of the loops (n, 2), by sub-pixel scan lines.
 
     Loops close themselves; a repeated last point, edges of no length and parts outside the image do no harm. A centre
-    exactly on an outline belongs to the side of larger row or column, so that of two areas that share an edge never
-    both claim it. No loops give an empty mask.
+    on an outline (ON_CENTRE: some writers trace centres, in rounded decimals) belongs to the side of larger row or column,
+    so that of two areas that share an edge never both claim it. No loops give an empty mask.
     """
     rows, columns = shape
     mask = np.zeros(shape, dtype=bool)
     loops = [np.asarray(loop, dtype=np.float64).reshape(-1, 2) for loop in loops if len(loop)]
     if not loops:
         return mask
+    loops = [np.where(np.abs(loop - np.rint(loop)) <= ON_CENTRE, np.rint(loop), loop) for loop in loops]
     start, end = np.concatenate(loops), np.concatenate([np.roll(loop, -1, axis=0) for loop in loops])
     # Upper end first, so that the two sides of a keyhole's channel round to the very same crossing and cancel.
     downward = (start[:, 0] <= end[:, 0])[:, None]
@@ -388,7 +390,8 @@ def rasterise(loops: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
         return mask
     row = first[edge] + np.arange(edge.size) - np.repeat(np.cumsum(count) - count, count)
     slope = (lower[edge, 1] - upper[edge, 1]) / (lower[edge, 0] - upper[edge, 0])
-    crossing = np.clip(np.ceil(upper[edge, 1] + (row - upper[edge, 0]) * slope), 0, columns).astype(np.int64)
+    met = upper[edge, 1] + (row - upper[edge, 0]) * slope
+    crossing = np.clip(np.ceil(met - 1e-9), 0, columns).astype(np.int64)
     top, left = row.min(), crossing.min()
     box = (row.max() + 1 - top, crossing.max() + 1 - left)
     toggles = np.bincount((row - top) * box[1] + crossing - left, minlength=box[0] * box[1]).reshape(box) & 1

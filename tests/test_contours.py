@@ -9,6 +9,7 @@ import shapely
 from medseg import contours
 from medseg.errors import GeometryError, StructureError
 from medseg.geometry import Geometry
+from medseg.phantom import stack_geometry
 
 SHAPES = {
     "one pixel": ("#", 1, 0),
@@ -321,6 +322,19 @@ def test_a_negative_tolerance_is_refused_and_nothing_stays_nothing():
 def test_a_centre_on_an_outline_belongs_to_the_side_of_larger_row_and_column():
     square = np.array([[1.0, 1.0], [1.0, 3.0], [3.0, 3.0], [3.0, 1.0]])
     assert np.argwhere(contours.rasterise([square], (5, 5))).tolist() == [[1, 1], [1, 2], [2, 1], [2, 2]]
+
+
+@pytest.mark.parametrize("decimals", [3, 6, 12])
+def test_outlines_traced_through_voxel_centres_are_read_without_rounding_noise(decimals):
+    # As OpenCV-based writers make them; on the corner's side of larger row and column: 20 rows of 25.
+    rows, columns = [5, 5, 25, 25], [5, 30, 30, 5]
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        centre_lps_mm = rng.uniform(-300, 300, 3)
+        geometry = stack_geometry((2, 40, 40), pixel_spacing_mm=(0.7421875, 0.9765625), centre_lps_mm=centre_lps_mm)
+        points = geometry.points_lps_mm(0, np.stack([rows, columns], axis=1)).round(decimals)
+        mask = contours.rasterise([geometry.rows_columns(0, points)], (40, 40))
+        assert mask[5:25, 5:30].all() and mask.sum() == 500
 
 
 def test_random_polygons_agree_with_shapely_at_every_voxel_centre():

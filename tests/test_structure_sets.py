@@ -339,7 +339,8 @@ def test_volumes_of_a_xio_lung_plan_agree_with_plastimatch(shared_data):
     expected = {"GTV-1": 155.8, "CTV-1": 275.0, "PTV-1": 590.0, "Spinal cord": 44.5, "Lung L": 2221.6, "Lung R": 2957.2,
                 "Patient": 27587.9, "1,SUV_primair": 124.5}  # fmt: skip
     assert set(masks) == set(expected)
-    assert volumes_cc(masks, series) == pytest.approx(expected, abs=0.1)
+    # Some of XiO's vertices lie on voxel centres to 0.001 pixel: plastimatch and medseg decide those in their own ways.
+    assert volumes_cc(masks, series) == pytest.approx(expected, abs=0.1, rel=1e-4)
     assert "stored twice" in words and "'Isocenter 6' was left out" in words
 
 
