@@ -6,12 +6,14 @@ network sees (its box) and where contours may lie (its voxels).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from medseg.errors import GeometryError, InputError
+from medseg.errors import GeometryError, InputError, MedsegWarning
 from medseg.geometry import Geometry
 from medseg.readers import Case, source_path
 
@@ -86,13 +88,21 @@ def _box_mask(box_mm: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 
 def _roi_mask(file: Path, roi: str, case: Case) -> np.ndarray:
-    from medseg.dicom import read_rtstruct
+    """The mask of one ROI; what is odd about the other ROIs of the file is nobody's concern here."""
+    from medseg.dicom.structure_sets import place, read_structure_set
 
     if case.series is None:
         raise InputError(f"--within {file}:{roi}: an ROI needs a DICOM series; give a box in mm for {case.source}.")
-    masks = read_rtstruct(file, case.series)
+    structure_set = read_structure_set(file)
+    wanted = tuple(row for row in structure_set.rois if row.structure.name == roi)
+    if not wanted:
+        names = ", ".join(sorted(repr(row.structure.name) for row in structure_set.rois))
+        raise InputError(f"--within {file}: no ROI {roi!r}; the structure set has {names}.")
+    masks, notices = place(replace(structure_set, rois=wanted), case.series)
     if roi not in masks:
-        raise InputError(f"--within {file}: no ROI {roi!r}; the structure set has {', '.join(map(repr, sorted(masks)))}.")
+        raise InputError(f"--within {file}: {' '.join(notices)}")
+    for notice in notices:
+        warnings.warn(notice, MedsegWarning, stacklevel=2)
     return masks[roi]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medseg.dicom import read_series, write_rtstruct
-from medseg.errors import GeometryError, InputError
+from medseg.errors import GeometryError, InputError, MedsegWarning
 from medseg.phantom import chiral_phantom, write_series
 from medseg.readers import open_case
 from medseg.structures import Structure
@@ -57,3 +57,15 @@ def test_a_box_partly_outside_the_image_keeps_the_part_inside(patient):
     x, y, z = phantom.geometry.origins_lps_mm[0]
     found = region_mask((x - 900, x + 0.1, y - 900, y + 0.1, z - 900, z + 0.1), open_case(str(folder / "CT")))
     assert found.sum() == 1 and found[0, 0, 0]
+
+
+def test_what_is_odd_about_other_structures_is_not_said_with_the_region(patient, recwarn):
+    folder, phantom = patient
+    empty = Structure("Empty")
+    masks = {Structure("GTV"): phantom.masks["Marker"], empty: phantom.masks["Marker"] & False}
+    write_rtstruct(masks, read_series(folder / "CT"), folder / "two.dcm")
+    recwarn.clear()
+    region_mask("two.dcm:GTV", open_case(str(folder / "CT")))
+    assert not recwarn.list
+    with pytest.raises(GeometryError, match="no voxel centre"), pytest.warns(MedsegWarning, match="'Empty'.*empty"):
+        region_mask("two.dcm:Empty", open_case(str(folder / "CT")))
