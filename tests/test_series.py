@@ -277,12 +277,12 @@ def test_headers_hold_no_pixels(files):
     assert not any("PixelData" in header for header in read_series(files[0].parent).headers)
 
 
-def test_a_thousand_slices_are_found_without_decoding_and_then_opened_once(tmp_path, monkeypatch):
-    files = write_series(ramp_hu((1000, 2, 2)), stack_geometry((1000, 2, 2), gaps_mm=1.0), tmp_path)
+def test_hundreds_of_slices_are_found_without_decoding_and_then_opened_once(tmp_path, monkeypatch):
+    files = write_series(ramp_hu((200, 2, 2)), stack_geometry((200, 2, 2), gaps_mm=1.0), tmp_path)
     read_bytes = []
     monkeypatch.setattr(pixels, "dcmread", lambda path, **_: read_bytes.append(path) or pydicom.dcmread(path))
     series = read_series(tmp_path)
-    assert len(series.files) == 1000 and read_bytes == []
+    assert len(series.files) == 200 and read_bytes == []
     series.volume()
     assert sorted(read_bytes) == sorted(files)
 
