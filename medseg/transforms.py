@@ -17,7 +17,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Crop, InvertibleTransform, MapTransform
 
-from medseg.errors import InputError, MedsegWarning, StructureError
+from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.geometry import Geometry
 from medseg.margins import expand
 from medseg.readers import Case, CaseReader, case_of, folder_name, resample, source_path
@@ -77,11 +77,14 @@ class CropWithind(MapTransform, InvertibleTransform):
     """Crop to the box of a region, so that the network sees no more than the planner marked. None: the whole image.
 
     ``within``: see :func:`medseg.within.region_mask`. The inverse pads with zeros: no probability outside the box.
+    ``largest_mm``: the longest side of a box that the network knows from its training. A larger region, or whole image
+    without one, raises GeometryError: a tumour model that is shown a body contours something all the same.
     """
 
-    def __init__(self, keys, within: str | Sequence[float] | None = None):
+    def __init__(self, keys, within: str | Sequence[float] | None = None, largest_mm: float | None = None):
         MapTransform.__init__(self, keys)
         self.within = within
+        self.largest_mm = largest_mm
         self.cropper = Crop()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -91,7 +94,17 @@ class CropWithind(MapTransform, InvertibleTransform):
                 case = case_of(d[key].meta)
                 mask = region_mask(self.within, case)
                 d[key] = self.cropper(d[key], grid_box(mask, case.geometry, case.geometry.regular_grid()))
+            self._check_size(d[key])
         return d
+
+    def _check_size(self, image: MetaTensor) -> None:
+        sides_mm = [float(n * mm) for n, mm in zip(image.shape[1:], image.pixdim, strict=True)]
+        if self.largest_mm is not None and max(sides_mm) > self.largest_mm:
+            what = "the region" if self.within else "the whole image"
+            raise GeometryError(
+                f"{what} is {' x '.join(f'{side:.0f}' for side in sides_mm)} mm; this bundle learned from boxes of up to "
+                f"{self.largest_mm:g} mm around a tumour. Say where to look, more closely, with --within."
+            )
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)

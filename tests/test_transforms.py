@@ -100,3 +100,21 @@ def test_on_a_single_slice_whose_volume_nobody_knows_nothing_is_dropped_as_too_s
     with pytest.warns(MedsegWarning, match="no volume"):
         kept = KeepComponentsd(min_volume_cc=5.0)({"structures": case(probability)})["structures"].masks[GTV]
     assert np.array_equal(kept, probability) and (kept >= 0.5).sum() == 100
+
+
+@pytest.mark.parametrize(("side", "refused"), [(30, False), (60, True)])
+def test_a_region_larger_than_the_network_ever_saw_is_refused(side, refused, tmp_path):
+    from medseg.phantom import write_series
+    from medseg.transforms import CropWithind, LoadCased
+
+    geometry = stack_geometry((10, side, 20), gaps_mm=2.0, pixel_spacing_mm=(1.0, 1.0))
+    write_series(np.zeros(geometry.shape), geometry, tmp_path)
+    item = LoadCased("image")({"image": str(tmp_path)})
+    crop = CropWithind("image", largest_mm=50.0)
+    if refused:
+        with pytest.raises(GeometryError, match="the whole image is 20 x 60 x 20 mm; .* up to 50 mm"):
+            crop(item)
+        small = CropWithind("image", within="-9,9,-20,20,-9,9", largest_mm=50.0)
+        assert small(item)["image"].shape == (1, 18, 40, 10)
+    else:
+        assert crop(item)["image"].shape == (1, 20, 30, 10)

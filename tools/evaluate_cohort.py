@@ -67,7 +67,8 @@ def evaluate_case(patient: Path, options: argparse.Namespace, rng: np.random.Gen
     result = read_rtstruct(Path(case["folder"]) / "RS.dcm", series)[options.roi]
     distances = surface_distances(truth, result, series.geometry.spacing_mm)
     scores = [dice(truth, result), *(distances.dice(t) for t in TOLERANCES_MM), distances.hausdorff_mm(95.0), no_network]
-    return dict(zip(COLUMNS, [*scores, volume_cc(truth, series.geometry), volume_cc(result, series.geometry)], strict=True))
+    values = [*scores, volume_cc(truth, series.geometry), volume_cc(result, series.geometry)]
+    return dict(zip(COLUMNS, map(float, values), strict=True))
 
 
 def interval(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
@@ -111,23 +112,24 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the numbers there too")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
-    scores = {}
-    try:
-        for patient in sorted(folder for folder in options.cohort.iterdir() if folder.is_dir()):
+    scores, failed = {}, False
+    for patient in sorted(folder for folder in options.cohort.glob("*") if folder.is_dir()):
+        try:
             scores[patient.name] = evaluate_case(patient, options, rng)
-            print(patient.name, {name: round(value, 3) for name, value in scores[patient.name].items()}, file=sys.stderr)
-        if not scores:
-            raise InputError(f"{options.cohort}: no patient folders in it.")
-    except MedsegError as error:
-        print(f"error: {error}", file=sys.stderr)
+        except MedsegError as error:
+            failed = True
+            print(f"error: {error}", file=sys.stderr)
+    if not scores:
+        print(f"error: {options.cohort}: no patient folder in it could be scored.", file=sys.stderr)
         return 2
     text = f"{table(scores)}\n\nSurface measures: {SURFACE_DEFINITION}, on the CT's own grid."
     print(text)
     if options.markdown:
         options.markdown.write_text(text + "\n", encoding="utf-8")
     if options.json:
-        options.json.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
-    return 0
+        finite = {p: {k: v if np.isfinite(v) else None for k, v in row.items()} for p, row in scores.items()}
+        options.json.write_text(json.dumps(finite, indent=1) + "\n", encoding="utf-8")
+    return 2 if failed else 0
 
 
 if __name__ == "__main__":

@@ -34,8 +34,8 @@ def command_line_reference() -> str:
     lines = [
         "# Command line", "",
         "Written by `python tools/make_docs.py` from the help texts; a test compares them.", "",
-        "Exit codes: 0 done; 1 a fault in medseg; 2 the input's or the caller's. Errors are one line on standard error; `--debug` adds the",
-        "traceback. Progress bars go to standard error, and only on a terminal.", "",
+        "Exit codes: 0 done; 1 a fault in medseg; 2 the input's or the caller's. Errors are one line on standard error;",
+        "`--debug` adds the traceback. Progress bars go to standard error, and only on a terminal.", "",
     ]  # fmt: skip
     for name in COMMANDS:
         lines += [f"## medseg {name}", "", "```", medseg(name, "--help").rstrip(), "```", ""]
@@ -67,7 +67,8 @@ def main() -> None:
     COMMAND_LINE.write_text(command_line_reference(), encoding="utf-8")
     if not options.no_demo:
         output = demo_output(ROOT / "docs" / "pictures" / "demo_preview.png")
-        README.write_text(replace_block(README.read_text(encoding="utf-8"), "demo output", f"```\n{output.rstrip()}\n```"))
+        page = replace_block(README.read_text(encoding="utf-8"), "demo output", f"```\n{output.rstrip()}\n```")
+        README.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
