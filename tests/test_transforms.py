@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medseg.errors import InputError, MedsegWarning, StructureError
+from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.phantom import stack_geometry
 from medseg.readers import Case
 from medseg.structures import Structure
