@@ -80,7 +80,7 @@ def load_image(path: str | Path):
     except errors as error:
         raise InputError(f"{path}: cannot be read as NIfTI ({' '.join(str(error).split())[:160]}).") from error
     if array.dtype.kind not in "biuf":
-        raise InputError(f"{path}: its voxels are of type {array.dtype}; expected one number each.")
+        raise InputError(f"{path}: its voxels are of type {array.dtype}; expected one real number each.")
     return image, array
 
 

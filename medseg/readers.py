@@ -20,6 +20,7 @@ from monai.data import ImageReader
 
 from medseg.errors import InputError
 from medseg.geometry import Geometry
+from medseg.nifti import load_image
 
 if TYPE_CHECKING:  # pydicom is loaded only when a DICOM case is opened: NIfTI training must run without it
     from medseg.dicom import Series
@@ -98,27 +99,8 @@ def _open(source: str, allow: tuple[str, ...], _files: tuple) -> Case:
 
 
 def _open_nifti(source: str) -> Case:
-    import struct
-    import zlib
-
-    import nibabel
-
-    damaged = (
-        OSError,
-        EOFError,
-        ValueError,
-        OverflowError,
-        struct.error,
-        zlib.error,
-        nibabel.filebasedimages.ImageFileError,
-    )
-    try:
-        image = nibabel.load(source)
-        if image.get_data_dtype().kind not in "biuf":
-            raise InputError(f"{source}: its voxels are {image.get_data_dtype()}; expected one real number each.")
-        array = np.asarray(image.dataobj, dtype=np.float32)
-    except damaged as error:
-        raise InputError(f"{source}: not a readable NIfTI file ({error}).") from error
+    image, array = load_image(source)
+    array = array.astype(np.float32)
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
     if array.ndim != 3:

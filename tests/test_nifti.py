@@ -101,7 +101,7 @@ def test_what_is_no_mask_is_refused(phantom, tmp_path):
         read_mask(tmp_path / "damaged.nii.gz", phantom.geometry)
     colours = np.zeros((56, 48, 30), [("R", "u1"), ("G", "u1"), ("B", "u1")])
     nibabel.save(nibabel.Nifti1Image(colours, phantom.geometry.affine_ras), tmp_path / "colours.nii")
-    with pytest.raises(InputError, match="one number each"):
+    with pytest.raises(InputError, match="one real number each"):
         read_mask(tmp_path / "colours.nii", phantom.geometry)
     with pytest.raises(InputError, match="no such file"):
         read_mask(tmp_path / "missing.nii.gz", phantom.geometry)

@@ -103,10 +103,21 @@ def test_nifti_without_an_orientation_or_with_nan_is_refused(tmp_path):
 def test_a_damaged_nifti_file_and_a_4d_one_are_refused_in_one_line(tmp_path):
     (tmp_path / "cut.nii.gz").write_bytes(b"\x1f\x8b\x08\x00 not a volume")
     nibabel.save(nibabel.Nifti1Image(np.zeros((3, 3, 3, 2), dtype=np.float32), np.eye(4)), tmp_path / "series.nii.gz")
-    for name, words in (("cut", "not a readable NIfTI"), ("series", "4 dimensions")):
+    for name, words in (("cut", "cannot be read as NIfTI"), ("series", "4 dimensions")):
         with pytest.raises(InputError, match=words) as caught:
             open_case(str(tmp_path / f"{name}.nii.gz"))
         assert "\n" not in str(caught.value)
+
+
+def test_an_image_with_one_bit_flipped_in_its_compressed_file_is_refused(tmp_path):
+    noise = np.random.default_rng(0).integers(-1000, 1000, (20, 20, 20)).astype(np.int16)
+    path = tmp_path / "image.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(noise, np.diag([2, 2, 3, 1])), path)
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 16
+    path.write_bytes(raw)
+    with pytest.raises(InputError, match="cannot be read as NIfTI"):
+        open_case(str(path))
 
 
 def test_masks_are_written_as_nifti_only_where_nifti_can_hold_the_geometry(tmp_path):
