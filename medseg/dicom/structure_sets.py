@@ -247,7 +247,7 @@ def check_same_patient(patient_id: str, patient_name: str, series: Series, what:
         known = str(header.get(keyword) or "").strip()
         if said and known:
             if said.casefold().rstrip("^") != known.casefold().rstrip("^"):
-                raise GeometryError(f"{what}: {keyword} {said!r}, but the images have {known!r}; another patient.")
+                raise GeometryError(f"{what}: its {keyword} is not that of the images; it belongs to another patient.")
             return
 
 
