@@ -67,6 +67,11 @@ class Request:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
+        from medseg.dicom import ALLOWABLE
+
+        faults = [name for name in self.allow if name not in ALLOWABLE]
+        if faults:
+            raise InputError(f"fault {', '.join(map(repr, faults))}: expected some of {', '.join(ALLOWABLE)}.")
         unknown = [name for name in self.formats if name not in FORMATS]
         if unknown:
             raise InputError(f"format {', '.join(map(repr, unknown))}: expected some of {', '.join(FORMATS)}.")

@@ -264,6 +264,8 @@ def test_what_concerns_the_whole_run_is_refused_at_once(bright_bundle, tmp_path)
         segment(Request(tmp_path / "CT", str(bright_bundle), tmp_path / "out", settings={"min_volume": 3}))
     with pytest.raises(InputError, match="format 'pdf': expected some of rtstruct"):
         Request(tmp_path / "CT", str(bright_bundle), tmp_path / "out", formats=("pdf",))
+    with pytest.raises(InputError, match="fault 'holes': expected some of missing_slice"):
+        Request(tmp_path / "CT", str(bright_bundle), tmp_path / "out", allow=("holes",))
     with pytest.raises(InputError, match="no such file or folder"):
         segment(Request(tmp_path / "absent", str(bright_bundle), tmp_path / "out"))
     (tmp_path / "empty").mkdir()
