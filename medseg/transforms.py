@@ -189,20 +189,24 @@ class KeepComponentsd(MapTransform):
         return d
 
     def _keep(self, mask: np.ndarray, voxel_cc: np.ndarray) -> np.ndarray:
-        from scipy.ndimage import label
+        from scipy.ndimage import find_objects, label
 
-        pieces, count = label(binary(mask), structure=np.ones((3, 3, 3)))
-        if count == 0:
+        inside = binary(mask)
+        box = next(iter(find_objects(inside.view(np.uint8))), None)  # labelling a whole CT for a small tumour takes seconds
+        if box is None:
             return mask
+        pieces, count = label(inside[box], structure=np.ones((3, 3, 3)))
         known = not np.isnan(voxel_cc).any()
-        weights = np.broadcast_to((voxel_cc if known else np.ones_like(voxel_cc))[:, None, None], pieces.shape)
+        weights = np.broadcast_to((voxel_cc if known else np.ones_like(voxel_cc))[box[0], None, None], pieces.shape)
         sizes = np.bincount(pieces.ravel(), weights=weights.ravel())  # cc, or voxels where no volume is known
         sizes[0] = -1.0
         drop = (sizes < self.min_volume_cc) & known
         if self.largest_only:
             drop |= np.arange(count + 1) != sizes.argmax()
         drop[0] = False
-        return np.where(drop[pieces], mask.dtype.type(0), mask)
+        kept = mask.copy()
+        kept[box][drop[pieces]] = 0
+        return kept
 
 
 class MarginStructuresd(MapTransform):
