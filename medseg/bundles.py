@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from medseg.datalist import check_datalist
 from medseg.errors import BundleError, MedsegError
 
 REQUIRED_FILES = (
@@ -215,7 +216,10 @@ def load_network(bundle: Bundle, parser, device):
 
 
 def run_config(bundle: Bundle, configs: Sequence[str], run_id: str, settings: Mapping[str, Any]) -> None:
-    """``python -m monai.bundle run RUN_ID`` over ``configs/<name>.json`` in order, with overrides checked by name."""
+    """``python -m monai.bundle run RUN_ID`` over ``configs/<name>.json`` in order, with overrides checked by name.
+
+    ``settings`` hold at least ``dataset_dir``; without ``datalist`` the bundle's own is taken. The list is checked first.
+    """
     import monai.bundle
 
     folder = bundle.folder / "configs"
@@ -224,6 +228,7 @@ def run_config(bundle: Bundle, configs: Sequence[str], run_id: str, settings: Ma
         contents.update(_json(folder / f"{name}.json"))
     for key, value in settings.items():
         check_override(bundle, " + ".join(configs), contents, key, value)
+    check_datalist(settings.get("datalist", folder / "datalist.json"), settings["dataset_dir"])
     monai.bundle.run(
         run_id=run_id,
         config_file=[str(folder / f"{name}.json") for name in configs],

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "medseg"
 
 LAYERS = (
-    ("words", {"errors", "geometry", "structures", "tg263", "atomic"}),
+    ("words", {"errors", "geometry", "structures", "tg263", "atomic", "datalist"}),
     ("maths", {"contours", "margins", "metrics"}),
     ("files and learning", {
         "dicom", "readers", "nifti", "phantom", "within", "networks", "losses", "noisy", "regions", "training",
