@@ -1,28 +1,22 @@
-"""Dictionary transforms that MONAI lacks: open a case, look within a region, and save structures in patient coordinates.
-
-A bundle's ``inference.json`` chains them: ``LoadCased`` … network … ``Invertd`` → ``ToStructuresd`` → ``Save…d``. From
-``ToStructuresd`` on, the data dictionary holds a :class:`CaseStructures` under ``structures``.
-"""
+"""From the network's probabilities to named structures on the case's own slices, and what is done to them there."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from monai.data import MetaTensor
-from monai.transforms import Crop, InvertibleTransform, MapTransform
+from monai.transforms import MapTransform
 
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.geometry import Geometry
 from medseg.margins import expand
-from medseg.readers import Case, CaseReader, case_of, folder_name, resample, source_path
+from medseg.readers import Case, case_of, resample
 from medseg.structures import Structure
-from medseg.within import grid_box, region_mask
+from medseg.within import region_mask
 
 
 @dataclass(frozen=True)
@@ -50,68 +44,6 @@ class CaseStructures:
 def binary(mask: np.ndarray) -> np.ndarray:
     """bool: voxels inside the structure. A probability counts from 0.5 on, where the iso-contour runs."""
     return mask >= 0.5
-
-
-class LoadCased(MapTransform):
-    """Load cases (DICOM series or NIfTI) through :class:`medseg.readers.CaseReader`, with no other reader to fall back on.
-
-    ``allow``: faults of a series to accept with a warning. Output: MetaTensor (1, x, y, z), float32. MONAI's own
-    ``LoadImaged`` tries its other readers when one raises, and those load a series that ours refused.
-    """
-
-    def __init__(self, keys, allow: Sequence[str] = ()):
-        super().__init__(keys)
-        self.reader = CaseReader(tuple(allow))
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            case = self.reader.read(d[key])
-            array, meta = self.reader.get_data(case)
-            meta["filename_or_obj"] = case.source
-            d[key] = MetaTensor(torch.from_numpy(np.ascontiguousarray(array))[None], meta=meta)
-        return d
-
-
-class CropWithind(MapTransform, InvertibleTransform):
-    """Crop to the box of a region, so that the network sees no more than the planner marked. None: the whole image.
-
-    ``within``: see :func:`medseg.within.region_mask`. The inverse pads with zeros: no probability outside the box.
-    ``largest_mm``: the longest side of a box that the network knows from its training. A larger region, or whole image
-    without one, raises GeometryError: a tumour model that is shown a body contours something all the same.
-    """
-
-    def __init__(self, keys, within: str | Sequence[float] | None = None, largest_mm: float | None = None):
-        MapTransform.__init__(self, keys)
-        self.within = within
-        self.largest_mm = largest_mm
-        self.cropper = Crop()
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            if self.within:
-                case = case_of(d[key].meta)
-                mask = region_mask(self.within, case)
-                d[key] = self.cropper(d[key], grid_box(mask, case.geometry, case.geometry.regular_grid()))
-            self._check_size(d[key])
-        return d
-
-    def _check_size(self, image: MetaTensor) -> None:
-        sides_mm = [float(n * mm) for n, mm in zip(image.shape[1:], image.pixdim, strict=True)]
-        if self.largest_mm is not None and max(sides_mm) > self.largest_mm:
-            what = "the region" if self.within else "the whole image"
-            raise GeometryError(
-                f"{what} is {' x '.join(f'{side:.0f}' for side in sides_mm)} mm; this bundle learned from boxes of up to "
-                f"{self.largest_mm:g} mm around a tumour. Say where to look, more closely, with --within."
-            )
-
-    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            if self.within:
-                d[key] = self.cropper.inverse(d[key])
-        return d
 
 
 class ToStructuresd(MapTransform):
@@ -247,88 +179,3 @@ class MarginStructuresd(MapTransform):
             masks[Structure(margin["name"], interpreted_type=margin["interpreted_type"])] = grown
             by_name[margin["name"]] = grown
         return result.with_masks(masks)
-
-
-def case_folder(name: str, output_dir: str | Path) -> Path:
-    """The folder of the case called ``name`` under ``output_dir``, made when missing; see readers.folder_name."""
-    folder = Path(output_dir) / folder_name(name)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-class _Saved(MapTransform):
-    """Shared shape of the writers: one file, or several, per case under ``output_dir/<case name>/``."""
-
-    def __init__(self, keys="structures", output_dir: str | Path = "."):
-        super().__init__(keys)
-        self.output_dir = Path(output_dir)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        for key in self.key_iterator(dict(data)):
-            name = data.get("case_name") or source_path(data[key].case.source).name
-            self.save(data[key], case_folder(name, self.output_dir))
-        return dict(data)
-
-    def save(self, result: CaseStructures, folder: Path) -> None:
-        raise NotImplementedError
-
-
-def _series(result: CaseStructures, what: str):
-    if result.case.series is None:
-        raise InputError(f"{result.case.source}: {what} needs a DICOM series to refer to; this case is a NIfTI file.")
-    return result.case.series
-
-
-class SaveRTStructd(_Saved):
-    """Write ``RS.dcm``: contours of probabilities at 0.5 (sub-pixel), of boolean masks along voxel edges.
-
-    ``model_name`` and ``model_version`` are recorded in the file. ``holes`` and ``simplify_mm``: see
-    :func:`medseg.dicom.write_rtstruct`.
-    """
-
-    def __init__(self, keys="structures", output_dir=".", model_name="", model_version="", holes="keyhole", simplify_mm=0.0):
-        super().__init__(keys, output_dir)
-        if simplify_mm < 0:
-            raise InputError(f"simplify_mm is {simplify_mm}; expected 0 (keep every vertex) or more.")
-        self.options = {"model": (model_name, model_version), "holes": holes, "simplify_mm": simplify_mm}
-
-    def save(self, result: CaseStructures, folder: Path) -> None:
-        from medseg.dicom import write_rtstruct
-
-        write_rtstruct(result.masks, _series(result, "RTSTRUCT"), folder / "RS.dcm", **self.options)
-
-
-class SaveDicomSegd(_Saved):
-    """Write ``SEG.dcm``, a binary DICOM Segmentation with one segment per structure."""
-
-    def __init__(self, keys="structures", output_dir=".", model_name="", model_version=""):
-        super().__init__(keys, output_dir)
-        self.model = (model_name, model_version)
-
-    def save(self, result: CaseStructures, folder: Path) -> None:
-        from medseg.dicom import write_seg
-
-        masks = {structure: binary(mask) for structure, mask in result.masks.items()}
-        write_seg(masks, _series(result, "DICOM SEG"), folder / "SEG.dcm", model=self.model)
-
-
-class SaveNiftid(_Saved):
-    """Write ``<Structure>.nii.gz`` (uint8, 0 and 1) for every structure, on the case's grid.
-
-    Raises GeometryError for uneven or tilted stacks, which no NIfTI affine describes.
-    """
-
-    def save(self, result: CaseStructures, folder: Path) -> None:
-        from medseg.nifti import write_mask
-
-        for structure, mask in result.masks.items():
-            write_mask(binary(mask), result.case.geometry, folder / f"{folder_name(structure.name)}.nii.gz")
-
-
-class SavePreviewd(_Saved):
-    """Write ``preview.png``: three planes through the target and a strip of slices, with outlines and volumes."""
-
-    def save(self, result: CaseStructures, folder: Path) -> None:
-        from medseg.report.preview import write_preview
-
-        write_preview(result.case.volume, result.case.geometry, result.masks, folder / "preview.png")

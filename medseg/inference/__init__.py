@@ -1,0 +1,1 @@
+"""How a network is run over a whole image: engines, and windows merged in little memory."""

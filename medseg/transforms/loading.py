@@ -1,0 +1,77 @@
+"""Open a case and cut it down to what the network should see: a planner's region, or the patient without the air around."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Crop, InvertibleTransform, MapTransform
+
+from medseg.errors import GeometryError
+from medseg.readers import CaseReader, case_of
+from medseg.within import grid_box, region_mask
+
+
+class LoadCased(MapTransform):
+    """Load cases (DICOM series or NIfTI) through :class:`medseg.readers.CaseReader`, with no other reader to fall back on.
+
+    ``allow``: faults of a series to accept with a warning. Output: MetaTensor (1, x, y, z), float32. MONAI's own
+    ``LoadImaged`` tries its other readers when one raises, and those load a series that ours refused.
+    """
+
+    def __init__(self, keys, allow: Sequence[str] = ()):
+        super().__init__(keys)
+        self.reader = CaseReader(tuple(allow))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            case = self.reader.read(d[key])
+            array, meta = self.reader.get_data(case)
+            meta["filename_or_obj"] = case.source
+            d[key] = MetaTensor(torch.from_numpy(np.ascontiguousarray(array))[None], meta=meta)
+        return d
+
+
+class CropWithind(MapTransform, InvertibleTransform):
+    """Crop to the box of a region, so that the network sees no more than the planner marked. None: the whole image.
+
+    ``within``: see :func:`medseg.within.region_mask`. The inverse pads with zeros: no probability outside the box.
+    ``largest_mm``: the longest side of a box that the network knows from its training. A larger region, or whole image
+    without one, raises GeometryError: a tumour model that is shown a body contours something all the same.
+    """
+
+    def __init__(self, keys, within: str | Sequence[float] | None = None, largest_mm: float | None = None):
+        MapTransform.__init__(self, keys)
+        self.within = within
+        self.largest_mm = largest_mm
+        self.cropper = Crop()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            if self.within:
+                case = case_of(d[key].meta)
+                mask = region_mask(self.within, case)
+                d[key] = self.cropper(d[key], grid_box(mask, case.geometry, case.geometry.regular_grid()))
+            self._check_size(d[key])
+        return d
+
+    def _check_size(self, image: MetaTensor) -> None:
+        sides_mm = [float(n * mm) for n, mm in zip(image.shape[1:], image.pixdim, strict=True)]
+        if self.largest_mm is not None and max(sides_mm) > self.largest_mm:
+            what = "the region" if self.within else "the whole image"
+            raise GeometryError(
+                f"{what} is {' x '.join(f'{side:.0f}' for side in sides_mm)} mm; this bundle learned from boxes of up to "
+                f"{self.largest_mm:g} mm around a tumour. Say where to look, more closely, with --within."
+            )
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            if self.within:
+                d[key] = self.cropper.inverse(d[key])
+        return d

@@ -1,0 +1,98 @@
+"""Write structures: RTSTRUCT, DICOM SEG, NIfTI and a picture. No writer flips, transposes or resamples."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.transforms import MapTransform
+
+from medseg.errors import InputError
+from medseg.readers import folder_name, source_path
+from medseg.transforms.structures import CaseStructures, binary
+
+
+def case_folder(name: str, output_dir: str | Path) -> Path:
+    """The folder of the case called ``name`` under ``output_dir``, made when missing; see readers.folder_name."""
+    folder = Path(output_dir) / folder_name(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class _Saved(MapTransform):
+    """Shared shape of the writers: one file, or several, per case under ``output_dir/<case name>/``."""
+
+    def __init__(self, keys="structures", output_dir: str | Path = "."):
+        super().__init__(keys)
+        self.output_dir = Path(output_dir)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        for key in self.key_iterator(dict(data)):
+            name = data.get("case_name") or source_path(data[key].case.source).name
+            self.save(data[key], case_folder(name, self.output_dir))
+        return dict(data)
+
+    def save(self, result: CaseStructures, folder: Path) -> None:
+        raise NotImplementedError
+
+
+def _series(result: CaseStructures, what: str):
+    if result.case.series is None:
+        raise InputError(f"{result.case.source}: {what} needs a DICOM series to refer to; this case is a NIfTI file.")
+    return result.case.series
+
+
+class SaveRTStructd(_Saved):
+    """Write ``RS.dcm``: contours of probabilities at 0.5 (sub-pixel), of boolean masks along voxel edges.
+
+    ``model_name`` and ``model_version`` are recorded in the file. ``holes`` and ``simplify_mm``: see
+    :func:`medseg.dicom.write_rtstruct`.
+    """
+
+    def __init__(self, keys="structures", output_dir=".", model_name="", model_version="", holes="keyhole", simplify_mm=0.0):
+        super().__init__(keys, output_dir)
+        if simplify_mm < 0:
+            raise InputError(f"simplify_mm is {simplify_mm}; expected 0 (keep every vertex) or more.")
+        self.options = {"model": (model_name, model_version), "holes": holes, "simplify_mm": simplify_mm}
+
+    def save(self, result: CaseStructures, folder: Path) -> None:
+        from medseg.dicom import write_rtstruct
+
+        write_rtstruct(result.masks, _series(result, "RTSTRUCT"), folder / "RS.dcm", **self.options)
+
+
+class SaveDicomSegd(_Saved):
+    """Write ``SEG.dcm``, a binary DICOM Segmentation with one segment per structure."""
+
+    def __init__(self, keys="structures", output_dir=".", model_name="", model_version=""):
+        super().__init__(keys, output_dir)
+        self.model = (model_name, model_version)
+
+    def save(self, result: CaseStructures, folder: Path) -> None:
+        from medseg.dicom import write_seg
+
+        masks = {structure: binary(mask) for structure, mask in result.masks.items()}
+        write_seg(masks, _series(result, "DICOM SEG"), folder / "SEG.dcm", model=self.model)
+
+
+class SaveNiftid(_Saved):
+    """Write ``<Structure>.nii.gz`` (uint8, 0 and 1) for every structure, on the case's grid.
+
+    Raises GeometryError for uneven or tilted stacks, which no NIfTI affine describes.
+    """
+
+    def save(self, result: CaseStructures, folder: Path) -> None:
+        from medseg.nifti import write_mask
+
+        for structure, mask in result.masks.items():
+            write_mask(binary(mask), result.case.geometry, folder / f"{folder_name(structure.name)}.nii.gz")
+
+
+class SavePreviewd(_Saved):
+    """Write ``preview.png``: three planes through the target and a strip of slices, with outlines and volumes."""
+
+    def save(self, result: CaseStructures, folder: Path) -> None:
+        from medseg.report.preview import write_preview
+
+        write_preview(result.case.volume, result.case.geometry, result.masks, folder / "preview.png")
