@@ -1,4 +1,4 @@
-"""Masks and probability maps to closed polygons, and polygons back to masks, one slice at a time.
+"""Masks and probability maps to closed polygons, one slice at a time; :mod:`medseg.scanline` is the way back.
 
 Coordinates are (row, column) in index units, float64, voxel centres at integers: a voxel covers +-0.5, so a contour
 that bounds the voxels' *area* runs along half-integers; one through the voxel centres loses half a pixel all round.
@@ -24,9 +24,6 @@ HOLE_MODES = {"keyhole": "CLOSED_PLANAR", "nested": "CLOSED_PLANAR", "xor": "CLO
 CLEARANCE = 0.01
 """Iso-contours treat a probability this close to the level as lying this far from it, so that no contour comes nearer
 than 0.01 pixel to a voxel centre, and rounding coordinates to micrometres cannot move a voxel in or out."""
-
-ON_CENTRE = 0.001
-"""A vertex this close (in pixels, along an axis) to a line of voxel centres is read as lying on it: rounding to 1 um."""
 
 LONGEST_SLANT = 50
 """cut_stairs leaves longer edges as they are: on so flat a slant, rounded ends could move where it crosses a row."""
@@ -361,40 +358,3 @@ def structure_loops(
             any_hole = any_hole or any(polygon.holes for polygon in polygons)
             loops[index], geometric_type = encode_holes(polygons, holes)
     return loops, geometric_type if any_hole else HOLE_MODES["nested"]
-
-
-# ---- loops to masks ----------------------------------------------------------------------------------------------
-
-
-def rasterise(loops: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """Bool mask (rows, columns) of the voxel centres inside an odd number of the loops (n, 2), by sub-pixel scan lines.
-
-    Loops close themselves; a repeated last point, edges of no length and parts outside the image do no harm. A centre
-    on an outline (ON_CENTRE: some writers trace centres, in rounded decimals) belongs to the side of larger row or column,
-    so that of two areas that share an edge never both claim it. No loops give an empty mask.
-    """
-    rows, columns = shape
-    mask = np.zeros(shape, dtype=bool)
-    loops = [np.asarray(loop, dtype=np.float64).reshape(-1, 2) for loop in loops if len(loop)]
-    if not loops:
-        return mask
-    loops = [np.where(np.abs(loop - np.rint(loop)) <= ON_CENTRE, np.rint(loop), loop) for loop in loops]
-    start, end = np.concatenate(loops), np.concatenate([np.roll(loop, -1, axis=0) for loop in loops])
-    # Upper end first, so that the two sides of a keyhole's channel round to the very same crossing and cancel.
-    downward = (start[:, 0] <= end[:, 0])[:, None]
-    upper, lower = np.where(downward, start, end), np.where(downward, end, start)
-    first = np.clip(np.ceil(upper[:, 0]), 0, rows).astype(np.int64)
-    count = np.clip(np.ceil(lower[:, 0]), 0, rows).astype(np.int64) - first
-    edge = np.repeat(np.arange(len(count)), count)
-    if not edge.size:
-        return mask
-    row = first[edge] + np.arange(edge.size) - np.repeat(np.cumsum(count) - count, count)
-    slope = (lower[edge, 1] - upper[edge, 1]) / (lower[edge, 0] - upper[edge, 0])
-    met = upper[edge, 1] + (row - upper[edge, 0]) * slope
-    crossing = np.clip(np.ceil(met - 1e-9), 0, columns).astype(np.int64)
-    top, left = row.min(), crossing.min()
-    box = (row.max() + 1 - top, crossing.max() + 1 - left)
-    toggles = np.bincount((row - top) * box[1] + crossing - left, minlength=box[0] * box[1]).reshape(box) & 1
-    inside = np.logical_xor.accumulate(toggles.astype(bool), axis=1)[:, : columns - left]
-    mask[top : top + box[0], left : left + inside.shape[1]] = inside
-    return mask

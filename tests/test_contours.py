@@ -9,7 +9,7 @@ import shapely
 from medseg import contours
 from medseg.errors import GeometryError, StructureError
 from medseg.geometry import Geometry
-from medseg.phantom import stack_geometry
+from medseg.scanline import rasterise
 
 SHAPES = {
     "one pixel": ("#", 1, 0),
@@ -62,7 +62,7 @@ def test_drawn_mask_has_the_polygons_and_holes_counted_by_hand(name):
 def test_drawn_mask_comes_back_from_every_hole_encoding(name, mode):
     mask = drawn(SHAPES[name][0])
     loops, _ = contours.encode_holes(contours.mask_polygons(mask), mode)
-    assert (contours.rasterise(loops, mask.shape) == mask).all()
+    assert (rasterise(loops, mask.shape) == mask).all()
 
 
 def test_a_rectangle_has_four_vertices_on_the_pixel_edges():
@@ -84,7 +84,7 @@ def test_random_masks_come_back_exactly_from_every_hole_encoding():
         polygons = contours.mask_polygons(mask)
         for mode in contours.HOLE_MODES:
             loops, _ = contours.encode_holes(polygons, mode)
-            assert (contours.rasterise(loops, mask.shape) == mask).all()
+            assert (rasterise(loops, mask.shape) == mask).all()
 
 
 def test_exteriors_run_clockwise_on_screen_and_holes_against():
@@ -126,8 +126,8 @@ def test_cut_stairs_keep_the_area_and_the_mask_exactly_even_rounded_to_micrometr
         assert all(shape.is_valid for shape in shapes)
         assert sum(shape.area for shape in shapes) == mask.sum() == pytest.approx(shapely.union_all(shapes).area)
         loops, _ = contours.encode_holes(polygons, mode)
-        assert (contours.rasterise(loops, mask.shape) == mask).all()
-        assert (contours.rasterise([np.round(loop * 0.977, 3) / 0.977 for loop in loops], mask.shape) == mask).all()
+        assert (rasterise(loops, mask.shape) == mask).all()
+        assert (rasterise([np.round(loop * 0.977, 3) / 0.977 for loop in loops], mask.shape) == mask).all()
 
 
 def test_cut_stairs_move_an_outline_by_less_than_half_a_pixel():
@@ -231,7 +231,7 @@ def test_exactly_the_voxel_centres_at_or_above_the_level_lie_inside(mode):
             polygons = contours.probability_polygons(probability)
             assert all(shape.is_valid for shape in as_shapely(polygons))
             loops, _ = contours.encode_holes(polygons, mode)
-            assert (contours.rasterise(loops, probability.shape) == (probability >= 0.5)).all()
+            assert (rasterise(loops, probability.shape) == (probability >= 0.5)).all()
 
 
 def test_iso_contours_survive_rounding_to_micrometres():
@@ -240,7 +240,7 @@ def test_iso_contours_survive_rounding_to_micrometres():
         probability = np.clip(rng.normal(0.5, 0.01, (9, 9)), 0, 1)
         loops, _ = contours.encode_holes(contours.probability_polygons(probability), "keyhole")
         rounded = [np.round(loop * 0.7, 3) / 0.7 for loop in loops]
-        assert (contours.rasterise(rounded, (9, 9)) == (probability >= 0.5)).all()
+        assert (rasterise(rounded, (9, 9)) == (probability >= 0.5)).all()
 
 
 def test_a_single_voxel_just_at_the_level_survives():
@@ -259,9 +259,7 @@ def test_probability_one_at_the_border_is_closed_at_the_pixel_edge():
 
 
 def test_a_higher_level_gives_a_smaller_contour():
-    area = [
-        shapely.Polygon(contours.probability_polygons(soft_disc(8.0), level)[0].exterior).area for level in (0.3, 0.7)
-    ]
+    area = [shapely.Polygon(contours.probability_polygons(soft_disc(8.0), level)[0].exterior).area for level in (0.3, 0.7)]
     # The slope is 6 pixels wide, so a step of 0.2 moves the circle by 1.2 pixels.
     assert area == pytest.approx([np.pi * 9.2**2, np.pi * 6.8**2], rel=0.01)
 
@@ -316,64 +314,11 @@ def test_a_negative_tolerance_is_refused_and_nothing_stays_nothing():
     assert contours.simplify([], 1.0, (1.0, 1.0)) == []
 
 
-# ---- rasterising ---------------------------------------------------------------------------------------------------
-
-
-def test_a_centre_on_an_outline_belongs_to_the_side_of_larger_row_and_column():
-    square = np.array([[1.0, 1.0], [1.0, 3.0], [3.0, 3.0], [3.0, 1.0]])
-    assert np.argwhere(contours.rasterise([square], (5, 5))).tolist() == [[1, 1], [1, 2], [2, 1], [2, 2]]
-
-
-@pytest.mark.parametrize("decimals", [3, 6, 12])
-def test_outlines_traced_through_voxel_centres_are_read_without_rounding_noise(decimals):
-    # As OpenCV-based writers make them; on the corner's side of larger row and column: 20 rows of 25.
-    rows, columns = [5, 5, 25, 25], [5, 30, 30, 5]
-    rng = np.random.default_rng(1)
-    for _ in range(50):
-        centre_lps_mm = rng.uniform(-300, 300, 3)
-        geometry = stack_geometry((2, 40, 40), pixel_spacing_mm=(0.7421875, 0.9765625), centre_lps_mm=centre_lps_mm)
-        points = geometry.points_lps_mm(0, np.stack([rows, columns], axis=1)).round(decimals)
-        mask = contours.rasterise([geometry.rows_columns(0, points)], (40, 40))
-        assert mask[5:25, 5:30].all() and mask.sum() == 500
-
-
-def test_random_polygons_agree_with_shapely_at_every_voxel_centre():
-    rng = np.random.default_rng(8)
-    centres = np.argwhere(np.ones((20, 16)))
-    for _ in range(40):
-        angle = np.sort(rng.random(9)) * 2 * np.pi
-        radius = rng.uniform(2, 14, 9)
-        loop = np.stack([9 + radius * np.sin(angle), 7 + radius * np.cos(angle)], axis=1)
-        expected = shapely.contains_xy(shapely.Polygon(loop).buffer(0), centres).reshape(20, 16)
-        assert (contours.rasterise([loop], (20, 16)) == expected).all()
-
-
-def test_repeated_points_and_edges_of_no_length_do_no_harm():
-    loop = np.array([[0.2, 0.2], [0.2, 3.7], [3.7, 3.7], [3.7, 0.2]])
-    untidy = np.concatenate([loop[:2], loop[1:], loop[:1], loop[:1]])
-    assert (contours.rasterise([untidy], (5, 5)) == contours.rasterise([loop], (5, 5))).all()
-
-
-def test_parts_outside_the_image_are_cut_off():
-    around = np.array([[-9.0, -9.0], [-9.0, 99.0], [99.0, 99.0], [99.0, -9.0]])
-    assert contours.rasterise([around], (3, 4)).all()
-    assert not contours.rasterise([around + 200], (3, 4)).any()
-    assert not contours.rasterise([], (3, 4)).any()
-
-
-def test_two_loops_overlap_by_exclusive_or():
-    square = np.array([[-0.5, -0.5], [-0.5, 2.5], [2.5, 2.5], [2.5, -0.5]])
-    mask = contours.rasterise([square, square + 1], (4, 4))
-    assert mask.sum() == 9 + 9 - 2 * 4
-
-
 # ---- structures ----------------------------------------------------------------------------------------------------
 
 
 def geometry_of(shape, row_mm=1.0, column_mm=1.0) -> Geometry:
-    return Geometry.from_lps_affine(
-        np.array([[0, 0, column_mm, 0], [0, row_mm, 0, 0], [3, 0, 0, 0], [0, 0, 0, 1.0]]), shape
-    )
+    return Geometry.from_lps_affine(np.array([[0, 0, column_mm, 0], [0, row_mm, 0, 0], [3, 0, 0, 0], [0, 0, 0, 1.0]]), shape)
 
 
 def test_structure_loops_skip_empty_slices_and_share_one_type():

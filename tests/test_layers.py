@@ -14,7 +14,7 @@ PACKAGE = ROOT / "medseg"
 
 LAYERS = (
     ("words", {"errors", "geometry", "structures", "tg263", "atomic", "datalist"}),
-    ("maths", {"contours", "margins", "metrics"}),
+    ("maths", {"contours", "margins", "metrics", "scanline"}),
     ("files and learning", {
         "dicom", "readers", "nifti", "phantom", "within", "networks", "losses", "noisy", "partial", "regions", "sides",
         "training", "transforms", "inference",

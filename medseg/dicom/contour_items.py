@@ -6,7 +6,9 @@ pydicom would make an object of each number (20 s for such an organ, measured); 
 from __future__ import annotations
 
 import struct
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,8 +18,25 @@ from medseg.geometry import Geometry
 DECIMALS = 3
 """Coordinates are written to 1 micrometre, far below any pixel, and stay well below the 16 characters of a DS."""
 
+AREA_TYPES = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "INTERPOLATED_PLANAR")
+"""Contour Geometric Types that bound an area (DICOM PS3.3 C.8.8.6.1); the others are points and open lines."""
+
 LARGEST_MM = 1e7
 """Beyond this a coordinate in micrometres would not be exact, and no patient is that far away."""
+
+
+@dataclass(frozen=True, eq=False)
+class Contour:
+    """One contour as stored: Contour Geometric Type, points (n, 3) in LPS mm, UIDs of the images that it refers to."""
+
+    geometric_type: str
+    points_lps_mm: np.ndarray
+    image_uids: tuple[str, ...] = ()
+
+    @property
+    def bounds_an_area(self) -> bool:
+        """False for points and open lines."""
+        return self.geometric_type in AREA_TYPES
 
 
 def contour_sequence(
@@ -82,7 +101,11 @@ def parse_points_lps_mm(contour_data: bytes) -> np.ndarray:
     text = contour_data.rstrip(b"\0 ")
     if not text:
         return np.zeros((0, 3))
-    values = np.array(text.split(b"\\")).astype(np.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # numpy's way to say that it stopped at something else
+        values = np.fromstring(text, sep="\\")  # reads decimals itself, twice as fast as one Python object for each
+    if len(values) != text.count(b"\\") + 1:
+        raise ValueError("a coordinate is empty")
     if not np.isfinite(values).all():
         raise ValueError("a coordinate is not finite")
     return values.reshape(-1, 3)

@@ -63,6 +63,7 @@ READ_LATER = (
 
 RTSTRUCT_CLASS_UID = "1.2.840.10008.5.1.4.1.1.481.3"
 
+
 class FileNote(NamedTuple):
     """A file that is not part of a series, and why. ``series_uid``: where its header still told it."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,33 +12,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
-from medseg.contours import rasterise
-from medseg.dicom.contour_items import parse_points_lps_mm
+from medseg.dicom.contour_items import Contour, parse_points_lps_mm
 from medseg.dicom.damage import damage_as_input_error
+from medseg.dicom.roi_masks import roi_mask
 from medseg.dicom.scan import RTSTRUCT_CLASS_UID
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
-from medseg.geometry import Geometry
 from medseg.structures import INTERPRETED_TYPES, Structure
 
 if TYPE_CHECKING:
     from medseg.dicom.series import Series
 
 CONTOUR_DATA = 0x30060050
-AREA_TYPES = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "INTERPOLATED_PLANAR")
-"""Contour Geometric Types that bound an area (DICOM PS3.3 C.8.8.6.1); the others are points and open lines."""
 
-SINGLE_SLICE_TOLERANCE_MM = 0.5
-"""How far a contour may lie from the only slice of a series, whose height nobody knows."""
-
-
-@dataclass(frozen=True, eq=False)
-class Contour:
-    """One contour as stored: Contour Geometric Type, points (n, 3) in LPS mm, UIDs of the images that it refers to."""
-
-    geometric_type: str
-    points_lps_mm: np.ndarray
-    image_uids: tuple[str, ...] = ()
+ALLOWABLE_IN_STRUCTURE_SETS = {
+    "frame_of_reference": "place contours of another, or of no known, Frame of Reference by their coordinates alone",
+    "repeated_names": 'call ROIs that share a name "NAME (number 3)" and so on',
+}
+"""Faults that read_rtstruct can be told to accept (``allow=``), and what it then does. All others are always refused."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +46,15 @@ class Roi:
     @property
     def is_points_only(self) -> bool:
         """True for markers and isocentres: something is stored, but nothing that bounds an area."""
-        return bool(self.contours) and not any(contour.geometric_type in AREA_TYPES for contour in self.contours)
+        return bool(self.contours) and not any(contour.bounds_an_area for contour in self.contours)
 
 
 @dataclass(frozen=True, eq=False)
 class StructureSet:
-    """A structure set as its file has it. ``notices``: sentences about what was odd but could be read."""
+    """A structure set as its file has it. ``notices``: sentences about what was odd but could be read.
+
+    ``date_time``: digits YYYYMMDDHHMMSS of the Structure Set Date and Time, as far as they are there.
+    """
 
     path: Path
     label: str
@@ -71,6 +66,8 @@ class StructureSet:
     frame_of_reference_uids: tuple[str, ...]
     rois: tuple[Roi, ...]
     notices: tuple[str, ...]
+    referenced_series_uids: tuple[str, ...] = ()
+    date_time: str = ""
 
 
 # ---- the file ----------------------------------------------------------------------------------------------------
@@ -100,7 +97,7 @@ def _parse(path: Path) -> StructureSet:
     rois = []
     for row in dataset.StructureSetROISequence:
         number = int(row.ROINumber)
-        name = str(row.get("ROIName") or "").strip().replace("\\", "_")[:64]
+        name = _name(row, dataset)
         if not name:
             name = f"ROI {number}"
             notices.append(f"ROI number {number} has no name; it is called {name!r} here.")
@@ -130,6 +127,8 @@ def _parse(path: Path) -> StructureSet:
         frame_of_reference_uids(dataset),
         tuple(rois),
         tuple(notices),
+        _referenced_series_uids(dataset),
+        "".join(str(dataset.get(keyword) or "") for keyword in ("StructureSetDate", "StructureSetTime"))[:14],
     )
 
 
@@ -161,6 +160,33 @@ def frame_of_reference_uids(dataset: Dataset) -> tuple[str, ...]:
     uids += [row.get("FrameOfReferenceUID") for row in dataset.get("ReferencedFrameOfReferenceSequence") or []]
     uids += [row.get("ReferencedFrameOfReferenceUID") for row in dataset.get("StructureSetROISequence") or []]
     return tuple(dict.fromkeys(str(uid) for uid in uids if uid))
+
+
+def _referenced_series_uids(dataset: Dataset) -> tuple[str, ...]:
+    """SeriesInstanceUIDs that a structure set says it was drawn on, in the order found."""
+    uids = [
+        str(series.get("SeriesInstanceUID") or "")
+        for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []
+        for study in frame.get("RTReferencedStudySequence") or []
+        for series in study.get("RTReferencedSeriesSequence") or []
+    ]
+    return tuple(dict.fromkeys(uid for uid in uids if uid))
+
+
+def _name(row: Dataset, dataset: Dataset) -> str:
+    """An ROI's name; a backslash in it, which DICOM takes for a separator of values, is read as "_".
+
+    Without a character set only ASCII is allowed (PS3.3 C.12.1.1.2), and pydicom reads Latin-1. Writers that forget to
+    state one mostly mean UTF-8, and Latin-1 text is hardly ever valid UTF-8.
+    """
+    value = row.get("ROIName") or ""
+    name = "_".join(value) if isinstance(value, MultiValue) else str(value)
+    if not name.isascii() and not dataset.get("SpecificCharacterSet"):
+        try:
+            name = name.encode("latin-1").decode("utf-8")
+        except UnicodeError:
+            pass
+    return name.strip().replace("\\", "_")[:64]
 
 
 def _colour_rgb(row: Dataset | None) -> tuple[int, int, int] | None:
@@ -200,44 +226,85 @@ def _points_lps_mm(contour: Dataset, where: str) -> np.ndarray:
 # ---- on a series -------------------------------------------------------------------------------------------------
 
 
-def read_rtstruct(path: str | Path, series: Series) -> dict[str, np.ndarray]:
+def read_rtstruct(path: str | Path, series: Series, *, allow: Collection[str] = ()) -> dict[str, np.ndarray]:
     """{ROI name: bool mask [slice, row, column]} of a structure set on the grid of a series, as stored names.
 
     Contours lie where their coordinates say; image references are only compared. All areas of a plane are combined by
     exclusive or, so that holes work however they are stored. An ROI without contours gives an empty mask; points and
-    open lines have no area and are left out. What is odd is said by a MedsegWarning each.
+    open lines have no area and are left out. What is odd is said by a MedsegWarning each. ``allow``: names from
+    ALLOWABLE_IN_STRUCTURE_SETS of faults to accept, with a warning.
 
-    Raises InputError for a damaged file, GeometryError for another patient or Frame of Reference, StructureError for
-    two ROIs of one name.
+    Raises InputError for a damaged file or an unknown name in ``allow``, GeometryError for another patient or Frame of
+    Reference, StructureError for two ROIs of one name.
     """
     structure_set = read_structure_set(path)
-    masks, notices = place(structure_set, series)
+    masks, notices = place(structure_set, series, allow)
     for notice in (*structure_set.notices, *notices):
         warnings.warn(notice, MedsegWarning, stacklevel=2)
     return masks
 
 
-def place(structure_set: StructureSet, series: Series) -> tuple[dict[str, np.ndarray], list[str]]:
+def place(
+    structure_set: StructureSet, series: Series, allow: Collection[str] = ()
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """The masks of read_rtstruct, and a sentence about everything that was odd, instead of warnings."""
+    unknown = sorted(set(allow) - set(ALLOWABLE_IN_STRUCTURE_SETS))
+    if unknown:
+        known = ", ".join(ALLOWABLE_IN_STRUCTURE_SETS)
+        raise InputError(f"allow={unknown[0]!r} is not known for structure sets; expected names from {known}.")
     check_same_patient(structure_set.patient_id, structure_set.patient_name, series, structure_set.path)
-    check_same_frame(structure_set.frame_of_reference_uids, series, structure_set.path)
-    names = Counter(roi.structure.name for roi in structure_set.rois)
-    repeated = [name for name, count in names.items() if count > 1]
-    if repeated:
-        raise StructureError(f"{structure_set.path}: two ROIs are called {', '.join(map(repr, repeated))}; rename one.")
-    masks: dict[str, np.ndarray] = {}
     notices: list[str] = []
+    try:
+        check_same_frame(structure_set.frame_of_reference_uids, series, structure_set.path)
+    except GeometryError as error:
+        if "frame_of_reference" not in allow:
+            raise GeometryError(f'{error} If both are known to agree, allow "frame_of_reference".') from error
+        notices.append(
+            "accepted frame_of_reference: the structure set has "
+            f"{', '.join(structure_set.frame_of_reference_uids) or 'none'}, the images have "
+            f"{series.geometry.frame_of_reference_uid or 'none'}; contours were placed by their coordinates alone."
+        )
+    drawn, left_out = _drawable(structure_set, series.geometry.frame_of_reference_uid, allow)
+    notices += left_out
+    masks: dict[str, np.ndarray] = {}
     slice_of_image = _slices_by_uid(series)
+    for name, roi in drawn.items():
+        masks[name], said = roi_mask(roi.contours, series.geometry, slice_of_image)
+        notices += [f"ROI {name!r}: {sentence}" for sentence in said]
+    return masks, notices
+
+
+def _drawable(
+    structure_set: StructureSet, frame_uid: str | None, allow: Collection[str]
+) -> tuple[dict[str, Roi], list[str]]:
+    """({name: ROI that bounds areas in this frame, or is empty}, why the others are left out).
+
+    Of ROIs that share a name those without contours give way. StructureError where that leaves several.
+    """
+    kept, notices = [], []
     for roi in structure_set.rois:
-        name = roi.structure.name
-        if roi.frame_of_reference_uid and roi.frame_of_reference_uid != series.geometry.frame_of_reference_uid:
-            notices.append(f"ROI {name!r} was left out: it lies in Frame of Reference {roi.frame_of_reference_uid}.")
+        name, own_frame = roi.structure.name, roi.frame_of_reference_uid
+        if own_frame and own_frame != frame_uid and "frame_of_reference" not in allow:
+            notices.append(f"ROI {name!r} was left out: it lies in Frame of Reference {own_frame}.")
         elif roi.is_points_only:
             notices.append(f"ROI {name!r} was left out: it has only points or open lines, which bound no area.")
         else:
-            masks[name], said = _roi_mask(roi, series.geometry, slice_of_image)
-            notices += [f"ROI {name!r}: {sentence}" for sentence in said]
-    return masks, notices
+            kept.append(roi)
+    drawn: dict[str, Roi] = {}
+    for name in dict.fromkeys(roi.structure.name for roi in kept):
+        same = [roi for roi in kept if roi.structure.name == name]
+        filled = [roi for roi in same if roi.contours] or same[:1]
+        if len(filled) < len(same):
+            notices.append(f"ROI {name!r}: {len(same) - len(filled)} more of this name without contours left out.")
+        if len(filled) > 1 and "repeated_names" not in allow:
+            numbers = ", ".join(str(roi.structure.number) for roi in filled)
+            raise StructureError(
+                f"{structure_set.path}: {len(filled)} ROIs are called {name!r} (numbers {numbers}); rename them, or "
+                'allow "repeated_names".'
+            )
+        for roi in filled:
+            drawn[name if len(filled) == 1 else f"{name} (number {roi.structure.number})"] = roi
+    return drawn, notices
 
 
 def check_same_patient(patient_id: str, patient_name: str, series: Series, what: object) -> None:
@@ -267,88 +334,3 @@ def _slices_by_uid(series: Series) -> dict[str, int]:
     """{SOP Instance UID: slice index} of single-frame images; a multi-frame image does not tell the slice."""
     uids = Counter(series.sop_instance_uids)
     return {uid: index for index, uid in enumerate(series.sop_instance_uids) if uids[uid] == 1}
-
-
-def _roi_mask(roi: Roi, geometry: Geometry, slice_of_image: dict[str, int]) -> tuple[np.ndarray, list[str]]:
-    mask = np.zeros(geometry.shape, dtype=bool)
-    areas = [contour for contour in roi.contours if contour.geometric_type in AREA_TYPES]
-    if not areas:
-        return mask, ["it is empty."]
-    said: Counter[str] = Counter()
-    said["points or open lines, left out"] = len(roi.contours) - len(areas)
-    by_slice: dict[int, list[tuple[float, Contour, np.ndarray]]] = {}
-    for contour in areas:
-        points = _open_loop(contour.points_lps_mm)
-        if len({tuple(point) for point in points.tolist()}) < 3:
-            said["contours of fewer than 3 points, left out"] += 1
-            continue
-        index = _slice_of(points, geometry)
-        if index is None:
-            said["contours on no slice of the images, left out"] += 1
-            continue
-        said["contours that name an image other than the one they lie on"] += _points_elsewhere(
-            contour, index, slice_of_image
-        )
-        by_slice.setdefault(index, []).append((float(np.mean(points @ geometry.normal_lps)), contour, points))
-    for index, found in by_slice.items():
-        found = _nearest_plane(found, float(geometry.slice_positions_mm[index]), said)
-        loops = [geometry.rows_columns(index, points) for points in _without_repeats(found, said)]
-        mask[index] = rasterise(loops, geometry.shape[1:])
-    said["slices inside it without a contour"] = _gaps(by_slice)
-    sentences = [f"{count} {what}." for what, count in said.items() if count]
-    if by_slice and not mask.any():
-        sentences.append("no voxel centre lies inside it; it is smaller than a voxel, or its contours cancel.")
-    return mask, sentences
-
-
-def _open_loop(points: np.ndarray) -> np.ndarray:
-    return points[:-1] if len(points) > 1 and np.abs(points[0] - points[-1]).max() < 1e-4 else points
-
-
-def _slice_of(points: np.ndarray, geometry: Geometry) -> int | None:
-    """The slice in whose plane the points lie: nearer than half the way to its neighbour on that side; else None.
-
-    Beyond an end slice the half way to its only neighbour counts.
-    """
-    heights_mm = points @ geometry.normal_lps
-    index, distance_mm = geometry.nearest_slice(points)
-    tolerance_mm = SINGLE_SLICE_TOLERANCE_MM
-    if geometry.shape[0] > 1:
-        positions_mm = geometry.slice_positions_mm
-        gaps_mm = positions_mm[max(index - 1, 0) : index + 2] - positions_mm[index]
-        this_side = gaps_mm * (heights_mm.mean() - positions_mm[index]) > 0
-        tolerance_mm = 0.499 * np.abs(gaps_mm[this_side] if this_side.any() else gaps_mm).max()
-    inside = distance_mm < tolerance_mm and np.ptp(heights_mm) < tolerance_mm
-    return index if inside else None
-
-
-def _points_elsewhere(contour: Contour, index: int, slice_of_image: dict[str, int]) -> bool:
-    return any(slice_of_image.get(uid, -1) != index for uid in contour.image_uids) if slice_of_image else False
-
-
-def _nearest_plane(found: list, position_mm: float, said: Counter[str]) -> list:
-    """Contours of one slice that lie in one plane; planes closer together than the slices must not cancel each other."""
-    nearest_mm = min((height for height, _, _ in found), key=lambda height: abs(height - position_mm))
-    kept = [row for row in found if abs(row[0] - nearest_mm) < 0.05]
-    said["contours between the slices, beside a nearer plane, left out"] += len(found) - len(kept)
-    return kept
-
-
-def _without_repeats(found: list, said: Counter[str]) -> list[np.ndarray]:
-    """Loops of one plane, each stored once; of type CLOSEDPLANAR_XOR a repeat is kept, because it means to cancel."""
-    kept, seen = [], set()
-    for _, contour, points in found:
-        rounded = np.rint(points * 1000).astype(np.int64)
-        key = rounded[np.lexsort(rounded.T)].tobytes()
-        if key in seen and contour.geometric_type == "CLOSEDPLANAR_XOR":
-            said["contours that cancel an equal one, as CLOSEDPLANAR_XOR means"] += 1
-        elif key in seen:
-            said["contours stored twice, used once"] += 1
-            continue
-        seen.add(key)
-        kept.append(points)
-    return kept
-
-
-def _gaps(by_slice: dict[int, list]) -> int:
-    return max(by_slice) - min(by_slice) + 1 - len(by_slice) if by_slice else 0
