@@ -40,6 +40,16 @@ def test_only_the_largest_piece_stays_when_asked():
     assert (kept >= 0.5).sum() == 800
 
 
+def test_only_the_named_structures_lose_their_smaller_pieces():
+    one = case(two_pieces())
+    ptv = Structure("PTV", interpreted_type="PTV")
+    both = one.with_masks({**one.masks, ptv: two_pieces()})
+    kept = KeepComponentsd(largest_only=True, names=["GTV"])({"structures": both})["structures"].masks
+    assert kept[GTV][15:17].max() < 0.5 <= kept[ptv][15:17].max()
+    with pytest.raises(StructureError, match="no structure Gtv"):
+        KeepComponentsd(largest_only=True, names=["Gtv"])({"structures": both})
+
+
 def test_a_structure_of_nothing_but_specks_becomes_empty():
     kept = KeepComponentsd(min_volume_cc=5.0)({"structures": case(two_pieces())})["structures"].masks[GTV]
     assert not (kept >= 0.5).any()

@@ -98,15 +98,23 @@ def _structure(fields: Mapping[str, Any]) -> Structure:
 class KeepComponentsd(MapTransform):
     """Drop specks: connected pieces (26-neighbourhood) smaller than ``min_volume_cc``, or all but the largest.
 
+    ``names``: the structures to look at; None: all. An organ is one piece where a target may be several.
     A structure whose every piece is too small becomes empty. On a single slice, which has no volume, nothing is too small
     and a MedsegWarning says so. Sub-threshold probabilities around a kept piece stay, since
     the sub-pixel contour depends on them.
     """
 
-    def __init__(self, keys="structures", min_volume_cc: float = 0.0, largest_only: bool = False):
+    def __init__(
+        self,
+        keys="structures",
+        min_volume_cc: float = 0.0,
+        largest_only: bool = False,
+        names: Sequence[str] | None = None,
+    ):
         super().__init__(keys)
         if min_volume_cc < 0:
             raise InputError(f"min_volume_cc is {min_volume_cc}; expected 0 (keep all) or more.")
+        self.names = None if names is None else frozenset(names)
         self.min_volume_cc = min_volume_cc
         self.largest_only = largest_only
 
@@ -117,8 +125,15 @@ class KeepComponentsd(MapTransform):
             voxel_cc = result.case.geometry.voxel_volumes_cc
             if np.isnan(voxel_cc).any() and self.min_volume_cc:
                 warnings.warn("a single slice has no volume: pieces of every size are kept.", MedsegWarning, stacklevel=2)
-            d[key] = result.with_masks({s: self._keep(m, voxel_cc) for s, m in result.masks.items()})
+            unknown = (self.names or frozenset()) - {s.name for s in result.masks}
+            if unknown:
+                raise StructureError(f"no structure {', '.join(sorted(unknown))} among those predicted; correct 'names'.")
+            kept = {s: self._keep(m, voxel_cc) if self._looks_at(s) else m for s, m in result.masks.items()}
+            d[key] = result.with_masks(kept)
         return d
+
+    def _looks_at(self, structure: Structure) -> bool:
+        return self.names is None or structure.name in self.names
 
     def _keep(self, mask: np.ndarray, voxel_cc: np.ndarray) -> np.ndarray:
         from scipy.ndimage import find_objects, label
