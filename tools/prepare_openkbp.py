@@ -2,11 +2,11 @@
 
     python tools/prepare_openkbp.py DATASET_DIR monai_bundles/ct_head_neck/configs/datalist.json --seed 123
 
-DATASET_DIR holds dataset.json and pt_N/ct.nii.gz, pt_N/structures.nii.gz (a bit field); one case per patient. The rule, fixed
-before any training: patients in the order of their numbers are shuffled with the seed; the first 20 test, the next 12
-validate, the rest train. A shuffle that leaves a section fewer than 80 % of its share of any structure is discarded and
-drawn again. Every case lists under ``present`` the structures that were contoured in it; the others may be in the body all
-the same. Names follow TG-263; the planning targets of all dose levels are one structure, PTV.
+DATASET_DIR holds dataset.json and pt_N/ct.nii.gz, pt_N/structures.nii.gz (a bit field); one case per patient. The rule,
+fixed before any training: patients in the order of their numbers are shuffled with the seed; the first 20 test, the next
+12 validate, the rest train. A shuffle that leaves a section fewer than 80 % of its share of any structure is discarded
+and drawn again. Every case lists under ``present`` the structures that were contoured in it; the others may be in the body
+all the same. Names follow TG-263; the planning targets of all dose levels are one structure, PTV.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pathlib import Path
 
 NAMES = {
     "Brainstem": "Brainstem", "SpinalCord": "SpinalCord", "RightParotid": "Parotid_R", "LeftParotid": "Parotid_L",
-    "Esophagus": "Esophagus", "Larynx": "Larynx", "Mandible": "Bone_Mandible", "PTV56": "PTV", "PTV63": "PTV", "PTV70": "PTV",
+    "Esophagus": "Esophagus", "Larynx": "Larynx", "Mandible": "Bone_Mandible",
+    "PTV56": "PTV", "PTV63": "PTV", "PTV70": "PTV",
 }  # fmt: skip
 LEAST_SHARE = 0.8
 
@@ -73,8 +74,8 @@ def main() -> int:
     cases = sorted(map(entry, source["training"]), key=_number)
     sections, drawn = split(cases, {"test": args.test, "validation": args.validation}, args.seed)
     datalist = {
-        "description": f"One case per patient; shuffled with the seed, {args.test} test, {args.validation} validate, the rest "
-        f"train; shuffle {drawn} is the first that leaves every section {LEAST_SHARE:.0%} of its share of every structure.",
+        "description": f"One case per patient; shuffled with the seed, {args.test} test, {args.validation} validate, the "
+        f"rest train; shuffle {drawn} is the first that leaves every section {LEAST_SHARE:.0%} of its share of every structure.",
         "seed": args.seed,
         **{name: sections[name] for name in ("training", "validation", "test")},
     }
