@@ -53,7 +53,11 @@ def test_a_structure_set_is_listed_with_the_series_that_it_fits(case):
     folder, _ = case
     (structure_set,) = inspect(folder)["patients"][0]["studies"][0]["structure_sets"]
     uid = phantom_uid("series", "CT", 0)
-    assert structure_set["rois"] == [{"number": 1, "name": "GTV", "type": "GTV", "contours": 3, "points_only": False}]
+    # 5 x 7 voxels of 1 x 0.5 mm on three slices, 2.5 mm apart.
+    assert structure_set["rois"] == [
+        {"number": 1, "name": "GTV", "type": "GTV", "contours": 3, "points_only": False, "volume_cc": 0.131}
+    ]
+    assert 5 * 7 * 1.0 * 0.5 * 3 * 2.5 / 1000 == 0.13125
     assert structure_set["series_with_same_frame_of_reference"] == structure_set["referenced_series_uids"] == [uid]
     assert structure_set["problems"] == []
 
@@ -107,7 +111,7 @@ def test_the_report_survives_json_and_reads_as_a_table(case):
     assert text[0] == "Patient PHANTOM-0  PHANTOM^MEDSEG"
     assert "    CT  7 x 20 x 24  1 x 0.5 mm, 2.5 to 5 mm slices  axial  Thorax" in text
     assert any(line.startswith("      ! missing_slice: 5.00 mm between slices 3 and 4") for line in text)
-    assert any(line.split() == ["1", "GTV", "GTV", "3", "contours"] for line in text)
+    assert any(line.split() == ["1", "GTV", "GTV", "3", "contours,", "0.13", "cc"] for line in text)
     assert "Broken files (1)" in text and "Ignored files (1)" in text
 
 

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from referees import area_and_centroid, dice
 
-from medseg.dicom import read_rtstruct, read_series, read_structure_set, write_rtstruct
+from medseg.dicom import find_series, read_rtstruct, read_series, read_structure_set, write_rtstruct
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.phantom import chiral_phantom, phantom_uid, stack_geometry, write_series
 
@@ -242,6 +242,192 @@ def test_coordinates_with_spaces_and_exponents_are_read(changed, series):
     assert np.array_equal(masks["GTV"], box(slice(4, 12), slice(5, 15)))
 
 
+def loop_on(series, index, rows_columns):
+    """A contour item through (row, column) points of one slice."""
+    item = pydicom.Dataset()
+    item.ContourGeometricType = "CLOSED_PLANAR"
+    points = series.geometry.points_lps_mm(index, rows_columns)
+    item.ContourData = [f"{value:.4f}" for value in points.ravel()]
+    return item
+
+
+def only(*items):
+    """An edit that leaves one structure with these contours."""
+
+    def edit(dataset):
+        dataset.ROIContourSequence[0].ContourSequence = pydicom.Sequence(items)
+
+    return edit
+
+
+def test_a_keyhole_with_an_island_as_a_second_contour_keeps_both(changed, series):
+    # 10 x 10 pixels less a hole of 6 x 6, reached by a channel along row 4.5, with an island of 2 x 2 in it.
+    outer = [(2.5, 2.5), (2.5, 12.5), (12.5, 12.5), (12.5, 2.5), (4.5, 2.5)]
+    hole = [(4.5, 4.5), (10.5, 4.5), (10.5, 10.5), (4.5, 10.5), (4.5, 4.5)]
+    island = [(6.5, 6.5), (6.5, 8.5), (8.5, 8.5), (8.5, 6.5)]
+    keyhole = loop_on(series, 2, [*outer, *hole, (4.5, 2.5)])
+    masks, words = said(changed(only(keyhole, loop_on(series, 2, island))), series)
+    assert masks["GTV"].sum() == 100 - 36 + 4
+    assert words == ""
+
+
+def test_a_contour_that_crosses_itself_is_read_by_the_even_odd_rule_and_reported(changed, series):
+    # Round a square of 8 x 8 pixels, then round its inner 4 x 4 again: enclosed twice, so outside.
+    outer = [(2.5, 2.5), (2.5, 10.5), (10.5, 10.5), (10.5, 2.5), (2.5, 2.5)]
+    inner = [(4.5, 4.5), (4.5, 8.5), (8.5, 8.5), (8.5, 4.5), (4.5, 4.5)]
+    masks, words = said(changed(only(loop_on(series, 1, outer + inner))), series)
+    assert masks["GTV"].sum() == 64 - 16
+    assert "1 contours that cross themselves" in words
+
+
+def test_contours_that_overlap_without_nesting_are_reported(changed, series):
+    def square(low):
+        return loop_on(series, 1, [(low, low), (low, low + 4), (low + 4, low + 4), (low + 4, low)])
+
+    masks, words = said(changed(only(square(2.5), square(4.5))), series)
+    assert masks["GTV"].sum() == 16 + 16 - 2 * 4
+    assert "1 slices on which contours overlap without one lying in the other" in words
+    beside, words = said(changed(only(square(2.5), square(6.5))), series)
+    assert beside["GTV"].sum() == 32 and words == ""
+
+
+def test_a_contour_that_reaches_beyond_the_image_is_cut_at_its_edge_and_reported(changed, series):
+    past = loop_on(series, 1, [(15.5, 3.5), (15.5, 6.5), (30.0, 6.5), (30.0, 3.5)])
+    masks, words = said(changed(only(past)), series)
+    assert masks["GTV"].sum() == 4 * 3  # rows 16 to 19 of 20
+    assert "1 contours that reach beyond the image" in words
+    touching, words = said(changed(lambda dataset: None, {"GTV": box(slice(0, 20), slice(0, 24))}), series)
+    assert touching["GTV"].sum() == 4 * 20 * 24 and words == ""
+
+
+def test_a_contour_across_the_slices_is_left_out(changed, series):
+    upright = loop_on(series, 2, [(4.0, 4.0), (4.0, 9.0), (9.0, 9.0), (9.0, 4.0)])
+    values = [float(value) for value in upright.ContourData]
+    values[2] += 6.0
+    upright.ContourData = [str(value) for value in values]
+    flat = loop_on(series, 2, [(4.5, 4.5), (4.5, 9.5), (9.5, 9.5), (9.5, 4.5)])
+    masks, words = said(changed(only(upright, flat)), series)
+    assert masks["GTV"].sum() == 25
+    assert "1 contours that lie in no plane of the slices" in words
+
+
+def test_slices_on_which_a_contour_encloses_no_voxel_centre_are_counted(changed, series):
+    speck = loop_on(series, 3, [(4.2, 4.2), (4.2, 4.4), (4.4, 4.4)])
+    whole = loop_on(series, 2, [(4.5, 4.5), (4.5, 9.5), (9.5, 9.5), (9.5, 4.5)])
+    masks, words = said(changed(only(speck, whole)), series)
+    assert masks["GTV"].sum() == 25
+    assert "1 slices on which it encloses no voxel centre" in words
+
+
+def test_references_to_images_that_are_not_there_are_counted_once_for_the_whole_set(changed, series):
+    def dangle(dataset):
+        for contour in contours(dataset):
+            contour.ContourImageSequence[0].ReferencedSOPInstanceUID = "1.2.3"
+
+    masks, words = said(changed(dangle), series)
+    assert masks["GTV"].sum() == 4 * 8 * 10
+    assert words == "4 of 4 contours name an image which is not in the series; position decides."
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        (b"Pr\xc3\xb6stata", "Pröstata"),
+        (b"Pr\xf6stata", "Pröstata"),
+        (b"Lung\\L ", "Lung_L"),
+        (b" GTV 1, re - x", "GTV 1, re - x"),
+    ],
+)
+def test_names_without_a_character_set_are_read_as_they_were_meant(raw, name, changed, series):
+    def rename(dataset):
+        if "SpecificCharacterSet" in dataset:
+            del dataset.SpecificCharacterSet
+        dataset.StructureSetROISequence[0]["ROIName"] = pydicom.DataElement("ROIName", "UN", raw)
+
+    masks, _ = said(changed(rename), series)
+    assert list(masks) == [name]
+
+
+def test_sequences_and_coordinates_of_unknown_vr_are_read(changed, series, tmp_path):
+    path = changed(lambda dataset: None)
+    dataset = pydicom.dcmread(path)
+    contents = pydicom.filebase.DicomBytesIO()
+    contents.is_little_endian, contents.is_implicit_VR = True, True
+    pydicom.filewriter.write_sequence(contents, dataset["ROIContourSequence"], ["iso8859"])
+    value = contents.getvalue()
+    del dataset.ROIContourSequence
+    dataset.add_new(0x30091001, "UN", b"private ")
+    odd = tmp_path / "odd.dcm"
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.save_as(odd, implicit_vr=False, little_endian=True)
+    head, rest = odd.read_bytes().split(b"\x06\x30\x80\x00SQ")
+    unknown = b"\x06\x30\x39\x00UN\0\0" + len(value).to_bytes(4, "little") + value
+    odd.write_bytes(head + unknown + b"\x06\x30\x80\x00SQ" + rest)
+    assert np.array_equal(read_rtstruct(odd, series)["GTV"], box(slice(4, 12), slice(5, 15)))
+
+
+# ---- what can be accepted on request -----------------------------------------------------------------------------
+
+
+def accepted(path, series, *allow):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        masks = read_rtstruct(path, series, allow=allow)
+    return masks, " ".join(str(warning.message) for warning in caught if warning.category is MedsegWarning)
+
+
+@pytest.mark.parametrize("frame", ["1.2.3.4", None])
+def test_another_or_no_frame_can_be_accepted_and_both_uids_are_said(frame, changed, series, tmp_path):
+    path = changed(lambda dataset: None)
+    geometry = stack_geometry(SHAPE, gaps_mm=3.0, pixel_spacing_mm=(2.0, 1.0))
+    files = write_series(np.zeros(SHAPE), geometry, tmp_path / "other")
+    for file in files:
+        dataset = pydicom.dcmread(file)
+        dataset.FrameOfReferenceUID = frame
+        dataset.save_as(file)
+    other = read_series(tmp_path / "other")
+    with pytest.raises(GeometryError, match='allow "frame_of_reference"'):
+        read_rtstruct(path, other)
+    masks, words = accepted(path, other, "frame_of_reference")
+    assert np.array_equal(masks["GTV"], box(slice(4, 12), slice(5, 15)))
+    assert series.geometry.frame_of_reference_uid in words and (frame or "the images have none") in words
+
+
+def test_an_roi_of_another_frame_is_left_out_unless_that_is_accepted(changed, series):
+    def move(dataset):
+        dataset.StructureSetROISequence[0].ReferencedFrameOfReferenceUID = "1.2.3.4"
+
+    path = changed(move, {"PET": box(slice(0, 3), slice(0, 3)), "GTV": box(slice(4, 12), slice(5, 15))})
+    masks, words = said(path, series)
+    assert list(masks) == ["GTV"] and "it lies in Frame of Reference 1.2.3.4" in words
+    masks, _ = accepted(path, series, "frame_of_reference")
+    assert masks["PET"].sum() == 4 * 9
+
+
+def test_of_two_rois_of_one_name_the_one_without_contours_gives_way(changed, series):
+    def rename(dataset):
+        dataset.StructureSetROISequence[0].ROIName = "B"
+        del dataset.ROIContourSequence[0].ContourSequence
+
+    masks, words = said(changed(rename, {"A": box(slice(0, 3), slice(0, 3)), "B": box(slice(4, 6), slice(5, 9))}), series)
+    assert list(masks) == ["B"] and masks["B"].sum() == 4 * 2 * 4
+    assert "'B': 1 more of this name without contours left out" in words
+
+
+def test_repeated_names_can_be_accepted_with_their_numbers(changed, series):
+    def rename(dataset):
+        dataset.StructureSetROISequence[1].ROIName = "A"
+
+    path = changed(rename, {"A": box(slice(0, 3), slice(0, 3)), "B": box(slice(4, 6), slice(5, 9))})
+    masks, _ = accepted(path, series, "repeated_names")
+    assert {name: mask.sum() for name, mask in masks.items()} == {"A (number 1)": 36, "A (number 2)": 32}
+
+
+def test_an_unknown_fault_cannot_be_accepted(changed, series):
+    with pytest.raises(InputError, match="frame_of_reference, repeated_names"):
+        read_rtstruct(changed(lambda dataset: None), series, allow=("patient",))
+
+
 # ---- what is refused ---------------------------------------------------------------------------------------------
 
 
@@ -273,6 +459,16 @@ def test_a_set_without_any_roi_is_damaged(changed, series):
 
     with pytest.raises(InputError, match="damaged"):
         read_rtstruct(changed(empty), series)
+
+
+def test_a_set_that_lies_beyond_the_images_is_refused_with_both_ranges(changed, series):
+    def lift(dataset):
+        for contour in contours(dataset):
+            points = np.array(contour.ContourData, float).reshape(-1, 3) + (0, 0, 100)
+            contour.ContourData = [f"{value:.3f}" for value in points.ravel()]
+
+    with pytest.raises(GeometryError, match=r"none of its 4 contours .* at 95.5 to 104.5 mm .* at -7.5 to 7.5 mm"):
+        read_rtstruct(changed(lift), series)
 
 
 def test_coordinates_that_are_no_numbers_name_the_structure(changed, series):
@@ -370,7 +566,7 @@ def test_sarcoma_volumes_agree_with_plastimatch_head_first_and_feet_first(patien
     series = read_series(case / "CT")
     masks, words = said(case / "RS.dcm", series)
     assert volumes_cc(masks, series)["GTV_Mass_CT"] == pytest.approx(volume_cc, abs=0.06)
-    assert "name an image which is not among these" in words
+    assert "contours name an image which is not in the series" in words
 
 
 def test_keyholes_and_spikes_of_mim_keep_their_area_and_a_foreign_frame_is_refused(shared_data):
@@ -394,6 +590,43 @@ def test_the_eclipse_set_has_its_own_volumes_empty_rois_and_raw_types(shared_dat
     assert len(structure_set.rois) == 16
     assert sum(not roi.contours for roi in structure_set.rois) == 10
     assert {roi.structure.name: roi.raw_type for roi in structure_set.rois}["Bladder"] == "AVOIDANCE"
+
+
+FITTING = {
+    "lung1_001/RTSTRUCT.dcm": "lung1_001/CT",
+    "ibsi1_lung_gtv/dicom/mask/DCM_RS_00060.dcm": "ibsi1_lung_gtv/dicom/image",
+    "mim_keyhole_phantom/RS_MIM_keyhole.dcm": "mim_keyhole_phantom/*ct*.dcm",
+    "mim_keyhole_phantom/RS_MIM_missing_referenced_images.dcm": "mim_keyhole_phantom/*ct*.dcm",
+    "mim_keyhole_phantom/RS_rt_utils.dcm": "Frame of Reference",
+    "structure_sets/dicompyler_breast/rtss.dcm": "structure_sets/dicompyler_breast",
+    "structure_sets/eclipse136_headneck/RS*.dcm": "none of its 525 contours",
+    "structure_sets/eclipse81_prostate/RS.dcm": "no CT, MR or PET series",
+}
+"""Every structure set of the real data without those of sts: the images that it was drawn on, or why it is refused."""
+
+
+def test_every_real_structure_set_is_read_or_refused_in_one_true_line(shared_data):
+    folder = shared_data / "rt"
+    known = {next(folder.glob(name)) for name in FITTING} | set(folder.glob("sts/*/RS.dcm"))
+    assert set(find_series(folder).structure_sets) == known
+    for name, where in FITTING.items():
+        file = next(folder.glob(name))
+        if "/" in where:
+            images = list(folder.glob(where)) if "*" in where else folder / where
+            assert any(mask.any() for mask in said(file, read_series(images))[0].values()), name
+            continue
+        with pytest.raises((GeometryError, InputError), match=where) as error:
+            images = [path for path in file.parent.glob("*.dcm") if path != file]
+            read_rtstruct(file, read_series(images))
+        assert "\n" not in str(error.value)
+
+
+def test_the_foreign_frame_of_an_rt_utils_file_can_be_accepted(shared_data):
+    folder = shared_data / "rt" / "mim_keyhole_phantom"
+    series = read_series([path for path in folder.glob("*.dcm") if not path.name.startswith("RS")])
+    masks, words = accepted(folder / "RS_rt_utils.dcm", series, "frame_of_reference")
+    assert masks["ROI-1"].sum() == 1443
+    assert words.count("1.2.8") >= 1 and series.geometry.frame_of_reference_uid in words
 
 
 def test_a_text_mode_transfer_is_called_damaged(shared_data):

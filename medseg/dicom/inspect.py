@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from medseg.dicom.contour_volumes import structure_set_volumes
 from medseg.dicom.damage import PARSE_ERRORS
 from medseg.dicom.scan import FileNote, Found, SeriesFiles, find_series
 from medseg.dicom.series import ALLOWABLE, Plan, check_series, tilt_degrees
@@ -25,8 +25,9 @@ def inspect(path: str | os.PathLike | Iterable[str | os.PathLike]) -> dict:
 
     Returns a dict of plain JSON types: ``patients`` > ``studies`` > ``series`` and ``structure_sets``, and lists
     ``broken`` and ``ignored`` of files with the reason. A series' ``problems`` are the faults that read_series would
-    refuse, ``allowable`` where it can be told to accept them. A folder without images gives empty lists. Raises
-    InputError only when ``path`` does not exist.
+    refuse, ``allowable`` where it can be told to accept them. An ROI's ``volume_cc`` is the area of its contours times
+    the distance of their planes (structure_set_volumes), None where that is not known. A folder without images gives
+    empty lists. Raises InputError only when ``path`` does not exist.
     """
     found = find_series(path)
     broken = list(found.broken)
@@ -40,12 +41,12 @@ def inspect(path: str | os.PathLike | Iterable[str | os.PathLike]) -> dict:
             study["series"].append(_series_entry(files, found))
         for file in found.structure_sets:
             try:
-                structure_set, referenced = read_structure_set(file), _referenced_series(file)
+                structure_set = read_structure_set(file)
             except (MedsegError, *PARSE_ERRORS) as error:
                 broken.append(FileNote(file, " ".join(str(error).removeprefix(f"{file}: ").split())[:300]))
                 continue
             words = structure_set.patient_id, structure_set.patient_name, structure_set.study_instance_uid
-            _study(patients, *words)["structure_sets"].append(_structure_set_entry(structure_set, referenced, found))
+            _study(patients, *words)["structure_sets"].append(_structure_set_entry(structure_set, found))
     return {
         "path": found.root,
         "patients": [{**patient, "studies": list(patient["studies"].values())} for patient in patients.values()],
@@ -109,19 +110,7 @@ def _orientation(cosines: np.ndarray) -> str:
     return _AXES[int(np.abs(normal).argmax())] if straight else f"oblique, near {_AXES[int(np.abs(normal).argmax())]}"
 
 
-def _referenced_series(file: Path) -> list[str]:
-    """SeriesInstanceUIDs that a structure set says it was drawn on."""
-    dataset = dcmread(file, specific_tags=["ReferencedFrameOfReferenceSequence"], force=True)
-    uids = [
-        str(series.get("SeriesInstanceUID", ""))
-        for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []
-        for study in frame.get("RTReferencedStudySequence") or []
-        for series in study.get("RTReferencedSeriesSequence") or []
-    ]
-    return list(dict.fromkeys(uid for uid in uids if uid))
-
-
-def _structure_set_entry(structure_set: StructureSet, referenced: list[str], found: Found) -> dict:
+def _structure_set_entry(structure_set: StructureSet, found: Found) -> dict:
     fitting = [
         files.series_uid
         for files in found.series.values()
@@ -131,15 +120,16 @@ def _structure_set_entry(structure_set: StructureSet, referenced: list[str], fou
     problems = []
     if found.series and not fitting:
         problems.append("no series found here has its patient and Frame of Reference, so it cannot be placed")
-    missing = [uid for uid in referenced if uid not in found.series]
+    missing = [uid for uid in structure_set.referenced_series_uids if uid not in found.series]
     if found.series and missing:
         problems.append(f"refers to series {', '.join(missing)}, not found here")
     return {
         "file": str(structure_set.path),
         "label": structure_set.label,
         "approval_status": structure_set.approval_status,
+        "date_time": structure_set.date_time,
         "frame_of_reference_uids": list(structure_set.frame_of_reference_uids),
-        "referenced_series_uids": referenced,
+        "referenced_series_uids": list(structure_set.referenced_series_uids),
         "series_with_same_frame_of_reference": fitting,
         "rois": [
             {
@@ -148,8 +138,9 @@ def _structure_set_entry(structure_set: StructureSet, referenced: list[str], fou
                 "type": roi.raw_type,
                 "contours": len(roi.contours),
                 "points_only": roi.is_points_only,
+                "volume_cc": None if volume_cc is None else round(volume_cc, 3),
             }
-            for roi in structure_set.rois
+            for roi, volume_cc in zip(structure_set.rois, structure_set_volumes(structure_set), strict=True)
         ],
         "problems": problems,
         "remarks": list(structure_set.notices),
@@ -217,6 +208,8 @@ def _structure_set_lines(structure_set: dict) -> list[str]:
     for roi in structure_set["rois"]:
         kind = "points or lines" if roi["points_only"] else "contours"
         amount = f"{roi['contours']} {kind}" if roi["contours"] else "empty"
+        if kind == "contours" and roi["contours"]:
+            amount += f", {roi['volume_cc']:.2f} cc" if roi["volume_cc"] is not None else ", volume not known"
         number = "-" if roi["number"] is None else roi["number"]
         lines.append(f"    {number:>4}  {roi['name']:<{width}}  {roi['type'] or '(no type)':<10}  {amount}")
     lines += [f"  ! {problem}" for problem in structure_set["problems"]]

@@ -41,8 +41,9 @@ def roi_mask(
     said["contours of fewer than 3 points, left out"] = len(loops) - len(solid)
     by_slice = _by_slice(solid, geometry, said)
     for index, found in by_slice.items():
-        for contour, _, _ in found:
-            _compare_reference(contour, index, slice_of_image, said)
+        said["contours that name an image other than the one they lie on"] += sum(
+            _names_another_slice(contour, index, slice_of_image) for contour, _, _ in found
+        )
         found = _nearest_plane(found, float(geometry.slice_positions_mm[index]), said)
         kept = without_repeats([(contour, points) for contour, points, _ in found], said)
         _draw([geometry.rows_columns(index, points) for points in kept], mask[index], said)
@@ -115,14 +116,8 @@ def _by_slice(solid: list, geometry: Geometry, said: Counter[str]) -> dict[int, 
     return by_slice
 
 
-def _compare_reference(contour: Contour, index: int, slice_of_image: Mapping[str, int], said: Counter[str]) -> None:
-    if not slice_of_image or not contour.image_uids:
-        return
-    named = [slice_of_image.get(uid) for uid in contour.image_uids]
-    if any(slice_index not in (None, index) for slice_index in named):
-        said["contours that name an image other than the one they lie on"] += 1
-    elif None in named:
-        said["contours that name an image which is not among these"] += 1
+def _names_another_slice(contour: Contour, index: int, slice_of_image: Mapping[str, int]) -> bool:
+    return any(slice_of_image.get(uid, index) != index for uid in contour.image_uids)
 
 
 def _nearest_plane(found: list, position_mm: float, said: Counter[str]) -> list:
@@ -159,7 +154,7 @@ def _say_overlaps(loops: list[np.ndarray], shape: tuple[int, int], said: Counter
     """
     covers = [cover([loop], shape) for loop in loops]
     crossing = sum(bool(one.count.size) and (one.count.max() > 1 or one.count.min() < 0) for one in covers)
-    said["contours that cross themselves; the even-odd rule leaves out what they enclose twice"] += int(crossing)
+    said["contours that cross themselves, read by the even-odd rule"] += int(crossing)
     owner = np.zeros(shape, dtype=np.int32)
     overlapping = False
     for number, one in enumerate(sorted(covers, key=lambda one: -np.count_nonzero(one.inside)), start=1):
@@ -167,7 +162,7 @@ def _say_overlaps(loops: list[np.ndarray], shape: tuple[int, int], said: Counter
         owners = window[inside]
         overlapping = overlapping or bool(owners.size and owners.min() != owners.max())
         window[inside] = number
-    said["slices on which contours overlap without one lying in the other; the overlap is left out"] += overlapping
+    said["slices on which contours overlap without one lying in the other; the overlap counts as outside"] += overlapping
 
 
 def _gaps(by_slice: Mapping[int, list]) -> int:

@@ -16,7 +16,7 @@ from pydicom.multival import MultiValue
 
 from medseg.dicom.contour_items import Contour, parse_points_lps_mm
 from medseg.dicom.damage import damage_as_input_error
-from medseg.dicom.roi_masks import roi_mask
+from medseg.dicom.roi_masks import SINGLE_SLICE_TOLERANCE_MM, roi_mask
 from medseg.dicom.scan import RTSTRUCT_CLASS_UID
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.structures import INTERPRETED_TYPES, Structure
@@ -264,14 +264,34 @@ def place(
             f"{', '.join(structure_set.frame_of_reference_uids) or 'none'}, the images have "
             f"{series.geometry.frame_of_reference_uid or 'none'}; contours were placed by their coordinates alone."
         )
+    _check_reach(structure_set, series)
     drawn, left_out = _drawable(structure_set, series.geometry.frame_of_reference_uid, allow)
     notices += left_out
     masks: dict[str, np.ndarray] = {}
     slice_of_image = _slices_by_uid(series)
+    contours = [contour for roi in drawn.values() for contour in roi.contours if contour.bounds_an_area]
+    lost = sum(not slice_of_image.keys() >= set(contour.image_uids) for contour in contours) if slice_of_image else 0
+    if lost:
+        notices.append(f"{lost} of {len(contours)} contours name an image which is not in the series; position decides.")
     for name, roi in drawn.items():
         masks[name], said = roi_mask(roi.contours, series.geometry, slice_of_image)
         notices += [f"ROI {name!r}: {sentence}" for sentence in said]
     return masks, notices
+
+
+def _check_reach(structure_set: StructureSet, series: Series) -> None:
+    """Raise GeometryError when all contours lie beyond the images: masks without a voxel would pass for an answer."""
+    normal, positions_mm = series.geometry.normal_lps, series.geometry.slice_positions_mm
+    contours = [contour for roi in structure_set.rois for contour in roi.contours if contour.bounds_an_area]
+    heights_mm = np.array([float(np.mean(contour.points_lps_mm @ normal)) for contour in contours])
+    margin_mm = np.abs(np.diff(positions_mm)).max() / 2 if len(positions_mm) > 1 else SINGLE_SLICE_TOLERANCE_MM
+    low_mm, high_mm = positions_mm.min() - margin_mm, positions_mm.max() + margin_mm
+    if len(heights_mm) and not ((heights_mm > low_mm) & (heights_mm < high_mm)).any():
+        raise GeometryError(
+            f"{structure_set.path}: none of its {len(contours)} contours lies on the images: they lie at "
+            f"{heights_mm.min():.1f} to {heights_mm.max():.1f} mm along the slices' normal, the images at "
+            f"{positions_mm.min():.1f} to {positions_mm.max():.1f} mm. Expected the images it was drawn on."
+        )
 
 
 def _drawable(
