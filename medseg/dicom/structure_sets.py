@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,8 @@ ALLOWABLE_IN_STRUCTURE_SETS = {
     "repeated_names": 'call ROIs that share a name "NAME (number 3)" and so on',
 }
 """Faults that read_rtstruct can be told to accept (``allow=``), and what it then does. All others are always refused."""
+
+MaskReader = Callable[[], tuple[np.ndarray, list[str]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,6 +250,21 @@ def place(
     structure_set: StructureSet, series: Series, allow: Collection[str] = ()
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """The masks of read_rtstruct, and a sentence about everything that was odd, instead of warnings."""
+    readers, notices = placeable(structure_set, series, allow)
+    masks: dict[str, np.ndarray] = {}
+    for name, read in readers.items():
+        masks[name], said = read()
+        notices += said
+    return masks, notices
+
+
+def placeable(
+    structure_set: StructureSet, series: Series, allow: Collection[str] = ()
+) -> tuple[dict[str, MaskReader], list[str]]:
+    """({ROI name: function that gives its mask and what was odd about it}, what was odd about the set), all checked.
+
+    For whoever cannot hold the masks of all ROIs at once.
+    """
     unknown = sorted(set(allow) - set(ALLOWABLE_IN_STRUCTURE_SETS))
     if unknown:
         known = ", ".join(ALLOWABLE_IN_STRUCTURE_SETS)
@@ -267,16 +284,20 @@ def place(
     _check_reach(structure_set, series)
     drawn, left_out = _drawable(structure_set, series.geometry.frame_of_reference_uid, allow)
     notices += left_out
-    masks: dict[str, np.ndarray] = {}
     slice_of_image = _slices_by_uid(series)
     contours = [contour for roi in drawn.values() for contour in roi.contours if contour.bounds_an_area]
     lost = sum(not slice_of_image.keys() >= set(contour.image_uids) for contour in contours) if slice_of_image else 0
     if lost:
         notices.append(f"{lost} of {len(contours)} contours name an image which is not in the series; position decides.")
-    for name, roi in drawn.items():
-        masks[name], said = roi_mask(roi.contours, series.geometry, slice_of_image)
-        notices += [f"ROI {name!r}: {sentence}" for sentence in said]
-    return masks, notices
+
+    def reader(name: str, roi: Roi) -> MaskReader:
+        def read() -> tuple[np.ndarray, list[str]]:
+            mask, said = roi_mask(roi.contours, series.geometry, slice_of_image)
+            return mask, [f"ROI {name!r}: {sentence}" for sentence in said]
+
+        return read
+
+    return {name: reader(name, roi) for name, roi in drawn.items()}, notices
 
 
 def _check_reach(structure_set: StructureSet, series: Series) -> None:
