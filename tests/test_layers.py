@@ -14,17 +14,17 @@ PACKAGE = ROOT / "medseg"
 
 LAYERS = (
     ("words", {"errors", "geometry", "structures", "tg263", "atomic", "datalist"}),
-    ("maths", {"contours", "margins", "metrics", "scanline"}),
+    ("maths", {"contours", "margins", "metrics", "packed", "scanline"}),
     ("files and learning", {
-        "dicom", "readers", "nifti", "phantom", "within", "networks", "losses", "noisy", "partial", "regions", "sides",
-        "training", "transforms", "inference",
+        "body", "dicom", "readers", "nifti", "phantom", "within", "networks", "losses", "noisy", "partial", "regions",
+        "sides", "training", "transforms", "inference",
     }),
     ("bundles and reports", {"bundles", "report", "audit", "segment"}),
     ("doors", {"cli", "serve", "demo", "__main__"}),
 )  # fmt: skip
 """From the bottom to the top. A module may import its own layer and those below it."""
 
-LEARNING = {"networks", "losses", "noisy", "partial", "regions", "sides", "training", "transforms", "inference"}
+LEARNING = {"body", "networks", "losses", "noisy", "partial", "regions", "sides", "training", "transforms", "inference"}
 """Parts that must load where only torch and MONAI are installed."""
 
 MORE_THAN_7_PARAMETERS = {
