@@ -38,12 +38,17 @@ def _check_cases(cases: list[dict], section: str, datalist: Path, dataset_dir: P
         lacking = [key for key in (*FILE_KEYS, "case_id") if not isinstance(case.get(key), str)]
         if lacking:
             raise InputError(f"{datalist}: case {number} of {section} has no text under {', '.join(lacking)}.")
-    missing = [case[key] for case in cases for key in FILE_KEYS if not (dataset_dir / case[key]).exists()]
+    missing = [case[key] for case in cases for key in FILE_KEYS if not _exists(dataset_dir / case[key])]
     if missing:
         raise InputError(
             f"{dataset_dir}: {len(missing)} files of {datalist.name} are not there, the first {missing[0]}; the paths of a "
             "datalist start from the data folder."
         )
+
+
+def _exists(path: Path) -> bool:
+    """True for a file or folder, and for FOLDER#SeriesInstanceUID, one series of a folder (medseg.readers)."""
+    return path.exists() or Path(str(path).rpartition("#")[0] or path).exists()
 
 
 def _patient(case: dict) -> str:

@@ -28,6 +28,19 @@ def test_a_patient_grouped_list_whose_files_exist_is_accepted(tmp_path):
     check_datalist(listed(tmp_path, [case("A"), case("B")], [case("C")]), tmp_path)
 
 
+def test_one_series_of_a_folder_is_a_file_that_exists(tmp_path):
+    (tmp_path / "CT").mkdir()
+    series = [case(name, image="CT#1.2.3") for name in "AB"]
+    for name in "AB":
+        (tmp_path / f"{name}_gtv.nii.gz").touch()
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps({"training": series[:1], "validation": series[1:]}))
+    check_datalist(path, tmp_path)
+    path.write_text(json.dumps({"training": series[:1], "validation": [case("B", image="PT#1.2.3")]}))
+    with pytest.raises(InputError, match="1 files"):
+        check_datalist(path, tmp_path)
+
+
 def test_a_patient_on_both_sides_is_refused(tmp_path):
     with pytest.raises(InputError, match="A in training and validation"):
         check_datalist(listed(tmp_path, [case("A"), case("B")], [case("A")]), tmp_path)

@@ -13,14 +13,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "medseg"
 
 LAYERS = (
-    ("words", {"errors", "geometry", "structures", "tg263", "atomic", "datalist"}),
+    ("words", {"errors", "geometry", "structures", "tg263", "roi_names", "atomic", "datalist"}),
     ("maths", {"contours", "margins", "metrics", "packed", "scanline"}),
     ("files and learning", {
-        "body", "dicom", "readers", "nifti", "phantom", "within", "networks", "losses", "noisy", "partial", "regions",
-        "sides", "training", "transforms", "inference",
+        "body", "dicom", "readers", "rtstruct_reader", "nifti", "masks", "phantom", "within", "networks", "losses", "noisy", "partial",
+        "regions", "sides", "training", "transforms", "inference",
     }),
-    ("bundles and reports", {"bundles", "report", "audit", "segment"}),
-    ("doors", {"cli", "serve", "demo", "__main__"}),
+    ("bundles and reports", {"bundles", "report", "audit", "segment", "compare", "convert", "derive"}),
+    ("doors", {"cli", "cli_structures", "serve", "demo", "__main__"}),
 )  # fmt: skip
 """From the bottom to the top. A module may import its own layer and those below it."""
 

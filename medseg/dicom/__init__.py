@@ -4,10 +4,11 @@ from medseg.dicom.rtstruct import write_rtstruct
 from medseg.dicom.scan import find_series
 from medseg.dicom.seg import write_seg
 from medseg.dicom.series import ALLOWABLE, Series, read_series
-from medseg.dicom.structure_sets import read_rtstruct, read_structure_set
+from medseg.dicom.structure_sets import ALLOWABLE_IN_STRUCTURE_SETS, read_rtstruct, read_structure_set
 
 __all__ = [
     "ALLOWABLE",
+    "ALLOWABLE_IN_STRUCTURE_SETS",
     "Series",
     "find_series",
     "read_rtstruct",
