@@ -20,13 +20,14 @@ ROUNDING = 1e-3
 """How far a probability may leave 0 to 1: averages over windows, as networks are run, end at 1.0000001."""
 
 
-def check_masks(masks: Mapping[str | Structure, np.ndarray], series: Series) -> list[tuple[Structure, np.ndarray]]:
-    """Structures with their arrays on the grid of ``series``: bool masks, or float maps with values between 0 and 1.
+def check_masks(masks: Mapping[str | Structure, np.ndarray], series: Series) -> list[tuple[Structure, str | Structure]]:
+    """Structures with their keys in ``masks``, whose arrays lie on the grid of ``series``; for the arrays: mask_or_map.
 
-    A name becomes a structure with the type, colour and code that belong to it; a Structure without a type gets that of
-    its name. Whole numbers 0 and 1, and floats that are all 0 or 1, count as bool. What TG-263 has against a name is said
-    by a MedsegWarning. Raises StructureError for no masks, repeated names, a label map or values outside 0-1;
-    GeometryError for another shape than the series' and for images without a Frame of Reference.
+    Arrays, bool masks or float maps with values between 0 and 1, are looked at one by one and not kept, since ``masks``
+    may make each when asked for it. A name becomes a structure with the type, colour and code that belong to it; a
+    Structure without a type gets that of its name. Whole numbers 0 and 1, and floats that are all 0 or 1, count as bool.
+    What TG-263 has against a name is said by a MedsegWarning. Raises StructureError for no masks, repeated names, a label
+    map or values outside 0-1; GeometryError for another shape than the series' and for images without a Frame of Reference.
     """
     if not masks:
         raise StructureError("no structures were given; a DICOM file of structures needs at least one.")
@@ -40,20 +41,22 @@ def check_masks(masks: Mapping[str | Structure, np.ndarray], series: Series) -> 
         structure = key if isinstance(key, Structure) else structure_from_name(key)
         if not structure.interpreted_type:  # planning systems rename or drop structures that have no type
             structure = replace(structure, interpreted_type=interpreted_type(structure.name))
-        array = _mask_or_map(np.asarray(array), structure.name)
+        array = mask_or_map(array, structure.name)
         if array.shape != series.geometry.shape:
             raise GeometryError(
                 f"structure {structure.name}: mask of shape {array.shape} on images of {series.geometry.shape} (slices, "
                 "rows, columns). Nothing is flipped, cropped or resampled to fit."
             )
-        checked.append((structure, array))
+        checked.append((structure, key))
     check_names_are_unique(structure.name for structure, _ in checked)
     for sentence in name_warnings(structure.name for structure, _ in checked):
         warnings.warn(sentence, MedsegWarning, stacklevel=3)
     return checked
 
 
-def _mask_or_map(array: np.ndarray, name: str) -> np.ndarray:
+def mask_or_map(array: np.ndarray, name: str) -> np.ndarray:
+    """The array as a bool mask, or as a map of probabilities as it is. StructureError for anything else."""
+    array = np.asarray(array)
     if array.dtype == bool:
         return array
     if array.dtype.kind not in "iuf":
@@ -63,5 +66,6 @@ def _mask_or_map(array: np.ndarray, name: str) -> np.ndarray:
     if not (low >= -rounding and high <= 1 + rounding):
         hint = "split a label map into one mask per structure" if array.dtype.kind in "iu" else "apply sigmoid or softmax"
         raise StructureError(f"structure {name}: values from {low:.4g} to {high:.4g}; expected 0 to 1 ({hint}).")
-    is_binary = array.dtype.kind in "iu" or bool(((array == 0) | (array == 1)).all())
+    # Slice by slice, because the first slice of a map that holds anything tells.
+    is_binary = array.dtype.kind in "iu" or all(((plane == 0) | (plane == 1)).all() for plane in array)
     return array.astype(bool) if is_binary else array

@@ -23,7 +23,7 @@ from medseg.contours import HOLE_MODES, structure_loops
 from medseg.dicom import coded
 from medseg.dicom.contour_items import contour_sequence, image_item
 from medseg.dicom.damage import damage_as_input_error
-from medseg.dicom.result_masks import check_masks
+from medseg.dicom.result_masks import check_masks, mask_or_map
 from medseg.dicom.scan import RTSTRUCT_CLASS_UID
 from medseg.dicom.structure_sets import (
     CONTOUR_DATA,
@@ -99,7 +99,8 @@ def write_rtstruct(
     check_names_are_unique([name for name in names if name] + [structure.name for structure, _ in checked])
     check_charset(dataset, [label, *(model or ()), *(structure.name for structure, _ in checked)])
     images = [image_item(*row) for row in _images(series)]
-    for structure, array in _numbered(checked, dataset):
+    for structure, key in _numbered(checked, dataset):
+        array = mask_or_map(masks[key], structure.name)
         loops, geometric_type = structure_loops(array, series.geometry, holes=holes, simplify_mm=simplify_mm)
         encoded = contour_sequence(loops, series.geometry, images, geometric_type)
         if not encoded:
@@ -233,7 +234,7 @@ def _row(parent: Dataset, sequence: str, keyword: str, value: str) -> Dataset:
 # ---- its structures ----------------------------------------------------------------------------------------------
 
 
-def _numbered(checked: list, dataset: Dataset) -> list[tuple[Structure, np.ndarray]]:
+def _numbered(checked: list, dataset: Dataset) -> list[tuple[Structure, str | Structure]]:
     """Structures with ROI numbers: their own, which must be free, or the next ones above all that are taken."""
     taken = {int(row.ROINumber) for row in dataset.StructureSetROISequence}
     wanted = [structure.number for structure, _ in checked if structure.number is not None]
@@ -243,11 +244,11 @@ def _numbered(checked: list, dataset: Dataset) -> list[tuple[Structure, np.ndarr
         taken.add(number)
     following = max(taken, default=0)
     numbered = []
-    for structure, array in checked:
+    for structure, key in checked:
         number = structure.number
         if number is None:
             number = following = following + 1
-        numbered.append((replace(structure, number=number), array))
+        numbered.append((replace(structure, number=number), key))
     return numbered
 
 

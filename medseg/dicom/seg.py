@@ -16,7 +16,7 @@ from pydicom.uid import generate_uid
 import medseg
 from medseg.atomic import atomic_path
 from medseg.dicom import coded
-from medseg.dicom.result_masks import check_masks
+from medseg.dicom.result_masks import check_masks, mask_or_map
 from medseg.dicom.rtstruct import (
     COPIED,
     EMPTY_IF_UNKNOWN,
@@ -54,8 +54,7 @@ def write_seg(
     import highdicom  # here, because it loads slowly and RT Structure Sets do not need it
 
     check_is_no_image(Path(out), series)
-    checked = check_masks(masks, series)
-    checked = [(structure, array if array.dtype == bool else array >= 0.5) for structure, array in checked]
+    checked = [(structure, mask_or_map(masks[key], structure.name) >= 0.5) for structure, key in check_masks(masks, series)]
     for structure, mask in checked:
         if not mask.any():
             warnings.warn(f"structure {structure.name} is empty; its segment has no frames.", MedsegWarning, stacklevel=2)
