@@ -18,7 +18,10 @@ ENGINE_NAMES = ("auto", "torch", "openvino")
 
 
 class Engine(Protocol):
-    """A network ready to run: a batch (B, C, *spatial) float32 in, float32 logits of the network's own shape out."""
+    """A network ready to run: a batch (B, C, *spatial) float32 in, float32 logits of the network's own shape out.
+
+    The answer may lie in memory that the next call fills again: use or copy it first.
+    """
 
     name: str
 
@@ -56,7 +59,7 @@ class OpenVINOEngine:
         shape = tuple(batch.shape)
         if shape not in self.compiled:
             self.compiled[shape] = _compile(self.network, shape)
-        return torch.from_numpy(self.compiled[shape](batch.contiguous().numpy())[0])
+        return torch.from_numpy(self.compiled[shape](batch.contiguous().numpy(), share_outputs=True)[0])
 
 
 def _compile(network: nn.Module, shape: tuple[int, ...]):

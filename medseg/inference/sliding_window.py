@@ -62,9 +62,7 @@ class SlidingWindow(Inferer):
         self.sw_batch_size, self.mode, self.engine = sw_batch_size, mode, engine
         self.keep, self.air_at_most, self.progress = keep, air_at_most, progress
 
-    def __call__(
-        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
-    ) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         if inputs.ndim - 2 != len(self.roi_size):
             raise InputError(f"image of {inputs.ndim - 2} dimensions for windows of {self.roi_size}; they must agree.")
         image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
@@ -97,6 +95,7 @@ class SlidingWindow(Inferer):
                 place, part = inside(cell)
                 if place is not None:
                     result.put(place, merged[(slice(None), *part)])
+            logits = merged = None  # or they would stay beside the next window's
         return result.tensor()
 
     def _answers(self, image: torch.Tensor, windows: list[Box], engine: Engine) -> Iterator[tuple[Box, torch.Tensor]]:

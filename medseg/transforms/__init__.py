@@ -4,11 +4,18 @@ A bundle's ``inference.json`` chains them: ``LoadCased`` … network … ``Resto
 ``ToStructuresd``) → ``Save…d``. From there on the data dictionary holds a :class:`CaseStructures` under ``structures``.
 """
 
-from medseg.transforms.loading import CropWithind, LoadCased
+from medseg.transforms.loading import CropBodyd, CropWithind, LoadCased
 from medseg.transforms.saving import SaveDicomSegd, SaveNiftid, SavePreviewd, SaveRTStructd, case_folder
-from medseg.transforms.structures import CaseStructures, KeepComponentsd, MarginStructuresd, ToStructuresd, binary
+from medseg.transforms.structures import (
+    CaseStructures,
+    KeepComponentsd,
+    MarginStructuresd,
+    RestoreStructuresd,
+    ToStructuresd,
+    binary,
+)
 
 __all__ = [
-    "CaseStructures", "CropWithind", "KeepComponentsd", "LoadCased", "MarginStructuresd", "SaveDicomSegd", "SaveNiftid",
-    "SavePreviewd", "SaveRTStructd", "ToStructuresd", "binary", "case_folder",
+    "CaseStructures", "CropBodyd", "CropWithind", "KeepComponentsd", "LoadCased", "MarginStructuresd", "RestoreStructuresd",
+    "SaveDicomSegd", "SaveNiftid", "SavePreviewd", "SaveRTStructd", "ToStructuresd", "binary", "case_folder",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Crop, InvertibleTransform, MapTransform
 
-from medseg.errors import GeometryError
+from medseg.errors import GeometryError, InputError
 from medseg.readers import CaseReader, case_of
 from medseg.within import grid_box, region_mask
 
@@ -74,4 +74,52 @@ class CropWithind(MapTransform, InvertibleTransform):
         for key in self.key_iterator(d):
             if self.within:
                 d[key] = self.cropper.inverse(d[key])
+        return d
+
+
+class CropBodyd(MapTransform, InvertibleTransform):
+    """Crop a CT to the patient and ``margin_mm`` of air, so that nothing is computed on the rest of the bore.
+
+    The patient is the largest piece above ``threshold_hu``, looked for on every few voxels (about 4 mm): a couch that
+    touches the patient stays. An image without such a piece stays whole. The inverse pads with zeros.
+    """
+
+    COARSE_MM = 4.0
+
+    def __init__(self, keys, threshold_hu: float = -500.0, margin_mm: float = 20.0):
+        MapTransform.__init__(self, keys)
+        if margin_mm < 0:
+            raise InputError(f"margin_mm is {margin_mm}; expected 0 or more.")
+        self.threshold_hu = threshold_hu
+        self.margin_mm = margin_mm
+        self.cropper = Crop()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.cropper(d[key], self._box(d[key]))
+        return d
+
+    def _box(self, image: MetaTensor) -> list[slice]:
+        from scipy.ndimage import find_objects, label
+
+        spacing_mm = [float(mm) for mm in image.pixdim]
+        steps = [max(round(self.COARSE_MM / mm), 1) for mm in spacing_mm]
+        coarse = image.as_tensor()[0, :: steps[0], :: steps[1], :: steps[2]].cpu().numpy()
+        pieces, count = label(coarse > self.threshold_hu)
+        if count == 0:
+            return [slice(0, n) for n in image.shape[1:]]
+        sizes = np.bincount(pieces.ravel())
+        sizes[0] = 0
+        body = find_objects(pieces)[int(sizes.argmax()) - 1]
+        margins = [step + int(np.ceil(self.margin_mm / mm)) for step, mm in zip(steps, spacing_mm, strict=True)]
+        return [
+            slice(max(side.start * step - margin, 0), min((side.stop - 1) * step + margin + 1, n))
+            for side, step, margin, n in zip(body, steps, margins, image.shape[1:], strict=True)
+        ]
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.cropper.inverse(d[key])
         return d

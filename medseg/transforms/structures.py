@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.geometry import Geometry
+from medseg.inference.sampling import Sampling
+from medseg.inference.sliding_window import PACKED_SIZE, unpacked
 from medseg.margins import expand
+from medseg.packed import PackedMasks, boxed
 from medseg.readers import Case, case_of, resample
 from medseg.structures import Structure
 from medseg.within import region_mask
@@ -23,22 +29,29 @@ from medseg.within import region_mask
 class CaseStructures:
     """Structures on their own case's grid.
 
-    ``masks``: {Structure: float32 probabilities or bool, [slice, row, column]}, every array of ``case.geometry.shape``.
+    ``masks``: {Structure: float32 probabilities or bool, [slice, row, column]}, every array of ``case.geometry.shape``. Of
+    PackedMasks one array at a time exists, so go through them one by one.
     """
 
     case: Case
-    masks: dict[Structure, np.ndarray]
+    masks: Mapping[Structure, np.ndarray]
 
     def __post_init__(self):
-        for structure, mask in self.masks.items():
-            if mask.shape != self.case.geometry.shape:
+        shapes = dict.fromkeys(self.masks, self.masks.shape) if isinstance(self.masks, PackedMasks) else {
+            structure: mask.shape for structure, mask in self.masks.items()
+        }  # fmt: skip
+        for structure, shape in shapes.items():
+            if shape != self.case.geometry.shape:
                 raise StructureError(
-                    f"{structure.name}: array {mask.shape} for an image of {self.case.geometry.shape} (slice, row, column)."
+                    f"{structure.name}: array {shape} for an image of {self.case.geometry.shape} (slice, row, column)."
                 )
 
-    def with_masks(self, masks: dict[Structure, np.ndarray]) -> CaseStructures:
-        """The same case with other masks."""
-        return CaseStructures(self.case, masks)
+    def with_masks(self, masks: Iterable[tuple[Structure, np.ndarray]]) -> CaseStructures:
+        """The same case with other masks, taken one by one and packed if this case's are."""
+        if isinstance(self.masks, PackedMasks):
+            packed = {structure: boxed(mask) for structure, mask in masks}
+            return CaseStructures(self.case, PackedMasks(self.case.geometry.shape, packed))
+        return CaseStructures(self.case, dict(masks))
 
 
 def binary(mask: np.ndarray) -> np.ndarray:
@@ -83,6 +96,69 @@ class ToStructuresd(MapTransform):
                 probability = resample(probability, grid, case.geometry)
             masks[structure] = probability if region is None else np.where(region, probability, np.float32(0))
         return CaseStructures(case, masks)
+
+
+class RestoreStructuresd(MapTransform):
+    """The network's answer (C, x, y, z) on its own grid to structures on the case's slices, one after the other.
+
+    It stands for ``Activationsd``, ``Invertd`` and :class:`ToStructuresd` where preprocessing crops, turns and changes the
+    spacing (linear) and does nothing else to the grid: interpolation is the same, but only in each structure's own box.
+    ``orig_keys``: the image that the network saw, whose affine says where its voxels lie. ``activation``: a key of
+    ACTIVATIONS. Packed masks (``keep: masks`` of the SlidingWindow) are interpolated as 0 and 1 and cut at 0.5.
+
+    ``structures``, ``within`` and the errors are those of ToStructuresd. Voxels more than one network voxel outside what
+    the network saw are 0. GeometryError when the prediction is not on the image's grid, or that grid not on the case's.
+    """
+
+    ACTIVATIONS = {"sigmoid": torch.sigmoid, "none": torch.Tensor.float}
+
+    def __init__(self, keys="pred", orig_keys="image", structures=(), activation="sigmoid", within=None):
+        super().__init__(keys)
+        if activation not in self.ACTIVATIONS:
+            raise InputError(f"activation {activation!r}: expected one of {', '.join(self.ACTIVATIONS)}.")
+        self.orig_keys = orig_keys
+        self.structures = tuple(_structure(fields) for fields in structures)
+        self.activation = self.ACTIVATIONS[activation]
+        self.within = within
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d["structures"] = self._structures(d[key], d[self.orig_keys])
+        return d
+
+    def _structures(self, pred: torch.Tensor, image: MetaTensor) -> CaseStructures:
+        if pred.shape[0] != len(self.structures):
+            raise StructureError(f"{pred.shape[0]} predicted channels for {len(self.structures)} named structures.")
+        packed_size = pred.meta.get(PACKED_SIZE) if isinstance(pred, MetaTensor) else None
+        shape = tuple(pred.shape[1:]) if packed_size is None else (*pred.shape[1:-1], int(packed_size))
+        _check_prediction(pred, shape, image)
+        case = case_of(image.meta)
+        grid = case.geometry.regular_grid()
+        sampling = Sampling.between(np.asarray(image.affine), shape, grid)
+        region = region_mask(self.within, case) if self.within else None
+        masks = {}
+        for structure, channel in zip(self.structures, pred.detach().cpu(), strict=True):
+            channel = channel.as_tensor() if isinstance(channel, MetaTensor) else channel
+            if packed_size is None:
+                values = self.activation(channel)
+            else:
+                values = torch.from_numpy(unpacked(channel, int(packed_size))).float()
+            found, corner = sampling.restored(values, whole=grid is not case.geometry)
+            if grid is not case.geometry:
+                found = resample(found, grid, case.geometry)
+            if region is not None:
+                found = np.where(region[tuple(slice(a, a + n) for a, n in zip(corner, found.shape, strict=True))], found, 0)
+            masks[structure] = boxed(found if packed_size is None else found >= 0.5, corner)
+        return CaseStructures(case, PackedMasks(case.geometry.shape, masks))
+
+
+def _check_prediction(pred: torch.Tensor, shape: tuple[int, ...], image: MetaTensor) -> None:
+    if shape != tuple(image.shape[1:]):
+        raise GeometryError(f"the prediction has {shape} voxels, the image that the network saw {tuple(image.shape[1:])}.")
+    if isinstance(pred, MetaTensor):
+        seen, own = (Geometry.from_ras_affine(np.asarray(t.affine), shape) for t in (image, pred))
+        seen.require_same(own, "the prediction")
 
 
 def _structure(fields: Mapping[str, Any]) -> Structure:
@@ -182,15 +258,16 @@ class MarginStructuresd(MapTransform):
         return d
 
     def _grow(self, result: CaseStructures) -> CaseStructures:
-        masks = dict(result.masks)
-        by_name = {structure.name: mask for structure, mask in masks.items()}
+        return result.with_masks(itertools.chain(result.masks.items(), self._grown(result)))
+
+    def _grown(self, result: CaseStructures) -> Iterator[tuple[Structure, np.ndarray]]:
+        by_name = {structure.name: partial(result.masks.__getitem__, structure) for structure in result.masks}
         for margin in self.margins:
             if margin["source"] not in by_name:
                 raise StructureError(f"margin {margin['name']}: no structure {margin['source']}; have {', '.join(by_name)}.")
             if margin["margin_mm"] == 0:
                 by_name[margin["name"]] = by_name[margin["source"]]
                 continue
-            grown = expand(binary(by_name[margin["source"]]), result.case.geometry, margin["margin_mm"])
-            masks[Structure(margin["name"], interpreted_type=margin["interpreted_type"])] = grown
-            by_name[margin["name"]] = grown
-        return result.with_masks(masks)
+            grown = expand(binary(by_name[margin["source"]]()), result.case.geometry, margin["margin_mm"])
+            by_name[margin["name"]] = partial(np.asarray, grown)
+            yield Structure(margin["name"], interpreted_type=margin["interpreted_type"]), grown
