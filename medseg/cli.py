@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import medseg
+from medseg.cli_structures import add_compare, add_convert, add_margin
 from medseg.errors import InputError, MedsegError, system_error_line
 
 RESEARCH_USE = "Research use only, not a medical device. Every contour must be reviewed by a qualified person."
@@ -250,6 +251,9 @@ def _add_demo(command: argparse.ArgumentParser):
 COMMANDS = {
     "inspect": _add_inspect,
     "segment": _add_segment,
+    "convert": add_convert,
+    "compare": add_compare,
+    "margin": add_margin,
     "train": _add_train,
     "evaluate": _add_evaluate,
     "bundles": _add_bundles,

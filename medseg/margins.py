@@ -57,6 +57,26 @@ def expand(mask: np.ndarray, geometry: Geometry, mm: float | Mapping[str, float]
     return ~_grow_in_box(~padded, padded, origins, steps, margins_mm)[1:-1, 1:-1, 1:-1][upwards]
 
 
+def crop(mask: np.ndarray, container: np.ndarray, geometry: Geometry, inset_mm: float = 0.0) -> np.ndarray:
+    """What of a bool mask lies in another, ``inset_mm`` or more inside its surface (0: all of it).
+
+    The inset is a shrinking by :func:`expand`, with its errors. InputError for a negative inset.
+    """
+    if not (np.isfinite(inset_mm) and inset_mm >= 0):
+        raise InputError(f"crop {inset_mm} mm inside a structure: expected 0 or more.")
+    return np.asarray(mask) & expand(container, geometry, -inset_mm)
+
+
+def subtract(mask: np.ndarray, other: np.ndarray, geometry: Geometry, gap_mm: float = 0.0) -> np.ndarray:
+    """What of a bool mask lies outside another and at least ``gap_mm`` from its surface (0: outside it).
+
+    The gap is a growth by :func:`expand`, with its errors. InputError for a negative gap.
+    """
+    if not (np.isfinite(gap_mm) and gap_mm >= 0):
+        raise InputError(f"a gap of {gap_mm} mm: expected 0 or more.")
+    return np.asarray(mask) & ~expand(other, geometry, gap_mm)
+
+
 def _margins(mm: float | Mapping[str, float]) -> tuple[np.ndarray, bool]:
     """Half axes (3, 2) in mm per LPS axis and sign (0: negative, 1: positive), and whether to shrink by them."""
     margins_mm = np.zeros((3, 2))
@@ -69,9 +89,7 @@ def _margins(mm: float | Mapping[str, float]) -> tuple[np.ndarray, bool]:
         if name not in DIRECTIONS:
             raise InputError(f"margin direction {name!r}: expected one of {', '.join(DIRECTIONS)}.")
         if not (np.isfinite(value) and value >= 0):
-            raise InputError(
-                f"margin of {value} mm to the {name}: expected 0 or more; only one margin for all can shrink."
-            )
+            raise InputError(f"margin of {value} mm to the {name}: expected 0 or more; only one margin for all can shrink.")
         axis, sign = DIRECTIONS[name]
         margins_mm[axis, int(sign > 0)] = value
     return margins_mm, False
@@ -158,9 +176,7 @@ def _stamp(target: np.ndarray, sums: np.ndarray, runs: list[tuple[int, int, int]
         # A voxel in column c is reached from the points in columns c - last ... c - first.
         ends = np.arange(columns)
         counted = sums[low - row : high - row]
-        target[low:high] |= (
-            counted[:, np.clip(ends - first + 1, 0, width)] != counted[:, np.clip(ends - last, 0, width)]
-        )
+        target[low:high] |= counted[:, np.clip(ends - first + 1, 0, width)] != counted[:, np.clip(ends - last, 0, width)]
 
 
 def _normal(steps: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Masks as NIfTI files on the image's own grid."""
+"""Masks and images as NIfTI files on the image's own grid."""
 
 from __future__ import annotations
 
@@ -19,6 +19,20 @@ def write_mask(mask: np.ndarray, geometry: Geometry, out: str | Path) -> Path:
 
     An empty mask gives a file of zeros. Raises GeometryError for a stack that is not a plain box of voxels.
     """
+    return _write(mask.astype(np.uint8), geometry, out)
+
+
+def write_volume(volume: np.ndarray, geometry: Geometry, out: str | Path) -> Path:
+    """Write an image [slice, row, column] as NIfTI, atomically: int16 where that holds every value exactly, else float32.
+
+    Raises GeometryError for a stack that is not a plain box of voxels.
+    """
+    exact = bool(np.isfinite(volume).all()) and volume.min() >= -32768 and volume.max() <= 32767
+    exact = exact and bool((volume == np.rint(volume)).all())
+    return _write(volume.astype(np.int16 if exact else np.float32), geometry, out)
+
+
+def _write(array: np.ndarray, geometry: Geometry, out: str | Path) -> Path:
     import nibabel
 
     if not geometry.is_regular:
@@ -26,9 +40,9 @@ def write_mask(mask: np.ndarray, geometry: Geometry, out: str | Path) -> Path:
         raise GeometryError(
             f"{Path(out).name}: the slices are {kind}, which NIfTI cannot describe; write an RTSTRUCT instead."
         )
-    if mask.shape != geometry.shape:
-        raise GeometryError(f"{Path(out).name}: mask {mask.shape} for an image of {geometry.shape} (slice, row, column).")
-    image = nibabel.Nifti1Image(mask.astype(np.uint8).transpose(2, 1, 0), geometry.affine_ras)
+    if array.shape != geometry.shape:
+        raise GeometryError(f"{Path(out).name}: mask {array.shape} for an image of {geometry.shape} (slice, row, column).")
+    image = nibabel.Nifti1Image(array.transpose(2, 1, 0), geometry.affine_ras)
     image.header.set_xyzt_units("mm")
     image.set_qform(geometry.affine_ras, code=1)
     image.set_sform(geometry.affine_ras, code=1)

@@ -34,7 +34,7 @@ class _Shown:
     spacing_mm: tuple[float, float, float]
 
 
-def _anatomical(geometry: Geometry) -> tuple[list[int], list[bool]]:
+def anatomical_axes(geometry: Geometry) -> tuple[list[int], list[bool]]:
     """Which array axis runs closest to Superior, Posterior and Left, and which of them have to be turned round."""
     directions = np.stack([
         geometry.normal_lps if geometry.shape[0] < 2 else geometry.origins_lps_mm[-1] - geometry.origins_lps_mm[0],
@@ -58,7 +58,7 @@ def _shown(volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.
         from medseg.readers import resample
 
         arrays = [resample(array, geometry, grid) for array in arrays]
-    order, flips = _anatomical(grid)
+    order, flips = anatomical_axes(grid)
     turned = []
     for array in arrays:
         array = array.transpose(order)
