@@ -86,6 +86,8 @@ def _add_segment(command: argparse.ArgumentParser):
         "--format", default=None, metavar="LIST", help="of rtstruct,seg,nifti,preview; default rtstruct,preview"
     )
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    engines, meaning = ("auto", "torch", "openvino"), "auto: openvino on a processor where it is installed, else torch"
+    command.add_argument("--engine", default="auto", choices=engines, help=meaning)
     command.add_argument("--within", metavar="REGION", help="contour only there: x0,x1,y0,y1,z0,z1 in LPS mm, or RS.dcm:ROI")
     command.add_argument("--ctv-mm", type=float, metavar="MM", help="add a CTV: the GTV and this margin")
     command.add_argument("--ptv-mm", type=float, metavar="MM", help="add a PTV: the CTV (GTV without one) and this margin")
@@ -108,7 +110,7 @@ def _run_segment(options) -> int:
             settings[name] = value
     request = Request(
         input=options.input.resolve(), bundle=options.bundle, output_dir=options.output.resolve(),
-        formats=_formats(options.format), device=options.device, within=options.within,
+        formats=_formats(options.format), device=options.device, engine=options.engine, within=options.within,
         allow=tuple(options.allow), settings=settings,
     )  # fmt: skip
 

@@ -1,5 +1,11 @@
 """The errors a user can meet. Each message says what was seen, what was expected and what to do."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 
 class MedsegError(Exception):
     """Base of every error that medseg raises on purpose; the command line prints it as one line and exits with 2."""
@@ -22,7 +28,30 @@ class BundleError(MedsegError):
 
 
 class MedsegWarning(UserWarning):
-    """Something a user should know that does not stop the work; ``medseg segment`` collects these in run.json."""
+    """Something a user should know that does not stop the work; ``medseg segment`` collects these in run.json.
+
+    A warning notes itself where :func:`noted_in` says, when it is made: Python's own recorder (``catch_warnings``) is one
+    for all threads, so with cases in several threads it would mix up or lose what belongs to a patient.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        notes = _NOTES.get()
+        if notes is not None:
+            notes.append(str(self))
+
+
+_NOTES: ContextVar[list[str] | None] = ContextVar("notes of the case that this thread works on", default=None)
+
+
+@contextmanager
+def noted_in(notes: list[str]) -> Iterator[None]:
+    """Within the block, the words of every MedsegWarning of this thread are appended to ``notes``, shown or not."""
+    token = _NOTES.set(notes)
+    try:
+        yield
+    finally:
+        _NOTES.reset(token)
 
 
 def system_error_line(error: OSError) -> str:

@@ -55,7 +55,7 @@ def is_nifti(path: str | Path) -> bool:
 
 
 def open_case(source: str, allow: tuple[str, ...] = ()) -> Case:
-    """Open a case source. The last case stays in memory, so that reader and writers share one decoding.
+    """Open a case source. The last three stay in memory, so that reader and writers share one decoding.
 
     ``allow``: names of series faults to accept with a warning, see :func:`medseg.dicom.read_series`. Raises InputError or
     GeometryError in one line.
@@ -86,7 +86,7 @@ def fingerprint_sha256(source: str, leave_out: Path | None = None) -> str:
     return hashlib.sha256(repr(_fingerprint(source, leave_out)).encode()).hexdigest()
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=3)  # of a cohort: the case that is read ahead, the one in the network and the one being written
 def _open(source: str, allow: tuple[str, ...], _files: tuple) -> Case:
     if is_nifti(source) and Path(source).is_file():
         return _open_nifti(source)

@@ -7,8 +7,9 @@ import shutil
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import Any
 
 from medseg.atomic import staged_elsewhere, staging_folder
 from medseg.bundles import Bundle, find_bundle, load_config, load_network, parsed
-from medseg.errors import InputError, MedsegError, MedsegWarning, system_error_line
+from medseg.errors import InputError, MedsegError, noted_in, system_error_line
+from medseg.inference.engines import ENGINE_NAMES, engine_name
+from medseg.inference.sliding_window import SlidingWindow
 from medseg.readers import find_cases, fingerprint_sha256, is_nifti, source_path
 from medseg.report.run_record import (
     case_record,
@@ -33,8 +36,8 @@ from medseg.within import region_file
 FORMATS = ("rtstruct", "seg", "nifti", "preview")
 COHORT_KEYS = ("case", "status", "fault", "error", "folder", "seconds", "warnings")
 OWN_OPTIONS = {
-    "device": "--device", "output_dir": "-o", "formats": "--format", "within": "--within", "allow": "--allow",
-    "dataset_dir": "INPUT", "bundle_root": "--bundle",
+    "device": "--device", "engine": "--engine", "output_dir": "-o", "formats": "--format", "within": "--within",
+    "allow": "--allow", "dataset_dir": "INPUT", "bundle_root": "--bundle",
 }  # fmt: skip
 """Ids of inference.json that have an option of their own; a second way to set them would contradict it."""
 
@@ -62,6 +65,7 @@ class Request:
     output_dir: Path
     formats: tuple[str, ...] = ()
     device: str = "auto"
+    engine: str = "auto"
     within: str | None = None
     allow: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
@@ -85,6 +89,8 @@ class Request:
                 raise InputError(f"setting {key}: has no effect on medseg segment.")
         if self.device not in ("auto", "cpu", "cuda"):
             raise InputError(f"device {self.device!r}: expected auto, cpu or cuda.")
+        if self.engine not in ENGINE_NAMES:
+            raise InputError(f"engine {self.engine!r}: expected one of {', '.join(ENGINE_NAMES)}.")
 
 
 class Pipeline:
@@ -107,28 +113,39 @@ class Pipeline:
             "within": request.within,
             "allow": list(request.allow),
             "progress": progress,
+            **({} if request.engine == "auto" else {"engine": request.engine}),  # auto: what the bundle says
             **request.settings,
         }
         parser = load_config(bundle, "inference", overrides)
         self.device = torch.device(device)
         self.network = load_network(bundle, parser, self.device)
         self.inferer = parsed(bundle, parser, "inferer")
+        self.engine = engine_name(self.inferer.engine, device) if isinstance(self.inferer, SlidingWindow) else "torch"
         self.preprocessing = parsed(bundle, parser, "preprocessing")
         self.postprocessing = parsed(bundle, parser, "postprocessing")
 
-    def __call__(self, item: dict[str, Any], stage: Callable) -> CaseStructures:
-        """Contour one ``{"image": source, "case_name": name}`` and write its files; ``stage(name)`` times each step."""
+    def prepare(self, item: dict[str, Any], stage: Callable) -> dict[str, Any]:
+        """Read and preprocess one ``{"image": source, "case_name": name}``; ``stage(name)`` times each step."""
+        return _through(self.preprocessing, item, stage)
+
+    def predict(self, item: dict[str, Any], stage: Callable) -> dict[str, Any]:
+        """Add the network's answer to a prepared item."""
         import torch
 
-        for transform in self.preprocessing.transforms:
-            with stage(type(transform).__name__):
-                item = transform(item)
         with stage("network"), torch.inference_mode():
-            item["pred"] = self.inferer(item["image"][None].to(self.device), self.network)[0].cpu()
-        for transform in self.postprocessing.transforms:
-            with stage(type(transform).__name__):
-                item = transform(item)
-        return item["structures"]
+            pred = self.inferer(item["image"][None].to(self.device), self.network)[0].cpu()
+        return {**item, "pred": pred}
+
+    def finish(self, item: dict[str, Any], stage: Callable) -> CaseStructures:
+        """Turn the answer into structures and write their files."""
+        return _through(self.postprocessing, item, stage)["structures"]
+
+
+def _through(chain, item: dict[str, Any], stage: Callable) -> dict[str, Any]:
+    for transform in chain.transforms:
+        with stage(type(transform).__name__):
+            item = transform(item)
+    return item
 
 
 def segment(
@@ -148,11 +165,12 @@ def segment(
         wanted = dict.fromkeys(_formats(request, source) for _, source in cases)
         one = progress and len(cases) == 1
         pipelines = {formats: Pipeline(bundle, request, formats, staging_dir, one) for formats in wanted}
-        for name, source in _bar(cases, progress):
-            formats = _formats(request, source)
-            record = _contour(pipelines[formats], bundle, request, name, source)
-            records.append(record)
-            report(record)
+        jobs = [Job(name, source, pipelines[_formats(request, source)], bundle, request) for name, source in cases]
+        with warnings.catch_warnings(), closing(in_turn(jobs)) as done:
+            warnings.simplefilter("ignore")  # medseg's own are noted for each case
+            for record in _bar(done, len(cases), progress):
+                records.append(record)
+                report(record)
         cohort = {
             "bundle": _bundle_record(bundle),
             "cases": [{key: record[key] for key in COHORT_KEYS if key in record} for record in records],
@@ -173,11 +191,11 @@ def _bundle_record(bundle: Bundle) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _bar(cases: Sequence, progress: bool):
+def _bar(records: Iterable[dict], count: int, progress: bool):
     from tqdm import tqdm
 
     # A single case shows the network's own bar over windows instead; tqdm writes to standard error.
-    return tqdm(cases, unit="case", disable=not progress or len(cases) == 1, dynamic_ncols=True)
+    return tqdm(records, total=count, unit="case", disable=not progress or count == 1, dynamic_ncols=True)
 
 
 def case_line(record: dict) -> str:
@@ -199,42 +217,6 @@ def _volume(structure: dict) -> str:
         return f"{structure['name']} empty"
     known = structure["volume_cc"] is not None
     return f"{structure['name']} {structure['volume_cc']:.1f} cc" if known else f"{structure['name']} present"
-
-
-def _contour(pipeline: Pipeline, bundle: Bundle, request: Request, name: str, source: str) -> dict:
-    """One case's record. What lies in the case's folder already is looked at first, and a refusal leaves it untouched."""
-    started = time.time()
-    folder = request.output_dir / name
-    try:
-        identity = _identity(bundle, request, source)
-        previous = _previous(folder, source)
-        if is_done(previous, identity, folder):
-            return {**previous, "status": "skipped"}
-        if staged_elsewhere(pipeline.staging_dir, name):
-            raise InputError(f"another medseg process is writing {folder}; wait for it or choose another output folder.")
-        remove_outputs(previous, folder)
-        case_folder(name, request.output_dir)
-    except (MedsegError, OSError) as error:
-        return {"case": name, "folder": str(folder), "status": "failed", "fault": "input", "error": _reason(error)}
-    timings_s: dict[str, float] = {}
-    staged = case_folder(name, pipeline.staging_dir)
-    outcome, notes = _run(pipeline, {"image": source, "case_name": name}, staged, folder, timings_s)
-    if outcome["status"] == "done" and bundle.metadata.get("requires_region") and not request.within:
-        notes.append(NEEDS_REGION)
-    record = {
-        "case": name, "folder": str(folder), **identity, **outcome, "warnings": [*outcome.get("warnings", ()), *notes],
-        "device": str(pipeline.device), "timings_s": timings_s,
-        "started": datetime.fromtimestamp(started).astimezone().isoformat(timespec="seconds"),
-        "seconds": round(time.time() - started, 3),
-    }  # fmt: skip
-    try:
-        if record["status"] == "done":
-            publish(record, staged, folder)
-        else:
-            write_record(record, folder / "run.json")
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-    return record
 
 
 def _identity(bundle: Bundle, request: Request, source: str) -> dict[str, Any]:
@@ -267,25 +249,139 @@ def _reason(error: MedsegError | OSError) -> str:
     return " ".join((system_error_line(error) if isinstance(error, OSError) else str(error)).split())
 
 
-def _run(pipeline: Pipeline, item: dict, staged: Path, folder: Path, timings_s: dict) -> tuple[dict, list[str]]:
-    """(outcome for the record, warnings) of one case, whose files then lie in ``staged``; every error becomes an outcome."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+# ---- one case ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Job:
+    """One case on its way through :meth:`prepare`, :meth:`predict` and :meth:`finish`, each in whatever thread.
+
+    Every error becomes the case's outcome, and the later steps then do nothing but record it.
+    """
+
+    name: str
+    source: str
+    pipeline: Pipeline
+    bundle: Bundle
+    request: Request
+    item: dict[str, Any] = field(default_factory=dict)
+    identity: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+    outcome: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    timings_s: dict[str, float] = field(default_factory=dict)
+    started: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def folder(self) -> Path:
+        return self.request.output_dir / self.name
+
+    @property
+    def staged(self) -> Path:
+        return self.pipeline.staging_dir / self.name
+
+    def prepare(self) -> Job:
+        """Look at what lies in the case's folder already, where a refusal leaves it untouched; read and preprocess."""
+        self.started = time.time()
         try:
-            result = pipeline(item, lambda stage: _timed(timings_s, stage))
-            require_free(staged, folder)
-            outcome = {"status": "done", **case_record(result, staged)}
+            self.identity = _identity(self.bundle, self.request, self.source)
+            previous = _previous(self.folder, self.source)
+            if is_done(previous, self.identity, self.folder):
+                self.record = {**previous, "status": "skipped"}
+                return self
+            if staged_elsewhere(self.pipeline.staging_dir, self.name):
+                raise InputError(
+                    f"another medseg process is writing {self.folder}; wait for it or choose another output folder."
+                )
+            remove_outputs(previous, self.folder)
+            case_folder(self.name, self.request.output_dir)
+            case_folder(self.name, self.pipeline.staging_dir)
         except (MedsegError, OSError) as error:
-            outcome = {"status": "failed", "fault": "input", "error": _reason(error)}
-        except Exception as error:  # whatever breaks one case must not stop the cohort; the reason goes into run.json
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            outcome = {"status": "failed", "fault": "medseg", "error": reason, "traceback": traceback.format_exc()}
-    notes = dict.fromkeys(str(warning.message) for warning in caught if issubclass(warning.category, MedsegWarning))
-    return outcome, list(notes)
+            failed = {"status": "failed", "fault": "input", "error": _reason(error)}
+            self.record = {"case": self.name, "folder": str(self.folder), **failed}
+            return self
+        self._step(lambda: self.pipeline.prepare({"image": self.source, "case_name": self.name}, self._timed))
+        return self
+
+    def predict(self) -> Job:
+        """Run the network."""
+        self._step(lambda: self.pipeline.predict(self.item, self._timed))
+        return self
+
+    def finish(self) -> dict[str, Any]:
+        """Write the files, move them to the case's folder, and give the case's record."""
+        if self.record:
+            return self.record
+        self._step(self._written)
+        self.item = {}
+        if self.outcome["status"] == "done" and self.bundle.metadata.get("requires_region") and not self.request.within:
+            self.notes.append(NEEDS_REGION)
+        notes = dict.fromkeys([*self.outcome.get("warnings", ()), *self.notes])
+        self.record = {
+            "case": self.name, "folder": str(self.folder), **self.identity, **self.outcome, "warnings": list(notes),
+            "device": str(self.pipeline.device), "engine": self.pipeline.engine, "timings_s": self.timings_s,
+            "started": datetime.fromtimestamp(self.started).astimezone().isoformat(timespec="seconds"),
+            "seconds": round(self.seconds, 3),
+        }  # fmt: skip
+        try:
+            if self.record["status"] == "done":
+                publish(self.record, self.staged, self.folder)
+            else:
+                write_record(self.record, self.folder / "run.json")
+        finally:
+            shutil.rmtree(self.staged, ignore_errors=True)
+        return self.record
+
+    def _written(self) -> dict[str, Any]:
+        result = self.pipeline.finish(self.item, self._timed)
+        require_free(self.staged, self.folder)
+        self.outcome = {"status": "done", **case_record(result, self.staged)}
+        return {}
+
+    def _step(self, run: Callable[[], dict[str, Any]]) -> None:
+        """Let ``run`` make the next item, unless the case has come to its end; its time and warnings are the case's."""
+        if self.record or self.outcome:
+            return
+        began = time.perf_counter()
+        with noted_in(self.notes):
+            try:
+                self.item = run()
+            except (MedsegError, OSError) as error:
+                self.outcome = {"status": "failed", "fault": "input", "error": _reason(error)}
+            except Exception as error:  # whatever breaks one case must not stop the cohort; the reason goes into run.json
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                self.outcome = {"status": "failed", "fault": "medseg", "error": reason, "traceback": traceback.format_exc()}
+        self.seconds += time.perf_counter() - began
+
+    @contextmanager
+    def _timed(self, stage: str):
+        started = time.perf_counter()
+        yield
+        self.timings_s[stage] = round(self.timings_s.get(stage, 0.0) + time.perf_counter() - started, 3)
 
 
-@contextmanager
-def _timed(timings_s: dict[str, float], stage: str):
-    started = time.perf_counter()
-    yield
-    timings_s[stage] = round(timings_s.get(stage, 0.0) + time.perf_counter() - started, 3)
+def in_turn(jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+    """The records of the cases, in order. While the network runs on one, the next is read and the one before is written.
+
+    One case at most waits on either side. When the caller stops early (Ctrl-C), nothing new is begun and what is being
+    written is finished first, so that no half case stays. A single case runs without threads.
+    """
+    if len(jobs) == 1:
+        yield jobs[0].prepare().predict().finish()
+        return
+    with ThreadPoolExecutor(1, "reader") as reader, ThreadPoolExecutor(1, "writer") as writer:
+        try:
+            ahead, behind = reader.submit(jobs[0].prepare), None
+            for following in [*jobs[1:], None]:
+                job = ahead.result()
+                if following is not None:
+                    ahead = reader.submit(following.prepare)
+                job.predict()
+                if behind is not None:
+                    yield behind.result()
+                behind = writer.submit(job.finish)
+            yield behind.result()
+        finally:
+            reader.shutdown(wait=False, cancel_futures=True)
+            writer.shutdown(wait=False, cancel_futures=True)

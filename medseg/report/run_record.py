@@ -22,7 +22,7 @@ from medseg.report.preview import DISCLAIMER
 if TYPE_CHECKING:
     from medseg.transforms import CaseStructures
 
-RECORDED_PACKAGES = ("torch", "monai", "numpy", "pydicom", "highdicom", "nibabel")
+RECORDED_PACKAGES = ("torch", "openvino", "monai", "numpy", "pydicom", "highdicom", "nibabel")
 
 
 def case_record(result: CaseStructures, folder: Path) -> dict[str, Any]:
