@@ -433,3 +433,92 @@ def test_settings_that_cannot_be_meant_are_refused_before_anything_is_written(se
 def test_an_empty_region_is_not_taken_for_the_whole_image(bright_bundle, tmp_path):
     with pytest.raises(InputError, match="within is empty"):
         Request(tmp_path, str(bright_bundle), tmp_path / "out", within="")
+
+
+def test_the_engine_is_recorded_and_another_one_does_not_contour_a_finished_case_anew(bright_bundle, tmp_path):
+    chiral_series(tmp_path / "CT")
+    folders = {
+        engine: contoured(bright_bundle, tmp_path / "CT", tmp_path / engine, engine=engine, formats=("nifti",))
+        for engine in ("torch", "openvino")
+    }
+    masks = [SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(f / "GTV.nii.gz"))) for f in folders.values()]
+    assert (masks[0] != masks[1]).mean() < 1e-3 and masks[0].any()
+    records = {engine: case_at(tmp_path / engine) for engine in folders}
+    assert {engine: record["engine"] for engine, record in records.items()} == {"torch": "torch", "openvino": "openvino"}
+    assert "openvino" in records["openvino"]["versions"]
+    again = Request(tmp_path / "CT", str(bright_bundle), tmp_path / "torch", engine="openvino", formats=("nifti",))
+    assert segment(again)["cases"][0]["status"] == "skipped"
+    with pytest.raises(InputError, match="engine 'tpu': expected one of auto, torch, openvino"):
+        Request(tmp_path, str(bright_bundle), tmp_path / "out", engine="tpu")
+    with pytest.raises(InputError, match="use --engine"):
+        Request(tmp_path, str(bright_bundle), tmp_path / "out", settings={"engine": "torch"})
+
+
+def five_cases(folder, faulty=()):
+    for number in range(5):
+        chiral_series(folder / f"p{number}", seed=number)
+        if number in faulty:
+            (folder / f"p{number}" / "CT_0012.dcm").unlink()
+
+
+def test_warnings_of_cases_in_flight_together_stay_with_their_own_case(bright_bundle, tmp_path):
+    five_cases(tmp_path / "cohort", faulty=(1, 3))
+    request = Request(tmp_path / "cohort", str(bright_bundle), tmp_path / "out", allow=("missing_slice",))
+    cases = segment(request)["cases"]
+    assert [case["case"] for case in cases] == [f"p{number}" for number in range(5)]
+    warned = [any("missing_slice" in warning for warning in case["warnings"]) for case in cases]
+    assert warned == [False, True, False, True, False]
+
+
+def test_a_case_is_read_while_the_one_before_is_in_the_network_and_written_while_the_next_is(bright_bundle, tmp_path):
+    from threading import Event
+
+    from medseg.segment import Pipeline
+
+    five_cases(tmp_path / "cohort")
+    begun = {(step, f"p{n}"): Event() for step in ("prepare", "predict", "finish") for n in range(5)}
+    ended, original = [], {step: getattr(Pipeline, step) for step in ("prepare", "predict", "finish")}
+
+    def waiting(step, other, distance):
+        """The step as it is, but it does not begin before ``other`` of the case ``distance`` places on has begun."""
+
+        def run(self, item, stage):
+            begun[step, item["case_name"]].set()
+            met = begun.get((other, f"p{int(item['case_name'][1:]) + distance}"))
+            assert met is None or met.wait(60), f"{step} of {item['case_name']} ran alone"
+            result = original[step](self, item, stage)
+            ended.append((step, item["case_name"]))
+            return result
+
+        return run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pipeline, "prepare", waiting("prepare", "none", 0))
+        patch.setattr(Pipeline, "predict", waiting("predict", "prepare", 1))
+        patch.setattr(Pipeline, "finish", waiting("finish", "predict", 1))
+        cohort = segment(Request(tmp_path / "cohort", str(bright_bundle), tmp_path / "out", formats=("rtstruct",)))
+    assert [(case["case"], case["status"]) for case in cohort["cases"]] == [(f"p{n}", "done") for n in range(5)]
+    for number in range(3):  # and no case is read further ahead than one
+        assert ended.index(("predict", f"p{number}")) < ended.index(("prepare", f"p{number + 2}"))
+
+
+def test_after_ctrl_c_finished_cases_are_whole_and_nothing_else_lies_about(bright_bundle, tmp_path):
+    five_cases(tmp_path / "cohort")
+    from medseg.segment import Pipeline
+
+    original, seen = Pipeline.predict, []
+
+    def interrupted(self, item, stage):
+        seen.append(item["case_name"])
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return original(self, item, stage)
+
+    request = Request(tmp_path / "cohort", str(bright_bundle), tmp_path / "out", formats=("rtstruct",))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pipeline, "predict", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            segment(request)
+    left = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert left == ["p0/RS.dcm", "p0/run.json", "p1/RS.dcm", "p1/run.json"]
+    assert [case["status"] for case in segment(request)["cases"]] == ["skipped"] * 2 + ["done"] * 3
