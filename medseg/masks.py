@@ -128,13 +128,9 @@ def _structure_set_source(path: Path, series: Series, allow: Collection[str]) ->
 
 
 def _segmentation_source(path: Path, series: Series) -> MaskSource:
-    masks, notices = read_seg(path, series)
-    structures = {structure.name: structure for structure in masks}
+    masks = read_seg(path, series)
     by_name = {structure.name: mask for structure, mask in masks.items()}
-    return MaskSource(
-        path, "DICOM Segmentation", series.geometry, tuple(structures.values()), tuple(notices),
-        lambda name: (by_name[name], []),
-    )  # fmt: skip
+    return MaskSource(path, "DICOM Segmentation", series.geometry, tuple(masks), (), lambda name: (by_name[name], []))
 
 
 # ---- NIfTI -------------------------------------------------------------------------------------------------------

@@ -7,15 +7,13 @@ import pytest
 
 from medseg.errors import GeometryError, InputError, StructureError
 from medseg.geometry import Geometry
-from medseg.margins import expand
+from medseg.margins import crop, expand, subtract
 from medseg.metrics import volume_cc
 
 HEIGHTS_MM = {
     "1 mm": np.arange(50.0),
     "3 mm": 3.0 * np.arange(18),
-    "uneven": np.array(
-        [0, 2, 4, 6, 8, 10, 13, 16, 19, 20, 21, 22, 23, 24, 26, 28, 30, 34, 38, 40, 42, 44, 46, 48, 50.0]
-    ),
+    "uneven": np.array([0, 2, 4, 6, 8, 10, 13, 16, 19, 20, 21, 22, 23, 24, 26, 28, 30, 34, 38, 40, 42, 44, 46, 48, 50.0]),
 }
 
 
@@ -205,3 +203,29 @@ def test_slices_that_descend_get_the_same_margin(margin_mm, tilt):
     grown = expand(mask, geometry, margin_mm)
     assert (grown != mask).any()
     assert np.array_equal(expand(mask[::-1], descending, margin_mm)[::-1], grown)
+
+
+# ---- cropping and subtracting --------------------------------------------------------------------------------------
+
+
+def test_a_crop_leaves_no_voxel_outside_and_an_inset_keeps_its_distance():
+    geometry = stack(HEIGHTS_MM["uneven"])
+    body = ball(geometry, [25, 25, 25], 20)
+    ptv = expand(ball(geometry, [40, 25, 25], 6), geometry, 5)
+    assert (ptv & ~body).any()
+    assert not (crop(ptv, body, geometry) & ~body).any()
+    inset = crop(ptv, body, geometry, 4)
+    radii_mm = np.linalg.norm(centres_lps_mm(geometry)[inset] - [25, 25, 25], axis=1)
+    assert inset.any() and radii_mm.max() < 20 - 4 + 0.5 * 4  # to half of the widest gap between slices
+
+
+def test_what_is_subtracted_stays_free_and_so_does_the_gap_around_it():
+    geometry = stack(HEIGHTS_MM["3 mm"])
+    target, cord = ball(geometry, [25, 25, 25], 15), ball(geometry, [38, 25, 25], 5)
+    assert (subtract(target, cord, geometry) == target & ~cord).all()
+    assert (subtract(target, cord, geometry, 3) == target & ~expand(cord, geometry, 3)).all()
+    empty = np.zeros_like(target)
+    assert (subtract(target, empty, geometry, 3) == target).all() and not crop(target, empty, geometry).any()
+    for function in (crop, subtract):
+        with pytest.raises(InputError, match="0 or more"):
+            function(target, cord, geometry, -1.0)

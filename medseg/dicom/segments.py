@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from medseg.dicom.series import Series
 
 
-def read_seg(path: str | Path, series: Series) -> tuple[dict[Structure, np.ndarray], list[str]]:
-    """({Structure: bool mask [slice, row, column]} of every segment on the grid of a series, notices).
+def read_seg(path: str | Path, series: Series) -> dict[Structure, np.ndarray]:
+    """{Structure: bool mask [slice, row, column]} of every segment, on the grid of a series.
 
     Each frame lies at its own position, which must be that of a slice of the series, with its orientation and spacing:
     nothing is resampled. A fractional segment is cut at half of its maximum. A segment without frames is empty. Raises
@@ -39,12 +39,13 @@ def read_seg(path: str | Path, series: Series) -> tuple[dict[Structure, np.ndarr
         frames = dataset.pixel_array
         frames = frames[None] if frames.ndim == 2 else frames
         level = 1 if kind == "BINARY" else float(dataset.MaximumFractionalValue) / 2
-        for frame, groups in zip(frames, dataset.PerFrameFunctionalGroupsSequence, strict=True):
-            number = int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+        for frame, own in zip(frames, dataset.PerFrameFunctionalGroupsSequence, strict=True):
+            number = int(_group(own, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
             if number not in masks:
                 raise InputError(f"{path}: a frame names segment {number}, which the file does not describe.")
-            masks[number][_slice_of(groups, dataset, series, path)] = frame >= level
-    return {labels[number]: mask for number, mask in masks.items()}, []
+            masks[number][_slice_of(own, shared, dataset, series)] |= frame >= level
+    return {labels[number]: mask for number, mask in masks.items()}
 
 
 def _labels(dataset: Dataset, path: Path) -> dict[int, Structure]:
@@ -57,12 +58,11 @@ def _labels(dataset: Dataset, path: Path) -> dict[int, Structure]:
     return labels
 
 
-def _slice_of(groups: Dataset, dataset: Dataset, series: Series, path: Path) -> int:
+def _slice_of(own: Dataset, shared: Dataset, dataset: Dataset, series: Series) -> int:
     """The slice of the series on which a frame lies; GeometryError when its corners lie elsewhere."""
-    shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
-    position = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
-    cosines = np.array(_group(groups, shared[0], "PlaneOrientationSequence").ImageOrientationPatient, dtype=float)
-    spacing_mm = np.array(_group(groups, shared[0], "PixelMeasuresSequence").PixelSpacing, dtype=float)
+    position = np.array(_group(own, shared, "PlanePositionSequence").ImagePositionPatient, dtype=float)
+    cosines = np.array(_group(own, shared, "PlaneOrientationSequence").ImageOrientationPatient, dtype=float)
+    spacing_mm = np.array(_group(own, shared, "PixelMeasuresSequence").PixelSpacing, dtype=float)
     geometry = series.geometry
     index, _ = geometry.nearest_slice(position[None])
     last = np.array([dataset.Rows - 1, dataset.Columns - 1])
@@ -71,12 +71,12 @@ def _slice_of(groups: Dataset, dataset: Dataset, series: Series, path: Path) -> 
     apart_mm = float(np.linalg.norm(np.array(corners) - expected, axis=1).max())
     if (dataset.Rows, dataset.Columns) != geometry.shape[1:] or apart_mm > 5 * POSITION_TOLERANCE_MM:
         raise GeometryError(
-            f"{path}: a frame of {dataset.Rows} x {dataset.Columns} pixels lies {apart_mm:.2f} mm from the nearest slice's "
-            f"grid of {geometry.shape[1]} x {geometry.shape[2]}. Nothing is flipped or resampled to fit."
+            f"{dataset.filename}: a frame of {dataset.Rows} x {dataset.Columns} pixels lies {apart_mm:.2f} mm from the "
+            f"nearest slice's grid of {geometry.shape[1]} x {geometry.shape[2]}. Nothing is flipped or resampled to fit."
         )
     return index
 
 
-def _group(groups: Dataset, shared: Dataset, keyword: str) -> Dataset:
+def _group(own: Dataset, shared: Dataset, keyword: str) -> Dataset:
     """A functional group of a frame, or the one that all frames share."""
-    return (groups.get(keyword) or shared[keyword].value)[0]
+    return (own.get(keyword) or shared[keyword].value)[0]
