@@ -15,17 +15,32 @@ from torch import nn
 from medseg.errors import InputError
 
 
-class BCEPerSample(nn.Module):
-    """Binary cross-entropy, averaged over voxels, then over the sample's labelled channels."""
+class PerSampleLoss(nn.Module):
+    """A loss that knows its value for every structure of every sample. A subclass defines `channel_losses`."""
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return (B,) from logits and target (0..1, NaN channel = not labelled), both (B, C, *spatial)."""
+        per_channel, labelled = self.per_channel(logits, target)
+        return (per_channel * labelled).sum(1) / labelled.sum(1).clamp(min=1)
+
+    def per_channel(self, logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss of each channel and whether it was labelled (bool), both (B, C), from the same inputs."""
         logits, target, labelled = _prepare(logits, target)
-        per_channel = F.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(2).mean(-1)
-        return _mean_over_labelled(per_channel, labelled)
+        return self.channel_losses(logits.flatten(2), target.flatten(2)), labelled
+
+    def channel_losses(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return (B, C) from float32 logits and target without NaN, both (B, C, voxels)."""
+        raise NotImplementedError
 
 
-class DicePerSample(nn.Module):
+class BCEPerSample(PerSampleLoss):
+    """Binary cross-entropy, averaged over voxels, then over the sample's labelled channels."""
+
+    def channel_losses(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(-1)
+
+
+class DicePerSample(PerSampleLoss):
     """Soft Dice loss 1 - (2 sum(p t) + s) / (sum(p) + sum(t) + s) per channel, averaged over labelled channels.
 
     `smooth` (s, in voxels, above 0) decides the empty case on purpose: with an empty truth the loss is
@@ -38,16 +53,14 @@ class DicePerSample(nn.Module):
             raise InputError(f"DicePerSample got smooth={smooth}; it must be above 0, or an empty truth divides by 0.")
         self.smooth = smooth
 
-    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return (B,) from logits and target (0..1, NaN channel = not labelled), both (B, C, *spatial)."""
-        logits, target, labelled = _prepare(logits, target)
-        probability, target = torch.sigmoid(logits).flatten(2), target.flatten(2)
+    def channel_losses(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        probability = torch.sigmoid(logits)
         overlap = 2 * (probability * target).sum(-1) + self.smooth
         total = probability.sum(-1) + target.sum(-1) + self.smooth
-        return _mean_over_labelled(1 - overlap / total, labelled)
+        return 1 - overlap / total
 
 
-class DiceBCEPerSample(nn.Module):
+class DiceBCEPerSample(PerSampleLoss):
     """Plain sum of DicePerSample and `bce_weight` times BCEPerSample."""
 
     def __init__(self, bce_weight: float = 1.0, smooth: float = 1.0) -> None:
@@ -56,9 +69,8 @@ class DiceBCEPerSample(nn.Module):
         self.bce = BCEPerSample()
         self.dice = DicePerSample(smooth)
 
-    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return (B,) from logits and target (0..1, NaN channel = not labelled), both (B, C, *spatial)."""
-        return self.dice(logits, target) + self.bce_weight * self.bce(logits, target)
+    def channel_losses(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return self.dice.channel_losses(logits, target) + self.bce_weight * self.bce.channel_losses(logits, target)
 
 
 def _prepare(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -72,7 +84,3 @@ def _prepare(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, 
     logits, target = logits.float(), target.float()
     labelled = ~torch.isnan(target).flatten(2).any(-1)
     return logits, torch.nan_to_num(target, nan=0.0), labelled
-
-
-def _mean_over_labelled(per_channel: torch.Tensor, labelled: torch.Tensor) -> torch.Tensor:
-    return (per_channel * labelled).sum(1) / labelled.sum(1).clamp(min=1)

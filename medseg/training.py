@@ -41,7 +41,8 @@ class Checkpoints:
     """A trainer handler that keeps `last.pt` (everything) and `model.pt` (best weights), and resumes from `last.pt`.
 
     After every epoch, with learning rate and validation already done, it writes `last.pt`: network, optimizer,
-    lr_scheduler, scaler, epoch, iteration and the evaluator's best metric. When the validation of that epoch was the
+    lr_scheduler, scaler, epoch, iteration, the evaluator's best metric and, of a trainer that learns more than its
+    network (medseg.noisy.trainer.NoisyLabelTrainer), its `method_state()`. When the validation of that epoch was the
     best so far it also writes `model.pt`, a plain state dict (best = the evaluator's key metric). Both are written
     to a temporary name and renamed, by rank 0 only.
 
@@ -108,6 +109,7 @@ class Checkpoints:
             "scaler": engine.scaler.state_dict() if engine.scaler is not None else {},
             "trainer": {"epoch": engine.state.epoch, "iteration": engine.state.iteration},
             "best": {key: float(value) for key, value in best.items()},
+            "method": engine.method_state() if hasattr(engine, "method_state") else {},
         }
         save_atomically(state, self.directory / self.LAST)
 
@@ -122,6 +124,9 @@ class Checkpoints:
             raise BundleError(
                 f"{path} is at epoch {epoch} of {engine.state.max_epochs}; nothing is left to train. Raise 'epochs'."
             )
+        # Files of earlier versions have no "method"; a plain trainer needs none.
+        if hasattr(engine, "load_method_state"):
+            engine.load_method_state(state.get("method", {}))
         load_weights(self.network, state["network"], path)
         self.optimizer.load_state_dict(state["optimizer"])
         if self.lr_scheduler is not None and state["lr_scheduler"]:
