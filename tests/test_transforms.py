@@ -43,7 +43,7 @@ def test_only_the_largest_piece_stays_when_asked():
 def test_only_the_named_structures_lose_their_smaller_pieces():
     one = case(two_pieces())
     ptv = Structure("PTV", interpreted_type="PTV")
-    both = one.with_masks({**one.masks, ptv: two_pieces()})
+    both = one.with_masks([*one.masks.items(), (ptv, two_pieces())])
     kept = KeepComponentsd(largest_only=True, names=["GTV"])({"structures": both})["structures"].masks
     assert kept[GTV][15:17].max() < 0.5 <= kept[ptv][15:17].max()
     with pytest.raises(StructureError, match="no structure Gtv"):

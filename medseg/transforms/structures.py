@@ -204,8 +204,9 @@ class KeepComponentsd(MapTransform):
             unknown = (self.names or frozenset()) - {s.name for s in result.masks}
             if unknown:
                 raise StructureError(f"no structure {', '.join(sorted(unknown))} among those predicted; correct 'names'.")
-            kept = {s: self._keep(m, voxel_cc) if self._looks_at(s) else m for s, m in result.masks.items()}
-            d[key] = result.with_masks(kept)
+            d[key] = result.with_masks(
+                (s, self._keep(m, voxel_cc) if self._looks_at(s) else m) for s, m in result.masks.items()
+            )
         return d
 
     def _looks_at(self, structure: Structure) -> bool:
