@@ -64,6 +64,8 @@ def derive(recipe: Recipe, mask_of: Callable[[str], np.ndarray], geometry: Geome
     """
     if recipe.crop_mm and recipe.crop_to is None:
         raise InputError("a crop distance needs the structure to crop to.")
+    if recipe == Recipe(recipe.start):
+        raise InputError(f"{recipe.start}: nothing to do with it; give a margin in mm, or a structure to combine it with.")
     mask = mask_of(recipe.start).copy()
     for name in recipe.union:
         mask |= mask_of(name)
