@@ -19,13 +19,18 @@ class Boxed:
     shape: tuple[int, ...]
     values: np.ndarray
 
+    @property
+    def array(self) -> np.ndarray:
+        """bool or float32, of the box's own shape."""
+        if self.values.dtype != np.uint8:
+            return self.values
+        return np.unpackbits(self.values, axis=-1, count=self.shape[-1]).view(bool)
+
     def expanded(self, shape: tuple[int, ...]) -> np.ndarray:
         """The array of ``shape``: False or 0 outside the box."""
-        is_bits = self.values.dtype == np.uint8
-        result = np.zeros(shape, dtype=bool if is_bits else np.float32)
-        if self.values.size:
-            inside = np.unpackbits(self.values, axis=-1, count=self.shape[-1]).view(bool) if is_bits else self.values
-            result[tuple(slice(low, low + n) for low, n in zip(self.corner, self.shape, strict=True))] = inside
+        inside = self.array
+        result = np.zeros(shape, dtype=inside.dtype)
+        result[tuple(slice(low, low + n) for low, n in zip(self.corner, self.shape, strict=True))] = inside
         return result
 
 
@@ -59,22 +64,22 @@ class PackedMasks(Mapping[Structure, np.ndarray]):
 
     def __init__(self, shape: tuple[int, ...], boxes: Mapping[Structure, Boxed]) -> None:
         self.shape = tuple(shape)
-        self._boxes = dict(boxes)
-        for structure, box in self._boxes.items():
+        self.boxes = dict(boxes)
+        for structure, box in self.boxes.items():
             ends = [low + n for low, n in zip(box.corner, box.shape, strict=True)]
             if min(box.corner) < 0 or any(end > n for end, n in zip(ends, self.shape, strict=True)):
                 raise StructureError(f"{structure.name}: box at {box.corner} of {box.shape} leaves the grid {self.shape}.")
 
     def __getitem__(self, structure: Structure) -> np.ndarray:
-        return self._boxes[structure].expanded(self.shape)
+        return self.boxes[structure].expanded(self.shape)
 
     def __iter__(self) -> Iterator[Structure]:
-        return iter(self._boxes)
+        return iter(self.boxes)
 
     def __len__(self) -> int:
-        return len(self._boxes)
+        return len(self.boxes)
 
     @property
     def nbytes(self) -> int:
         """Bytes that the packed values take."""
-        return sum(box.values.nbytes for box in self._boxes.values())
+        return sum(box.values.nbytes for box in self.boxes.values())
