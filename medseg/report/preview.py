@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,8 +31,24 @@ class _Shown:
     """Arrays turned to the display convention: axis 0 to Superior, axis 1 to Posterior, axis 2 to Left."""
 
     volume: np.ndarray
-    masks: dict[Structure, np.ndarray]
+    masks: Mapping[Structure, np.ndarray]
     spacing_mm: tuple[float, float, float]
+
+
+class _Turned(Mapping):
+    """Masks turned when they are asked for, so that one at a time exists however many there are."""
+
+    def __init__(self, masks: Mapping[Structure, np.ndarray], turn: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.masks, self.turn = masks, turn
+
+    def __getitem__(self, structure: Structure) -> np.ndarray:
+        return self.turn(self.masks[structure])
+
+    def __iter__(self) -> Iterator[Structure]:
+        return iter(self.masks)
+
+    def __len__(self) -> int:
+        return len(self.masks)
 
 
 def anatomical_axes(geometry: Geometry) -> tuple[list[int], list[bool]]:
@@ -53,24 +70,21 @@ def anatomical_axes(geometry: Geometry) -> tuple[list[int], list[bool]]:
 
 def _shown(volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.ndarray]) -> _Shown:
     grid = geometry.regular_grid()
-    arrays = [volume.astype(np.float32), *(mask.astype(np.float32) for mask in masks.values())]
-    if grid is not geometry:
-        from medseg.readers import resample
-
-        arrays = [resample(array, geometry, grid) for array in arrays]
     order, flips = anatomical_axes(grid)
-    turned = []
-    for array in arrays:
-        array = array.transpose(order)
-        turned.append(np.flip(array, [axis for axis, flip in enumerate(flips) if flip]))
+
+    def turn(array: np.ndarray) -> np.ndarray:
+        if grid is not geometry:
+            from medseg.readers import resample
+
+            array = resample(array.astype(np.float32), geometry, grid)
+        return np.flip(array.transpose(order), [axis for axis, flip in enumerate(flips) if flip])
+
     # A single slice has no height; it is drawn as thick as a pixel is wide, and no volume is given for it.
     spacing_mm = grid.spacing_mm if grid.shape[0] > 1 else (grid.pixel_spacing_mm[0], *grid.pixel_spacing_mm)
-    return _Shown(turned[0], dict(zip(masks, turned[1:], strict=True)), tuple(spacing_mm[axis] for axis in order))
+    return _Shown(turn(volume), _Turned(masks, turn), tuple(spacing_mm[axis] for axis in order))
 
 
-def write_preview(
-    volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.ndarray], out: str | Path
-) -> Path:
+def write_preview(volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.ndarray], out: str | Path) -> Path:
     """Draw ``masks`` (bool or probability, [slice, row, column]) on ``volume`` (HU) and save a PNG, atomically.
 
     Patient right is on the viewer's left, anterior and superior up, whatever the orientation of the stack. Without any
@@ -80,31 +94,47 @@ def write_preview(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    volumes_cc = {}
+    filled = []
     for structure, mask in masks.items():
         if mask.shape != volume.shape:
             raise StructureError(f"{structure.name}: mask {mask.shape} for a volume of {volume.shape}.")
+        inside = mask >= 0.5
+        volumes_cc[structure] = volume_cc(inside, geometry)
+        filled += [structure] if inside.any() else []
     shown = _shown(volume, geometry, masks)
-    target = _target(shown)
+    target = _target(shown, filled)
     figure = Figure(figsize=(14, 8.4), facecolor="black")
     FigureCanvasAgg(figure)
     rows = figure.add_gridspec(2, 1, height_ratios=(2.5, 1), left=0.02, right=0.98, top=0.96, bottom=0.13, hspace=0.12)
-    _draw_planes(figure, rows[0], shown, target)
-    _draw_strip(figure, rows[1], shown, target)
-    volumes_cc = {structure: volume_cc(mask >= 0.5, geometry) for structure, mask in masks.items()}
+    views = [*_draw_planes(figure, rows[0], shown, target), *_draw_strip(figure, rows[1], shown, target)]
+    for structure, mask in shown.masks.items():
+        for view in views if structure in filled else ():
+            _draw_outline(view, structure, mask)
     _draw_words(figure, volumes_cc, nothing_found=target is None)
     with atomic_path(out) as temporary:
         figure.savefig(temporary, dpi=110, facecolor="black")
     return Path(out)
 
 
-def _target(shown: _Shown) -> np.ndarray | None:
-    """The mask to look at: the first GTV, else the first structure with a voxel; None when all are empty."""
-    filled = {structure: mask >= 0.5 for structure, mask in shown.masks.items() if (mask >= 0.5).any()}
-    gtv = [mask for structure, mask in filled.items() if structure.interpreted_type == "GTV"]
-    return next(iter([*gtv, *filled.values()]), None)
+def _target(shown: _Shown, filled: list[Structure]) -> np.ndarray | None:
+    """The mask to look at: the first GTV, else the first of the structures with a voxel; None when all are empty."""
+    gtv = [structure for structure in filled if structure.interpreted_type == "GTV"]
+    first = next(iter([*gtv, *filled]), None)
+    return None if first is None else shown.masks[first] >= 0.5
 
 
-def _draw_planes(figure, cell, shown: _Shown, target: np.ndarray | None) -> None:
+@dataclass(frozen=True)
+class _View:
+    """One slice drawn on ``ax``: ``index`` along ``axis``, within ``window`` of the two others."""
+
+    ax: Any
+    axis: int
+    index: int
+    window: tuple[slice, slice]
+
+
+def _draw_planes(figure, cell, shown: _Shown, target: np.ndarray | None) -> list[_View]:
     from matplotlib.patheffects import withStroke
 
     sizes_mm = np.array(shown.volume.shape) * shown.spacing_mm
@@ -119,16 +149,19 @@ def _draw_planes(figure, cell, shown: _Shown, target: np.ndarray | None) -> None
     )
     widths = [min(max(ratio, 0.4), 2.5) for *_, ratio in planes]
     axes = cell.subgridspec(1, 3, width_ratios=widths, wspace=0.04).subplots()
-    for ax, (name, axis, letters, _) in zip(axes, planes, strict=True):
-        _draw_slice(ax, shown, axis, centre[axis])
+    whole = (slice(None), slice(None))
+    views = [_View(ax, axis, centre[axis], whole) for ax, (_, axis, *_) in zip(axes, planes, strict=True)]
+    for ax, view, (name, _, letters, _) in zip(axes, views, planes, strict=True):
+        _draw_slice(view, shown)
         ax.set_title(name, color="white", fontsize=12)
         places = ((0.015, 0.5), (0.985, 0.5), (0.5, 0.97), (0.5, 0.03))
         for letter, (x, y) in zip(letters, places, strict=True):
             text = ax.text(x, y, letter, color="gold", transform=ax.transAxes, ha="center", va="center", fontsize=12)
             text.set_path_effects([withStroke(linewidth=2.5, foreground="black")])
+    return views
 
 
-def _draw_strip(figure, cell, shown: _Shown, target: np.ndarray | None) -> None:
+def _draw_strip(figure, cell, shown: _Shown, target: np.ndarray | None) -> list[_View]:
     axes = cell.subgridspec(1, STRIP_SLICES, wspace=0.03).subplots()
     window = [slice(0, n) for n in shown.volume.shape]
     if target is not None:
@@ -140,27 +173,30 @@ def _draw_strip(figure, cell, shown: _Shown, target: np.ndarray | None) -> None:
     indices = np.unique(indices)[::-1]
     for ax in axes[len(indices) :]:
         ax.set_axis_off()
-    for ax, index in zip(axes, indices, strict=False):
-        _draw_slice(ax, shown, 0, int(index), window[1:])
-        ax.set_title(f"slice {index + 1} of {shown.volume.shape[0]}", color="silver", fontsize=8)
+    views = [_View(ax, 0, int(index), (window[1], window[2])) for ax, index in zip(axes, indices, strict=False)]
+    for view in views:
+        _draw_slice(view, shown)
+        view.ax.set_title(f"slice {view.index + 1} of {shown.volume.shape[0]}", color="silver", fontsize=8)
+    return views
 
 
-def _draw_slice(ax, shown: _Shown, axis: int, index: int, window: list[slice] | None = None) -> None:
-    row_axis, column_axis = [other for other in range(3) if other != axis]
-    rows, columns = window or (slice(None), slice(None))
+def _draw_slice(view: _View, shown: _Shown) -> None:
+    row_axis, column_axis = [other for other in range(3) if other != view.axis]
     row_mm, column_mm = shown.spacing_mm[row_axis], shown.spacing_mm[column_axis]
-    plane = np.take(shown.volume, index, axis)[rows, columns]
+    plane = np.take(shown.volume, view.index, view.axis)[view.window]
     # Axis 0 runs to Superior: drawn upwards. Posterior runs down, Left runs right.
     origin = "lower" if row_axis == 0 else "upper"
-    ax.imshow(plane, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], aspect=row_mm / column_mm, origin=origin)
-    for structure, mask in shown.masks.items():
-        outline = np.take(mask, index, axis)[rows, columns]
-        if (outline >= 0.5).any() and min(outline.shape) > 1:
-            colour = [part / 255 for part in structure.colour_rgb or fixed_colour_rgb(structure.name)]
-            padded = np.pad(outline, 1)
-            extent_rows, extent_columns = np.arange(-1, outline.shape[0] + 1), np.arange(-1, outline.shape[1] + 1)
-            ax.contour(extent_columns, extent_rows, padded, levels=[0.5], colors=[colour], linewidths=1.4)
-    ax.set_axis_off()
+    view.ax.imshow(plane, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], aspect=row_mm / column_mm, origin=origin)
+    view.ax.set_axis_off()
+
+
+def _draw_outline(view: _View, structure: Structure, mask: np.ndarray) -> None:
+    outline = np.take(mask, view.index, view.axis)[view.window].astype(np.float32)
+    if (outline >= 0.5).any() and min(outline.shape) > 1:
+        colour = [part / 255 for part in structure.colour_rgb or fixed_colour_rgb(structure.name)]
+        padded = np.pad(outline, 1)
+        extent_rows, extent_columns = np.arange(-1, outline.shape[0] + 1), np.arange(-1, outline.shape[1] + 1)
+        view.ax.contour(extent_columns, extent_rows, padded, levels=[0.5], colors=[colour], linewidths=1.4)
 
 
 def _draw_words(figure, volumes_cc: Mapping[Structure, float], nothing_found: bool) -> None:
