@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import warnings
 from pathlib import Path
 
 import pytest
 
-from medseg.cli import COMMANDS, _parser
+from medseg.cli import COMMANDS, _parser, main
+from medseg.dicom import read_series, write_rtstruct
+from medseg.errors import MedsegWarning
 from medseg.phantom import chiral_phantom, write_series
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,13 +54,29 @@ def test_every_command_and_option_stands_in_the_reference():
                 assert option in section, f"medseg {name} {option}: run python tools/make_docs.py"
 
 
+def test_the_commands_of_compare_and_margin_run_in_their_order(tmp_path, monkeypatch, capsys):
+    phantom = chiral_phantom()
+    write_series(phantom.volume_hu, phantom.geometry, tmp_path / "CT")
+    masks = {"GTV": phantom.masks["Marker"], "BODY": phantom.volume_hu > -500, "SpinalCord": phantom.masks["Foot"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MedsegWarning)
+        write_rtstruct(masks, read_series(tmp_path / "CT"), tmp_path / "RS.dcm")
+    monkeypatch.chdir(tmp_path)
+    lines = list(commands(ROOT / "docs" / "how_to" / "compare_and_margin.md"))
+    assert len(lines) == 10
+    for line in lines:
+        assert main(shlex.split(line)[1:]) == 0, f"{line}: {capsys.readouterr().err}"
+    for name in ("RS_ptv.dcm", "RS_ring.dcm", "comparison.html", "masks/SpinalCord.nii.gz", "SEG.dcm", "ct.nii.gz"):
+        assert (tmp_path / name).is_file(), name
+
+
 def test_the_python_page_runs_as_it_stands(tmp_path, monkeypatch):
     phantom = chiral_phantom()
     write_series(phantom.volume_hu, phantom.geometry, tmp_path / "CT")
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     namespace: dict = {}
     for block in blocks:
         exec(compile(block, "docs/reference/python.md", "exec"), namespace)
