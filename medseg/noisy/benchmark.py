@@ -65,17 +65,20 @@ class Cell:
 
 @dataclass(frozen=True)
 class Budget:
-    """What every cell gets, whatever its method. Learning rates fall to 0 along a half cosine."""
+    """What every cell gets, whatever its method: steps, batch and a one-cycle learning rate with these maxima.
+
+    The large rate and batch norm are what lets a small U-Net converge within a minute on one processor thread.
+    """
 
     side: int = 128
     train: int = 64
     test: int = 40
-    steps: int = 240
+    steps: int = 300
     batch: int = 16
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-2
     quality_learning_rate: float = 1e-3
     warmup: float = 0.1
-    channels: tuple[int, ...] = (12, 24, 48, 96)
+    channels: tuple[int, ...] = (8, 16, 32, 64, 96)
     quality_channels: tuple[tuple[int, ...], ...] = ((8,), (16,), (32,), (32,))
 
 
@@ -199,8 +202,9 @@ def _trained(
     cell: Cell, budget: Budget, train: Images, labels: np.ndarray, noise: Noise
 ) -> tuple[NoisyLabelTrainer, nn.Module | None, list[float]]:
     channels = len(train.structures)
-    network = UNet(2, 1, channels, budget.channels, (2,) * (len(budget.channels) - 1), num_res_units=1, norm="instance")
-    optimizer = torch.optim.Adam(network.parameters(), lr=budget.learning_rate)
+    network = UNet(2, 1, channels, budget.channels, (2,) * (len(budget.channels) - 1), num_res_units=1, norm="batch")
+    network = network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=budget.learning_rate)
     batch = min(budget.batch, len(train.names))
     epochs = max(1, budget.steps // max(1, len(train.names) // batch))
     options, quality = _method_options(cell, budget, channels, epochs)
@@ -263,7 +267,10 @@ def _follow(trainer: NoisyLabelTrainer, names: list[str], optimizers: list[torch
     from ignite.engine import Events
 
     steps = trainer.state.max_epochs * len(trainer.data_loader)
-    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) for optimizer in optimizers]
+    schedules = [
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], total_steps=steps, pct_start=0.15)
+        for optimizer in optimizers
+    ]
     seen: dict[str, list[float]] = {name: [] for name in names}
     means = dict.fromkeys(names, 0.0)
 

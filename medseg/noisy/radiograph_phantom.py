@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
+from scipy.ndimage import label as connected
 
 from medseg.errors import InputError
 
@@ -41,7 +42,7 @@ def make_radiograph(seed: int, side: int = 256) -> Radiograph:
     attenuation -= rng.uniform(0.35, 0.5) * aerated
     # Through the lung the heart shows as a shadow; its border is soft where it beats.
     attenuation += rng.uniform(0.22, 0.34) * gaussian_filter(np.clip(heart, 0, 0.35) / 0.35, 0.006 * side)
-    attenuation += rng.uniform(0.10, 0.17) * gaussian_filter(clavicle_thickness, 0.003 * side)
+    attenuation += rng.uniform(0.18, 0.28) * gaussian_filter(clavicle_thickness, 0.003 * side)
     attenuation += rng.uniform(0.05, 0.10) * _ribs(x, y, rng)
     attenuation += rng.uniform(0.10, 0.20) * np.exp(-(((x - 0.5) / 0.055) ** 2))  # spine and mediastinum
     attenuation += rng.uniform(0.02, 0.05) * _smooth_field(rng, side, 0.02) + 0.04 * _smooth_field(rng, side, 0.15)
@@ -86,7 +87,10 @@ def _lung(x: np.ndarray, y: np.ndarray, sign: float, rng: np.random.Generator) -
     # The diaphragm is a dome: highest in the middle of the lung.
     floor = base + 0.10 * ((across - middle) / 0.15) ** 2 - 0.02
     dome = apex + 0.08 * ((across - middle + 0.035) / 0.11) ** 2
-    return (across > medial) & (across < lateral) & (y > dome) & (y < np.minimum(floor, base + 0.09))
+    field = (across > medial) & (across < lateral) & (y > dome) & (y < np.minimum(floor, base + 0.09))
+    # The sharp corners of the base can shed a pixel.
+    pieces, _ = connected(field)
+    return pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
 
 
 def _heart(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
