@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from monai.data import MetaTensor
 
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
+from medseg.packed import PackedMasks, boxed
 from medseg.phantom import stack_geometry
 from medseg.readers import Case
 from medseg.structures import Structure
-from medseg.transforms import CaseStructures, KeepComponentsd, MarginStructuresd, ToStructuresd, case_folder
+from medseg.transforms import (
+    CaseStructures,
+    KeepComponentsd,
+    MarginStructuresd,
+    RestoreStructuresd,
+    ToStructuresd,
+    case_folder,
+)
 
 GTV = Structure("GTV", interpreted_type="GTV")
 
@@ -128,3 +138,123 @@ def test_a_region_larger_than_the_network_ever_saw_is_refused(side, refused, tmp
         assert small(item)["image"].shape == (1, 18, 40, 10)
     else:
         assert crop(item)["image"].shape == (1, 20, 30, 10)
+
+
+# ---- from the network's grid to the case's -----------------------------------------------------------------------
+
+
+def answered(folder, within=None, spacing_mm=(4.0, 4.0, 3.0), **geometry):
+    """(preprocessing, item) of a phantom, with two channels of logits that follow its brightness."""
+    from monai.transforms import Compose, Orientationd, ScaleIntensityRanged, Spacingd
+
+    from medseg.phantom import chiral_phantom, write_series
+    from medseg.transforms import CropWithind, LoadCased
+
+    geometry = {"gaps_mm": 2.5, "pixel_spacing_mm": (1.5, 1.25), "centre_lps_mm": (7, -20, 110), **geometry}
+    phantom = chiral_phantom(stack_geometry((34, 64, 72), **geometry))
+    write_series(phantom.volume_hu, phantom.geometry, folder)
+    before = Compose([
+        LoadCased("image"), CropWithind("image", within=within), Orientationd("image", axcodes="RAS", labels=None),
+        Spacingd("image", pixdim=spacing_mm, mode="bilinear"), ScaleIntensityRanged("image", -1000, 1000, 0, 1, clip=True),
+    ])  # fmt: skip
+    item = before({"image": str(folder)})
+    bright = 12 * item["image"].as_tensor() - 8
+    item["pred"] = MetaTensor(torch.cat([bright, -bright])).copy_meta_from(item["image"])
+    return before, item
+
+
+NAMES = [{"name": "Bright"}, {"name": "Dark"}]
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [{}, {"orientation": (0, 1, 0, 0, 0, -1)}, {"orientation": (0.9, 0.3, -0.1, -0.2, 0.8, 0.4)}, {"gaps_mm": 7.0},
+     {"gaps_mm": [2.5] * 16 + [1.0] + [4.0] * 16}, {"tilt_degrees": 15.0}],
+    ids=["plain", "sagittal", "oblique", "thick", "uneven", "tilted"],
+)  # fmt: skip
+@pytest.mark.parametrize("within", [None, "-30,35,-50,20,80,140"])
+def test_restored_probabilities_are_those_of_monais_inverse(stack, within, tmp_path):
+    from monai.transforms import Activationsd, Compose, Invertd
+
+    before, item = answered(tmp_path, within, **stack)
+    inverse = Compose([
+        Activationsd("pred", sigmoid=True),
+        Invertd("pred", transform=before, orig_keys="image", nearest_interp=False, to_tensor=True),
+        ToStructuresd("pred", structures=NAMES, within=within),
+    ])  # fmt: skip
+    expected = inverse(dict(item))["structures"].masks
+    ours = RestoreStructuresd("pred", structures=NAMES, within=within)(dict(item))["structures"].masks
+    assert isinstance(ours, PackedMasks) and [s.name for s in ours] == ["Bright", "Dark"]
+    for structure, other in expected.items():
+        assert np.array_equal(ours[structure] >= 0.5, other >= 0.5) and (other >= 0.5).any()
+        kept = ours[structure] > 0
+        assert np.abs(ours[structure] - other)[kept].max() < 1e-5
+
+
+def test_packed_masks_are_restored_to_nearly_the_same_structures(tmp_path):
+    _, item = answered(tmp_path, spacing_mm=(1.5, 1.5, 1.5))
+    sharp = RestoreStructuresd("pred", structures=NAMES)(dict(item))["structures"].masks
+    size = item["pred"].shape[-1]
+    bits = np.packbits(item["pred"].numpy() >= 0, axis=-1)
+    item["pred"] = MetaTensor(torch.from_numpy(bits)).copy_meta_from(item["image"])
+    item["pred"].meta["packed_size"] = size
+    cut = RestoreStructuresd("pred", structures=NAMES)(dict(item))["structures"].masks
+    for structure, mask in cut.items():
+        assert mask.dtype == bool
+        both = (mask & (sharp[structure] >= 0.5)).sum()
+        assert 2 * both / (mask.sum() + (sharp[structure] >= 0.5).sum()) > 0.93
+
+
+def test_a_prediction_of_another_grid_is_not_restored(tmp_path):
+    _, item = answered(tmp_path)
+    restore = RestoreStructuresd("pred", structures=NAMES)
+    moved = item["pred"].clone()
+    moved.affine = moved.affine + torch.tensor([[0, 0, 0, 2.0], [0] * 4, [0] * 4, [0] * 4])
+    with pytest.raises(GeometryError, match="prediction does not lie on the image's grid"):
+        restore({**item, "pred": moved})
+    with pytest.raises(GeometryError, match="the prediction has"):
+        restore({**item, "pred": item["pred"][:, 1:]})
+    far = {key: item[key].clone() for key in ("image", "pred")}
+    for tensor in far.values():
+        tensor.affine = tensor.affine + torch.tensor([[0, 0, 0, 30.0], [0] * 4, [0] * 4, [0] * 4])
+    with pytest.raises(GeometryError, match="reaches beyond the image"):
+        restore({**item, **far})
+    with pytest.raises(StructureError, match="2 predicted channels for 1 named"):
+        RestoreStructuresd("pred", structures=NAMES[:1])(item)
+    with pytest.raises(InputError, match="activation 'relu': expected one of sigmoid, none"):
+        RestoreStructuresd("pred", structures=NAMES, activation="relu")
+
+
+def test_specks_and_margins_of_packed_masks_are_those_of_plain_ones(tmp_path):
+    plain = case(two_pieces())
+    packed = CaseStructures(plain.case, PackedMasks(plain.case.geometry.shape, {GTV: boxed(plain.masks[GTV])}))
+    grow = [{"source": "GTV", "name": "CTV", "interpreted_type": "CTV", "margin_mm": 3.0}]
+    results = []
+    for structures in (plain, packed):
+        kept = KeepComponentsd(min_volume_cc=0.5)({"structures": structures})
+        results.append(MarginStructuresd(margins=grow)(kept)["structures"].masks)
+    assert isinstance(results[1], PackedMasks) and [s.name for s in results[1]] == ["GTV", "CTV"]
+    for structure, mask in results[0].items():
+        assert np.array_equal(results[1][structure] >= 0.5, mask >= 0.5)
+
+
+def test_the_crop_to_the_body_keeps_the_patient_and_leaves_the_couch_and_the_air():
+    from medseg.transforms import CropBodyd
+
+    ct = torch.full((1, 100, 90, 40), -1000.0)
+    ct[:, 30:70, 20:50, :] = 40.0  # the patient, 80 x 60 mm
+    ct[:, 5:95, 70:73, :] = 100.0  # a couch 40 mm behind
+    ct[:, 45:50, 30:35, :] = -900.0  # air inside
+    image = MetaTensor(ct, affine=torch.diag(torch.tensor([2.0, 2.0, 3.0, 1.0])))
+    crop = CropBodyd("image", margin_mm=10.0)
+    cropped = crop({"image": image})
+    low = cropped["image"].affine[:3, 3] / torch.tensor([2.0, 2.0, 3.0])
+    first, stop = low.tolist(), (low + torch.tensor(cropped["image"].shape[1:])).tolist()
+    assert 22 <= first[0] <= 25 and 75 <= stop[0] <= 78 and 12 <= first[1] <= 15 and 55 <= stop[1] <= 58
+    assert (first[2], stop[2]) == (0, 40)
+    back = crop.inverse(cropped)["image"]
+    assert back.shape == image.shape and torch.equal(back[:, 30:70, 20:50], image[:, 30:70, 20:50])
+    empty = MetaTensor(torch.full((1, 20, 20, 20), -1000.0))
+    assert crop({"image": empty})["image"].shape == (1, 20, 20, 20)
+    with pytest.raises(InputError, match="margin_mm is -1"):
+        CropBodyd("image", margin_mm=-1)

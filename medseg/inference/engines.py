@@ -48,21 +48,23 @@ class TorchEngine:
 class OpenVINOEngine:
     """The network compiled by OpenVINO, in memory, for each input shape that occurs; float32 like torch's.
 
-    OpenVINO would choose bfloat16 by itself where the processor has it, which moves 0.2 % of the voxels.
+    ``precision``: "f32" or "bf16". OpenVINO would choose bfloat16 by itself where the processor has it, which moves more
+    voxels across the threshold than it saves time (tools/benchmark_inference.py engines).
     """
 
     network: nn.Module
     name: str = "openvino"
+    precision: str = "f32"
     compiled: dict[tuple[int, ...], Any] = field(default_factory=dict)
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
         shape = tuple(batch.shape)
         if shape not in self.compiled:
-            self.compiled[shape] = _compile(self.network, shape)
+            self.compiled[shape] = _compile(self.network, shape, self.precision)
         return torch.from_numpy(self.compiled[shape](batch.contiguous().numpy(), share_outputs=True)[0])
 
 
-def _compile(network: nn.Module, shape: tuple[int, ...]):
+def _compile(network: nn.Module, shape: tuple[int, ...], precision: str):
     import openvino
 
     # Parameters made under inference_mode cannot be traced outside it, nor others inside it: plain tensors work in both.
@@ -77,7 +79,7 @@ def _compile(network: nn.Module, shape: tuple[int, ...]):
                 f"engine openvino cannot convert {type(network).__name__} ({reason}); use --engine torch."
             ) from error
     options = {
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
