@@ -1,6 +1,7 @@
 """Measure RTSTRUCT writing and reading beside other tools, on masks and images made here.
 
     python tools/benchmark_rtstruct.py write [--peer-python PY ...] [--markdown FILE]   nine structures, 512 x 512 x 120
+    python tools/benchmark_rtstruct.py read  [--peer-python PY ...] [--markdown FILE] --data DIR   real structure sets
     python tools/benchmark_rtstruct.py odd   [--peer-python PY ...] [--markdown FILE]   awkward geometry and shapes
     python tools/benchmark_rtstruct.py holes [--peer-python PY ...] [--markdown FILE]   hole encodings by reader
 
@@ -11,7 +12,6 @@ every voxel centre that knows only each slice's own ImagePositionPatient.
 """
 
 import argparse
-import json
 import re
 import shlex
 import shutil
@@ -23,6 +23,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from matplotlib.path import Path as Outline
+from rtstruct_reading import benchmark_read
+from rtstruct_runs import Failed, put_section, read_back, run_peer, table
 from scipy import ndimage
 
 from medseg.contours import HOLE_MODES
@@ -30,28 +32,10 @@ from medseg.geometry import Geometry
 from medseg.metrics import dice
 from medseg.phantom import stack_geometry, voxel_points_lps_mm, write_series
 
-PEERS = Path(__file__).with_name("rtstruct_peers.py")
 WRITERS = ("medseg", "rt-utils", "DicomRTTool", "plastimatch")
 READERS = (
     "medseg", "plastimatch --xor-contours", "plastimatch", "rt-utils", "DicomRTTool", "dcmrtstruct2nii", "PlatiPy"
 )  # fmt: skip
-
-
-class Failed(Exception):
-    """A tool refused or crashed; the message is its last line."""
-
-
-def run_peer(pythons: list[str], what: str, name: str, *arguments) -> dict | None:
-    """The tool's report from the first Python that has it, or None where none does. Failed when it fails."""
-    for python in pythons:
-        command = [python, PEERS, what, name, *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode == 0:
-            return json.loads(done.stdout.strip().splitlines()[-1])
-        if done.returncode != 3:
-            raise Failed((done.stderr.strip().splitlines() or ["no message"])[-1][:200])
-    print(f"skipped: {name} is not installed in {', '.join(pythons)}")
-    return None
 
 
 def save_case(folder: Path, masks: dict[str, np.ndarray], geometry: Geometry) -> tuple[Path, Path]:
@@ -95,8 +79,8 @@ def nine_structures(geometry: Geometry) -> dict[str, np.ndarray]:
     }
 
 
-def benchmark_write(pythons: list[str], slices: int) -> str:
-    geometry = stack_geometry((slices, 512, 512), gaps_mm=2.5, pixel_spacing_mm=(0.977, 0.977))
+def benchmark_write(pythons: list[str], given: argparse.Namespace) -> str:
+    geometry = stack_geometry((given.slices, 512, 512), gaps_mm=2.5, pixel_spacing_mm=(0.977, 0.977))
     masks = nine_structures(geometry)
     lines, first = [], None
     with tempfile.TemporaryDirectory() as folder:
@@ -117,7 +101,7 @@ def benchmark_write(pythons: list[str], slices: int) -> str:
     heads = ["writer", "convert + save", "with reading CT and masks", "file", "dciodvfy errors", "worst Dice of nine",
              "Dice of GTV 5 mm", "Dice of cord", "largest change of volume"]  # fmt: skip
     return (
-        f"Nine structures on 512 x 512 x {slices}, 0.977 x 2.5 mm. Times are processor seconds (one core), medians of "
+        f"Nine structures on 512 x 512 x {given.slices}, 0.977 x 2.5 mm. Times are processor seconds (one core), medians of "
         "up to 5 runs; (n x) is the ratio to medseg. Read back by plastimatch --xor-contours.\n\n" + table(heads, lines)
     )
 
@@ -129,8 +113,7 @@ def write_line(name: str, report: dict, first: dict, masks: dict, found: dict) -
     change = {roi: found.get(roi, empty).sum() / mask.sum() - 1 for roi, mask in masks.items()}
     worst, largest = min(scores, key=scores.get), max(change, key=lambda roi: abs(change[roi]))
     seconds = [
-        f"{report[key]:.2f} s ({report[key] / first[key]:.1f} x)" if report[key] else ""
-        for key in ("save_s", "whole_s")
+        f"{report[key]:.2f} s ({report[key] / first[key]:.1f} x)" if report[key] else "" for key in ("save_s", "whole_s")
     ]
     return [
         f"{name} {report['version']}",
@@ -149,12 +132,6 @@ def dciodvfy_errors(path: str) -> str:
         return "dciodvfy not installed"
     done = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True, errors="replace")
     return str(len(re.findall(r"^Error", done.stderr + done.stdout, flags=re.M)))
-
-
-def read_back(pythons: list[str], reader: str, ct_dir: Path, structures, out_dir: Path) -> dict[str, np.ndarray] | None:
-    if run_peer(pythons, "read", reader, ct_dir, structures, out_dir) is None:
-        return None
-    return {path.stem: np.load(path) for path in out_dir.glob("*.npy")}
 
 
 # ---- odd: awkward geometry and shapes --------------------------------------------------------------------------------
@@ -226,7 +203,7 @@ def referee(path: str, geometry: Geometry, ct_dir: Path) -> dict[str, np.ndarray
     return masks
 
 
-def benchmark_odd(pythons: list[str], slices: int) -> str:
+def benchmark_odd(pythons: list[str], given: argparse.Namespace) -> str:
     lines = []
     for case, (geometry, masks) in odd_cases().items():
         line = [case]
@@ -262,15 +239,13 @@ def hole_masks(shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
     }
 
 
-def benchmark_holes(pythons: list[str], slices: int) -> str:
+def benchmark_holes(pythons: list[str], given: argparse.Namespace) -> str:
     geometry = stack_geometry((16, 96, 96), gaps_mm=2.5, pixel_spacing_mm=(0.977, 0.977))
     masks, modes = hole_masks(geometry.shape), list(HOLE_MODES)
     lines, worst = [], {mode: [] for mode in modes}
     with tempfile.TemporaryDirectory() as folder:
         ct_dir, mask_dir = save_case(Path(folder), masks, geometry)
-        files = {
-            m: run_peer(pythons, "write", "medseg", ct_dir, mask_dir, Path(folder, m), "--holes", m) for m in modes
-        }
+        files = {m: run_peer(pythons, "write", "medseg", ct_dir, mask_dir, Path(folder, m), "--holes", m) for m in modes}
         for reader in READERS:
             line = [reader]
             for mode in modes:
@@ -301,25 +276,7 @@ def benchmark_holes(pythons: list[str], slices: int) -> str:
 # ---- output ----------------------------------------------------------------------------------------------------------
 
 
-def table(heads: list[str], lines: list[list[str]]) -> str:
-    rows = [heads, ["---"] * len(heads), *[[*line, *[""] * (len(heads) - len(line))] for line in lines]]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def put_section(path: Path, name: str, text: str) -> None:
-    """Replace what stands between the section's two markers, or add it at the end of the file."""
-    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    old = path.read_text(encoding="utf-8") if path.exists() else ""
-    section = f"{begin}\n{text}\n{end}"
-    if begin in old:
-        head, rest = old.split(begin, 1)
-        section = head + section + rest.split(end, 1)[1]
-    else:
-        section = old + ("\n" if old else "") + section + "\n"
-    path.write_text(section, encoding="utf-8")
-
-
-BENCHMARKS = {"write": benchmark_write, "odd": benchmark_odd, "holes": benchmark_holes}
+BENCHMARKS = {"write": benchmark_write, "read": benchmark_read, "odd": benchmark_odd, "holes": benchmark_holes}
 
 
 def main() -> None:
@@ -327,13 +284,18 @@ def main() -> None:
     parser.add_argument("what", nargs="?", default="write", choices=BENCHMARKS)
     parser.add_argument("--peer-python", action="append", default=[], help="python of an environment with other tools")
     parser.add_argument("--slices", type=int, default=120, help="slices of the nine structures")
+    parser.add_argument("--repeats", type=int, default=5, help="read: runs of each reader, as far as 20 s allow")
+    parser.add_argument("--data", type=Path, help="read: folder of real structure sets with their CT series")
     parser.add_argument("--markdown", type=Path, help="file whose section of this name is replaced")
     given = parser.parse_args()
-    text = BENCHMARKS[given.what]([sys.executable, *given.peer_python], given.slices)
+    if given.what == "read" and given.data is None:
+        parser.error("read needs --data DIR")
+    text = BENCHMARKS[given.what]([sys.executable, *given.peer_python], given)
     print(text)
     if given.markdown:
         peers = "".join(f" --peer-python PYTHON_{n + 1}" for n in range(len(given.peer_python)))
-        command = shlex.join(["python", "tools/benchmark_rtstruct.py", given.what]) + peers
+        data = " --data DATA" if given.what == "read" else ""
+        command = shlex.join(["python", "tools/benchmark_rtstruct.py", given.what]) + data + peers
         put_section(given.markdown, given.what, f"`{command}`\n\n{text}")
 
 

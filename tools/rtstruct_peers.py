@@ -1,11 +1,12 @@
 """Write or read an RTSTRUCT with one named tool, in whichever Python has it; benchmark_rtstruct.py runs this.
 
     PYTHON tools/rtstruct_peers.py write NAME CT_DIR MASK_DIR OUT_DIR [--repeats 3] [--holes keyhole]
-    PYTHON tools/rtstruct_peers.py read  NAME CT_DIR RS.dcm   OUT_DIR
+    PYTHON tools/rtstruct_peers.py read  NAME CT_DIR RS.dcm   OUT_DIR [--repeats 3]
 
 Masks are NAME.npy, bool [slice, row, column], slices ascending along the normal. The last line printed is JSON: for
 write {"file", "version", "save_s": convert and save alone or null, "whole_s": with reading masks and images}, medians
-of processor seconds; for read {"version"}. Importing is not timed. Exit code 3: the tool is not installed here.
+of processor seconds; for read {"version", "read_s": from files to masks in memory or null for a tool that writes files,
+"files_s": to masks in uncompressed files}. Importing is not timed. Exit code 3: the tool is not installed here.
 """
 
 import argparse
@@ -89,7 +90,7 @@ def make_nrrd(ct_dir: Path, mask_dir: Path) -> None:
         SimpleITK.WriteImage(mask_image, str(mask_dir / "nrrd" / f"{name}.nrrd"), False)
 
 
-# ---- readers: (CT_DIR, RS.dcm, OUT_DIR) -> {ROI name: mask} ---------------------------------------------------------
+# ---- readers: (CT_DIR, RS.dcm, OUT_DIR) -> {ROI name: mask}, or the folder of mask files that the tool wrote ---------
 
 
 def read_medseg(ct_dir: Path, structures: Path, out_dir: Path):
@@ -102,16 +103,21 @@ def read_rt_utils(ct_dir: Path, structures: Path, out_dir: Path):
     from rt_utils import RTStructBuilder
 
     builder = RTStructBuilder.create_from(str(ct_dir), str(structures))
-    return {name: np.moveaxis(builder.get_roi_mask_by_name(name), 2, 0) for name in builder.get_roi_names()}
+    masks = {}
+    for name in builder.get_roi_names():
+        try:
+            masks[name] = np.moveaxis(builder.get_roi_mask_by_name(name), 2, 0)
+        except Exception as error:  # whatever it is: one ROI that it cannot read must not hide the others
+            print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
+    if not masks:
+        raise SystemExit("rt-utils could read none of the ROIs")
+    return masks
 
 
 def read_plastimatch(ct_dir: Path, structures: Path, out_dir: Path, options=()):
-    import SimpleITK
-
     command = ["plastimatch", "convert", "--input", structures, "--referenced-ct", ct_dir, "--prefix-format", "nrrd"]
     subprocess.run([*command, "--output-prefix", out_dir / "nrrd", *options], check=True, capture_output=True)
-    files = (out_dir / "nrrd").glob("*.nrrd")
-    return {path.stem: SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))) > 0 for path in files}
+    return out_dir / "nrrd"
 
 
 def read_plastimatch_xor(ct_dir: Path, structures: Path, out_dir: Path):
@@ -130,18 +136,20 @@ def read_dicomrttool(ct_dir: Path, structures: Path, out_dir: Path):
     for name in names:  # one at a time, because its label map lets no two structures overlap
         reader = DicomReaderWriter(verbose=False, Contour_Names=[name.lower()], arg_max=False)
         reader.walk_through_folders(str(both))
-        reader.get_images_and_mask()
+        try:
+            reader.get_images_and_mask()
+        except Exception as error:  # as in read_rt_utils
+            print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
+            continue
         masks[name] = reader.mask[..., 1] > 0
     return masks
 
 
 def read_dcmrtstruct2nii(ct_dir: Path, structures: Path, out_dir: Path):
-    import SimpleITK
     from dcmrtstruct2nii import dcmrtstruct2nii
 
     dcmrtstruct2nii(str(structures), str(ct_dir), str(out_dir / "nii"), gzip=False, convert_original_dicom=False)
-    files = (out_dir / "nii").glob("mask_*.nii")
-    return {path.stem[5:]: SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))) > 0 for path in files}
+    return out_dir / "nii"
 
 
 def read_platipy(ct_dir: Path, structures: Path, out_dir: Path):
@@ -152,6 +160,41 @@ def read_platipy(ct_dir: Path, structures: Path, out_dir: Path):
     dataset = rtstruct_to_nifti.read_dicom_struct_file(str(structures))
     masks, names = rtstruct_to_nifti.transform_point_set_from_dicom_struct(image, dataset)
     return {name: SimpleITK.GetArrayFromImage(mask) > 0 for name, mask in zip(names, masks, strict=True)}
+
+
+def load_files(folder: Path) -> dict[str, np.ndarray]:
+    """Masks that a tool wrote as NRRD or NIfTI files, by SimpleITK."""
+    import SimpleITK
+
+    files = sorted([*folder.glob("*.nrrd"), *folder.glob("mask_*.nii")])
+    return {
+        file.stem.removeprefix("mask_"): SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file))) > 0 for file in files
+    }
+
+
+def read_timed(given: argparse.Namespace) -> dict:
+    """Read, save the masks as NAME.npy, and tell how long that took; see the head of this file."""
+    read_s, files_s = [], []
+    for number in range(given.repeats):
+        out_dir = given.out_dir / f"run_{number}"
+        out_dir.mkdir(parents=True)
+        start = processor_s()
+        masks = READERS[given.name](given.ct_dir, given.source, out_dir)
+        in_memory = isinstance(masks, dict)
+        read_s.append(processor_s() - start)
+        for name, mask in masks.items() if in_memory else ():  # each in its own order in memory, so without a copy
+            np.save(out_dir / f"{name.replace('/', '_')}.npy", mask.transpose(np.argsort(mask.strides)[::-1]))
+        files_s.append(processor_s() - start)
+        save_masks(masks if in_memory else load_files(masks), given.out_dir)
+        shutil.rmtree(out_dir)
+        if sum(files_s) > 20:
+            break
+    return {"read_s": statistics.median(read_s) if in_memory else None, "files_s": statistics.median(files_s)}
+
+
+def save_masks(masks: dict[str, np.ndarray], out_dir: Path) -> None:
+    for name, mask in masks.items():
+        np.save(out_dir / f"{name.replace('/', '_')}.npy", mask.astype(bool))
 
 
 WRITERS = {
@@ -198,9 +241,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     report = {"version": version_of(given.name)}
     if given.what == "read":
-        given.out_dir.mkdir(parents=True)
-        for name, mask in READERS[given.name](given.ct_dir, given.source, given.out_dir).items():
-            np.save(given.out_dir / f"{name}.npy", mask.astype(bool))
+        report |= read_timed(given)
     else:
         if given.name == "plastimatch":
             make_nrrd(given.ct_dir, given.source)
