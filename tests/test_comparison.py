@@ -126,6 +126,8 @@ def test_superior_and_anterior_are_up_and_patient_right_is_on_the_left_whatever_
 def test_two_empty_masks_have_no_picture_and_tilted_stacks_only_axial_ones():
     empty = np.zeros((10, 30, 36), dtype=bool)
     assert draw_pair(empty, empty, stack_geometry(empty.shape), None) == ()
+    equal = draw_pair(masks()[0], masks()[0], stack_geometry(empty.shape), None)
+    assert [picture.caption.split(":")[0] for picture in equal][:2] == ["axial, middle slice", "coronal through the centre"]
     tilted = draw_pair(*masks(), stack_geometry(empty.shape, tilt_degrees=20), None)
     assert {picture.caption.split(",")[0] for picture in tilted} == {"axial"}
     uneven = stack_geometry(empty.shape, gaps_mm=[2.0] * 5 + [4.0] * 4)

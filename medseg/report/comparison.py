@@ -52,8 +52,8 @@ def draw_pair(
 ) -> tuple[Picture, ...]:
     """Pictures of two bool masks [slice, row, column] on ``volume`` (None draws on grey), () when both are empty.
 
-    The axial slice with the largest differing area, the middle slice, and the coronal and sagittal plane through the
-    reference's centre (the other's, when it is empty). Patient right is on the viewer's left, superior and anterior up.
+    The axial slice with the largest differing area (if any differs), the middle slice, and the coronal and sagittal plane
+    through the reference's centre (the other's, when it is empty). Patient right is on the viewer's left, superior and anterior up.
     Uneven slices are repeated to their true heights; tilted stacks have axial pictures alone.
     """
     either = reference | other
@@ -63,11 +63,14 @@ def draw_pair(
     centre = [int(np.median(index)) for index in np.nonzero(reference if reference.any() else other)]
     wrong = np.count_nonzero(reference ^ other, axis=(1, 2))
     slices = np.flatnonzero(either.any(axis=(1, 2)))
-    planes = [("slice with the largest difference", 0, int(wrong.argmax())), ("middle slice", 0, int(np.median(slices)))]
-    if planes[0][2] == planes[1][2]:
-        planes.pop()
+    worst, middle = int(wrong.argmax()), int(np.median(slices))
+    planes = [("middle slice", 0, middle)]
+    if wrong.any() and worst != middle:
+        planes.insert(0, ("slice with the largest difference", 0, worst))
+    elif wrong.any():
+        planes[0] = ("middle slice and the one with the largest difference", 0, middle)
     if not geometry.is_sheared and geometry.shape[0] > 1:
-        planes += [("across rows", 1, centre[1]), ("across columns", 2, centre[2])]
+        planes += [("through the centre", axis, centre[axis]) for axis in (1, 2)]
     return tuple(_picture(what, axis, index, (reference, other), volume, geometry, window) for what, axis, index in planes)
 
 
@@ -101,9 +104,7 @@ def _picture(what, axis, index, masks, volume, geometry, window) -> Picture:
         low, high = window
         grey = (np.clip((plane(volume)[box] - low) / (high - low), 0, 1) * 255).round().astype(np.uint8)
     name = {0: "axial", 1: "coronal", 2: "sagittal"}[order.index(axis)]
-    caption = f"{name}, {what}" if axis == 0 else f"{name} through the centre"
-    if axis == 0:
-        caption += f": {index + 1} of {geometry.shape[0]}"
+    caption = f"{name} {what}" if axis else f"{name}, {what}: {index + 1} of {geometry.shape[0]}"
     return Picture(
         caption, a.shape[1] * steps_mm[1], a.shape[0] * steps_mm[0], _png(grey),
         *(_path(mask, steps_mm) for mask in (a, b, a & ~b, b & ~a)),
