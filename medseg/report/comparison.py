@@ -53,8 +53,8 @@ def draw_pair(
     """Pictures of two bool masks [slice, row, column] on ``volume`` (None draws on grey), () when both are empty.
 
     The axial slice with the largest differing area (if any differs), the middle slice, and the coronal and sagittal plane
-    through the reference's centre (the other's, when it is empty). Patient right is on the viewer's left, superior and anterior up.
-    Uneven slices are repeated to their true heights; tilted stacks have axial pictures alone.
+    through the reference's centre (the other's, when it is empty). Patient right is on the viewer's left, superior and
+    anterior up. Uneven slices are repeated to their true heights; tilted stacks have axial pictures alone.
     """
     either = reference | other
     if not either.any():
