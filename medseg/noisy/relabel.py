@@ -46,7 +46,7 @@ class Adele(EqualWeights):
         if not self.teacher_of:
             return batch.labels
         labels = batch.labels.clone()
-        for name in sorted(set(self.teacher_of.values())):
+        for name in dict.fromkeys(self.teacher_of.values()):
             teacher = self.modules[name].eval()
             probability = torch.sigmoid(self.parts.inferer(batch.images, teacher))
             for channel in (c for c, owner in self.teacher_of.items() if owner == name):
@@ -72,7 +72,7 @@ class Adele(EqualWeights):
 
     def remember(self, memory: dict[str, Any]) -> None:
         self.curve, self.teacher_of = list(memory["curve"]), dict(memory["teacher_of"])
-        for name in set(self.teacher_of.values()):
+        for name in dict.fromkeys(self.teacher_of.values()):
             self.modules[name] = copy.deepcopy(unwrapped(self.parts.network)).requires_grad_(False)
 
 

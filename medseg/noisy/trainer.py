@@ -15,7 +15,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
 from medseg.errors import BundleError, InputError
-from medseg.losses import BCEPerSample, DiceBCEPerSample, PerSampleLoss
+from medseg.losses import BCEPerSample, DiceBCEPerSample, DicePerSample, PerSampleLoss
 from medseg.noisy.learners import Batch, CoTeaching, EqualWeights, Outcome, Parts, QualityWeights, Trimming, build
 from medseg.noisy.losses import GeneralisedCE, InverseFrequencyBCE, NoiseRobustDice, TLoss
 from medseg.noisy.relabel import Adele, ConfidentLearning
@@ -46,6 +46,7 @@ METHODS: dict[str, Method] = {
     "confident_learning": Method(BCEPerSample, ConfidentLearning),
     "qam": Method(BCEPerSample, QualityWeights, {"strength": None}),
     "qam_ocm": Method(BCEPerSample, QualityWeights, {"strength": 2.0}),
+    "qam_ocm_dice": Method(BCEPerSample, QualityWeights, {"strength": 2.0, "score_loss": DicePerSample()}),
 }
 
 EMPTY_CHANNELS = ("keep", "unknown")
