@@ -70,19 +70,18 @@ def test_matched_rois_are_named_and_what_is_left_is_counted(tmp_path, capsys):
     assert '"A"' not in (tmp_path / "list.json").read_text()
 
 
-def test_all_series_of_a_patient_are_on_one_side_and_the_seed_decides_which(tmp_path):
-    for patient in "ABCD":
-        for number in (1, 2):
-            export(tmp_path / "in" / f"{patient}{number}", patient, frame=f"1.2.{ord(patient)}.{number}")
-            for file in (tmp_path / "in" / f"{patient}{number}").glob("*.dcm"):
-                edited(file, SeriesInstanceUID=f"1.2.{ord(patient)}.{number}.{'9' if 'RS' in file.name else '1'}")
-    sides = []
+def test_all_series_of_a_patient_are_on_one_side_and_the_seed_decides_which():
+    items = [{"case_id": f"{patient}{number}", "patient_id": patient} for patient in "ABCD" for number in (1, 2)]
+    sides = set()
     for seed in range(6):
-        _, datalist, _ = prepare(tmp_path, ALIASES, "--validation", "0.25", "--seed", str(seed))
-        validating = {item["case_id"] for item in datalist["validation"]}
-        assert len(validating) == 2 and len({name[0] for name in validating}) == 1
-        sides.append(min(validating))
-    assert len(set(sides)) > 1
+        sections = tool.split(items, 0.25, seed)
+        validating = {item["case_id"][0] for item in sections["validation"]}
+        assert len(sections["validation"]) == 2 and len(validating) == 1
+        assert not validating & {item["case_id"][0] for item in sections["training"]}
+        assert tool.split(items, 0.25, seed) == sections
+        sides |= validating
+    assert len(sides) > 1
+    assert {item["patient_id"] for item in sections["training"] + sections["validation"]} == {"P001", "P002", "P003", "P004"}
 
 
 def test_of_several_sets_none_is_taken_in_silence(tmp_path):

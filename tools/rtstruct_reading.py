@@ -40,10 +40,10 @@ def benchmark_read(pythons: list[str], given: argparse.Namespace) -> str:
         bodies = analytic_case(Path(folder, "analytic"))
         analytic = read_with_all(pythons, *bodies, Path(folder, "bodies"), given.repeats)
         parts = [
-            f"Seconds of processor time (one core), medians of up to {given.repeats} runs (20 s at most), imports left out: to masks in "
-            "memory / to masks in uncompressed files; (n x) is the ratio of the latter to medseg's. plastimatch and "
-            "dcmrtstruct2nii only write files. DicomRTTool is run once for each ROI, because its label map lets no two "
-            "overlap.\n\n" + time_table(runs, analytic),
+            f"Seconds of processor time (one core), medians of up to {given.repeats} runs (none begins after 20 s), imports "
+            "left out: to masks in memory / to masks in uncompressed files; (n x) is the ratio of the latter to medseg's. "
+            "plastimatch and dcmrtstruct2nii only write files. DicomRTTool is run once for each ROI, because its label map "
+            "lets no two overlap.\n\n" + time_table(runs, analytic),
             "Volumes of the masks in cc, beside area of the contours times spacing (needs no images).\n\n"
             + volume_table(cases, runs),
             ibsi_table(data, cases, runs),
