@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data import DataLoader
+from ignite.engine import Events
+from monai.data import DataLoader, PILReader
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from monai.networks.nets import UNet
 from monai.transforms import Compose, LoadImage, Resize
@@ -116,7 +117,8 @@ def cxr_images(folder: Path, budget: Budget, seed: int) -> tuple[Images, Images]
     with open(folder / "cases.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if all(row[name] == "1" for name in CXR_STRUCTURES)]
     size = (budget.side, budget.side)
-    read = LoadImage(image_only=True, ensure_channel_first=True, reader="PILReader")
+    # MONAI's reader would otherwise exchange rows and columns.
+    read = LoadImage(PILReader(reverse_indexing=False), image_only=True, ensure_channel_first=True)
     load_image = Compose([read, Resize(size, mode="area")])
     load_mask = Compose([read, Resize(size, mode="nearest")])
     images = np.stack([np.asarray(load_image(folder / "images" / f"{row['case']}.png")) / 255 for row in rows])
@@ -227,7 +229,7 @@ def _trained(
         method_options=options,
         warmup=budget.warmup,
     )
-    mean_loss = _follow(trainer, train.names, [optimizer, *trainer.learner.optimizers.values()])
+    mean_loss = _follow(trainer, train.names)
     trainer.run()
     return trainer, quality, [mean_loss[name] for name in train.names]
 
@@ -262,10 +264,10 @@ def _method_options(cell: Cell, budget: Budget, channels: int, epochs: int) -> t
     return {}, None
 
 
-def _follow(trainer: NoisyLabelTrainer, names: list[str], optimizers: list[torch.optim.Optimizer]) -> dict[str, float]:
-    """Let learning rates fall with the steps, and keep each case's loss, averaged over the training; filled as it runs."""
-    from ignite.engine import Events
-
+def _follow(trainer: NoisyLabelTrainer, names: list[str]) -> dict[str, float]:
+    """Let learning rates follow one cycle, and return each case's loss, averaged over the training; filled as it runs."""
+    # The trainer hands the network's rate to all other optimizers but the quality module's.
+    optimizers = [trainer.optimizer, *(o for name, o in trainer.learner.optimizers.items() if name == "quality")]
     steps = trainer.state.max_epochs * len(trainer.data_loader)
     schedules = [
         torch.optim.lr_scheduler.OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], total_steps=steps, pct_start=0.15)
