@@ -221,15 +221,20 @@ class KeepComponentsd(MapTransform):
             return mask
         pieces, count = label(inside[box], structure=np.ones((3, 3, 3)))
         known = not np.isnan(voxel_cc).any()
-        weights = np.broadcast_to((voxel_cc if known else np.ones_like(voxel_cc))[box[0], None, None], pieces.shape)
-        sizes = np.bincount(pieces.ravel(), weights=weights.ravel())  # cc, or voxels where no volume is known
+        # Only set voxels are counted and looked up: in a box as large as the CT they are few.
+        where = np.flatnonzero(inside[box])
+        piece = pieces.ravel()[where]
+        per_slice = voxel_cc[box[0]] if known else np.ones(pieces.shape[0])
+        sizes = np.bincount(piece, weights=per_slice[where // pieces[0].size])  # cc, or voxels where no volume is known
         sizes[0] = -1.0
         drop = (sizes < self.min_volume_cc) & known
         if self.largest_only:
             drop |= np.arange(count + 1) != sizes.argmax()
-        drop[0] = False
+        if not drop[1:].any():
+            return mask
+        rows = np.unravel_index(where[drop[piece]], pieces.shape)
         kept = mask.copy()
-        kept[box][drop[pieces]] = 0
+        kept[box][rows] = 0
         return kept
 
 
