@@ -294,7 +294,7 @@ def main() -> None:
     print(text)
     if given.markdown:
         peers = "".join(f" --peer-python PYTHON_{n + 1}" for n in range(len(given.peer_python)))
-        data = " --data DATA" if given.what == "read" else ""
+        data = f" --data DATA --repeats {given.repeats}" if given.what == "read" else ""
         command = shlex.join(["python", "tools/benchmark_rtstruct.py", given.what]) + data + peers
         put_section(given.markdown, given.what, f"`{command}`\n\n{text}")
 
