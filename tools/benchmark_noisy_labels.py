@@ -29,7 +29,7 @@ from medseg.atomic import atomic_path
 from medseg.errors import InputError, MedsegError
 from medseg.noisy.benchmark import SIZES_AT_256, Budget, Cell, run_cell, without_fixing
 
-METHODS = ("ce", "weighted_ce", "dice_ce", "t_loss", "trimming", "qam", "qam_ocm", "qam_ocm_dice")
+METHODS = ("ce", "weighted_ce", "dice_ce", "t_loss", "trimming", "loss_history", "qam", "qam_ocm", "qam_ocm_dice")
 OTHER_METHODS = ("gce", "nr_dice", "co_teaching", "adele", "confident_learning")
 SEEDS = (0, 1, 2)
 SHARES = (0.25, 0.5, 0.75)
@@ -46,7 +46,7 @@ def grid(data: str) -> list[Cell]:
     if data == "phantom":
         fresh = ("ce", "weighted_ce", "qam_ocm")
         cells += [Cell(data, "paper", s, z, method, seed) for (s, z) in noisy for method in fresh for seed in SEEDS]
-        one_sided = ("ce", "t_loss", "qam_ocm", "qam_ocm_dice")
+        one_sided = ("ce", "t_loss", "loss_history", "qam_ocm")
         cells += [
             Cell(data, "biased", 0.75, sizes, method, seed, direction="dilate")
             for sizes in SIZES_AT_256 for method in one_sided for seed in SEEDS

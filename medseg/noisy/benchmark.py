@@ -77,8 +77,8 @@ class Budget:
     steps: int = 300
     batch: int = 16
     learning_rate: float = 2e-2
-    quality_learning_rate: float = 1e-3
-    warmup: float = 0.1
+    quality_learning_rate: float = 3e-4
+    warmup: float = 0.3
     channels: tuple[int, ...] = (8, 16, 32, 64, 96)
     quality_channels: tuple[tuple[int, ...], ...] = ((8,), (16,), (32,), (32,))
 

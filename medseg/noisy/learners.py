@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch import nn
 from medseg.errors import InputError
 from medseg.losses import PerSampleLoss
 from medseg.noisy.pools import POOLS, BatchPool
-from medseg.noisy.weights import PoolTable
+from medseg.noisy.weights import PoolTable, pool_weights
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,45 @@ class Trimming(EqualWeights):
             return super().backward(batch)
         prediction, losses = self.predict(batch, batch.labels)
         return self.learn(prediction, losses, small_loss_weights(losses.detach(), self.drop_share))
+
+
+class LossHistory(EqualWeights):
+    """Weights from each case's loss averaged over the training so far, through the same bounded softmax as quality scores.
+
+    A case's score is how far its mean loss lies below the median of all cases, in units of their median absolute
+    deviation; weights are pool_weights of the scores with lambda = `strength`. What a network learns early agrees with
+    clean labels, and the mean keeps that memory when the network has learnt the wrong labels by heart. No second
+    network and no share of wrong labels are needed, but a fixed label per case is. Our variant of the small-loss
+    criterion with a history (compare O2U-Net, Huang et al., ICCV 2019, which ranks by the mean loss of many epochs).
+    """
+
+    def __init__(self, parts: Parts, strength: float = 2.0) -> None:
+        super().__init__(parts)
+        if strength <= 0:
+            raise InputError(f"strength is {strength}; it must be above 0.")
+        self.strength = strength
+        self.history: dict[int, tuple[float, int]] = {}
+
+    def backward(self, batch: Batch) -> Outcome:
+        prediction, losses = self.predict(batch, batch.labels)
+        for case, loss in zip(batch.cases.tolist(), losses.tolist(), strict=True):
+            total, count = self.history.get(case, (0.0, 0))
+            self.history[case] = total + loss, count + 1
+        if batch.warming_up:
+            return self.learn(prediction, losses, torch.full_like(losses, 1 / len(losses)).detach())
+        means = torch.tensor([total / count for total, count in self.history.values()])
+        median = means.median()
+        spread = (means - median).abs().median().clamp(min=1e-12)
+        own = torch.tensor([self.history[case][0] / self.history[case][1] for case in batch.cases.tolist()])
+        scores = ((median - own) / spread).to(losses.device)
+        outcome = self.learn(prediction, losses, pool_weights(scores[:, None], self.strength)[:, 0])
+        return replace(outcome, scores=scores)
+
+    def memory(self) -> dict[str, Any]:
+        return {"history": self.history}
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        self.history = dict(memory["history"])
 
 
 class CoTeaching(EqualWeights):

@@ -16,7 +16,17 @@ from monai.utils.enums import CommonKeys as Keys
 
 from medseg.errors import BundleError, InputError
 from medseg.losses import BCEPerSample, DiceBCEPerSample, DicePerSample, PerSampleLoss
-from medseg.noisy.learners import Batch, CoTeaching, EqualWeights, Outcome, Parts, QualityWeights, Trimming, build
+from medseg.noisy.learners import (
+    Batch,
+    CoTeaching,
+    EqualWeights,
+    LossHistory,
+    Outcome,
+    Parts,
+    QualityWeights,
+    Trimming,
+    build,
+)
 from medseg.noisy.losses import GeneralisedCE, InverseFrequencyBCE, NoiseRobustDice, TLoss
 from medseg.noisy.relabel import Adele, ConfidentLearning
 from medseg.noisy.weights import PoolRecord, collapse_warning, diagnose
@@ -41,6 +51,7 @@ METHODS: dict[str, Method] = {
     "nr_dice": Method(NoiseRobustDice),
     "t_loss": Method(TLoss),
     "trimming": Method(BCEPerSample, Trimming),
+    "loss_history": Method(BCEPerSample, LossHistory),
     "co_teaching": Method(BCEPerSample, CoTeaching),
     "adele": Method(BCEPerSample, Adele),
     "confident_learning": Method(BCEPerSample, ConfidentLearning),
