@@ -127,7 +127,7 @@ def _grow(mask: np.ndarray, origins: np.ndarray, steps: np.ndarray, margins_mm: 
         np.cumsum(points, axis=1, out=sums[:, 1:])
         for index in np.flatnonzero(np.abs((origins - origin) @ normal) <= reach_mm):
             offset = tuple(np.round(origins[index] - origin, 6).tolist())
-            runs = _runs(offset, tuple(steps.ravel().tolist()), tuple(margins_mm.ravel().tolist()))
+            runs = _runs(offset, tuple(steps.ravel().tolist()), tuple(margins_mm.ravel().tolist()), mask.shape[1:])
             _stamp(result[index], sums, runs)
     return result
 
@@ -145,16 +145,17 @@ def _faces(mask: np.ndarray, origins: np.ndarray, steps: np.ndarray):
 
 
 @lru_cache(maxsize=4096)
-def _runs(offset: tuple, steps: tuple, margins: tuple) -> list[tuple[int, int, int]]:
+def _runs(offset: tuple, steps: tuple, margins: tuple, shape: tuple[int, int]) -> list[tuple[int, int, int]]:
     """Which voxels of a slice lie within the margin of a point: (row offset, first column offset, last column offset).
 
     ``offset``: LPS mm from the point to the voxel of offset (0, 0). The ellipsoid's eighths form a convex body, so each
-    row of it is one run.
+    row of it is one run. No offset leads farther than from one side of the slice, of ``shape``, to the other.
     """
     offset, steps, margins_mm = np.array(offset), np.reshape(steps, (2, 3)), np.reshape(margins, (3, 2))
     centre = -(steps @ offset) / (steps**2).sum(axis=1)
     reach = (margins_mm.max() + ROUNDING_MM) / np.linalg.norm(steps, axis=1)
-    rows, columns = (np.arange(np.floor(c - r), np.ceil(c + r) + 1) for c, r in zip(centre, reach, strict=True))
+    low, high = np.maximum(np.floor(centre - reach), np.negative(shape)), np.minimum(np.ceil(centre + reach), shape)
+    rows, columns = (np.arange(*ends) for ends in zip(low, high + 1, strict=True))
     distance = offset + rows[:, None, None] * steps[0] + columns[None, :, None] * steps[1]
     half_axes = np.where(distance > 0, margins_mm[:, 1], margins_mm[:, 0]) + ROUNDING_MM
     inside = ((distance / half_axes) ** 2).sum(axis=2) <= 1

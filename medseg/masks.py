@@ -147,7 +147,7 @@ def _nifti_source(path: Path, geometry: Geometry | None) -> MaskSource:
 
     def read(name: str) -> tuple[np.ndarray, list[str]]:
         array = read_mask(files[by_name[name]], geometry)
-        if array.dtype != bool and (array.dtype.kind != "f" or array.min() < 0 or array.max() > 1):
+        if array.dtype != bool and not (array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1):  # nan is neither
             raise StructureError(
                 f"{files[by_name[name]]}: values from {array.min():g} to {array.max():g}; expected a mask of 0 and 1 or a "
                 "map between them; split a label map into one file per structure."

@@ -138,13 +138,22 @@ def added_path_length_mm(
     row_mm, column_mm = geometry.pixel_spacing_mm
     elements = np.flatnonzero(_is_surface(codes, 15))
     length_mm = _length_by_code(row_mm, column_mm)[codes.ravel()[elements]]
-    rows, columns = int(tolerance_mm / row_mm), int(tolerance_mm / column_mm)
+    is_other = _is_surface(other_codes, 15)
+    rows, columns = (min(int(tolerance_mm / mm), OFFSET_REACH) for mm in (row_mm, column_mm))
     offsets = np.mgrid[0:1, -rows : rows + 1, -columns : columns + 1].reshape(3, -1).T
     distances_mm = np.linalg.norm(offsets * (0, row_mm, column_mm), axis=1)
     order = np.argsort(distances_mm, kind="stable")
     order = order[distances_mm[order] <= tolerance_mm]
-    found_mm = _look_up(elements, _is_surface(other_codes, 15), offsets[order], distances_mm[order])
-    return float(length_mm[np.isinf(found_mm)].sum()), float(length_mm.sum())
+    lacking = np.isinf(_look_up(elements, is_other, offsets[order], distances_mm[order]))
+    if lacking.any() and tolerance_mm > OFFSET_REACH * min(row_mm, column_mm):  # the offsets did not reach so far
+        apart_mm = np.array([2 * tolerance_mm, row_mm, column_mm])  # so that no other slice is near enough
+        here, there = (
+            np.stack(np.unravel_index(flat, codes.shape), axis=1) * apart_mm
+            for flat in (elements[lacking], np.flatnonzero(is_other))
+        )
+        found_mm, _ = KDTree(there).query(here, distance_upper_bound=tolerance_mm + 1e-9) if len(there) else (np.inf, 0)
+        lacking[lacking] = np.isinf(found_mm)
+    return float(length_mm[lacking].sum()), float(length_mm.sum())
 
 
 def surface_dice(a: np.ndarray, b: np.ndarray, grid: Geometry | tuple[float, float, float], tolerance_mm: float) -> float:

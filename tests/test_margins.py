@@ -229,3 +229,13 @@ def test_what_is_subtracted_stays_free_and_so_does_the_gap_around_it():
     for function in (crop, subtract):
         with pytest.raises(InputError, match="0 or more"):
             function(target, cord, geometry, -1.0)
+
+
+def test_a_margin_beyond_the_image_fills_it_without_looking_farther():
+    geometry = stack(3.0 * np.arange(4), 12)
+    mask = np.zeros(geometry.shape, dtype=bool)
+    mask[1, 5, 5] = True
+    assert expand(mask, geometry, 1e6).all()
+    assert not expand(~mask, geometry, -1e6).any()
+    left = expand(mask, geometry, {"left": 1e6})
+    assert left[1, 5, 5:].all() and np.count_nonzero(left) == 7

@@ -45,6 +45,13 @@ def test_label_maps_and_values_beyond_one_are_no_masks(folder):
     assert open_masks(folder).read("Half")[0].max() == 0.5
 
 
+def test_a_map_with_values_that_are_no_numbers_is_refused(folder):
+    holed = np.where(PHANTOM.masks["L"], np.nan, 0).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(holed.transpose(2, 1, 0), PHANTOM.geometry.affine_ras), folder / "Holed.nii.gz")
+    with pytest.raises(StructureError, match="values from nan to nan"):
+        open_masks(folder).read("Holed")
+
+
 def test_what_is_no_set_of_structures_is_refused(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     for path, words in ((tmp_path / "empty", "holds no NIfTI"), (tmp_path / "none.dcm", "no such file")):

@@ -258,7 +258,7 @@ def test_the_added_path_equals_deepminds_contour_lengths_and_scipys_distances():
     geometry = stack([0.0, 1.0, 5.0, 6.0, 9.0, 11.0], 40, 36, spacing_mm=spacing_mm)
     kernel = np.array([[8, 4], [2, 1]])
     lengths_mm = np.array(tables.create_table_neighbour_code_to_contour_length(spacing_mm))
-    for tolerance_mm in (0.0, 1.0, 2.9):
+    for tolerance_mm in (0.0, 1.0, 2.9, 14.0, 1e5):
         expected_mm = 0.0
         for plane, other in zip(a, b, strict=True):
             codes = [
