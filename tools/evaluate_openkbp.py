@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import nibabel
@@ -36,18 +37,27 @@ def read_canonical(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[float, ...
     return np.asanyarray(image.dataobj), image.affine, tuple(float(mm) for mm in image.header.get_zooms()[:3])
 
 
-def evaluate_case(case: dict, dataset_dir: Path, out: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+def contoured_cases(cases: list[dict], options: argparse.Namespace) -> dict[str, Path]:
+    """{case: folder of its masks} of the cases that `medseg segment` could do, all in one run; prints why others failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        for case in cases:
+            (Path(folder) / f"{case['case_id']}.nii.gz").symlink_to((options.dataset_dir / case["image"]).resolve())
+        formats = ("nifti", "preview")
+        cohort = segment(Request(Path(folder), options.bundle, options.output, formats, options.device), report=_say_failure)
+    return {record["case"]: Path(record["folder"]) for record in cohort["cases"] if record["status"] != "failed"}
+
+
+def _say_failure(record: dict) -> None:
+    if record["status"] == "failed":
+        print(f"error: {record['case']}: {record['error']}", file=sys.stderr)
+
+
+def case_scores(case: dict, folder: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """{structure: scores and volumes in cc} of one case; scores are nan where the structure was not contoured."""
-    cohort = segment(
-        Request(dataset_dir / case["image"], options.bundle, out / case["case_id"], ("nifti", "preview"), options.device)
-    )
-    result = cohort["cases"][0]
-    if result["status"] == "failed":
-        raise InputError(f"{case['case_id']}: {result['error']}")
-    field, affine, voxel_mm = read_canonical(dataset_dir / case["label"])
+    field, affine, voxel_mm = read_canonical(options.dataset_dir / case["label"])
     voxel_cc, scores = float(np.prod(voxel_mm)) / 1000, {}
     for name, numbers in options.bits.items():
-        mask, mask_affine, _ = read_canonical(Path(result["folder"]) / f"{name}.nii.gz")
+        mask, mask_affine, _ = read_canonical(folder / f"{name}.nii.gz")
         if mask.shape != field.shape or not np.allclose(affine, mask_affine, atol=1e-3):
             raise InputError(f"{case['case_id']}: {name} does not lie on the grid of the label.")
         predicted, row = mask > 0, dict.fromkeys(SCORES, float("nan"))
@@ -114,12 +124,13 @@ def main() -> int:
     configs = find_bundle(options.bundle).folder / "configs"
     options.bits = json.loads((configs / "train.json").read_text(encoding="utf-8"))["bits"]
     cases = json.loads((configs / "datalist.json").read_text(encoding="utf-8"))[options.section]
-    scores: dict[str, dict] = {}
-    for case in cases:
-        try:
-            scores[case["case_id"]] = evaluate_case(case, options.dataset_dir, options.output, options)
-        except MedsegError as error:
-            print(f"error: {error}", file=sys.stderr)
+    try:
+        folders = contoured_cases(cases, options)
+        done = [case for case in cases if case["case_id"] in folders]
+        scores = {case["case_id"]: case_scores(case, folders[case["case_id"]], options) for case in done}
+    except MedsegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if not scores:
         return 2
     text = f"{table(scores, list(options.bits))}\n\nSurface measures: {SURFACE_DEFINITION}, on the CT's own grid."
