@@ -15,7 +15,7 @@ import numpy as np
 from medseg.atomic import atomic_path, staging_folder
 from medseg.dicom import Series, write_rtstruct, write_seg
 from medseg.errors import GeometryError, InputError, MedsegWarning
-from medseg.masks import INDEX, MaskSource, Reference, file_names, is_nifti, modality, open_masks
+from medseg.masks import INDEX, MaskSource, Reference, file_names, is_nifti, modality, open_masks, read_index
 from medseg.metrics import volume_cc
 from medseg.nifti import write_mask, write_volume
 from medseg.structures import Structure
@@ -121,7 +121,7 @@ def _set_to_masks(request: Conversion) -> dict[str, Any]:
     files = {name: f"{file}.nii.gz" for name, file in file_names([structure.name for structure in wanted]).items()}
     for file in (*files.values(), INDEX):
         _refuse_existing(request.out / file, request.overwrite)
-    is_new = not request.out.exists()
+    is_new, kept = not request.out.exists(), _kept_rows(request.out, set(files.values()), series)
     rows = []
     try:
         with staging_folder(request.out) as staging:
@@ -136,10 +136,23 @@ def _set_to_masks(request: Conversion) -> dict[str, Any]:
         if is_new and request.out.is_dir() and not any(request.out.iterdir()):
             request.out.rmdir()
         raise
-    index = {"source": request.source.name, "SeriesInstanceUID": series.series_instance_uid, "structures": rows}
+    index = {"source": request.source.name, "SeriesInstanceUID": series.series_instance_uid, "structures": [*kept, *rows]}
     with atomic_path(request.out / INDEX) as temporary:
         temporary.write_text(json.dumps(index, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     return {"direction": "structure set to masks", "structures": rows, "warnings": notes}
+
+
+def _kept_rows(folder: Path, files: set[str], series: Series) -> list[dict[str, Any]]:
+    """Rows of the index that is there already, of masks that stay; InputError when they belong to other images."""
+    if not read_index(folder):
+        return []
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    if index.get("SeriesInstanceUID") != series.series_instance_uid:
+        raise InputError(
+            f"{folder}: holds masks of series {index.get('SeriesInstanceUID')}, not of {series.series_instance_uid}; masks "
+            "of different images do not belong in one folder, choose another."
+        )
+    return [row for row in index["structures"] if row["file"] not in files and (folder / row["file"]).is_file()]
 
 
 def _row(structure: Structure, mask: np.ndarray, series: Series, file: str | None = None) -> dict[str, Any]:
@@ -158,8 +171,10 @@ def _row(structure: Structure, mask: np.ndarray, series: Series, file: str | Non
 
 
 def _masks_to_dicom(request: Conversion) -> dict[str, Any]:
-    source, series, notes = _opened(request)
+    if request.out.exists() and request.out.samefile(request.source):
+        raise InputError(f"{request.out}: is what would be converted, and is kept as it is; name a new file.")
     _refuse_existing(request.out, request.overwrite)
+    source, series, notes = _opened(request)
     masks: dict[Structure, np.ndarray] = {}
     for structure in source.structures:
         if not request.rois or structure.name in request.rois:

@@ -145,6 +145,36 @@ def test_nothing_that_is_there_is_replaced_without_being_told(structure_set, ct,
         convert(request(tmp_path / "masks", next(iter(ct.glob("*.dcm"))), ct, overwrite=True))
 
 
+def test_a_segmentation_never_replaces_an_approved_set_nor_what_it_is_made_of(structure_set, ct, tmp_path):
+    dataset = pydicom.dcmread(structure_set)
+    dataset.ApprovalStatus = "APPROVED"
+    for name in ("approved.dcm", "source.dcm"):
+        dataset.save_as(tmp_path / name)
+        dataset.ApprovalStatus = "UNAPPROVED"
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for out, error, words in (("approved.dcm", StructureError, "APPROVED"), ("source.dcm", InputError, "kept as it is")):
+        with pytest.raises(error, match=words):
+            convert(request(tmp_path / "source.dcm", tmp_path / out, ct, format="seg", overwrite=True))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_folder_filled_step_by_step_keeps_its_index_and_takes_no_masks_of_other_images(
+    structure_set, phantom, ct, tmp_path
+):
+    masks = tmp_path / "masks"
+    for name in ("GTV", "a/b: 1,5"):
+        convert(request(structure_set, masks, ct, rois=(name,), overwrite=True))
+    convert(request(masks, tmp_path / "back.dcm", ct))
+    rows = {int(row.ROINumber): row.ROIName for row in pydicom.dcmread(tmp_path / "back.dcm").StructureSetROISequence}
+    assert rows == {7: "GTV", 9: "a/b: 1,5"}
+    write_series(phantom.volume_hu, phantom.geometry, tmp_path / "CT2", seed=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MedsegWarning)
+        write_rtstruct({"GTV": phantom.masks["L"]}, read_series(tmp_path / "CT2"), tmp_path / "RS2.dcm")
+    with pytest.raises(InputError, match="masks of different images"):
+        convert(request(tmp_path / "RS2.dcm", masks, tmp_path / "CT2", overwrite=True))
+
+
 def test_a_failure_leaves_neither_files_nor_a_folder(structure_set, ct, tmp_path, monkeypatch):
     def fails(*_):
         raise OSError(28, "No space left on device", "GTV.nii.gz")

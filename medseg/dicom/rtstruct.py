@@ -90,7 +90,7 @@ def write_rtstruct(
         raise StructureError(f"label {label!r} has {len(label)} characters; a StructureSetLabel has 1 to 16.")
     model = model if model and model[0] else None
     out = Path(out)
-    _refuse_approved(out)
+    refuse_approved(out)
     check_is_no_image(out, series)
     checked = check_masks(masks, series)
     dataset = _new_set(series) if append_to is None else _copied_set(Path(append_to), series)
@@ -336,7 +336,8 @@ def check_charset(dataset: Dataset, texts: list[str]) -> None:
             ) from error
 
 
-def _refuse_approved(out: Path) -> None:
+def refuse_approved(out: Path) -> None:
+    """Raise StructureError when ``out`` holds an APPROVED structure set."""
     if not out.exists():
         return
     try:

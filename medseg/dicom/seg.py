@@ -26,6 +26,7 @@ from medseg.dicom.rtstruct import (
     check_is_no_image,
     copy_patient_and_study,
     maker,
+    refuse_approved,
 )
 from medseg.errors import GeometryError, MedsegWarning, StructureError
 from medseg.structures import Code, Structure, fixed_colour_rgb
@@ -48,11 +49,13 @@ def write_seg(
     there a MedsegWarning says that readers which assume even slices will misplace them. ``model``: (name, version).
 
     An empty structure becomes a segment without frames, with a MedsegWarning. Raises StructureError or GeometryError,
-    before anything is written: see check_masks; also when no structure has a voxel, and when ``series`` holds only some
+    before anything is written: see check_masks; also when no structure has a voxel, for an ``out`` that holds an APPROVED
+    structure set, and when ``series`` holds only some
     frames of a multi-frame image.
     """
     import highdicom  # here, because it loads slowly and RT Structure Sets do not need it
 
+    refuse_approved(Path(out))
     check_is_no_image(Path(out), series)
     checked = [(structure, mask_or_map(masks[key], structure.name) >= 0.5) for structure, key in check_masks(masks, series)]
     for structure, mask in checked:
