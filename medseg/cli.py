@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MedsegError as error:
         return _fail(options, str(error), 2)
     except KeyboardInterrupt:
-        return _fail(options, "interrupted; finished cases are kept, run the same command to continue", 2)
+        return _fail(
+            options, "interrupted; what was finished is kept, nothing is half-written; run the same command again", 2
+        )
     except BrokenPipeError:  # the reader of our output went away (medseg inspect DIR | head): not an error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -65,16 +65,16 @@ def add_compare(command: argparse.ArgumentParser):
         command.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write {what}; an existing file is replaced")
 
     def run(options) -> int:
-        from medseg.compare import DEFINITIONS, Request, compare, table_lines, write_csv, write_json
+        from medseg.compare import DEFINITIONS, Request, check_outputs, compare, table_lines, write_csv, write_json
         from medseg.report.comparison import write_html
 
         tolerance_mm, tolerances_mm = _tolerances(options.tolerance_mm)
-        comparison = compare(
-            Request(
-                options.a, options.b, _reference(options), tolerance_mm, tolerances_mm, tuple(options.map),
-                pictures=options.html is not None,
-            )
+        request = Request(
+            options.a, options.b, _reference(options), tolerance_mm, tolerances_mm, tuple(options.map),
+            pictures=options.html is not None,
         )  # fmt: skip
+        check_outputs([out for out in (options.json, options.csv, options.html) if out])
+        comparison = compare(request)
         _warn(comparison.notices)
         if options.json:
             write_json(comparison, options.json)
@@ -191,9 +191,10 @@ def _margin(text: str | None) -> float | dict[str, float]:
     margins_mm: dict[str, float] = {}
     for part in text.split(","):
         direction, _, value = part.partition("=")
-        if direction.strip() in margins_mm:
-            raise InputError(f"--mm {text}: {direction.strip()} is given twice.")
-        margins_mm[direction.strip()] = _number(value, f"--mm {text}")
+        direction = direction.strip().lower()
+        if direction in margins_mm:
+            raise InputError(f"--mm {text}: {direction} is given twice.")
+        margins_mm[direction] = _number(value, f"--mm {text}")
     return margins_mm
 
 

@@ -20,7 +20,7 @@ import medseg
 from medseg.atomic import atomic_path
 from medseg.errors import InputError, StructureError
 from medseg.geometry import Geometry
-from medseg.masks import MaskSource, Reference, open_masks
+from medseg.masks import MaskSource, Reference, is_dicom, is_nifti, open_masks
 from medseg.metrics import (
     PATH_DEFINITION,
     SURFACE_DEFINITION,
@@ -296,6 +296,17 @@ def _plain(value: Any) -> Any:
     return round(value, 6) if math.isfinite(value) else None
 
 
+def check_outputs(outs: Sequence[Path]) -> None:
+    """InputError for outputs that cannot be written, that are one file, or that would replace masks or a DICOM file."""
+    for number, out in enumerate(outs):
+        if not out.parent.is_dir():
+            raise InputError(f"{out}: the folder {out.parent} does not exist; make it first.")
+        if out in outs[:number]:
+            raise InputError(f"{out}: is named for two outputs; give each its own file.")
+        if out.is_dir() or out.exists() and (is_nifti(out) or is_dicom(out)):
+            raise InputError(f"{out}: is a folder, a mask or a DICOM file, which a comparison never replaces; name another.")
+
+
 def write_json(comparison: Comparison, out: Path) -> None:
     """Write :func:`record` atomically."""
     with atomic_path(out) as temporary:
@@ -304,21 +315,28 @@ def write_json(comparison: Comparison, out: Path) -> None:
 
 
 def write_csv(comparison: Comparison, out: Path) -> None:
-    """Write a row for every structure of either set, atomically; nan and inf stand as such, what is missing is empty."""
+    """Write a row for every structure of either set, atomically; nan and inf stand as such, what is missing is empty.
+
+    A name that a spreadsheet would take for a formula has an apostrophe before it.
+    """
     text = io.StringIO()
     table = csv.DictWriter(text, [*COLUMNS, "grid", "implementation"], restval="")
     table.writeheader()
     fixed = {"grid": comparison.grid, "implementation": f"{DEFINITIONS['implementation']}: {SURFACE_DEFINITION}"}
     for row in comparison.agreements:
         values = {column: getattr(row, column) for column in COLUMNS}
-        numbers = {key: round(value, 6) if isinstance(value, float) else value for key, value in values.items()}
+        numbers = {key: round(value, 6) if isinstance(value, float) else _cell(value) for key, value in values.items()}
         table.writerow({**numbers, **fixed})
     for name, cc in comparison.only_reference_cc.items():
-        table.writerow({"name": name, "state": "only in reference", "reference_cc": round(cc, 6), **fixed})
+        table.writerow({"name": _cell(name), "state": "only in reference", "reference_cc": round(cc, 6), **fixed})
     for name, cc in comparison.only_other_cc.items():
-        table.writerow({"other_name": name, "state": "only in other", "other_cc": round(cc, 6), **fixed})
+        table.writerow({"other_name": _cell(name), "state": "only in other", "other_cc": round(cc, 6), **fixed})
     with atomic_path(out) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def _cell(text: str) -> str:
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def table_lines(comparison: Comparison) -> list[str]:

@@ -108,7 +108,9 @@ def derive_structure_set(request: Derivation) -> dict[str, Any]:
     series = request.reference.series()
     source = open_masks(request.source, series, allow=request.reference.allow_in_sets)
     if source.kind != "RT Structure Set":
-        raise InputError(f"{request.source}: is {source.kind}; medseg convert turns those into an RT Structure Set first.")
+        raise InputError(
+            f"{request.source}: expected an RT Structure Set, found {source.kind}; medseg convert makes one of them first."
+        )
     if request.name.casefold() in {name.casefold() for name in source.names}:
         raise StructureError(f"{request.source}: already has a structure {request.name!r}; choose another name with --to.")
     source.require(request.recipe.names)

@@ -83,6 +83,12 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(NIFTI_SUFFIXES)
 
 
+def is_dicom(path: Path) -> bool:
+    """True for a file with DICOM's preamble."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
 def open_masks(
     path: str | Path, series: Series | None = None, geometry: Geometry | None = None, allow: Collection[str] = ()
 ) -> MaskSource:

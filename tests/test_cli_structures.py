@@ -88,7 +88,7 @@ def test_what_cannot_be_done_ends_in_one_line_and_leaves_nothing(words, capsys, 
 
 def test_the_words_of_options_become_numbers():
     assert _margin(None) == 0.0 and _margin("-3.5") == -3.5
-    assert _margin("left=7, right=5,superior=10") == {"left": 7.0, "right": 5.0, "superior": 10.0}
+    assert _margin("Left=7, right=5,superior=10") == {"left": 7.0, "right": 5.0, "superior": 10.0}
     assert _minus("Cord") == ("Cord", 0.0) and _minus("Cord,3") == ("Cord", 3.0) and _minus("1,SUV") == ("1,SUV", 0.0)
     assert _tolerances([]) == (2.0, {}) and _tolerances(["1", "a=b=3"]) == (1.0, {"a=b": 3.0})
     with pytest.raises(InputError, match="given twice"):

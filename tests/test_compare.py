@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import warnings
@@ -10,7 +11,18 @@ import warnings
 import numpy as np
 import pytest
 
-from medseg.compare import Request, compare, describe_grid, measure, pair_names, record, table_lines, write_csv, write_json
+from medseg.compare import (
+    Request,
+    check_outputs,
+    compare,
+    describe_grid,
+    measure,
+    pair_names,
+    record,
+    table_lines,
+    write_csv,
+    write_json,
+)
 from medseg.dicom import read_series, write_rtstruct, write_seg
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.geometry import Geometry
@@ -200,6 +212,28 @@ def test_json_and_csv_hold_every_structure_with_tolerance_grid_and_implementatio
         ("GTV", "GTV", "both"), ("Lung_L", "LUNG_L", "both"), ("Cord", "Cord", "other empty"),
         ("Empty", "Empty", "both empty"), ("Gone", "", "only in reference"), ("", "New", "only in other")]  # fmt: skip
     assert table[0]["dsc"] == "0.8" and table[2]["hd95_mm"] == "inf" and all(row["grid"] for row in table)
+
+
+def test_a_name_cannot_become_a_formula_of_a_spreadsheet(comparison, tmp_path):
+    row = dataclasses.replace(comparison.agreements[0], name="=cmd|' /C calc'!A0", other_name="-z")
+    named = dataclasses.replace(comparison, agreements=(row,), only_other_cc={"@SUM(A1)": 1.0})
+    write_csv(named, tmp_path / "c.csv")
+    table = list(csv.DictReader((tmp_path / "c.csv").open(encoding="utf-8", newline="")))
+    assert [(line["name"], line["other_name"]) for line in table] == [
+        ("'=cmd|' /C calc'!A0", "'-z"), ("Gone", ""), ("", "'@SUM(A1)")]  # fmt: skip
+    assert record(named)["structures"][0]["name"] == "=cmd|' /C calc'!A0"
+
+
+def test_no_output_replaces_a_structure_set_or_a_mask_or_another_output(case, tmp_path):
+    for outs, words in (
+        ([case / "b.dcm"], "never replaces"), ([case / "a" / "GTV.nii.gz"], "never replaces"),
+        ([tmp_path], "never replaces"),
+        ([tmp_path / "x", tmp_path / "x"], "two outputs"), ([tmp_path / "none" / "x"], "does not exist"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            check_outputs(outs)
+    (tmp_path / "old.json").write_text("{}")
+    check_outputs([tmp_path / "old.json", tmp_path / "new.csv"])
 
 
 def test_the_table_says_what_it_shows(comparison):

@@ -322,15 +322,17 @@ def _drawable(
 
     Of ROIs that share a name those without contours give way. StructureError where that leaves several.
     """
-    kept, notices = [], []
+    kept, notices, without_area = [], [], []
     for roi in structure_set.rois:
         name, own_frame = roi.structure.name, roi.frame_of_reference_uid
         if own_frame and own_frame != frame_uid and "frame_of_reference" not in allow:
             notices.append(f"ROI {name!r} was left out: it lies in Frame of Reference {own_frame}.")
         elif roi.is_points_only:
-            notices.append(f"ROI {name!r} was left out: it has only points or open lines, which bound no area.")
+            without_area.append(repr(name))
         else:
             kept.append(roi)
+    if without_area:
+        notices.append(f"ROI {', '.join(without_area)}: left out, since points and open lines bound no area.")
     drawn: dict[str, Roi] = {}
     for name in dict.fromkeys(roi.structure.name for roi in kept):
         same = [roi for roi in kept if roi.structure.name == name]
