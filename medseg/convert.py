@@ -161,6 +161,7 @@ def _row(structure: Structure, mask: np.ndarray, series: Series, file: str | Non
     cc = volume_cc(mask, series.geometry)
     row = {
         "name": structure.name, "number": structure.number, "interpreted_type": structure.interpreted_type,
+        "generation_algorithm": structure.generation_algorithm,
         "colour_rgb": list(structure.colour_rgb) if structure.colour_rgb else None,
         "volume_cc": None if np.isnan(cc) else round(cc, 3), "empty": not bool(mask.any()),
     }  # fmt: skip

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import medseg
 from medseg.dicom import write_rtstruct
 from medseg.errors import InputError, MedsegWarning, StructureError
 from medseg.geometry import Geometry
 from medseg.margins import crop, expand, subtract
 from medseg.masks import MaskSource, Reference, open_masks
 from medseg.metrics import volume_cc
+from medseg.structures import Structure, structure_from_name
 
 
 @dataclass(frozen=True)
@@ -122,13 +124,19 @@ def derive_structure_set(request: Derivation) -> dict[str, Any]:
         notes.append(f"{request.name} reaches the border of the images and ends there; the margin may want more of them.")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", MedsegWarning)
-        write_rtstruct({request.name: mask}, series, request.out, holes=request.holes, append_to=request.source)
+        write_rtstruct({_derived(request): mask}, series, request.out, holes=request.holes, append_to=request.source)
     notes += [str(warning.message) for warning in said if issubclass(warning.category, MedsegWarning)]
     return {
         "out": str(request.out), "name": request.name, "recipe": str(request.recipe),
         "volumes_cc": {name: None if np.isnan(cc) else round(cc, 3) for name, cc in volumes_cc.items()},
         "warnings": list(dict.fromkeys(notes)),
     }  # fmt: skip
+
+
+def _derived(request: Derivation) -> Structure:
+    """The new structure, which says how it was made: computed from what somebody drew, so neither by hand nor without."""
+    made = f"medseg {medseg.__version__}: {request.recipe}".replace("\\", "_")
+    return replace(structure_from_name(request.name), generation_algorithm="SEMIAUTOMATIC", generation_description=made)
 
 
 def touches_border(mask: np.ndarray) -> bool:

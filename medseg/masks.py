@@ -170,7 +170,7 @@ def _nifti_source(path: Path, geometry: Geometry | None) -> MaskSource:
 
 def _plain(name: str, file: Path) -> Structure:
     try:
-        return structure_from_name(name)
+        return replace(structure_from_name(name), generation_algorithm="")  # a mask does not tell who drew it
     except StructureError as error:
         raise StructureError(f"{file}: {error} Rename the file.") from error
 
@@ -207,6 +207,7 @@ def read_index(folder: Path) -> dict[str, Structure]:
                 number=row.get("number"),
                 colour_rgb=tuple(row["colour_rgb"]) if row.get("colour_rgb") else None,
                 interpreted_type=row.get("interpreted_type") or "",
+                generation_algorithm=row.get("generation_algorithm") or "",
             )
             for row in rows
         }

@@ -17,6 +17,9 @@ INTERPRETED_TYPES = (
 )  # fmt: skip
 """Defined terms of RT ROI Interpreted Type (DICOM PS3.3 C.8.8.8.1)."""
 
+GENERATION_ALGORITHMS = ("AUTOMATIC", "SEMIAUTOMATIC", "MANUAL")
+"""Defined terms of ROI Generation Algorithm (DICOM PS3.3 C.8.8.5): computed, computed with a person's help, drawn."""
+
 
 @dataclass(frozen=True)
 class Code:
@@ -34,6 +37,8 @@ class Structure:
     ``name``: ROI Name, at most 64 characters (TG-263 asks for at most 16). ``number``: ROI Number, positive; None lets
     the writer choose the next free one. ``colour_rgb``: 0-255 each; None lets the writer take the name's fixed colour.
     ``interpreted_type``: RT ROI Interpreted Type, "" when not known. ``code``: RT ROI Identification Code, or None.
+    ``generation_algorithm``: who drew it, one of GENERATION_ALGORITHMS, "" when not known. ``generation_description``: how
+    it was made, in words; "" lets the writer name medseg and the model.
     """
 
     name: str
@@ -41,6 +46,8 @@ class Structure:
     colour_rgb: tuple[int, int, int] | None = None
     interpreted_type: str = ""
     code: Code | None = None
+    generation_algorithm: str = "AUTOMATIC"
+    generation_description: str = ""
 
     def __post_init__(self):
         if not self.name or self.name != self.name.strip() or len(self.name) > 64 or "\\" in self.name:
@@ -54,12 +61,15 @@ class Structure:
                 f"structure {self.name}: type {self.interpreted_type!r} is not an RT ROI Interpreted Type; "
                 f"expected one of {', '.join(INTERPRETED_TYPES)}."
             )
+        if self.generation_algorithm and self.generation_algorithm not in GENERATION_ALGORITHMS:
+            raise StructureError(
+                f"structure {self.name}: generation algorithm {self.generation_algorithm!r}; expected one of "
+                f"{', '.join(GENERATION_ALGORITHMS)}, or nothing."
+            )
         if self.colour_rgb is not None and (
             len(self.colour_rgb) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in self.colour_rgb)
         ):
-            raise StructureError(
-                f"structure {self.name}: colour {self.colour_rgb}; expected three whole numbers, 0 to 255."
-            )
+            raise StructureError(f"structure {self.name}: colour {self.colour_rgb}; expected three whole numbers, 0 to 255.")
 
 
 FIXED_COLOURS_RGB = {

@@ -126,6 +126,24 @@ def test_a_segmentation_goes_both_ways(structure_set, phantom, ct, series, tmp_p
     assert (again["GTV"] == phantom.masks["Marker"]).all() and (again["a/b: 1,5"] == phantom.masks["L"]).all()
 
 
+def test_what_a_person_drew_is_not_called_automatic_after_a_conversion(structure_set, ct, tmp_path):
+    drawn = pydicom.dcmread(structure_set)
+    drawn.StructureSetROISequence[0].ROIGenerationAlgorithm = "MANUAL"
+    drawn.save_as(tmp_path / "RS.dcm")
+    convert(request(tmp_path / "RS.dcm", tmp_path / "masks", ct))
+    convert(request(tmp_path / "masks", tmp_path / "back.dcm", ct))
+    convert(request(tmp_path / "RS.dcm", tmp_path / "SEG.dcm", ct, format="seg"))
+    convert(request(tmp_path / "SEG.dcm", tmp_path / "seg_back.dcm", ct))
+    for name in ("back.dcm", "seg_back.dcm"):
+        rows = pydicom.dcmread(tmp_path / name).StructureSetROISequence
+        assert {row.ROIName: row.ROIGenerationAlgorithm for row in rows} == {"GTV": "MANUAL", "a/b: 1,5": "AUTOMATIC"}
+    segments = pydicom.dcmread(tmp_path / "SEG.dcm").SegmentSequence
+    assert [segment.SegmentAlgorithmType for segment in segments] == ["MANUAL", "AUTOMATIC"]
+    (tmp_path / "masks" / "structures.json").unlink()  # nobody knows who drew a mask without its index
+    convert(request(tmp_path / "masks", tmp_path / "plain.dcm", ct))
+    assert {row.ROIGenerationAlgorithm for row in pydicom.dcmread(tmp_path / "plain.dcm").StructureSetROISequence} == {""}
+
+
 def test_nothing_that_is_there_is_replaced_without_being_told(structure_set, ct, tmp_path):
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "GTV.nii.gz").write_bytes(b"hours of work")

@@ -10,6 +10,7 @@ RT_TARGET = Code("130041", "DCM", "RT Target")
 EXTERNAL_BODY_MODEL = Code("130047", "DCM", "External Body Model")
 NON_SPECIFIC_VOLUME = Code("130046", "DCM", "Non-specific Volume")
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
+MANUAL_PROCESSING = Code("123109", "DCM", "Manual Processing")
 TISSUE = Code("85756007", "SCT", "Tissue")
 SIDES = {"L": Code("7771000", "SCT", "Left"), "R": Code("24028007", "SCT", "Right")}
 

@@ -97,7 +97,8 @@ def write_rtstruct(
     _describe(dataset, label, model)
     names = [str(row.get("ROIName") or "") for row in dataset.StructureSetROISequence]
     check_names_are_unique([name for name in names if name] + [structure.name for structure, _ in checked])
-    check_charset(dataset, [label, *(model or ()), *(structure.name for structure, _ in checked)])
+    texts = [text for structure, _ in checked for text in (structure.name, structure.generation_description)]
+    check_charset(dataset, [label, *(model or ()), *texts])
     images = [image_item(*row) for row in _images(series)]
     for structure, key in _numbered(checked, dataset):
         array = mask_or_map(masks[key], structure.name)
@@ -257,8 +258,11 @@ def _add_roi(dataset: Dataset, structure: Structure, encoded: bytes, series: Ser
     roi = Dataset()
     roi.ROINumber, roi.ROIName = structure.number, structure.name
     roi.ReferencedFrameOfReferenceUID = series.geometry.frame_of_reference_uid
-    roi.ROIGenerationAlgorithm = "AUTOMATIC"
-    roi.ROIGenerationDescription = maker(model)[:64]
+    roi.ROIGenerationAlgorithm = structure.generation_algorithm
+    made = structure.generation_description
+    roi.ROIGenerationDescription = (made or maker(model))[:64]
+    if len(made) > 64:
+        roi.ROIDescription = made[:1024]
     dataset.StructureSetROISequence.append(roi)
 
     contours = Dataset()

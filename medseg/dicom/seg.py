@@ -128,15 +128,18 @@ def _segment(number: int, structure: Structure, model: tuple[str, str] | None) -
 
     kind = structure.code or coded.unspecific_code(structure)
     name, version = model if model and model[0] else ("medseg", medseg.__version__)
+    drawn_by = structure.generation_algorithm or "SEMIAUTOMATIC"  # not known who drew it, but medseg made voxels of it
+    families = {"AUTOMATIC": coded.ARTIFICIAL_INTELLIGENCE, "SEMIAUTOMATIC": coded.MANUAL_PROCESSING}
+    algorithm = None if drawn_by == "MANUAL" else highdicom.AlgorithmIdentificationSequence(
+        name, family=_concept(families[drawn_by]), version=version or "unknown"
+    )  # fmt: skip
     segment = highdicom.seg.SegmentDescription(
         segment_number=number,
         segment_label=structure.name,
         segmented_property_category=_concept(coded.category_code(structure)),
         segmented_property_type=_concept(kind),
-        algorithm_type="AUTOMATIC",
-        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-            name, family=_concept(coded.ARTIFICIAL_INTELLIGENCE), version=version or "unknown"
-        ),
+        algorithm_type=drawn_by,
+        algorithm_identification=algorithm,
         tracking_uid=generate_uid(prefix=None),
         tracking_id=structure.name,
         display_color=_display_colour(structure),

@@ -13,7 +13,7 @@ from medseg.dicom.damage import damage_as_input_error
 from medseg.dicom.structure_sets import check_same_frame, check_same_patient
 from medseg.errors import GeometryError, InputError
 from medseg.geometry import POSITION_TOLERANCE_MM
-from medseg.structures import Structure
+from medseg.structures import GENERATION_ALGORITHMS, Structure
 
 if TYPE_CHECKING:
     from medseg.dicom.series import Series
@@ -54,7 +54,9 @@ def _labels(dataset: Dataset, path: Path) -> dict[int, Structure]:
         name = str(row.get("SegmentLabel") or "").strip().replace("\\", "_")[:64] or f"Segment {row.SegmentNumber}"
         if name in {structure.name for structure in labels.values()}:
             raise InputError(f"{path}: two segments are called {name!r}; rename one.")
-        labels[int(row.SegmentNumber)] = Structure(name, int(row.SegmentNumber))
+        drawn_by = str(row.get("SegmentAlgorithmType") or "")
+        drawn_by = drawn_by if drawn_by in GENERATION_ALGORITHMS else ""
+        labels[int(row.SegmentNumber)] = Structure(name, int(row.SegmentNumber), generation_algorithm=drawn_by)
     return labels
 
 

@@ -19,7 +19,7 @@ from medseg.dicom.damage import damage_as_input_error
 from medseg.dicom.roi_masks import SINGLE_SLICE_TOLERANCE_MM, roi_mask
 from medseg.dicom.scan import RTSTRUCT_CLASS_UID
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
-from medseg.structures import INTERPRETED_TYPES, Structure
+from medseg.structures import GENERATION_ALGORITHMS, INTERPRETED_TYPES, Structure
 
 if TYPE_CHECKING:
     from medseg.dicom.series import Series
@@ -42,7 +42,6 @@ class Roi:
     structure: Structure
     contours: tuple[Contour, ...]
     raw_type: str
-    generation_algorithm: str
     frame_of_reference_uid: str
 
     @property
@@ -109,10 +108,9 @@ def _parse(path: Path) -> StructureSet:
         colour = _colour_rgb(contour_row)
         rois.append(
             Roi(
-                Structure(name, number if number > 0 else None, colour, known_type),
+                Structure(name, number if number > 0 else None, colour, known_type, generation_algorithm=_drawn_by(row)),
                 tuple(_contours(contour_row, f"{path}: ROI {name!r}", notices)),
                 raw_type,
-                str(row.get("ROIGenerationAlgorithm") or ""),
                 str(row.get("ReferencedFrameOfReferenceUID") or ""),
             )
         )
@@ -189,6 +187,11 @@ def _name(row: Dataset, dataset: Dataset) -> str:
         except UnicodeError:
             pass
     return name.strip().replace("\\", "_")[:64]
+
+
+def _drawn_by(row: Dataset) -> str:
+    said = str(row.get("ROIGenerationAlgorithm") or "")
+    return said if said in GENERATION_ALGORITHMS else ""
 
 
 def _colour_rgb(row: Dataset | None) -> tuple[int, int, int] | None:
