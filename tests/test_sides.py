@@ -196,6 +196,6 @@ def test_the_trained_network_mirrors_with_the_patient_and_changes_the_names(shar
     assert side_voxel(mirrored[left]) > side_voxel(mirrored[right]), "the left parotid of a mirrored patient is on the right"
     for channel in (left, right):
         back = torch.flip(mirrored[channel], [0])
-        # A network that mixed up the sides would score 0 here; one that is not wholly symmetric scores less than 1 (0.69 now).
+        # Mixed-up sides would score 0; a network that is not wholly symmetric scores less than 1 (0.69 now).
         assert 2 * (back & plain[channel]).sum() / (back.sum() + plain[channel].sum()) > 0.5
     assert nibabel.aff2axcodes(np.asarray(prepared.affine)) == ("R", "A", "S")
