@@ -105,9 +105,9 @@ def test_the_copy_keeps_what_was_there_and_adds_an_unapproved_structure_typed_by
     kept = raw_contours(tmp_path / "out.dcm")
     assert all(kept[number] == contours for number, contours in raw_contours(path).items())
     assert new.RTROIObservationsSequence[-1].RTROIInterpretedType == "CTV" and new.ApprovalStatus == "UNAPPROVED"
-    made = new.StructureSetROISequence[-1]
-    assert made.ROIGenerationAlgorithm == "SEMIAUTOMATIC" and record["recipe"] in made.ROIDescription
-    assert made.ROIGenerationDescription == made.ROIDescription[:64]
+    row = new.StructureSetROISequence[-1]
+    assert row.ROIGenerationAlgorithm == "SEMIAUTOMATIC" and record["recipe"] in row.ROIDescription
+    assert row.ROIGenerationDescription == row.ROIDescription[:64]
     again = read_rtstruct(tmp_path / "out.dcm", series)["CTV"]
     assert (again == made(case, recipe)).all()
     assert record["volumes_cc"]["CTV"] == pytest.approx(
