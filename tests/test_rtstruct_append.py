@@ -132,3 +132,23 @@ def test_appending_to_a_clinical_set_keeps_all_its_bytes(shared_data, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MedsegWarning)
         assert np.array_equal(read_rtstruct(out, series)["Test_New"], mask)
+
+
+def test_names_that_repeat_among_the_kept_structures_do_not_bar_new_ones(existing, masks, series, tmp_path):
+    dataset = pydicom.dcmread(existing)
+    dataset.StructureSetROISequence[1].ROIName = "old_a"
+    dataset.save_as(existing)
+    out = write_rtstruct({"GTV": masks["GTV"]}, series, tmp_path / "new.dcm", append_to=existing)
+    assert [row.ROIName for row in pydicom.dcmread(out).StructureSetROISequence] == ["Old_A", "old_a", "GTV"]
+
+
+def test_names_stored_in_a_set_that_nobody_stated_keep_their_bytes(existing, masks, series, tmp_path):
+    content, name = existing.read_bytes(), "Größ".encode()  # UTF-8 without a SpecificCharacterSet, as some writers leave it
+    assert len(name) == 6 and content.count(b"Old_B ") == 1
+    existing.write_bytes(content.replace(b"Old_B ", name))
+    made = Structure("GTV", generation_description="grown from Größ")
+    out = write_rtstruct({made: masks["GTV"]}, series, tmp_path / "new.dcm", append_to=existing)
+    assert name in out.read_bytes() and list(read_rtstruct(out, series)) == ["Old_A", "Größ", "GTV"]
+    assert pydicom.dcmread(out).StructureSetROISequence[2].ROIGenerationDescription == "grown from Gr??"
+    with pytest.raises(StructureError, match="without a character set"):
+        write_rtstruct({"Über": masks["GTV"]}, series, tmp_path / "none.dcm", append_to=existing)

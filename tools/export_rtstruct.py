@@ -10,7 +10,6 @@ resampled. Research use only, not a medical device. Every contour must be review
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import warnings
 from pathlib import Path
@@ -20,9 +19,8 @@ import numpy as np
 from medseg.contours import HOLE_MODES
 from medseg.dicom import ALLOWABLE, Series, read_series, write_rtstruct
 from medseg.errors import InputError, MedsegError, MedsegWarning
+from medseg.masks import mask_files
 from medseg.nifti import read_mask
-
-SUFFIXES = (".nii.gz", ".nii")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,22 +72,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _mask_files(paths: list[Path]) -> dict[str, Path]:
     """{structure name: NIfTI file}; InputError for a folder without one and for two files of one name."""
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            named_so = sorted(file for file in path.iterdir() if file.name.lower().endswith(SUFFIXES))
-            inside = [file for file in named_so if not file.name.startswith(".")]
-            if not inside:
-                raise InputError(f"{path}: holds no NIfTI file (.nii, .nii.gz).")
-            files += inside
-        else:
-            files.append(path)
     named: dict[str, Path] = {}
-    for file in files:
-        name = re.sub(r"\.nii(\.gz)?$", "", file.name, flags=re.IGNORECASE)
-        if name in named:
-            raise InputError(f"{named[name]} and {file} would both be called {name!r}; rename one.")
-        named[name] = file
+    for path in paths:
+        for name, file in mask_files(path).items():
+            if name in named:
+                raise InputError(f"{named[name]} and {file} would both be called {name!r}; rename one.")
+            named[name] = file
     return named
 
 

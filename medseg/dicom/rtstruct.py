@@ -33,7 +33,7 @@ from medseg.dicom.structure_sets import (
     open_structure_set,
 )
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
-from medseg.structures import Code, Structure, check_names_are_unique, fixed_colour_rgb
+from medseg.structures import Code, Structure, fixed_colour_rgb
 
 if TYPE_CHECKING:
     from medseg.dicom.series import Series
@@ -96,9 +96,12 @@ def write_rtstruct(
     dataset = _new_set(series) if append_to is None else _copied_set(Path(append_to), series)
     _describe(dataset, label, model)
     names = [str(row.get("ROIName") or "") for row in dataset.StructureSetROISequence]
-    check_names_are_unique([name for name in names if name] + [structure.name for structure, _ in checked])
-    texts = [text for structure, _ in checked for text in (structure.name, structure.generation_description)]
-    check_charset(dataset, [label, *(model or ()), *texts])
+    taken = {name.casefold(): name for name in names}
+    for structure, _ in checked:  # names that repeat among those that are kept are their writer's affair
+        if structure.name.casefold() in taken:
+            other = taken[structure.name.casefold()]
+            raise StructureError(f"two structures are called {other!r} and {structure.name!r}; give each its own name.")
+    check_charset(dataset, [label, *(model or ()), *(structure.name for structure, _ in checked)])
     images = [image_item(*row) for row in _images(series)]
     for structure, key in _numbered(checked, dataset):
         array = mask_or_map(masks[key], structure.name)
@@ -259,7 +262,7 @@ def _add_roi(dataset: Dataset, structure: Structure, encoded: bytes, series: Ser
     roi.ROINumber, roi.ROIName = structure.number, structure.name
     roi.ReferencedFrameOfReferenceUID = series.geometry.frame_of_reference_uid
     roi.ROIGenerationAlgorithm = structure.generation_algorithm
-    made = structure.generation_description
+    made = _writable(dataset, structure.generation_description)
     roi.ROIGenerationDescription = (made or maker(model))[:64]
     if len(made) > 64:
         roi.ROIDescription = made[:1024]
@@ -325,6 +328,11 @@ def check_charset(dataset: Dataset, texts: list[str]) -> None:
     if all(text.isascii() for text in texts):
         return
     if not dataset.get("SpecificCharacterSet"):
+        kept = [str(row.get("ROIName") or "") for row in dataset.get("StructureSetROISequence") or []]
+        if not all(name.isascii() for name in kept):  # stored in a set that nobody stated, so it would become another one
+            raise StructureError(
+                "the structure set has names beyond ASCII without a character set, so none can be added; use ASCII letters."
+            )
         dataset.SpecificCharacterSet = "ISO_IR 192"
         return
     encodings = convert_encodings(dataset.SpecificCharacterSet)
@@ -338,6 +346,15 @@ def check_charset(dataset: Dataset, texts: list[str]) -> None:
                 f"name {text!r} cannot be written in the character set {dataset.SpecificCharacterSet} of the "
                 "images; use letters of that set."
             ) from error
+
+
+def _writable(dataset: Dataset, text: str) -> str:
+    """A remark as the character set of a data set can hold it, with "?" for letters that it lacks."""
+    try:
+        check_charset(dataset, [text])
+        return text
+    except StructureError:
+        return text.encode("ascii", "replace").decode()
 
 
 def refuse_approved(out: Path) -> None:
