@@ -341,7 +341,10 @@ def _cell(text: str) -> str:
 
 def table_lines(comparison: Comparison) -> list[str]:
     """The comparison as lines for a terminal, worst structure first, with its definitions."""
-    width = max(16, *(len(row.name) for row in comparison.agreements))
+    labels = {
+        row: row.name if row.name == row.other_name else f"{row.name} / {row.other_name}" for row in comparison.agreements
+    }
+    width = max(16, *map(len, labels.values()))
     heads = ("DSC", "sDSC", "tol mm", "HD95 mm", "mean mm", "APL mm", "cc", "other cc")
     lines = [f"{'structure':{width}}" + "".join(f"{head:>10}" for head in heads)]
     for row in comparison.worst_first():
@@ -350,7 +353,7 @@ def table_lines(comparison: Comparison) -> list[str]:
             f"{row.mean_surface_distance_mm:.2f}", f"{row.added_path_length_mm:.0f}", f"{row.reference_cc:.1f}",
             f"{row.other_cc:.1f}",
         )  # fmt: skip
-        lines.append(f"{row.name:{width}}" + "".join(f"{cell:>10}" for cell in cells))
+        lines.append(f"{labels[row]:{width}}" + "".join(f"{cell:>10}" for cell in cells))
         if row.state != "both":
             lines.append(f"{'':{width}}  {row.state}")
     for where, only in (("reference", comparison.only_reference_cc), ("other", comparison.only_other_cc)):

@@ -239,6 +239,7 @@ def test_no_output_replaces_a_structure_set_or_a_mask_or_another_output(case, tm
 def test_the_table_says_what_it_shows(comparison):
     lines = table_lines(comparison)
     assert lines[1].startswith("Cord") and "other empty" in lines[2]
+    assert any(line.startswith("Lung_L / LUNG_L  ") for line in lines)  # which structures were paired
     assert any(line.startswith("Gone") and "only in the reference" in line for line in lines)
     text = "\n".join(lines)
     assert "tol mm" in text and "40 x 32 x 12 voxels" in text and "marching-cube" in text

@@ -48,6 +48,15 @@ def test_names_from_files_cannot_become_markup_and_nothing_comes_from_elsewhere(
     assert "default-src 'none'" in text and "Research use only" in text
 
 
+def test_a_tolerance_is_shown_as_it_was_given(tmp_path):
+    reference, other = masks()
+    geometry = stack_geometry(reference.shape, gaps_mm=3.0, pixel_spacing_mm=(1.5, 1.25))
+    row = Agreement("GTV", "GTV", **measure(reference, other, geometry, 0.25))
+    write_html(Comparison("a", "b", "grid", (row,), {}, {}, ()), DEFINITIONS, tmp_path / "c.html")
+    text = (tmp_path / "c.html").read_text(encoding="utf-8")
+    assert "<td>0.25</td>" in text and "at 0.25 mm" in text
+
+
 def test_pictures_decode_and_have_the_proportions_of_the_patient(page):
     from PIL import Image
 
