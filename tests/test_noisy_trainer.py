@@ -122,7 +122,9 @@ def test_the_log_reaches_monais_stats_handler(capfd):
     assert "Epoch[2] Metrics" in printed and "effective_share" in printed and "weight_known_noisy" in printed
 
 
-def test_collapsed_weights_are_reported(caplog):
+def test_collapsed_weights_are_reported(caplog, monkeypatch):
+    # A tracking run in the same process (alembic, below MLflow) switches off every logger that there is.
+    monkeypatch.setattr(logging.getLogger("medseg.noisy.trainer"), "disabled", False)
     trainer = make_trainer("qam", epochs=2, warmup=0.0)
     torch.nn.init.normal_(trainer.learner.quality.head.weight, std=1e4)
     run(trainer)
