@@ -1,6 +1,7 @@
 """The trainer a bundle names: every method trains, plain training is unchanged, runs resume, failures are one line."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
