@@ -18,9 +18,7 @@ class RandRegionCropd(Randomizable, MapTransform):
     leaves the image whole. Raises InputError when keys differ in size.
     """
 
-    def __init__(
-        self, keys: KeysCollection, source_key: str = "label", margin_mm: Sequence[float] = (5.0, 40.0)
-    ) -> None:
+    def __init__(self, keys: KeysCollection, source_key: str = "label", margin_mm: Sequence[float] = (5.0, 40.0)) -> None:
         super().__init__(keys)
         low, high = margin_mm
         if not 0 <= low <= high:

@@ -1,7 +1,7 @@
 """Write the parts of the documentation that a command prints: run it after a change of the command line or the weights.
 
-    python tools/make_docs.py              # docs/reference/command_line.md, README's demo output, docs/pictures/
-    python tools/make_docs.py --no-demo    # only the command line reference
+python tools/make_docs.py              # docs/reference/command_line.md, README's demo output, docs/pictures/
+python tools/make_docs.py --no-demo    # only the command line reference
 """
 
 from __future__ import annotations

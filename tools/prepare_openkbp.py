@@ -75,7 +75,8 @@ def main() -> int:
     sections, drawn = split(cases, {"test": args.test, "validation": args.validation}, args.seed)
     datalist = {
         "description": f"One case per patient; shuffled with the seed, {args.test} test, {args.validation} validate, the "
-        f"rest train; shuffle {drawn} is the first that leaves every section {LEAST_SHARE:.0%} of its share of every structure.",
+        f"rest train; shuffle {drawn} is the first that leaves every section {LEAST_SHARE:.0%} of its share of every "
+        "structure.",
         "seed": args.seed,
         **{name: sections[name] for name in ("training", "validation", "test")},
     }

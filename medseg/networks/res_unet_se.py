@@ -99,9 +99,7 @@ class ResUNetSE(nn.Module):
                 dropout=dropout,
             )
 
-        self.encoders = nn.ModuleList(
-            [unit(a, b) for a, b in zip([in_channels, *channels[:-1]], channels, strict=True)]
-        )
+        self.encoders = nn.ModuleList([unit(a, b) for a, b in zip([in_channels, *channels[:-1]], channels, strict=True)])
         pool = Pool[Pool.MAX, spatial_dims]
         self.pools = nn.ModuleList([pool(kernel_size=step, stride=step) for step in steps])
         self.upsamples = nn.ModuleList()
