@@ -129,6 +129,75 @@ def test_two_rois_for_one_structure_are_listed_and_the_case_left_out(tmp_path):
     assert report["ambiguous_names"][0].startswith("a/RS.dcm: 'GTV 1', 'GTV 2' could all be GTV")
 
 
+def sides(datalist):
+    return {item["case_id"]: side for side in ("training", "validation") for item in datalist[side]}
+
+
+def test_one_patient_under_two_spellings_of_an_id_or_in_one_study_is_never_on_both_sides(tmp_path):
+    for folder, patient in (("a1", "PAT"), ("a2", "pat"), ("b1", "B1"), ("b2", "B2")):
+        export(tmp_path / "in" / folder, patient, frame=f"1.2.{folder.encode().hex()}".replace("a", "1").replace("b", "2"))
+    for folder in ("b1", "b2"):  # two pseudonyms, but the anonymiser kept the study
+        for file in (tmp_path / "in" / folder).iterdir():
+            edited(file, StudyInstanceUID="1.2.3.4")
+    for seed in range(4):
+        code, datalist, report = prepare(tmp_path, ALIASES, "--validation", "0.5", "--seed", str(seed))
+        found = sides(datalist)
+        assert code == 0 and found["a1"] == found["a2"] != found["b1"] == found["b2"]
+        assert report["notices"] == ["b2: shares a study with another PatientID; both count as one patient"]
+        assert report["patients"] == {"training": 1, "validation": 1}
+
+
+def test_without_patient_ids_the_report_says_what_counts_as_a_patient(tmp_path):
+    for folder in ("a", "bb"):
+        export(tmp_path / "in" / folder, folder)
+        for file in (tmp_path / "in" / folder).iterdir():
+            edited(file, PatientID="", PatientName="")
+    code, _, report = prepare(tmp_path, ALIASES, "--validation", "0.5")
+    assert code == 0 and report["notices"][0] == "a: no PatientID; its study counts as a patient"
+
+
+def test_a_rejected_set_is_never_taken(tmp_path):
+    for folder in ("a", "bb", "ccc"):
+        export(tmp_path / "in" / folder, folder)
+    edited(tmp_path / "in" / "a" / "RS.dcm", ApprovalStatus="REJECTED", StructureSetDate="20990101")
+    export(tmp_path / "in" / "bb", "bb", structures="better.dcm")
+    edited(tmp_path / "in" / "bb" / "RS.dcm", ApprovalStatus="REJECTED", StructureSetDate="20990101")
+    code, datalist, report = prepare(tmp_path, ALIASES, "--validation", "0.5", "--prefer", "newest")
+    labels = {item["case_id"]: item["label"] for item in datalist["training"] + datalist["validation"]}
+    assert code == 0 and labels == {"bb": "bb/better.dcm", "ccc": "ccc/RS.dcm"}
+    assert [line.split()[0] for line in report["rejected_structure_sets"]] == ["a/RS.dcm", "bb/RS.dcm"]
+
+
+def test_a_case_that_the_loader_will_refuse_is_not_listed(tmp_path):
+    for folder in ("a", "bb", "ccc"):
+        export(tmp_path / "in" / folder, folder)
+    last = max((tmp_path / "in" / "a").glob("CT_*"))
+    last.write_bytes(last.read_bytes()[:2000])  # the end of the stack: no gap shows that it is missing
+    code, datalist, report = prepare(tmp_path, ALIASES, "--validation", "0.5")
+    assert code == 0 and set(sides(datalist)) == {"bb", "ccc"}
+    assert any("a/RS.dcm" in line and "broken" in line for line in report["not_readable"])
+
+
+def test_exports_may_be_links_into_an_archive(tmp_path):
+    for folder in ("a", "bb"):
+        export(tmp_path / "archive" / folder, folder)
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        for file in (tmp_path / "archive" / folder).iterdir():
+            (tmp_path / "in" / folder / file.name).symlink_to(file)
+    code, datalist, _ = prepare(tmp_path, ALIASES, "--validation", "0.5")
+    assert code == 0 and set(sides(datalist)) == {"a", "bb"}
+
+
+@pytest.mark.parametrize(
+    "wrong", [["list.json", "--validation", "nan"], ["list.json", "--validation", "1"], ["no/list.json"]]
+)
+def test_what_would_fail_at_the_end_is_refused_at_the_start(wrong, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        tool.main([str(tmp_path / "in"), "rois.json", *wrong])
+    assert stopped.value.code == 2 and "error: " in capsys.readouterr().err
+
+
 def test_a_list_with_an_empty_side_is_refused(tmp_path, capsys):
     export(tmp_path / "in" / "a", "A")
     code, datalist, _ = prepare(tmp_path, ALIASES)

@@ -7,8 +7,9 @@ the whole name, tried in order; then the structure's own name and its spellings 
 
 A structure set belongs to the series of its patient and Frame of Reference that it refers to, or to the only one there is.
 Every matched contour is laid on its images once; what cannot be read is listed, and nothing is chosen in silence: a
-series with several sets is left out unless --prefer decides. Whole patients are drawn for validation, by the seed and
-their ID: a patient added later moves nobody else except at the cut. Items hold {"image", "label", "rois", "case_id",
+series with several sets is left out unless --prefer decides, and a rejected set is never taken. Whole patients are drawn
+for validation, by the seed and their ID: a patient added later moves nobody else except at the cut. What shares a PatientID
+or a study is one patient. Items hold {"image", "label", "rois", "case_id",
 "patient_id"}, paths from EXPORT_DIR, for medseg.transforms.LoadCased and medseg.rtstruct_reader.LoadRTStructd. The patient
 is a running number; IDs and names are not written. --report FILE writes the report as JSON too.
 """
@@ -44,6 +45,7 @@ class Report:
     structure_sets_without_series: list[str] = field(default_factory=list)
     other_frame_of_reference: list[str] = field(default_factory=list)
     several_structure_sets: list[str] = field(default_factory=list)
+    rejected_structure_sets: list[str] = field(default_factory=list)
     ambiguous_names: list[str] = field(default_factory=list)
     not_readable: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
@@ -60,6 +62,9 @@ def link(found: Found, modality: str, name_of, report: Report) -> dict[str, list
     for file in found.structure_sets:
         try:
             structure_set = read_structure_set(file)
+            if structure_set.approval_status == "REJECTED":
+                report.rejected_structure_sets.append(describe(structure_set, name_of))
+                continue
             linked[series_of(structure_set, found, modality, name_of, report)].append(structure_set)
         except MedsegError as error:
             report.not_readable.append(relative(error, file, name_of))
@@ -70,7 +75,7 @@ def link(found: Found, modality: str, name_of, report: Report) -> dict[str, list
 def series_of(structure_set: StructureSet, found: Found, modality: str, name_of, report: Report) -> str:
     """The UID of the series that a set was drawn on, or "" with the reason in the report."""
     name, frames = name_of(structure_set.path), structure_set.frame_of_reference_uids
-    own = [files for files in found.series.values() if files.patient_id == structure_set.patient_id
+    own = [files for files in found.series.values() if same_id(files.patient_id) == same_id(structure_set.patient_id)
            and files.modality == modality and not files.is_localizer]  # fmt: skip
     fitting = [files for files in own if frame_uid(files) in frames]
     named = [files for files in own if files.series_uid in structure_set.referenced_series_uids]
@@ -90,6 +95,11 @@ def series_of(structure_set: StructureSet, found: Found, modality: str, name_of,
         count = f"{len(chosen)} series could be meant" if chosen else f"no {modality} series of its patient and frame"
         report.structure_sets_without_series.append(f"{name}: {count}")
     return ""
+
+
+def same_id(patient_id: str) -> str:
+    """A PatientID in the form that is compared: systems differ in letter case and in what they pad with."""
+    return patient_id.strip().casefold()
 
 
 def frame_uid(files: SeriesFiles) -> str:
@@ -130,7 +140,8 @@ def item_of(files: SeriesFiles, structure_set: StructureSet, aliases, source: st
         report.notices.append(f"{name}: none of the structures is among its ROIs {', '.join(names) or '(none)'}")
         return None
     try:
-        series = read_series([record.path for record in files.records])
+        # From the folder, as at the training: a damaged file beside the slices may be the missing end of the stack.
+        series = read_series(folder_of(files), series_uid=files.series_uid)
         masks, notices = place(replace(structure_set, rois=wanted), series)
     except MedsegError as error:
         report.not_readable.append(relative(error, structure_set.path, name_of))
@@ -154,7 +165,7 @@ def collect(export_dir: Path, aliases, modality: str, prefer: list[str], report:
     found = find_series(export_dir)
 
     def name_of(path: Path) -> str:
-        return path.resolve().relative_to(export_dir.resolve()).as_posix()
+        return path.relative_to(export_dir).as_posix()  # not resolved: exports may be links into an archive
 
     report.not_readable += [f"{name_of(note.path)}: {note.why}" for note in found.broken]
     linked = link(found, modality, name_of, report)
@@ -177,13 +188,33 @@ def collect(export_dir: Path, aliases, modality: str, prefer: list[str], report:
             report.several_structure_sets.append(f"{source}: {listed}{taken}")
         item = item_of(files, chosen, aliases, source, name_of, report) if chosen else None
         if item:
-            items.append({**item, "case_id": source, "patient_id": files.patient_id or files.study_uid})
-    return items
+            items.append({**item, "case_id": source, "patient_id": same_id(files.patient_id), "study": files.study_uid})
+    return with_patients(items, report)
 
 
 def describe(structure_set: StructureSet, name_of) -> str:
     words = [structure_set.label, structure_set.approval_status, structure_set.date_time]
     return f"{name_of(structure_set.path)} ({', '.join(word for word in words if word)})"
+
+
+def with_patients(items: list[dict], report: Report) -> list[dict]:
+    """The items without "study"; one "patient_id" for all that share a PatientID or a study, through others too."""
+    patient_of: dict[str, str] = {}
+    for item in items:
+        patient, study = item["patient_id"], f"study {item['study']}"
+        if not patient:
+            report.notices.append(f"{item['case_id']}: no PatientID; its study counts as a patient")
+        known = patient_of.get(patient or study, patient or study)
+        joined = {known, patient_of.get(study, known)}
+        kept = min(joined)
+        if len(joined) > 1:
+            report.notices.append(f"{item['case_id']}: shares a study with another PatientID; both count as one patient")
+        patient_of.update({patient or study: kept, study: kept})
+        patient_of.update({key: kept for key, value in patient_of.items() if value in joined})
+    return [
+        {**{key: value for key, value in item.items() if key != "study"}, "patient_id": patient_of[f"study {item['study']}"]}
+        for item in items
+    ]
 
 
 # ---- split and output ------------------------------------------------------------------------------------------------
@@ -197,7 +228,8 @@ def split(items: list[dict], validation: float, seed: int) -> dict[str, list[dic
     count = round(validation * len(order))
     if not 0 < count < len(order):
         raise InputError(
-            f"{len(order)} patients and --validation {validation:g} leave one side empty; need at least 1 on each."
+            f"{len(order)} patients and --validation {validation:g} leave one side empty; need at least 1 on each. "
+            "Patients are told apart by PatientID and study."
         )
     validating = set(order[:count])
     numbers = {patient: f"P{number:03d}" for number, patient in enumerate(sorted(order), start=1)}
@@ -212,6 +244,7 @@ HEADS = {
     "series_without_structure_set": "Series without a structure set",
     "structure_sets_without_series": "Structure sets without a series",
     "other_frame_of_reference": "Structure sets in another Frame of Reference than their series",
+    "rejected_structure_sets": "Structure sets that somebody rejected",
     "several_structure_sets": "Series with several structure sets",
     "ambiguous_names": "Names that could mean several structures",
     "not_readable": "Not readable",
@@ -254,6 +287,11 @@ def main(arguments: list[str] | None = None) -> int:
                         help="which of several sets of one series to take; may be given twice, in order")  # fmt: skip
     parser.add_argument("--report", type=Path, help="write the report as JSON too")
     given = parser.parse_args(arguments)
+    if not 0 < given.validation < 1:
+        parser.error(f"--validation {given.validation:g}: expected a share between 0 and 1")
+    for path in filter(None, (given.out, given.report)):
+        if not path.parent.is_dir():
+            parser.error(f"{path}: the folder {path.parent} does not exist; make it first")
     report = Report()
     try:
         aliases = load_aliases(given.rois)

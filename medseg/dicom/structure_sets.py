@@ -54,7 +54,7 @@ class Roi:
 class StructureSet:
     """A structure set as its file has it. ``notices``: sentences about what was odd but could be read.
 
-    ``date_time``: digits YYYYMMDDHHMMSS of the Structure Set Date and Time, as far as they are there.
+    ``date_time``: digits YYYYMMDDHHMMSS of the Structure Set Date and Time, as far as they are there; "" without a date.
     """
 
     path: Path
@@ -128,7 +128,7 @@ def _parse(path: Path) -> StructureSet:
         tuple(rois),
         tuple(notices),
         _referenced_series_uids(dataset),
-        "".join(str(dataset.get(keyword) or "") for keyword in ("StructureSetDate", "StructureSetTime"))[:14],
+        f"{dataset.StructureSetDate}{dataset.get('StructureSetTime') or ''}"[:14] if dataset.get("StructureSetDate") else "",
     )
 
 
