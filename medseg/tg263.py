@@ -131,9 +131,7 @@ _WHOLE_BODY = {"body", "external", "bodyexternal", "externalbody", "outercontour
 _SIDES = {"l": "L", "lt": "L", "left": "L", "r": "R", "rt": "R", "right": "R"}
 _PRV = re.compile(r"(?P<organ>.+?)_PRV(?P<margin>\d*)(?P<side>_[LR])?")
 _FORM = re.compile(r"[A-Za-z][A-Za-z0-9]*~?(_[A-Za-z0-9]+~?)*(-[A-Za-z0-9]+(_[A-Za-z0-9.]+)*)?")
-_ALIASES = {
-    spelling: name for name, organ in ORGANS.items() for spelling in (name.replace("_", "").lower(), *organ.aliases)
-}
+_ALIASES = {spelling: name for name, organ in ORGANS.items() for spelling in (name.replace("_", "").lower(), *organ.aliases)}
 _PLURALS = {organ.plural.replace("_", "").lower(): organ.plural for organ in ORGANS.values() if organ.plural}
 
 
@@ -213,7 +211,7 @@ def _is_helper(name: str) -> bool:
 
 def _organ_and_side(name: str) -> tuple[str | None, str]:
     """(TG-263 organ or plural, "L" / "R" / ""), or (None, "") unless every word of the name is understood."""
-    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\w\s]", name.replace("_", " "))
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|\S", name.replace("_", " "))
     words = [word.lower() for word in words]
     joined = "".join(words)
     if joined in _PLURALS:

@@ -37,6 +37,22 @@ def test_left_is_never_right_and_a_margin_is_not_the_organ():
     assert match_rois({"Heart": []}, ["Heart_PRV05"], "file") == {"Heart": None}
 
 
+@pytest.mark.parametrize("name", ["Heart外", "Bladderé", "SpinalCord危及", "Lung_L²", "Lung_Lß", "Heart\u200b"])
+def test_a_letter_that_is_not_understood_is_not_dropped_from_a_name(name):
+    wanted = {"Heart": [], "Bladder": [], "SpinalCord": [], "Lung_L": []}
+    assert set(match_rois(wanted, [name], "file").values()) == {None}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["SpinalCord_PRV05", "SpinalCord PRV 5mm", "cordprv", "SpinalCord05", "SpinalCord-5mm", "Lungs-GTV", "Lungs - GTV",
+     "zPTV", "optBladder", "Bladder_opt", "Z_Bladder", "rBladder", "Lung_L-PTV", "Lung_L1", "Lung~_L", "R Lung L"],
+)  # fmt: skip
+def test_margins_differences_and_helpers_are_never_the_structure_they_are_made_of(name):
+    wanted = ("SpinalCord", "Lungs", "Lung_L", "Lung_R", "GTV", "PTV", "Bladder")
+    assert set(match_rois({structure: [] for structure in wanted}, [name], "file").values()) == {None}
+
+
 def test_one_roi_for_two_structures_is_an_error():
     with pytest.raises(StructureError, match="'Heart' fits both Heart and Cor"):
         match_rois({"Heart": [], "Cor": ["hea.*t"]}, NAMES, "file")
