@@ -85,7 +85,8 @@ class LoadRTStructd(MapTransform):
     were used. A structure that is not contoured is a channel of NaN, to which the losses of :mod:`medseg.losses` give no
     loss.
 
-    Uneven or tilted stacks: the label follows the image onto its regular grid, linear in between and cut at 0.5.
+    Uneven or tilted stacks: the label follows the image onto its regular grid, linear in between and cut at 0.5. What has no
+    voxel left there is NaN too, with a MedsegWarning.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class LoadRTStructd(MapTransform):
             channels, chosen = structure_channels(path, case, self.structures, rois, self.allow)
             if grid is not case.geometry:
                 channels = np.stack([_on_grid(channel, case.geometry, grid) for channel in channels])
+                chosen = _still_there(channels, chosen, path)
             array = np.ascontiguousarray(channels.transpose(0, 3, 2, 1))
             meta = {
                 "affine": grid.affine_ras,
@@ -145,3 +147,14 @@ def _on_grid(channel: np.ndarray, geometry: Geometry, grid: Geometry) -> np.ndar
     if np.isnan(channel.flat[0]):
         return np.full(grid.shape, np.nan, dtype=np.float32)
     return (resample(channel, geometry, grid) >= 0.5).astype(np.float32)
+
+
+def _still_there(channels: np.ndarray, chosen: dict[str, str | None], path: str) -> dict[str, str | None]:
+    """``chosen`` without structures so thin that no slice of the grid meets them; their channels become NaN."""
+    for channel, (structure, name) in zip(channels, chosen.items(), strict=True):
+        if name is not None and not channel.any():
+            channel[:] = np.nan
+            message = f"{path}: ROI {name!r} lies between the slices of the regular grid; it counts as not contoured."
+            warnings.warn(message, MedsegWarning, stacklevel=3)
+            chosen = {**chosen, structure: None}
+    return chosen

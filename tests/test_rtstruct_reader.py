@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import CacheDataset, DataLoader, list_data_collate
-from monai.transforms import Compose, RandCropByPosNegLabeld, ScaleIntensityRanged, Spacingd, SpatialPadd
+from monai.transforms import Compose, Lambdad, RandCropByPosNegLabeld, ScaleIntensityRanged, Spacingd, SpatialPadd
 
 from medseg.dicom import read_rtstruct, read_series, write_rtstruct
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
@@ -75,6 +75,21 @@ def test_the_label_of_an_uneven_tilted_stack_follows_the_image_onto_its_grid(tmp
     assert float(values_hu.median()) == pytest.approx(float(np.median(case.volume[mask])), abs=1)
 
 
+def test_what_the_regular_grid_of_an_uneven_stack_misses_is_nan_and_never_zero(tmp_path):
+    geometry = stack_geometry((14, 40, 44), gaps_mm=[2.0] * 6 + [4.0] * 7)
+    phantom = chiral_phantom(geometry)
+    write_series(phantom.volume_hu, geometry, tmp_path / "CT")
+    # Slices 1 and 2 lie 2 mm from the next, the grid's 4 mm apart: it meets one of the two.
+    slices = {f"Thin{number}": np.zeros(geometry.shape, bool) for number in (1, 2)}
+    slices["Thin1"][1, 20:24, 20:24] = slices["Thin2"][2, 20:24, 20:24] = True
+    write_rtstruct(slices, read_series(tmp_path / "CT"), tmp_path / "RS.dcm")
+    item = {"image": str(tmp_path / "CT"), "label": str(tmp_path / "RS.dcm")}
+    with pytest.warns(MedsegWarning, match="ROI 'Thin1' lies between the slices of the regular grid"):
+        label = load(item, {"Thin1": [], "Thin2": []})["label"]
+    assert torch.isnan(label[0]).all() and label[1].sum() == 16
+    assert label.meta["rois"] == "Thin1=(none), Thin2=Thin2"
+
+
 def test_an_item_may_say_which_roi_is_which(tmp_path):
     item = write_case(tmp_path, names=("GTV", "GTV_old"))
     with pytest.raises(StructureError, match="'GTV', 'GTV_old' could all be Target"):
@@ -137,7 +152,7 @@ def test_what_is_odd_about_the_set_is_said_with_its_name(tmp_path):
 # ---- training ----------------------------------------------------------------------------------------------------
 
 
-def one_step(items, structures, spacing_mm, patch):
+def one_step(items, structures, spacing_mm, patch, neg=1):
     """(loss, gradient norm of the last layer) of one training step of a MONAI pipeline on these items."""
     steps = Compose(
         [
@@ -146,7 +161,8 @@ def one_step(items, structures, spacing_mm, patch):
             Spacingd(["image", "label"], spacing_mm, mode=("bilinear", "nearest")),
             ScaleIntensityRanged("image", -200, 300, 0, 1, clip=True),
             SpatialPadd(["image", "label"], patch),
-            RandCropByPosNegLabeld(["image", "label"], "label", patch, num_samples=2),
+            Lambdad("label", lambda label: (label > 0).any(0, keepdim=True), overwrite="contoured"),
+            RandCropByPosNegLabeld(["image", "label", "contoured"], "contoured", patch, neg=neg, num_samples=2),
         ]
     ).set_random_state(0)
     dataset = CacheDataset(items, steps, num_workers=2, progress=False)
@@ -165,6 +181,13 @@ def test_a_monai_pipeline_trains_on_series_and_structure_sets_without_a_file_bet
     assert torch.isnan(batch["label"][:, 2]).all() and bool((batch["label"][:, :2] > 0).any())
     assert np.isfinite(loss) and torch.isfinite(gradient).all()
     assert not gradient[2].any() and gradient[0].any()
+
+
+def test_crops_are_drawn_around_the_first_structure_although_others_are_nan(tmp_path):
+    item = write_case(tmp_path, names=("GTV", "Other"))
+    batch, *_ = one_step([item] * 2, {"GTV": [], "Heart": []}, (1.5, 1.5, 3.0), (4, 4, 2), neg=0)
+    middle = batch["label"][:, 0, 2, 2, 1]
+    assert middle.tolist() == [1.0] * 4 and torch.isnan(batch["label"][:, 1]).all()
 
 
 def test_a_monai_pipeline_trains_on_real_sarcoma_sets(shared_data):
