@@ -329,6 +329,9 @@ class Job:
                 publish(self.record, self.staged, self.folder)
             else:
                 write_record(self.record, self.folder / "run.json")
+        except (MedsegError, OSError) as error:  # a full disk; what lies there says "interrupted", or is not ours
+            reason = self.record.get("error") or _reason(error)
+            self.record |= {"status": "failed", "fault": "input", "error": reason}
         finally:
             shutil.rmtree(self.staged, ignore_errors=True)
         return self.record

@@ -56,6 +56,15 @@ def test_masks_are_the_logits_cut_at_zero_a_bit_each(size):
     assert np.array_equal(masks, logits[0].numpy() >= 0) and 0.1 < masks.mean() < 0.9
 
 
+@pytest.mark.parametrize("keep", ["logits", "masks"])
+def test_an_answer_of_nan_is_refused_and_not_taken_for_nothing_there(keep):
+    def overflow(batch):
+        return batch * float("nan")
+
+    with pytest.raises(InputError, match="not finite numbers"):
+        SlidingWindow((8, 8, 8), keep=keep, engine="torch")(torch.ones(1, 1, 8, 8, 8), overflow)
+
+
 class Counting(torch.nn.Module):
     def __init__(self, inner):
         super().__init__()

@@ -371,7 +371,9 @@ def test_results_inside_the_input_folder_are_no_cases_at_the_next_run(bright_bun
     assert "NIfTI files that medseg wrote" in again["passed_over"][0]
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"source": "x", "outputs": [{}]}', '{"source": "x", "outputs": 5}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"source": 5, "outputs": []}', '{"source": "x", "outputs": [{}]}', '{"source": "x", "outputs": 5}']
+)
 def test_a_damaged_run_record_fails_its_case_and_not_the_cohort(text, bright_bundle, tmp_path):
     for seed in (1, 2):
         chiral_series(tmp_path / "cohort" / f"p{seed}", seed=seed)
@@ -500,6 +502,28 @@ def test_a_case_is_read_while_the_one_before_is_in_the_network_and_written_while
     assert [(case["case"], case["status"]) for case in cohort["cases"]] == [(f"p{n}", "done") for n in range(5)]
     for number in range(3):  # and no case is read further ahead than one
         assert ended.index(("predict", f"p{number}")) < ended.index(("prepare", f"p{number + 2}"))
+
+
+def test_a_disk_that_is_full_for_one_case_does_not_stop_the_cohort_and_a_rerun_finishes(bright_bundle, tmp_path):
+    import medseg.segment
+
+    for number in range(3):
+        chiral_series(tmp_path / "cohort" / f"p{number}", seed=number)
+    publish = medseg.segment.publish
+
+    def full(record, staged, folder):
+        if record["case"] == "p1":
+            raise OSError(28, "No space left on device", str(folder / "run.json"))
+        publish(record, staged, folder)
+
+    request = Request(tmp_path / "cohort", str(bright_bundle), tmp_path / "out", formats=("rtstruct",))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(medseg.segment, "publish", full)
+        cases = segment(request)["cases"]
+    assert [case["status"] for case in cases] == ["done", "failed", "done"]
+    assert cases[1]["error"].endswith("run.json: No space left on device")
+    assert not list((tmp_path / "out" / "p1").iterdir()) and not list((tmp_path / "out").glob(".partial*"))
+    assert [case["status"] for case in segment(request)["cases"]] == ["skipped", "done", "skipped"]
 
 
 def test_after_ctrl_c_finished_cases_are_whole_and_nothing_else_lies_about(bright_bundle, tmp_path):

@@ -89,6 +89,8 @@ class SlidingWindow(Inferer):
         inside = _Inside(tuple(before for before, _ in padding), size)
         result = None
         for window, logits in self._answers(image, windows, engine):
+            if not bool(torch.isfinite(logits).all()):  # cut at 0.5 it would pass for "nothing there"
+                raise InputError("the network's answer is not finite numbers (weights, values of the image, or float16).")
             for cell, merged in merge.add(window, logits):
                 if result is None:
                     result = _Packed(merged.shape[0], size) if self.keep == "masks" else _Dense(merged, size)
@@ -99,7 +101,7 @@ class SlidingWindow(Inferer):
         return result.tensor()
 
     def _answers(self, image: torch.Tensor, windows: list[Box], engine: Engine) -> Iterator[tuple[Box, torch.Tensor]]:
-        """(window, its logits (C, *roi)), in order; windows of air share one answer."""
+        """(window, its logits (C, *roi)); windows of air share one answer and may come before their turn."""
         from tqdm import tqdm
 
         answer_to_air = None
@@ -119,11 +121,24 @@ class SlidingWindow(Inferer):
 
 
 def _windows(size: tuple[int, ...], roi: tuple[int, ...], overlap: tuple[float, ...]) -> list[Box]:
-    """MONAI's windows; outermost runs the longest axis, so that the frontier is the smallest face of the image."""
+    """MONAI's windows, in the order that keeps the frontier small.
+
+    Outermost runs the longest axis. The last window of an axis is moved back to end with the image, so it overlaps the
+    one before by more than the others do; these two layers are done together.
+    """
     steps = [r if r == n else max(int(r * (1 - part)), 1) for n, r, part in zip(size, roi, overlap, strict=True)]
     order = sorted(range(len(size)), key=lambda axis: -size[axis])
+
+    def layer(start: int, axis: int) -> int:
+        return start // steps[axis] * steps[axis]
+
     boxes = [tuple(box) for box in dense_patch_slices(size, roi, steps)]
-    return sorted(boxes, key=lambda box: [box[axis].start for axis in order])
+    return sorted(
+        boxes,
+        key=lambda box: (
+            [layer(box[axis].start, axis) for axis in order], [box[axis].start for axis in reversed(order)]
+        ),
+    )  # fmt: skip
 
 
 @dataclass

@@ -112,7 +112,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable run record ({error}); move it away.") from error
-    if not (isinstance(record, dict) and "source" in record and _names_files(record.get("outputs", []))):
+    if not (isinstance(record, dict) and isinstance(record.get("source"), str) and _names_files(record.get("outputs", []))):
         raise InputError(f"{path}: not the run record of a case of medseg; move it away.")
     return record
 
