@@ -31,7 +31,7 @@ def demo(out: Path, report: Callable[[str], None], progress: bool = False) -> di
     margins = f"--ctv-mm {CTV_MARGIN_MM:g} --ptv-mm {PTV_MARGIN_MM:g}"
     report(f"2. Contour it:\n   {command} \\")
     report(f"     {margins} --format {','.join(FORMATS)} -o {short_path(out / 'contours')}")
-    request = Request(phantom.ct_dir, BUNDLE, out / "contours", FORMATS, "auto", within, settings=settings)
+    request = Request(phantom.ct_dir, BUNDLE, out / "contours", formats=FORMATS, within=within, settings=settings)
     cohort = segment(request, report=lambda record: report(f"   {case_line(record)}"), progress=progress)
     case = cohort["cases"][0]
     if case["status"] == "failed":

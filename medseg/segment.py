@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class Request:
     input: Path
     bundle: str
     output_dir: Path
+    _: KW_ONLY
     formats: tuple[str, ...] = ()
     device: str = "auto"
     engine: str = "auto"

@@ -60,7 +60,8 @@ def evaluate_case(patient: Path, options: argparse.Namespace, rng: np.random.Gen
         within = ",".join(f"{value:.1f}" for value in box.T.ravel())
         no_network = dice(truth, ellipsoid(box, float(np.mean(options.region_margins_mm)), series.geometry))
     out = options.output / patient.name
-    cohort = segment(Request(patient, options.bundle, out, ("rtstruct", "preview"), options.device, within))
+    formats = ("rtstruct", "preview")
+    cohort = segment(Request(patient, options.bundle, out, formats=formats, device=options.device, within=within))
     case = cohort["cases"][0]
     if case["status"] == "failed":
         raise InputError(f"{patient}: {case['error']}")

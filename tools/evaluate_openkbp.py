@@ -43,7 +43,8 @@ def contoured_cases(cases: list[dict], options: argparse.Namespace) -> dict[str,
         for case in cases:
             (Path(folder) / f"{case['case_id']}.nii.gz").symlink_to((options.dataset_dir / case["image"]).resolve())
         formats = ("nifti", "preview")
-        cohort = segment(Request(Path(folder), options.bundle, options.output, formats, options.device), report=_say_failure)
+        request = Request(Path(folder), options.bundle, options.output, formats=formats, device=options.device)
+        cohort = segment(request, report=_say_failure)
     return {record["case"]: Path(record["folder"]) for record in cohort["cases"] if record["status"] != "failed"}
 
 
