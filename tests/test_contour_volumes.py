@@ -21,9 +21,7 @@ def square(height_mm, side_mm=10.0, kind="CLOSED_PLANAR", low_mm=0.0):
 
 
 def volumes(*rois):
-    rois = tuple(
-        Roi(Structure(f"ROI{number}", number), tuple(contours), "", "", "") for number, contours in enumerate(rois, 1)
-    )
+    rois = tuple(Roi(Structure(f"ROI{number}", number), tuple(contours), "", "") for number, contours in enumerate(rois, 1))
     return structure_set_volumes(StructureSet(Path("rs.dcm"), "", "", "", "", "", "", (), rois, ()))
 
 
