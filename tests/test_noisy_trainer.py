@@ -126,6 +126,7 @@ def test_the_log_reaches_monais_stats_handler(capfd):
 def test_collapsed_weights_are_reported(caplog, monkeypatch):
     # A tracking run in the same process (alembic, below MLflow) switches off every logger that there is.
     monkeypatch.setattr(logging.getLogger("medseg.noisy.trainer"), "disabled", False)
+    caplog.set_level(logging.WARNING, logger="medseg.noisy.trainer")
     trainer = make_trainer("qam", epochs=2, warmup=0.0)
     torch.nn.init.normal_(trainer.learner.quality.head.weight, std=1e4)
     run(trainer)
