@@ -68,7 +68,8 @@ class SlidingWindow(Inferer):
         image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         engine = engine_for(self.engine, network, image.device)
         with torch.no_grad():
-            result = torch.cat([self._one(image[index : index + 1], engine) for index in range(len(image))])
+            results = [self._one(image[index : index + 1], engine) for index in range(len(image))]
+            result = torch.cat(results) if len(results) > 1 else results[0]  # cat would copy even a single one
         if not isinstance(inputs, MetaTensor):
             return result
         result = MetaTensor(result).copy_meta_from(inputs)
