@@ -1,4 +1,4 @@
-"""A sliding window whose memory does not grow with structures x volume, and that does not compute air twice.
+"""A sliding window that holds the frontier of its windows instead of structures x volume, and computes air once.
 
 Windows are merged in cells: the boxes between the edges of all windows. A cell is finished when the last window over it
 has been added, and is then written out, as logits or as one bit per structure. Only cells at the frontier, which further
