@@ -62,6 +62,10 @@ def convert(request: Conversion) -> dict[str, Any]:
     return {"source": str(source), "out": str(out), **record}
 
 
+NO_FOLDER = (".dcm", ".nii", ".gz", ".zip", ".tar", ".nrrd", ".mha", ".mhd", ".png", ".json", ".stl")
+"""Endings of a file: masks go into a folder, and none of these names is meant as one."""
+
+
 def _direction(request: Conversion):
     """The function for what the two paths are; InputError with what would be possible."""
     source, out = request.source, request.out
@@ -77,7 +81,7 @@ def _direction(request: Conversion):
         if request.format == "seg":
             _refuse_options(request, "a Segmentation", append_to=None, simplify_mm=0.0, holes="keyhole")
         return _masks_to_dicom
-    if kind and (out.is_dir() or not out.suffix or out.suffix.lower() not in (".dcm", ".nii", ".gz")):
+    if kind and (out.is_dir() or out.suffix.lower() not in NO_FOLDER):
         _refuse_options(request, "masks", append_to=None, simplify_mm=0.0, holes="keyhole", format="rtstruct")
         return _set_to_masks
     what = "a structure set" if kind else "NIfTI masks" if holds_masks else "a folder" if source.is_dir() else "a file"

@@ -107,6 +107,11 @@ def derive_structure_set(request: Derivation) -> dict[str, Any]:
             raise InputError(
                 f"{request.out}: exists and is left as it is; choose another name, or allow it with --overwrite."
             )
+    if "frame_of_reference" in request.reference.allow:
+        raise InputError(
+            "--allow frame_of_reference does not go with margin: the result is a copy of the set and would keep the other "
+            "frame. Carry the set over first, with medseg convert to masks and back."
+        )
     series = request.reference.series()
     source = open_masks(request.source, series, allow=request.reference.allow_in_sets)
     if source.kind != "RT Structure Set":

@@ -236,6 +236,7 @@ def test_uneven_and_tilted_stacks_are_refused_with_a_way_out_and_go_to_a_segment
     [
         ("structure_set", "out.nii.gz", {}, "does not go with it"),
         ("structure_set", "out.dcm", {}, "does not go with it"),
+        ("structure_set", "out.zip", {}, "does not go with it"),
         ("structure_set", "masks", {"simplify_mm": 0.1}, "--simplify-mm does not go with writing masks"),
         ("structure_set", "masks", {"format": "seg"}, "--format does not go"),
         ("ct", "out.nii.gz", {"rois": ("GTV",)}, "--roi does not go with writing an image"),

@@ -145,4 +145,7 @@ def test_images_of_another_frame_are_refused(case, tmp_path):
     write_series(phantom.volume_hu, phantom.geometry, tmp_path / "CT", seed=9)
     with pytest.raises(GeometryError):
         derive_structure_set(Derivation(case[3], tmp_path / "out.dcm", Reference(tmp_path / "CT"), "CTV", Recipe("GTV", 5)))
+    allowing = Reference(tmp_path / "CT", allow=("frame_of_reference",))
+    with pytest.raises(InputError, match="does not go with margin"):
+        derive_structure_set(Derivation(case[3], tmp_path / "out.dcm", allowing, "CTV", Recipe("GTV", 5)))
     assert not (tmp_path / "out.dcm").exists()
