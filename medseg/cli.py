@@ -80,13 +80,14 @@ def _add_inspect(command: argparse.ArgumentParser):
 def _add_segment(command: argparse.ArgumentParser):
     """Contour one case or a cohort with a bundle; writes RTSTRUCT, SEG, NIfTI, preview and run.json."""
     command.add_argument(
-        "input", type=Path, metavar="INPUT", help="DICOM folder (nested, several patients), NIfTI file, or folder"
+        "input", type=Path, metavar="INPUT", help="DICOM folder (nested, several patients), NIfTI, radiograph, or folder"
     )
     command.add_argument("--bundle", required=True, metavar="NAME", help="a bundle's name (medseg bundles) or its folder")
     command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="one folder per case is made in it")
     command.add_argument(
-        "--format", default=None, metavar="LIST", help="of rtstruct,seg,nifti,preview; default rtstruct,preview"
-    )
+        "--format", default=None, metavar="LIST",
+        help="of rtstruct,seg,nifti,preview; default rtstruct,preview; of a radiograph png,nifti,seg,preview",
+    )  # fmt: skip
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     engines, meaning = ("auto", "torch", "openvino"), "auto: openvino on a processor where it is installed, else torch"
     command.add_argument("--engine", default="auto", choices=engines, help=meaning)
@@ -104,7 +105,8 @@ def _add_segment(command: argparse.ArgumentParser):
 
 
 def _run_segment(options) -> int:
-    from medseg.segment import Request, case_line, segment
+    from medseg.report.run_record import case_line
+    from medseg.segment import Request, segment
 
     settings = _settings(options.set)
     for name, value in (("ctv_margin_mm", options.ctv_mm), ("ptv_margin_mm", options.ptv_mm)):

@@ -9,7 +9,8 @@ from medseg.dicom import read_rtstruct, read_series
 from medseg.errors import MedsegError
 from medseg.metrics import dice, surface_distances, volume_cc
 from medseg.phantom import write_thigh_phantom
-from medseg.segment import FORMATS, Request, case_line, segment, short_path
+from medseg.report.run_record import case_line, short_path
+from medseg.segment import VOLUME_FORMATS, Request, segment
 
 BUNDLE = "ct_gtv"
 CTV_MARGIN_MM, PTV_MARGIN_MM = 10.0, 5.0
@@ -30,8 +31,8 @@ def demo(out: Path, report: Callable[[str], None], progress: bool = False) -> di
     command = f"medseg segment {short_path(phantom.ct_dir)} --bundle {BUNDLE} --within={within}"
     margins = f"--ctv-mm {CTV_MARGIN_MM:g} --ptv-mm {PTV_MARGIN_MM:g}"
     report(f"2. Contour it:\n   {command} \\")
-    report(f"     {margins} --format {','.join(FORMATS)} -o {short_path(out / 'contours')}")
-    request = Request(phantom.ct_dir, BUNDLE, out / "contours", formats=FORMATS, within=within, settings=settings)
+    report(f"     {margins} --format {','.join(VOLUME_FORMATS)} -o {short_path(out / 'contours')}")
+    request = Request(phantom.ct_dir, BUNDLE, out / "contours", formats=VOLUME_FORMATS, within=within, settings=settings)
     cohort = segment(request, report=lambda record: report(f"   {case_line(record)}"), progress=progress)
     case = cohort["cases"][0]
     if case["status"] == "failed":

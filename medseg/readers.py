@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # pydicom is loaded only when a DICOM case is opened: NIfTI t
     from medseg.dicom import Series
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+PROJECTION_MODALITIES = ("CR", "DX")
+"""What a bundle's metadata says of its image when it takes radiographs (medseg.radiographs) instead of slices."""
+
 UID_SEPARATOR = "#"
 MAX_NAME_BYTES = 120
 """Of a case's folder; file systems take 255, and temporary names beside it need some."""
@@ -196,33 +199,39 @@ def find_cases(path: str | Path, modality: str | None = None) -> tuple[list[tupl
     ``path``: a DICOM folder (one or many series and patients, nested), a NIfTI file, a folder of NIfTI files, or a single
     DICOM file, which is read alone. Hidden files and what an earlier run of medseg wrote are passed over.
     ``modality``: only DICOM series of it ("CT") are cases; None takes every modality. Names are unique and come from the
-    folder names, never from the patient's name. Raises InputError when nothing is found.
+    folder names, never from the patient's name. Raises InputError when nothing is found. Of projection radiographs ("DX",
+    "CR") every file is a case, see :func:`medseg.radiographs.find_radiographs`.
     """
+    if modality in PROJECTION_MODALITIES:
+        from medseg.radiographs import find_radiographs
+
+        return find_radiographs(path)
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder.")
     if is_nifti(path) and path.is_file():
-        return [(_unique(_nifti_name(Path(path.name)), []), str(path))], []
+        return [(unique_name(_nifti_name(Path(path.name)), []), str(path))], []
     cases, notes = _dicom_cases(path, modality)
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if is_nifti(p) and p.is_file() and not _is_hidden(p.relative_to(path)))
-        own = [file for file in found if _is_own_output(file)]
+        found = sorted(p for p in path.rglob("*") if is_nifti(p) and p.is_file() and not is_hidden(p.relative_to(path)))
+        own = [file for file in found if is_own_output(file)]
         if own:
             notes.append(f"{len(own)} NIfTI files that medseg wrote, e.g. {own[0]}: results are no cases")
         for file in found:
             if file not in own:
-                cases.append((_unique(_nifti_name(file.relative_to(path)), cases), str(file)))
+                cases.append((unique_name(_nifti_name(file.relative_to(path)), cases), str(file)))
     if not cases:
         seen = f" Seen: {'; '.join(notes[:5])}." if notes else ""
         raise InputError(f"{path}: no image series and no NIfTI file found.{seen}")
     return sorted(cases), notes
 
 
-def _is_hidden(path: Path) -> bool:
+def is_hidden(path: Path) -> bool:
+    """True when a part of a path below the input begins with a dot."""
     return any(part.startswith(".") for part in path.parts)
 
 
-def _is_own_output(file: Path) -> bool:
+def is_own_output(file: Path) -> bool:
     """True for a file that a run.json beside it lists: a result must not be taken for an image at the next run."""
     try:
         outputs = json.loads((file.parent / "run.json").read_text(encoding="utf-8"))["outputs"]
@@ -249,7 +258,7 @@ def folder_name(name: str) -> str:
     return f"{safe.encode()[: MAX_NAME_BYTES - 9].decode(errors='ignore')}-{digest}"
 
 
-def _unique(name: str, cases: list[tuple[str, str]]) -> str:
+def unique_name(name: str, cases: list[tuple[str, str]]) -> str:
     """A folder name that no case has yet; file systems may take upper and lower case for the same."""
     name = folder_name(name)
     taken = {existing.casefold() for existing, _ in cases}
@@ -271,10 +280,10 @@ def _dicom_cases(path: Path, modality: str | None) -> tuple[list[tuple[str, str]
             notes.append(f"series {files}{' is a localizer' if files.is_localizer else ''}: {expected}")
             continue
         if path.is_file():
-            return [(_unique(path.stem, []), str(path))], notes
+            return [(unique_name(path.stem, []), str(path))], notes
         alone = sum(folder in (other, *other.parents) for other in folders.values()) == 1
         name = "_".join(folder.relative_to(path).parts) or path.resolve().name
-        cases.append((_unique(name, cases), str(folder) if alone else f"{folder}{UID_SEPARATOR}{uid}"))
+        cases.append((unique_name(name, cases), str(folder) if alone else f"{folder}{UID_SEPARATOR}{uid}"))
     return cases, notes
 
 

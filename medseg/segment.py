@@ -20,7 +20,9 @@ from medseg.bundles import Bundle, find_bundle, load_config, load_network, parse
 from medseg.errors import InputError, MedsegError, noted_in, system_error_line
 from medseg.inference.engines import ENGINE_NAMES, engine_name
 from medseg.inference.sliding_window import SlidingWindow
-from medseg.readers import find_cases, fingerprint_sha256, is_nifti, source_path
+from medseg.radiographs import RadiographStructures
+from medseg.readers import PROJECTION_MODALITIES, find_cases, fingerprint_sha256, is_nifti, source_path
+from medseg.report.radiograph import radiograph_record
 from medseg.report.run_record import (
     case_record,
     is_done,
@@ -33,7 +35,8 @@ from medseg.report.run_record import (
 from medseg.transforms import CaseStructures, case_folder
 from medseg.within import region_file
 
-FORMATS = ("rtstruct", "seg", "nifti", "preview")
+FORMATS = ("rtstruct", "seg", "nifti", "png", "preview")
+VOLUME_FORMATS = ("rtstruct", "seg", "nifti", "preview")
 COHORT_KEYS = ("case", "status", "fault", "error", "folder", "seconds", "warnings")
 OWN_OPTIONS = {
     "device": "--device", "engine": "--engine", "output_dir": "-o", "formats": "--format", "within": "--within",
@@ -57,7 +60,8 @@ NEEDS_REGION = (
 class Request:
     """What a user asks of ``medseg segment``; one to one with its options. ``settings``: overrides of inference.json.
 
-    No ``formats`` means RTSTRUCT and preview for DICOM, NIfTI and preview for a NIfTI file, which has no series to refer to.
+    No ``formats`` means RTSTRUCT and preview for DICOM, NIfTI and preview for a NIfTI file, which has no series to refer to,
+    PNG and preview for a radiograph.
     """
 
     input: Path
@@ -111,9 +115,9 @@ class Pipeline:
             "device": device,
             "output_dir": str(self.staging_dir),
             "formats": list(formats),
-            "within": request.within,
-            "allow": list(request.allow),
             "progress": progress,
+            **({"within": request.within} if request.within else {}),
+            **({"allow": list(request.allow)} if request.allow else {}),
             **({} if request.engine == "auto" else {"engine": request.engine}),  # auto: what the bundle says
             **request.settings,
         }
@@ -137,7 +141,7 @@ class Pipeline:
             pred = self.inferer(item["image"][None].to(self.device), self.network)[0].cpu()
         return {**item, "pred": pred}
 
-    def finish(self, item: dict[str, Any], stage: Callable) -> CaseStructures:
+    def finish(self, item: dict[str, Any], stage: Callable) -> CaseStructures | RadiographStructures:
         """Turn the answer into structures and write their files."""
         return _through(self.postprocessing, item, stage)["structures"]
 
@@ -156,17 +160,17 @@ def segment(
 
     A case that fails is recorded with its one-line reason and never stops the others; a case already contoured with the
     same input, region, bundle and options is skipped, so an interrupted cohort continues where it stopped. Files that
-    medseg did not write are never replaced. ``report`` gets each case's record, see :func:`case_line`. Raises InputError
-    or BundleError only for what concerns the whole run.
+    medseg did not write are never replaced. ``report`` gets each case's record, see report.run_record.case_line. Raises
+    InputError or BundleError only for what concerns the whole run.
     """
     bundle = find_bundle(request.bundle)
     cases, notes = find_cases(request.input, bundle.modality)
     records = []
     with staging_folder(request.output_dir) as staging_dir:
-        wanted = dict.fromkeys(_formats(request, source) for _, source in cases)
+        wanted = dict.fromkeys(_formats(bundle, request, source) for _, source in cases)
         one = progress and len(cases) == 1
         pipelines = {formats: Pipeline(bundle, request, formats, staging_dir, one) for formats in wanted}
-        jobs = [Job(name, source, pipelines[_formats(request, source)], bundle, request) for name, source in cases]
+        jobs = [Job(name, source, pipelines[_formats(bundle, request, source)], bundle, request) for name, source in cases]
         with warnings.catch_warnings(), closing(in_turn(jobs)) as done:
             warnings.simplefilter("ignore")  # medseg's own are noted for each case
             for record in _bar(done, len(cases), progress):
@@ -181,7 +185,11 @@ def segment(
     return cohort
 
 
-def _formats(request: Request, source: str) -> tuple[str, ...]:
+def _formats(bundle: Bundle, request: Request, source: str) -> tuple[str, ...]:
+    if bundle.modality in PROJECTION_MODALITIES:  # a bundle of radiographs says itself what it cannot write
+        return tuple(dict.fromkeys(request.formats)) or ("png", "preview")
+    if "png" in request.formats:
+        raise InputError(f"format png: {bundle.name} contours volumes; expected some of {', '.join(VOLUME_FORMATS)}.")
     return tuple(dict.fromkeys(request.formats)) or ("nifti" if is_nifti(source) else "rtstruct", "preview")
 
 
@@ -199,27 +207,6 @@ def _bar(records: Iterable[dict], count: int, progress: bool):
     return tqdm(records, total=count, unit="case", disable=not progress or count == 1, dynamic_ncols=True)
 
 
-def case_line(record: dict) -> str:
-    """One line for people about a case's record: its volumes and where they are, or why it failed."""
-    if record["status"] == "failed":
-        return f"{record['case']}: failed: {record['error']}"
-    volumes = ", ".join(_volume(structure) for structure in record["structures"])
-    return f"{record['case']}: {record['status']}: {volumes} -> {short_path(record['folder'])}"
-
-
-def short_path(path: str | Path) -> str:
-    """The path from the current folder where it lies below it, else as it is: for people to read."""
-    path = Path(path)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _volume(structure: dict) -> str:
-    if structure["empty"]:
-        return f"{structure['name']} empty"
-    known = structure["volume_cc"] is not None
-    return f"{structure['name']} {structure['volume_cc']:.1f} cc" if known else f"{structure['name']} present"
-
-
 def _identity(bundle: Bundle, request: Request, source: str) -> dict[str, Any]:
     """What decides a case's contours: while none of it changes, a finished case is not contoured again."""
     region = region_file(request.within, source) if request.within else None
@@ -228,7 +215,7 @@ def _identity(bundle: Bundle, request: Request, source: str) -> dict[str, Any]:
         "input_sha256": fingerprint_sha256(source, leave_out=request.output_dir),
         "bundle": _bundle_record(bundle),
         "options": {
-            "formats": sorted(_formats(request, source)), "within": request.within,
+            "formats": sorted(_formats(bundle, request, source)), "within": request.within,
             "region_sha256": hashlib.sha256(region[0].read_bytes()).hexdigest() if region else None,
             "allow": sorted(request.allow), "settings": dict(sorted(request.settings.items())),
         },
@@ -340,7 +327,8 @@ class Job:
     def _written(self) -> dict[str, Any]:
         result = self.pipeline.finish(self.item, self._timed)
         require_free(self.staged, self.folder)
-        self.outcome = {"status": "done", **case_record(result, self.staged)}
+        record = radiograph_record if isinstance(result, RadiographStructures) else case_record
+        self.outcome = {"status": "done", **record(result, self.staged)}
         return {}
 
     def _step(self, run: Callable[[], dict[str, Any]]) -> None:

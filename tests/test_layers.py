@@ -17,7 +17,7 @@ LAYERS = (
     ("maths", {"contours", "margins", "metrics", "packed", "scanline"}),
     ("files and learning", {
         "body", "dicom", "readers", "rtstruct_reader", "nifti", "masks", "phantom", "within", "networks", "losses", "noisy",
-        "partial", "regions", "sides", "training", "transforms", "inference",
+        "partial", "radiographs", "regions", "sides", "training", "transforms", "inference",
     }),
     ("bundles and reports", {"bundles", "report", "audit", "segment", "compare", "convert", "derive"}),
     ("doors", {"cli", "cli_structures", "serve", "demo", "__main__"}),

@@ -165,7 +165,7 @@ def _sort_in(path: Path, found: Found) -> None:
     """Put one file into the list of ``found`` where it belongs."""
     dataset = None
     try:
-        dataset, pixels = _read_header(path)
+        dataset, pixels = read_header(path)
         if dataset is None:
             found.ignored.append(FileNote(path, "not DICOM"))
             return
@@ -173,7 +173,7 @@ def _sort_in(path: Path, found: Found) -> None:
         if sop_class == RTSTRUCT_CLASS_UID:
             found.structure_sets.append(path)
         elif sop_class in SLICE_CLASSES:
-            _require_pixels(dataset, pixels)
+            require_pixels(dataset, pixels)
             _add_slices(path, dataset, found)
         elif sop_class in PROJECTION_CLASSES:
             kind = PROJECTION_CLASSES[sop_class]
@@ -203,14 +203,14 @@ def _series_uid(dataset: Dataset | None) -> str | None:
 # ---- one header ---------------------------------------------------------------------------------------------------
 
 
-class _PixelElement(NamedTuple):
+class PixelElement(NamedTuple):
     """Pixel data: ``length`` as declared (None: encapsulated), ``available`` bytes up to the end of the file."""
 
     length: int | None
     available: int
 
 
-def _read_header(path: Path) -> tuple[Dataset | None, _PixelElement | None]:
+def read_header(path: Path) -> tuple[Dataset | None, PixelElement | None]:
     """(header, pixel element). Header None: not DICOM. Pixel element None: the file ends without pixel data."""
     with open(path, "rb") as file:
         head = file.read(132)
@@ -227,7 +227,7 @@ def _read_header(path: Path) -> tuple[Dataset | None, _PixelElement | None]:
         _ensure_transfer_syntax(dataset)
         deflated = dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
         # Inside a deflated file the position says nothing; its pixels are checked when they are read.
-        pixels = _PixelElement(None, 1) if deflated else _pixel_element(file, dataset)
+        pixels = PixelElement(None, 1) if deflated else _pixel_element(file, dataset)
     return dataset, pixels
 
 
@@ -253,7 +253,7 @@ def _ensure_transfer_syntax(dataset: Dataset) -> None:
         meta.TransferSyntaxUID = plain if little else ExplicitVRBigEndian
 
 
-def _pixel_element(file, dataset: Dataset) -> _PixelElement | None:
+def _pixel_element(file, dataset: Dataset) -> PixelElement | None:
     """The pixel data element that starts where pydicom stopped reading; None when there is none."""
     start = file.tell()
     element = file.read(12)
@@ -263,10 +263,10 @@ def _pixel_element(file, dataset: Dataset) -> _PixelElement | None:
     implicit = dataset.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian
     (length,) = struct.unpack(f"{order}I", element[4:8] if implicit else element[8:12])
     available = os.fstat(file.fileno()).st_size - start - (8 if implicit else 12)
-    return _PixelElement(None if length == 0xFFFFFFFF else length, available)
+    return PixelElement(None if length == 0xFFFFFFFF else length, available)
 
 
-def _require_pixels(dataset: Dataset, pixels: _PixelElement | None) -> None:
+def require_pixels(dataset: Dataset, pixels: PixelElement | None) -> None:
     """InputError unless one grey image (or its frames) of a known size follows the header, whole where that shows."""
     if pixels is None:
         raise InputError("no pixel data (the file may be cut off)")

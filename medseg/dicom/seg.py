@@ -29,9 +29,10 @@ from medseg.dicom.rtstruct import (
     refuse_approved,
 )
 from medseg.errors import GeometryError, MedsegWarning, StructureError
-from medseg.structures import Code, Structure, fixed_colour_rgb
+from medseg.structures import Code, Structure, check_names_are_unique, fixed_colour_rgb
 
 if TYPE_CHECKING:
+    from medseg.dicom.projections import Projection
     from medseg.dicom.series import Series
 
 
@@ -53,8 +54,6 @@ def write_seg(
     structure set, and when ``series`` holds only some
     frames of a multi-frame image.
     """
-    import highdicom  # here, because it loads slowly and RT Structure Sets do not need it
-
     refuse_approved(Path(out))
     check_is_no_image(Path(out), series)
     checked = [(structure, mask_or_map(masks[key], structure.name) >= 0.5) for structure, key in check_masks(masks, series)]
@@ -69,14 +68,55 @@ def write_seg(
             "even slices will misplace it; use the RT Structure Set there.", MedsegWarning, stacklevel=2,
         )  # fmt: skip
     images, order = _source_images(series)
-    segments = [_segment(number, structure, model) for number, (structure, _) in enumerate(checked, start=1)]
+    pixels = np.stack([mask[order] for _, mask in checked], axis=-1)
+    dataset = _segmentation(images, pixels, [structure for structure, _ in checked], model)
+    copy_patient_and_study(series.headers[0], dataset)
+    return _save(dataset, [structure for structure, _ in checked], out, model)
+
+
+def write_projection_seg(
+    masks: Mapping[Structure, np.ndarray],
+    projection: Projection,
+    out: str | Path,
+    *,
+    model: tuple[str, str] | None = None,
+) -> Path:
+    """Write structures as one binary DICOM Segmentation on a projection radiograph; return its path.
+
+    ``masks``: {Structure: bool array [row, column]}, of the shape of the radiograph. Frames refer to the image itself; they
+    have no position, since the image has none. An empty structure becomes a segment without frames, with a MedsegWarning.
+    Raises StructureError for masks of another shape, and when no structure has a pixel.
+    """
+    check_names_are_unique(structure.name for structure in masks)
+    for structure, mask in masks.items():
+        if mask.shape != projection.pixels.shape:
+            raise StructureError(f"{structure.name}: mask {mask.shape} for a radiograph of {projection.pixels.shape}.")
+        if not mask.any():
+            warnings.warn(f"structure {structure.name} is empty; its segment has no frames.", MedsegWarning, stacklevel=2)
+    if not any(mask.any() for mask in masks.values()):
+        raise StructureError("every structure is empty; a DICOM Segmentation needs at least one pixel.")
+    pixels = np.stack(list(masks.values()), axis=-1)[None]
+    image = _without_patient(projection.header)
+    dataset = _segmentation([image], pixels, list(masks), model)
+    copy_patient_and_study(projection.header, dataset)
+    # Required where no position says how the picture lies (PS3.3 C.7.6.1); empty where the image does not say either.
+    dataset.PatientOrientation = projection.header.get("PatientOrientation")
+    return _save(dataset, list(masks), out, model)
+
+
+def _segmentation(images: list[Dataset], pixels: np.ndarray, structures: list[Structure], model) -> Dataset:
+    """The data set of bool ``pixels`` [frame, row, column, segment] on ``images``, without patient and study."""
+    import highdicom  # here, because it loads slowly and RT Structure Sets do not need it
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # highdicom's advice on values that the scanner wrote
-        dataset = highdicom.seg.Segmentation(
+        return highdicom.seg.Segmentation(
             source_images=images,
-            pixel_array=np.stack([mask[order] for _, mask in checked], axis=-1),
+            pixel_array=pixels,
             segmentation_type="BINARY",
-            segment_descriptions=segments,
+            segment_descriptions=[
+                _segment(number, structure, model) for number, structure in enumerate(structures, start=1)
+            ],
             series_instance_uid=generate_uid(prefix=None),
             series_number=SERIES_NUMBER + 1,
             sop_instance_uid=generate_uid(prefix=None),
@@ -89,8 +129,10 @@ def write_seg(
             content_description=RESEARCH_ONLY,
             series_description=f"Segments by medseg. {RESEARCH_ONLY}",
         )
-    copy_patient_and_study(series.headers[0], dataset)
-    check_charset(dataset, [*(model or ()), *(structure.name for structure, _ in checked)])
+
+
+def _save(dataset: Dataset, structures: list[Structure], out: str | Path, model) -> Path:
+    check_charset(dataset, [*(model or ()), *(structure.name for structure in structures)])
     with atomic_path(out) as temporary:
         dataset.save_as(temporary, enforce_file_format=True)
     return Path(out)

@@ -40,11 +40,16 @@ def case_record(result: CaseStructures, folder: Path) -> dict[str, Any]:
         "input": _input(case),
         "geometry": geometry_record(case.geometry),
         "structures": structures,
-        "outputs": [_file(path) for path in sorted(folder.iterdir()) if path.is_file()],
+        "outputs": output_records(folder),
         "warnings": list(case.warnings),
         "versions": versions(),
         "disclaimer": DISCLAIMER,
     }
+
+
+def output_records(folder: Path) -> list[dict[str, Any]]:
+    """Name, size and SHA-256 of every file in ``folder``, sorted."""
+    return [_file(path) for path in sorted(folder.iterdir()) if path.is_file()]
 
 
 def _input(case) -> dict[str, Any]:
@@ -92,6 +97,36 @@ def versions() -> dict[str, str]:
 def _file(path: Path) -> dict[str, Any]:
     content = path.read_bytes()
     return {"file": path.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+# ---- for people -----------------------------------------------------------------------------------------------------
+
+
+def case_line(record: dict) -> str:
+    """One line about a case's record: its volumes, or areas, and where they are, or why it failed."""
+    if record["status"] == "failed":
+        return f"{record['case']}: failed: {record['error']}"
+    sizes = ", ".join(_size(structure) for structure in record["structures"])
+    return f"{record['case']}: {record['status']}: {sizes} -> {short_path(record['folder'])}"
+
+
+def short_path(path: str | Path) -> str:
+    """The path from the current folder where it lies below it, else as it is: for people to read."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _size(structure: dict) -> str:
+    """Name and volume, or area, of one structure of a record."""
+    name = structure["name"]
+    if structure["empty"]:
+        return f"{name} empty"
+    if structure.get("area_cm2") is not None:
+        return f"{name} {structure['area_cm2']:.1f} cm2"
+    if "area_pixels" in structure:
+        return f"{name} {structure['area_pixels']} pixels"
+    known = structure["volume_cc"] is not None
+    return f"{name} {structure['volume_cc']:.1f} cc" if known else f"{name} present"
 
 
 # ---- writing, and deciding whether a case is done -----------------------------------------------------------------

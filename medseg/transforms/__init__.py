@@ -5,6 +5,7 @@ A bundle's ``inference.json`` chains them: ``LoadCased`` … network … ``Resto
 """
 
 from medseg.transforms.loading import CropBodyd, CropWithind, LoadCased
+from medseg.transforms.radiographs import LoadRadiographd, SaveRadiographd, ToRadiographStructuresd
 from medseg.transforms.saving import SaveDicomSegd, SaveNiftid, SavePreviewd, SaveRTStructd, case_folder
 from medseg.transforms.structures import (
     CaseStructures,
@@ -16,6 +17,7 @@ from medseg.transforms.structures import (
 )
 
 __all__ = [
-    "CaseStructures", "CropBodyd", "CropWithind", "KeepComponentsd", "LoadCased", "MarginStructuresd", "RestoreStructuresd",
-    "SaveDicomSegd", "SaveNiftid", "SavePreviewd", "SaveRTStructd", "ToStructuresd", "binary", "case_folder",
+    "CaseStructures", "CropBodyd", "CropWithind", "KeepComponentsd", "LoadCased", "LoadRadiographd", "MarginStructuresd",
+    "RestoreStructuresd", "SaveDicomSegd", "SaveNiftid", "SavePreviewd", "SaveRTStructd", "SaveRadiographd",
+    "ToRadiographStructuresd", "ToStructuresd", "binary", "case_folder",
 ]  # fmt: skip
