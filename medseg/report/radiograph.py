@@ -60,7 +60,10 @@ def _input(case: Radiograph) -> dict[str, Any]:
 
 
 def write_preview(result: RadiographStructures, out: str | Path) -> Path:
-    """Draw the outlines on the radiograph and save a PNG, atomically; the patient's right is on the viewer's left."""
+    """Draw the outlines on the radiograph and save a PNG, atomically; the patient's right is on the viewer's left.
+
+    R and L stand plainly where the file states how the patient lies in it, and with a question mark where it does not.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -72,8 +75,10 @@ def write_preview(result: RadiographStructures, out: str | Path) -> Path:
     ax = figure.add_axes((0.0, 0.7 / (height + 0.7), 1.0, height / (height + 0.7)))
     ax.imshow(result.case.pixels, cmap="gray", vmin=0, vmax=1, aspect=row_mm / column_mm)
     ax.set_axis_off()
-    for x, letter in ((0.015, "R"), (0.985, "L")):
-        ax.text(x, 0.5, letter, color="gold", transform=ax.transAxes, ha="center", va="center", fontsize=12)
+    stated = result.case.projection is not None and bool(result.case.projection.header.get("PatientOrientation"))
+    for x, letter in ((0.02, "R"), (0.98, "L")):
+        words = letter if stated else f"{letter}?"
+        ax.text(x, 0.5, words, color="gold", transform=ax.transAxes, ha="center", va="center", fontsize=12)
     left = 0.02
     for structure, mask in result.masks.items():
         colour = [part / 255 for part in structure.colour_rgb or fixed_colour_rgb(structure.name)]
