@@ -56,10 +56,13 @@ def test_masks_are_the_logits_cut_at_zero_a_bit_each(size):
     assert np.array_equal(masks, logits[0].numpy() >= 0) and 0.1 < masks.mean() < 0.9
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("keep", ["logits", "masks"])
-def test_an_answer_of_nan_is_refused_and_not_taken_for_nothing_there(keep):
+def test_an_answer_of_nan_is_refused_and_not_taken_for_nothing_there(keep, value):
     def overflow(batch):
-        return batch * float("nan")
+        answer = batch.clone()
+        answer[0, 0, 3, 4, 5] = value
+        return answer
 
     with pytest.raises(InputError, match="not finite numbers"):
         SlidingWindow((8, 8, 8), keep=keep, engine="torch")(torch.ones(1, 1, 8, 8, 8), overflow)
@@ -92,6 +95,9 @@ def test_what_cannot_be_meant_is_refused():
         SlidingWindow((16, 16, 16), keep="bits")
     with pytest.raises(InputError, match="overlap is 1.0"):
         SlidingWindow((16, 16, 16), overlap=1.0)
+    for roi_size in ((16, 0, 16), (16, 16, -1), ()):
+        with pytest.raises(InputError, match="roi_size is .*; expected 1 or more voxels for every axis"):
+            SlidingWindow(roi_size)
     with pytest.raises(InputError, match="engine 'tensorrt': expected one of auto, torch, openvino"):
         SlidingWindow((16, 16, 16), engine="tensorrt")
     with pytest.raises(InputError, match="image of 2 dimensions"):

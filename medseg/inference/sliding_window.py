@@ -56,6 +56,8 @@ class SlidingWindow(Inferer):
             raise InputError(f"keep is {keep!r}; expected one of {', '.join(KEEPS)}.")
         engine_name(engine, "cpu")  # a wrong name shows before the first image
         self.roi_size = tuple(roi_size)
+        if not self.roi_size or min(self.roi_size) < 1:
+            raise InputError(f"roi_size is {list(self.roi_size)}; expected 1 or more voxels for every axis.")
         self.overlap = (overlap,) * len(self.roi_size) if isinstance(overlap, (int, float)) else tuple(overlap)
         if len(self.overlap) != len(self.roi_size) or not all(0 <= part < 1 for part in self.overlap):
             raise InputError(f"overlap is {overlap}; expected 0 or more and less than 1, once or for every axis.")
@@ -90,7 +92,7 @@ class SlidingWindow(Inferer):
         inside = _Inside(tuple(before for before, _ in padding), size)
         result = None
         for window, logits in self._answers(image, windows, engine):
-            if not bool(torch.isfinite(logits).all()):  # cut at 0.5 it would pass for "nothing there"
+            if not _is_finite(logits):  # cut at 0.5 it would pass for "nothing there"
                 raise InputError("the network's answer is not finite numbers (weights, values of the image, or float16).")
             for cell, merged in merge.add(window, logits):
                 if result is None:
@@ -142,13 +144,22 @@ def _windows(size: tuple[int, ...], roi: tuple[int, ...], overlap: tuple[float, 
     )  # fmt: skip
 
 
+def _is_finite(logits: torch.Tensor) -> bool:
+    """Whether every value is finite: then the ends are, and NaN would be both ends. Nothing of the answer's size is made."""
+    return bool(torch.isfinite(torch.stack(torch.aminmax(logits))).all())
+
+
 @dataclass
 class _Merge:
-    """Weighted sums of windows, cell by cell; what is finished is handed out and forgotten."""
+    """Weighted sums of windows, cell by cell; what is finished is handed out, and its memory is used for later cells.
+
+    There are few sizes of cells and many cells: given back to the allocator, their memory would be cut up and grow.
+    """
 
     windows: list[Box]
     weights: torch.Tensor
     pending: dict[tuple[int, ...], list] = field(default_factory=dict)
+    spare: dict[int, list[torch.Tensor]] = field(default_factory=dict)
 
     def __post_init__(self):
         axes = range(len(self.windows[0]))
@@ -160,7 +171,10 @@ class _Merge:
         ]
 
     def add(self, window: Box, logits: torch.Tensor) -> Iterator[tuple[Box, torch.Tensor]]:
-        """Add one window's logits (C, *roi); yields (box, merged logits) of every cell that it finishes."""
+        """Add one window's logits (C, *roi); yields (box, merged logits) of every cell that it finishes.
+
+        The merged logits are filled anew once the next cell is asked for.
+        """
         edges = []
         for axis, side in enumerate(window):
             cuts = [cut for cut in self.cuts[axis] if side.start <= cut <= side.stop]
@@ -175,7 +189,9 @@ class _Merge:
                 yield box, here
                 continue
             if key not in self.pending:
-                self.pending[key] = [here * weight, weight.clone(), 1]
+                spare = self.spare.get(here.numel())
+                memory = spare.pop() if spare else here.new_empty(here.numel())
+                self.pending[key] = [torch.mul(here, weight, out=memory.view(here.shape)), weight.clone(), 1]
                 continue
             entry = self.pending[key]
             entry[0].addcmul_(here, weight)
@@ -184,6 +200,7 @@ class _Merge:
             if entry[2] == wanted:
                 del self.pending[key]
                 yield box, entry[0].div_(entry[1])
+                self.spare.setdefault(here.numel(), []).append(entry[0].view(-1))
 
 
 @dataclass(frozen=True)
