@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import medseg
+from medseg.cli_audit import add_audit
 from medseg.cli_structures import add_compare, add_convert, add_margin
 from medseg.errors import InputError, MedsegError, system_error_line
 
@@ -216,6 +217,11 @@ def _run_bundle(options, configs: list[str], run_id: str, settings: dict) -> int
     return 0
 
 
+def _add_audit(command: argparse.ArgumentParser):
+    """Rank training labels by suspected error, with the reason in words and millimetres."""
+    return add_audit(command, _settings)
+
+
 def _add_bundles(command: argparse.ArgumentParser):
     """List the bundles, or verify one of them offline."""
     command.add_argument("action", nargs="?", choices=("list", "verify"), default="list")
@@ -262,6 +268,7 @@ COMMANDS = {
     "margin": add_margin,
     "train": _add_train,
     "evaluate": _add_evaluate,
+    "audit": _add_audit,
     "bundles": _add_bundles,
     "demo": _add_demo,
 }

@@ -20,7 +20,7 @@ LAYERS = (
         "partial", "radiographs", "regions", "sides", "training", "transforms", "inference",
     }),
     ("bundles and reports", {"bundles", "report", "audit", "segment", "compare", "convert", "derive"}),
-    ("doors", {"cli", "cli_structures", "serve", "demo", "__main__"}),
+    ("doors", {"cli", "cli_audit", "cli_structures", "serve", "demo", "__main__"}),
 )  # fmt: skip
 """From the bottom to the top. A module may import its own layer and those below it."""
 

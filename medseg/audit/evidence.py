@@ -1,0 +1,134 @@
+"""What an audit knows of one case: its label, what a network that never saw it predicts, and the image behind both.
+
+Arrays are turned to the display convention, so that directions have names: in 3D axis 0 runs to Superior, axis 1 to
+Posterior and axis 2 to Left; in 2D axis 0 runs down and axis 1 to the right of the image as it is shown.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medseg.atomic import atomic_path
+from medseg.errors import GeometryError, InputError, StructureError
+
+DIRECTIONS = {
+    3: (("caudally", "cranially"), ("anteriorly", "posteriorly"), ("to the right", "to the left")),
+    2: (("up", "down"), ("left in the image", "right in the image")),
+}
+"""For each axis the words for its lower and its higher end; left and right of a 3D image are the patient's."""
+
+PIXEL_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+"""Files without a trustworthy pixel size: their sizes are told in pixels of the file."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """One case. ``label`` and ``probability``: bool and float32 (structures, *spatial), turned as the module says.
+
+    ``known``: bool (structures,), False where nobody contoured. ``image``: uint8 (*spatial) for pictures, or None.
+    ``spacing``: of each spatial axis, in ``unit`` ("mm" or "px"). ``affine_ras``: 4x4 from the turned 3D indices to RAS
+    mm, None in 2D. ``image_source`` and ``label_source``: the paths they came from, "" when unknown. ``group``: the
+    annotator or centre, "" without one. ``fold``: the number of the fold that predicted it, -1 without folds.
+    """
+
+    case: str
+    names: tuple[str, ...]
+    label: np.ndarray
+    known: np.ndarray
+    probability: np.ndarray
+    image: np.ndarray | None
+    spacing: tuple[float, ...]
+    unit: str
+    affine_ras: np.ndarray | None = None
+    image_source: str = ""
+    label_source: str = ""
+    group: str = ""
+    fold: int = -1
+
+    def __post_init__(self) -> None:
+        count, shape = len(self.names), self.label.shape[1:]
+        if self.label.shape != self.probability.shape or len(self.label) != count or len(self.known) != count:
+            raise GeometryError(
+                f"{self.case}: label {self.label.shape} and prediction {self.probability.shape} for {count} structures; "
+                "expected one mask and one prediction of each, on one grid."
+            )
+        if self.image is not None and self.image.shape != shape:
+            raise GeometryError(f"{self.case}: label of {shape} on an image of {self.image.shape} voxels.")
+        if len(shape) not in DIRECTIONS or len(self.spacing) != len(shape):
+            raise GeometryError(f"{self.case}: label of shape {shape}; expected two or three spatial axes and spacings.")
+        if not np.isfinite(self.probability).all() or self.probability.min() < -1e-3 or self.probability.max() > 1.001:
+            raise StructureError(f"{self.case}: the prediction is not between 0 and 1.")
+
+
+def turned(array: np.ndarray, affine_ras: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """(array (channels, x, y[, z]) turned as Evidence is, affine of the turned indices); 2D arrays come as (x, y)."""
+    if array.ndim == 3:
+        return np.ascontiguousarray(array.transpose(0, 2, 1)), None
+    from nibabel import orientations
+
+    own = orientations.io_orientation(affine_ras)
+    turn = orientations.ornt_transform(own, orientations.axcodes2ornt("SPL"))
+    result = np.stack([orientations.apply_orientation(channel, turn) for channel in array])
+    return result, np.asarray(affine_ras) @ orientations.inv_ornt_aff(turn, array.shape[1:])
+
+
+def grey_levels(image: np.ndarray) -> np.ndarray:
+    """uint8 of an image's values between their 1st and 99th percentile, for pictures."""
+    low, high = np.percentile(image, [1, 99])
+    return (np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 255).round().astype(np.uint8)
+
+
+def unit_of(image_source: str) -> str:
+    """ "px" for picture files, which have no trustworthy pixel size, else "mm"."""
+    return "px" if image_source.lower().endswith(PIXEL_SUFFIXES) else "mm"
+
+
+def file_stem(case: str) -> str:
+    """A case's name as that of a file: what a file system might refuse is replaced, and a checksum keeps names apart."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", case).strip(".")[-80:]
+    return plain if plain == case else f"{plain}-{zlib.crc32(case.encode()):08x}"
+
+
+# ---- files -------------------------------------------------------------------------------------------------------
+
+
+def save_evidence(evidence: Evidence, folder: Path) -> Path:
+    """Write FOLDER/<case>.npz atomically, probabilities as float16."""
+    words = {
+        "case": evidence.case, "names": evidence.names, "spacing": evidence.spacing, "unit": evidence.unit,
+        "image_source": evidence.image_source, "label_source": evidence.label_source, "group": evidence.group,
+        "fold": evidence.fold, "shape": evidence.label.shape,
+    }  # fmt: skip
+    arrays = {"label": np.packbits(evidence.label), "known": evidence.known}
+    arrays["probability"] = evidence.probability.astype(np.float16)
+    if evidence.image is not None:
+        arrays["image"] = evidence.image
+    if evidence.affine_ras is not None:
+        arrays["affine_ras"] = evidence.affine_ras
+    out = folder / f"{file_stem(evidence.case)}.npz"
+    with atomic_path(out) as temporary:
+        np.savez_compressed(temporary, words=json.dumps(words), **arrays)
+    return out
+
+
+def load_evidence(path: Path, group: str | None = None) -> Evidence:
+    """Read what save_evidence wrote; ``group`` replaces the stored one. InputError for any other file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            words = json.loads(str(file["words"]))
+            shape = tuple(words.pop("shape"))
+            label = np.unpackbits(file["label"], count=int(np.prod(shape))).astype(bool).reshape(shape)
+            arrays = {name: file[name] if name in file else None for name in ("image", "affine_ras")}
+            probability, known = file["probability"].astype(np.float32), file["known"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: not the prediction of a case as an audit keeps it ({error}); delete it.") from error
+    words = {**words, "names": tuple(words["names"]), "spacing": tuple(words["spacing"])}
+    if group is not None:
+        words["group"] = group
+    return Evidence(label=label, known=known, probability=probability, **arrays, **words)

@@ -1,0 +1,289 @@
+"""K-fold training of a bundle, grouped by patient, so that every training label meets a prediction that never saw it.
+
+Each fold is the bundle's own ``train.json`` on the other folds' cases, trained to its last epoch: nothing is chosen by the
+held-out labels, which are what is in question. The held-out cases go through ``validate#dataset`` and
+``validate#inferer``, so labels and images come in whatever form the bundle reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg.atomic import atomic_path
+from medseg.audit.evidence import Evidence, grey_levels, save_evidence, turned, unit_of
+from medseg.bundles import Bundle, load_config, parsed
+from medseg.datalist import check_datalist
+from medseg.errors import BundleError, GeometryError, InputError
+
+RECORD, LAST = "fold.json", "last.pt"
+TAKEN = ("datalist", "dataset_dir", "ckpt_dir", "output_dir", "resume", "val_interval")
+"""Settings of train.json that an audit sets itself."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One training and what it predicts. ``settings``: overrides of train.json. ``predictions``: the folder of its cases."""
+
+    bundle: Bundle
+    dataset_dir: Path
+    training: tuple[dict, ...]
+    held_out: tuple[dict, ...]
+    folder: Path
+    predictions: Path
+    settings: Mapping[str, Any]
+    number: int = -1
+    group_key: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of what the predictions depend on: configuration, settings, cases, and sizes and times of files."""
+        config = (self.bundle.folder / "configs" / "train.json").read_bytes()
+        files = [
+            _stamp(self.dataset_dir / case[key]) for case in (*self.training, *self.held_out) for key in ("image", "label")
+        ]
+        words = [dict(self.settings), self.training, self.held_out, str(self.dataset_dir), files]
+        return hashlib.sha256(config + json.dumps(words, sort_keys=True).encode()).hexdigest()
+
+
+def _stamp(path: Path) -> tuple:
+    if not path.exists():
+        return (str(path),)
+    state = path.stat()
+    return (str(path), state.st_size if path.is_file() else 0, state.st_mtime_ns)
+
+
+def patient_of(case: Mapping[str, Any]) -> str:
+    """The patient of a datalist's case: ``patient_id`` where it has one, else ``case_id``."""
+    return str(case.get("patient_id", case["case_id"]))
+
+
+def patient_folds(cases: Sequence[Mapping[str, Any]], folds: int, seed: int = 0) -> list[int]:
+    """The fold of each case, 0 to folds - 1: patients are drawn by the seed, and all cases of one stay together.
+
+    Patients with many cases are dealt first, each to the fold that has fewest, so folds are even to the largest patient.
+    InputError for fewer than two folds and for more folds than patients.
+    """
+    cases_of: dict[str, list[int]] = defaultdict(list)
+    for number, case in enumerate(cases):
+        cases_of[patient_of(case)].append(number)
+    if not 2 <= folds <= len(cases_of):
+        raise InputError(f"{folds} folds of {len(cases_of)} patients: expected at least 2 folds and a patient for each.")
+    patients = sorted(cases_of)
+    np.random.default_rng([seed, 1299709]).shuffle(patients)
+    patients.sort(key=lambda patient: -len(cases_of[patient]))
+    sizes, fold_of = [0] * folds, [0] * len(cases)
+    for patient in patients:
+        fold = sizes.index(min(sizes))
+        sizes[fold] += len(cases_of[patient])
+        for number in cases_of[patient]:
+            fold_of[number] = fold
+    return fold_of
+
+
+def run_fold(fold: Fold, report: Callable[[str], None] = print) -> None:
+    """Train a fold, or continue it, and write the predictions of its held-out cases; nothing is done twice.
+
+    BundleError when the folder holds a fold of other data or settings, and whatever the bundle's classes raise.
+    """
+    state = _state(fold)
+    if state == "done":
+        report(f"{fold.folder.name}: done before")
+        return
+    fold.folder.mkdir(parents=True, exist_ok=True)
+    fold.predictions.mkdir(parents=True, exist_ok=True)
+    datalist = fold.folder / "datalist.json"
+    _write_json({"training": fold.training, "validation": fold.held_out}, datalist)
+    check_datalist(datalist, fold.dataset_dir)
+    parser = fold_parser(fold, resume=state == "begun")
+    _write_json({"fingerprint": fold.fingerprint, "done": False}, fold.folder / RECORD)
+    with _quiet():
+        _train(fold, parser, report)
+        for evidence in predictions(fold, parser):
+            save_evidence(evidence, fold.predictions)
+    _write_json({"fingerprint": fold.fingerprint, "done": True}, fold.folder / RECORD)
+    report(f"{fold.folder.name}: {len(fold.held_out)} cases predicted")
+
+
+def predict_with_weights(fold: Fold, seen: Collection[str], report: Callable[[str], None] = print) -> None:
+    """Write the predictions of the bundle's own weights for the held-out cases, without any training.
+
+    ``seen``: names of the cases that the weights learned from; BundleError when one of them is to be audited, since a
+    network agrees with what it was taught, right or wrong.
+    """
+    known = sorted({str(case["case_id"]) for case in fold.held_out} & set(seen))
+    if known:
+        raise BundleError(
+            f"bundle {fold.bundle.name}: its weights learned from {len(known)} of these cases, the first {known[0]}; train "
+            "folds instead."
+        )
+    from medseg.bundles import load_network
+
+    fold.folder.mkdir(parents=True, exist_ok=True)
+    fold.predictions.mkdir(parents=True, exist_ok=True)
+    _write_json({"training": fold.training, "validation": fold.held_out}, fold.folder / "datalist.json")
+    parser = fold_parser(fold, resume=False)
+    with _quiet():
+        trained = load_network(fold.bundle, parser, parsed(fold.bundle, parser, "device"))
+        parsed(fold.bundle, parser, "network").load_state_dict(trained.state_dict())
+        for evidence in predictions(fold, parser):
+            save_evidence(evidence, fold.predictions)
+    report(f"{len(fold.held_out)} cases predicted by the weights of {fold.bundle.name}")
+
+
+def _state(fold: Fold) -> str:
+    """ "new", "begun" or "done". BundleError for a folder that was begun with other data or settings."""
+    path = fold.folder / RECORD
+    if not path.exists():
+        return "new"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        same = record["fingerprint"] == fold.fingerprint
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path}: not the record of a fold ({error}); delete the folder.") from error
+    if not same:
+        raise BundleError(
+            f"{fold.folder}: was trained with other data, labels or settings; choose another output folder or delete it."
+        )
+    return "done" if record["done"] else "begun"
+
+
+def fold_parser(fold: Fold, resume: bool):
+    """The parsed train.json of a fold. BundleError for an unknown setting or one that an audit sets itself."""
+    own = sorted(set(fold.settings) & set(TAKEN))
+    if own:
+        raise BundleError(f"{', '.join(own)}: set by the audit itself; it takes the other settings of train.json.")
+    out = str(fold.folder)
+    settings = {
+        **fold.settings, "datalist": str(fold.folder / "datalist.json"), "dataset_dir": str(fold.dataset_dir),
+        "ckpt_dir": out, "output_dir": out, "resume": resume,
+    }  # fmt: skip
+    epochs = load_config(fold.bundle, "train", settings)["epochs"]
+    # Never reached: a validation would choose the weights that please the labels in question.
+    return load_config(fold.bundle, "train", {**settings, "val_interval": epochs + 1})
+
+
+def _train(fold: Fold, parser, report: Callable[[str], None]) -> None:
+    from ignite.engine import Events
+
+    from medseg.training import load_checkpoint, load_weights
+
+    last, epochs = fold.folder / LAST, parser["epochs"]
+    if last.exists():
+        state = load_checkpoint(last)
+        if state["trainer"]["epoch"] >= epochs:
+            load_weights(parsed(fold.bundle, parser, "network"), state["network"], last)
+            return
+    parsed(fold.bundle, parser, "initialize")
+    trainer = parsed(fold.bundle, parser, "train#trainer")
+
+    def tell(engine) -> None:
+        weights = parsed(fold.bundle, parser, "network").state_dict().values()
+        if not all(bool(values.isfinite().all()) for values in weights):
+            raise BundleError(
+                f"{fold.folder.name}: the training diverged in epoch {engine.state.epoch} (weights are not finite); delete "
+                f"{fold.folder} and try a lower learning_rate, or amp=false."
+            )
+        report(f"{fold.folder.name}: epoch {engine.state.epoch} of {epochs}")
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, tell)
+    trainer.run()
+    if not last.exists():
+        raise BundleError(f"bundle {fold.bundle.name}: train.json keeps no {LAST}; add medseg.training.Checkpoints to it.")
+
+
+def predictions(fold: Fold, parser) -> Iterator[Evidence]:
+    """The held-out cases on the network's grid, with the network as it is in ``parser``."""
+    import torch
+
+    network, inferer = (parsed(fold.bundle, parser, name) for name in ("network", "validate#inferer"))
+    device, dataset = (parsed(fold.bundle, parser, name) for name in ("device", "validate#dataset"))
+    to_probability = probability_steps(parsed(fold.bundle, parser, "validate#postprocessing"))
+    names = channel_names(fold.bundle)
+    network.eval()
+    for number, case in enumerate(fold.held_out):
+        sample = dataset[number]
+        with torch.inference_mode():
+            logits = inferer(sample["image"][None].to(device), network)
+        output = {"pred": logits[0].float().cpu()}
+        for step in to_probability:
+            output = step(output)
+        evidence = _evidence(case, sample, output["pred"].numpy(), names)
+        yield replace(evidence, fold=fold.number, group=group_of(case, fold.group_key))
+
+
+def group_of(case: Mapping[str, Any], key: str | None) -> str:
+    """The annotator or centre of a case, "" when no key is asked for. InputError for a case without it."""
+    if key is None:
+        return ""
+    if not isinstance(case.get(key), (str, int)):
+        raise InputError(f"{case['case_id']}: no {key!r} in the datalist; every case needs one for --group {key}.")
+    return str(case[key])
+
+
+def probability_steps(postprocessing) -> list:
+    """The steps of validate#postprocessing up to the one that makes masks of the probabilities."""
+    from monai.transforms import AsDiscreted
+
+    steps = list(getattr(postprocessing, "transforms", []))
+    cut = next((number for number, step in enumerate(steps) if isinstance(step, AsDiscreted)), len(steps))
+    return steps[:cut]
+
+
+def channel_names(bundle: Bundle) -> list[str]:
+    """Structures in the order of the network's channels, from metadata.json. BundleError when it does not say."""
+    try:
+        defined = bundle.metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+        return [str(defined[key]) for key in sorted(defined, key=int)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"bundle {bundle.name}: metadata.json has no channel_def of its outputs ({error}).") from error
+
+
+def _evidence(case: Mapping[str, Any], sample: Mapping[str, Any], probability: np.ndarray, names: list[str]) -> Evidence:
+    name, label, image = str(case["case_id"]), np.asarray(sample["label"]), np.asarray(sample["image"])
+    if label.shape[0] == 1 and len(names) > 1:  # class numbers
+        label = np.stack([label[0] == number for number in range(len(names))]).astype(np.float32)
+    if label.shape != probability.shape or label.shape[1:] != image.shape[1:] or len(label) != len(names):
+        raise GeometryError(
+            f"{name}: label {label.shape}, prediction {probability.shape}, image {image.shape} for {len(names)} structures; "
+            "label and image must have the same size."
+        )
+    affine_ras = np.asarray(getattr(sample["image"], "affine", np.eye(4)), dtype=np.float64)
+    kept = [number for number, structure in enumerate(names) if structure.lower() != "background"]
+    known = ~np.isnan(label.reshape(len(label), -1)).any(1)
+    masks, affine = turned(np.nan_to_num(label) > 0.5, affine_ras)
+    if affine is None:
+        scale = np.abs(np.linalg.norm(affine_ras[:2, :2], axis=0))
+        spacing = (float(scale[1]), float(scale[0]))
+    else:
+        spacing = tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
+    return Evidence(
+        name, tuple(names[number] for number in kept), masks[kept], known[kept],
+        np.clip(turned(probability, affine_ras)[0][kept], 0, 1), grey_levels(turned(image[:1], affine_ras)[0][0]),
+        spacing, unit_of(str(case["image"])), affine, str(case["image"]), str(case["label"]),
+    )  # fmt: skip
+
+
+def _write_json(content: Any, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """MONAI and ignite log every epoch and, for an error, its traceback; errors come up as one line here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,279 @@
+"""Why a label disagrees with its prediction: of the corrections one could make, the one that explains most, in words.
+
+Each candidate undoes one blunder: moves the label back, shrinks or grows it, adds or removes a piece, fills a gap, takes an
+end off or puts one on, or takes the label for another structure's. What brings the label closest to the prediction is the
+reason; corrections with more freedom (a shift has three numbers) pay for it by COST. A correction that closes less than
+LEAST_EXPLAINED of the gap in Dice is no reason.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import generate_binary_structure
+from scipy.ndimage import label as connected
+from scipy.signal import fftconvolve
+
+from medseg.audit.disagreement import box_of, dice_of, signed_distance
+from medseg.audit.evidence import DIRECTIONS
+
+COST = {"shifted": 0.05, "expanded": 0.01, "contracted": 0.01, "wrong structure": 0.0, "sides swapped": 0.0}
+OTHER_COST = 0.02
+LEAST_EXPLAINED, LEAST_GAIN = 0.25, 0.03
+LEAST_PIECE = 0.1
+"""A piece that is missing or too much has at least this share of the prediction, or of the label."""
+
+FARTHEST_STEPS = 40
+"""So many half voxels outwards or inwards an outline is moved at most."""
+
+COARSE = 48
+"""The best shift is first looked for on at most so many voxels along an axis, then voxel by voxel around it."""
+
+PLACES = {
+    3: (("caudal end", "cranial end"), ("anterior side", "posterior side"), ("right side", "left side")),
+    2: (("upper side", "lower side"), ("left side of the image", "right side of the image")),
+}
+
+
+@dataclass(frozen=True)
+class Reason:
+    """``kind``: a key of KINDS. ``words``: the sentence for a person. ``amount``: in mm or px, nan where it has none.
+    ``vector``: of a shift, along the axes of Evidence. ``dice_after``: of the corrected label with the prediction."""
+
+    kind: str
+    words: str
+    amount: float = math.nan
+    vector: tuple[float, ...] = ()
+    dice_after: float = math.nan
+
+
+KINDS = {
+    "shifted": "lies somewhere else by one and the same distance",
+    "expanded": "its outline lies outside the prediction all round",
+    "contracted": "its outline lies inside the prediction all round",
+    "missing component": "a piece of the prediction has no label",
+    "extra component": "a piece of the label has no prediction",
+    "wrong structure": "fits the prediction of another structure better",
+    "sides swapped": "left and right fit each other's prediction",
+    "slices dropped": "empty slices within the label",
+    "cropped": "the label ends before the prediction does",
+    "too long": "the label goes on after the prediction has ended",
+    "empty label": "no label voxel, but a prediction",
+    "nothing predicted": "a label, but no predicted voxel",
+    "no single cause": "no one correction explains the difference",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A label and its prediction, bool (*spatial) in the convention of Evidence, with voxel ``spacing`` in ``unit``."""
+
+    label: np.ndarray
+    prediction: np.ndarray
+    spacing: tuple[float, ...]
+    unit: str
+
+    def says(self, distance: float) -> str:
+        """A distance for a reader: "6 mm"."""
+        return f"{distance:.0f} {self.unit}" if distance >= 2 or self.unit == "px" else f"{distance:.1f} {self.unit}"
+
+    def size(self, voxels: float) -> str:
+        """A volume or area for a reader: "3.2 cc"."""
+        volume = voxels * math.prod(self.spacing)
+        return f"{volume / 1000:.1f} cc" if self.unit == "mm" and len(self.spacing) == 3 else f"{volume:.0f} {self.unit}²"
+
+
+def find_reason(
+    pair: Pair,
+    structure: str = "",
+    predictions: dict[str, np.ndarray] | None = None,
+    labels: dict[str, np.ndarray] | None = None,
+) -> tuple[Reason, tuple[Reason, ...]]:
+    """(the reason, all candidates best first). ``predictions`` and ``labels``: of all structures of the case, for swaps."""
+    if not pair.label.any() or not pair.prediction.any():
+        return _one_empty(pair), ()
+    before = dice_of(pair.label, pair.prediction)
+    candidates = [*_whole(pair, structure, predictions or {}, labels or {})]
+    box = box_of([pair.label, pair.prediction], margin=2)
+    inner = Pair(pair.label[box], pair.prediction[box], pair.spacing, pair.unit)
+    for make in (_moved, _grown, _pieces, _gaps, _ends):
+        candidates += make(inner)
+    candidates.sort(key=lambda one: COST.get(one.kind, OTHER_COST) - one.dice_after)
+    best = candidates[0] if candidates else None
+    if best is None or best.dice_after - before < max(LEAST_GAIN, LEAST_EXPLAINED * (1 - before)):
+        return Reason("no single cause", "differs without one simple cause", dice_after=before), tuple(candidates)
+    return best, tuple(candidates)
+
+
+def _one_empty(pair: Pair) -> Reason:
+    if pair.prediction.any():
+        return Reason("empty label", f"empty, though {pair.size(int(pair.prediction.sum()))} are predicted", dice_after=1.0)
+    if pair.label.any():
+        return Reason("nothing predicted", f"{pair.size(int(pair.label.sum()))} contoured where nothing is predicted")
+    return Reason("no single cause", "empty in label and prediction")
+
+
+# ---- another structure -------------------------------------------------------------------------------------------
+
+
+def _whole(
+    pair: Pair, structure: str, predictions: dict[str, np.ndarray], labels: dict[str, np.ndarray]
+) -> Iterator[Reason]:
+    twin = other_side(structure, predictions)
+    for name, mask in predictions.items():
+        if name == structure:
+            continue
+        after = dice_of(pair.label, mask)
+        if name == twin:
+            theirs = labels.get(twin)
+            swapped = theirs is not None and dice_of(theirs, pair.prediction) > dice_of(theirs, mask)
+            words = f"left and right are swapped: this and {name}" if swapped else f"on the wrong side: this is {name}"
+            yield Reason("sides swapped" if swapped else "wrong structure", words, dice_after=after)
+        elif after == after:
+            yield Reason("wrong structure", f"looks like {name}", dice_after=after)
+
+
+def other_side(name: str, names: Sequence[str]) -> str | None:
+    """The name among ``names`` that differs from ``name`` by its side alone (_L and _R, left and right, lt and rt)."""
+    swap = {"l": "r", "r": "l", "left": "right", "right": "left", "lt": "rt", "rt": "lt"}
+    words = re.split(r"([\W_]+)", name.casefold())
+    mirrored = "".join(swap.get(word, word) for word in words)
+    return next((other for other in names if other.casefold() == mirrored != name.casefold()), None)
+
+
+# ---- moved, grown ------------------------------------------------------------------------------------------------
+
+
+def _moved(pair: Pair) -> Iterator[Reason]:
+    steps = best_shift(pair.label, pair.prediction)
+    vector = tuple(-step * size for step, size in zip(steps, pair.spacing, strict=True))
+    length = math.hypot(*vector)
+    if not any(steps):
+        return
+    both = int(pair.label.sum()) + int(pair.prediction.sum())
+    after = 2 * _overlap(pair.label, pair.prediction, steps) / both
+    yield Reason("shifted", f"shifted {shift_words(vector, pair)}", length, vector, after)
+
+
+def shift_words(vector: Sequence[float], pair: Pair) -> str:
+    """ "6 mm cranially", or "10 mm (8 mm to the left, 6 mm cranially)"; parts below a third of the whole are left out."""
+    length, words = math.hypot(*vector), DIRECTIONS[len(vector)]
+    parts = sorted(((abs(part), words[axis][part > 0]) for axis, part in enumerate(vector)), reverse=True)
+    parts = [(size, word) for size, word in parts if size > length / 3]
+    if len(parts) == 1:
+        return f"{pair.says(length)} {parts[0][1]}"
+    return f"{pair.says(length)} ({', '.join(f'{pair.says(size)} {word}' for size, word in parts)})"
+
+
+def best_shift(label: np.ndarray, prediction: np.ndarray) -> tuple[int, ...]:
+    """Voxels along each axis by which the label has to move to share most voxels with the prediction."""
+    factors = [max(1, math.ceil(n / COARSE)) for n in label.shape]
+    a, b = (_blocks(mask, factors) for mask in (label, prediction))
+    shared = fftconvolve(b, np.flip(a))
+    best = np.unravel_index(int(shared.round(4).argmax()), shared.shape)
+    steps = [int(place - (n - 1)) * factor for place, n, factor in zip(best, a.shape, factors, strict=True)]
+    for size in (2**power for power in range(max(factors).bit_length() - 1, -1, -1) if max(factors) > 1):
+        moves = [np.array(move) * size for move in np.ndindex(*(3,) * label.ndim)]
+        around = [tuple(int(v) for v in np.array(steps) + move - size) for move in moves]
+        steps = list(max(around, key=lambda one: _overlap(label, prediction, one)))
+    return tuple(steps)
+
+
+def _blocks(mask: np.ndarray, factors: Sequence[int]) -> np.ndarray:
+    """float32 means of blocks of so many voxels along each axis."""
+    padded = np.pad(mask.astype(np.float32), [(0, -n % factor) for n, factor in zip(mask.shape, factors, strict=True)])
+    shape = [part for n, factor in zip(padded.shape, factors, strict=True) for part in (n // factor, factor)]
+    return padded.reshape(shape).mean(axis=tuple(range(1, 2 * mask.ndim, 2)))
+
+
+def _overlap(label: np.ndarray, prediction: np.ndarray, steps: Sequence[int]) -> int:
+    """Voxels that the label, moved by ``steps``, shares with the prediction."""
+    if any(abs(step) >= n for step, n in zip(steps, label.shape, strict=True)):
+        return 0
+    source = tuple(slice(max(0, -step), n - max(0, step)) for step, n in zip(steps, label.shape, strict=True))
+    target = tuple(slice(max(0, step), n - max(0, -step)) for step, n in zip(steps, label.shape, strict=True))
+    return int((label[source] & prediction[target]).sum())
+
+
+def _grown(pair: Pair) -> Iterator[Reason]:
+    """The label with its outline moved evenly; all distances at once, by counting voxels along the signed distance."""
+    step = min(pair.spacing) / 2
+    margin = [(math.ceil(FARTHEST_STEPS / 4 * step / size),) * 2 for size in pair.spacing]
+    label, prediction = np.pad(pair.label, margin), np.pad(pair.prediction, margin)
+    depth = signed_distance(label, pair.spacing)
+    edges = (np.arange(-FARTHEST_STEPS, FARTHEST_STEPS + 1) + 0.01) * step
+    sizes = np.cumsum(np.histogram(depth, [-np.inf, *edges])[0])
+    shared = np.cumsum(np.histogram(depth[prediction], [-np.inf, *edges])[0])
+    dice = 2 * shared / np.maximum(sizes + int(prediction.sum()), 1)
+    best = int(dice.argmax())
+    # Between two layers of voxels every distance is as good: the middle of those that are.
+    alike = np.flatnonzero(dice >= dice[best] - 0.01)
+    excess = -float(edges[alike].mean())
+    if abs(excess) >= step:
+        kind, word = ("expanded", "too large all round") if excess > 0 else ("contracted", "too small all round")
+        yield Reason(kind, f"{kind} by {pair.says(abs(excess))} ({word})", abs(excess), (), float(dice[best]))
+
+
+# ---- pieces, gaps, ends ------------------------------------------------------------------------------------------
+
+
+def _pieces(pair: Pair) -> Iterator[Reason]:
+    for kind, whole, other in (
+        ("missing component", pair.prediction, pair.label), ("extra component", pair.label, pair.prediction),
+    ):  # fmt: skip
+        pieces, count = connected(whole, generate_binary_structure(whole.ndim, whole.ndim))
+        sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+        met = np.bincount(pieces[other], minlength=count + 1) > 0
+        alone = [n for n in range(1, count + 1) if not met[n] and sizes[n] >= LEAST_PIECE * whole.sum()]
+        if not alone or not met[1:].any():
+            continue
+        piece = np.isin(pieces, alone)
+        corrected = pair.label | piece if kind == "missing component" else pair.label & ~piece
+        size = pair.size(int(piece.sum()))
+        words = f"missing a separate piece of {size}" if kind == "missing component" else f"an extra piece of {size}"
+        yield Reason(kind, words, dice_after=dice_of(corrected, pair.prediction))
+
+
+def _profile(mask: np.ndarray, axis: int) -> np.ndarray:
+    return mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis))
+
+
+def _gaps(pair: Pair) -> Iterator[Reason]:
+    for axis in range(pair.label.ndim):
+        own, theirs = _profile(pair.label, axis), _profile(pair.prediction, axis)
+        inside = np.flatnonzero(own)
+        empty = ~own & theirs
+        empty[: inside[0]] = empty[inside[-1] :] = False
+        if not empty.any():
+            continue
+        corrected = pair.label.copy()
+        gap = (slice(None),) * axis + (empty,)
+        corrected[gap] = pair.prediction[gap]
+        amount = int(empty.sum()) * pair.spacing[axis]
+        what = f"{int(empty.sum())} slices dropped" if axis == 0 and pair.label.ndim == 3 else "a stripe dropped"
+        words = f"{what}: a gap of {pair.says(amount)}"
+        yield Reason("slices dropped", words, amount, dice_after=dice_of(corrected, pair.prediction))
+
+
+def _ends(pair: Pair) -> Iterator[Reason]:
+    for axis in range(pair.label.ndim):
+        own, theirs = (np.flatnonzero(_profile(mask, axis)) for mask in (pair.label, pair.prediction))
+        for end in (0, 1):
+            if end == 0:
+                lacking, rest = int(own[0] - theirs[0]), slice(None, max(int(own[0]), int(theirs[0])))
+            else:
+                lacking, rest = int(theirs[-1] - own[-1]), slice(min(int(own[-1]), int(theirs[-1])) + 1, None)
+            if lacking == 0:
+                continue
+            part = (slice(None),) * axis + (rest,)
+            corrected = pair.label.copy()
+            corrected[part] = pair.prediction[part] if lacking > 0 else False
+            amount, place = abs(lacking) * pair.spacing[axis], PLACES[pair.label.ndim][axis][end]
+            kind = "cropped" if lacking > 0 else "too long"
+            words = f"cropped at its {place}: ends {pair.says(amount)} early"
+            words = words if lacking > 0 else f"too long at its {place}: goes on for {pair.says(amount)}"
+            yield Reason(kind, words, amount, dice_after=dice_of(corrected, pair.prediction))

@@ -1,0 +1,72 @@
+"""The command ``medseg audit``: options in, one function, lines out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+PRINTED = 10
+
+
+def add_audit(command: argparse.ArgumentParser, settings_of):
+    """Rank training labels by suspected error, with the reason in words and millimetres."""
+    command.add_argument("bundle", nargs="?", metavar="BUNDLE", help="trained on folds of the data: a name or a folder")
+    command.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder the datalist's paths start from")
+    command.add_argument(
+        "--datalist", type=Path, metavar="FILE", help="its training cases are audited; default: the bundle's"
+    )
+    command.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="page, lists, folds; may be continued"
+    )
+    command.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="DIR",
+        help="instead of BUNDLE: out-of-fold DIR/<case>/<Structure>.nii.gz or .png",
+    )
+    command.add_argument(
+        "--folds", type=int, default=3, metavar="K", help="default 3; 0: no training, the bundle's weights on new cases"
+    )
+    command.add_argument("--seed", type=int, default=0, help="of the draw of folds")
+    command.add_argument("--group", metavar="KEY", help="datalist key of annotator or centre: tells style from error")
+    command.add_argument("--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of train.json")
+    command.add_argument("--worst", type=int, default=30, metavar="N", help="so many are drawn and listed; default 30")
+    command.add_argument(
+        "--least-score", type=float, default=0.5, metavar="S", help="only labels that score so much; default 0.5"
+    )
+    command.add_argument("--json", action="store_true", help="print audit.json")
+
+    def run(options) -> int:
+        from medseg.audit.run import Request, audit
+
+        request = Request(
+            options.data.resolve(), options.output.resolve(), options.bundle,
+            options.predictions and options.predictions.resolve(), options.datalist and options.datalist.resolve(),
+            options.folds, options.seed, options.group, settings_of(options.set), options.worst, options.least_score,
+        )  # fmt: skip
+        content = audit(request, report=lambda line: print(line, file=sys.stderr))
+        print(
+            json.dumps(content, indent=1, ensure_ascii=False) if options.json else "\n".join(lines(content, options.output))
+        )
+        return 0
+
+    return run
+
+
+def lines(content: dict, out: Path) -> list[str]:
+    """What a person reads at the end: how many labels are suspected, and the worst of them."""
+    findings = content["findings"]
+    suspected = [row for row in findings if row["score"] >= 0.5]
+    rows = [f"{content['labels']} labels of {content['cases']} cases; {len(suspected)} reach a score of 0.5"]
+    rows += [
+        f"{row['rank']:4} {row['score']:.3f}  {row['case']} {row['structure']}: {row['words']}" for row in findings[:PRINTED]
+    ]
+    rows += [
+        f"style: {style['group']} {style['structure']}: {style['bias']:+.1f} {findings[0]['unit']} "
+        f"({style['low']:+.1f} to {style['high']:+.1f}, {style['cases']} cases)"
+        for style in content["styles"]
+        if style["consistent"]
+    ]
+    return [*rows, f"{out / 'audit.html'}", content["disclaimer"]]
