@@ -13,18 +13,8 @@ import torch
 from PIL import Image
 
 from medseg.errors import InputError
-from medseg.noisy.benchmark import (
-    CXR_STRUCTURES,
-    METHODS,
-    Budget,
-    Cell,
-    cxr_images,
-    detection,
-    noise_of,
-    phantom_images,
-    run_cell,
-    score,
-)
+from medseg.noisy.benchmark import METHODS, Budget, Cell, detection, noise_of, run_cell, score
+from medseg.noisy.benchmark_data import CXR_STRUCTURES, FIRST_TEST_PATIENT, augmented, cxr_images, phantom_images
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 TINY = Budget(side=32, train=8, test=4, steps=6, batch=4, channels=(4, 8), quality_channels=((4,), (8,)))
@@ -63,10 +53,24 @@ def test_noise_is_scaled_to_the_grid_and_drawn_alike_for_every_method():
 
 
 def test_the_test_patients_are_never_trained_on_and_the_same_for_all_seeds():
-    splits = [phantom_images(TINY, seed) for seed in (0, 1)]
-    assert splits[0][1].names == splits[1][1].names
+    splits = [phantom_images(32, (8, 4), seed) for seed in (0, 1)]
+    assert splits[0][1].names == splits[1][1].names == [f"p{FIRST_TEST_PATIENT + n}" for n in range(4)]
     trained = [set(train.names) for train, _ in splits]
     assert not trained[0] & trained[1] and not (trained[0] | trained[1]) & set(splits[0][1].names)
+
+
+def test_augmentation_moves_an_image_and_its_label_together():
+    torch.manual_seed(0)
+    disc = ((np.mgrid[0:64, 0:64] - 31.5) ** 2).sum(0) < 15**2
+    label = np.stack([disc, ~disc]).astype(np.float32)
+    samples = [{"image": torch.from_numpy(label[:1]), "label": torch.from_numpy(label), "case_id": str(i)} for i in range(8)]
+    batch = augmented(samples)
+    assert batch["case_id"] == [str(i) for i in range(8)]
+    moved = batch["label"][:, 0] > 0
+    assert all((one.numpy() != disc).mean() > 0.005 for one in moved)
+    # Edge pixels are between 0 and 1 in the image; elsewhere contrast and brightness leave 0 below and 1 above a half.
+    assert ((batch["image"][:, 0] > 0.5) == moved).float().mean() > 0.98
+    assert set(batch["label"].unique().tolist()) == {0.0, 1.0}
 
 
 def test_the_oracle_trains_on_the_clean_cases_only_and_paper_noise_has_no_fixed_list():
@@ -89,7 +93,7 @@ def test_fixing_the_worst_labels_follows_the_ranking_of_the_base_cell():
 
 
 def test_scores_of_a_perfect_and_of_an_empty_prediction():
-    _, test = phantom_images(TINY, 0)
+    _, test = phantom_images(32, (8, 4), 0)
 
     class Answer(torch.nn.Module):
         def __init__(self, value):
@@ -138,7 +142,7 @@ def write_cxr(folder: Path, patients: list[int]) -> Path:
 
 def test_radiographs_are_split_by_patient_upright_and_without_incomplete_ones(tmp_path):
     patients = [1, 1, 2, 2, 3, 4, 5, 5, 6, 6]
-    train, test = cxr_images(write_cxr(tmp_path, patients), TINY, seed=0)
+    train, test = cxr_images(write_cxr(tmp_path, patients), 32, seed=0)
     owners = [{patients[int(name[2:])] for name in part.names} for part in (train, test)]
     assert not owners[0] & owners[1] and len(train.names) + len(test.names) == 9 and len(owners[1]) == 2
     mask = train.masks[0]
@@ -169,7 +173,7 @@ def test_cells_that_do_not_exist_are_refused(change, message):
 
 def test_a_folder_without_radiographs_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no cases.csv"):
-        cxr_images(tmp_path, TINY, 0)
+        cxr_images(tmp_path, 32, 0)
 
 
 # ---- the program -------------------------------------------------------------------------------------------------------

@@ -85,12 +85,14 @@ def paired_bootstrap(a: dict[str, float], b: dict[str, float]) -> tuple[float, f
 
 
 def comparison_rows(results: list[dict]) -> list[dict]:
-    """Mean Dice and sd over seeds of each method, and its difference to plain cross-entropy and to clean training."""
+    """Mean Dice and sd over seeds of each method, and its difference to plain cross-entropy and to clean
+    training with Dice + cross-entropy, the best plain loss.
+    """
     grouped = by_condition(results)
     rows = []
     for condition, methods in sorted(grouped.items()):
         plain = methods.get(("ce", "all"))
-        clean = grouped.get((condition[0], "fixed", "both", 0.0, "5-13"), {}).get(("ce", "all"))
+        clean = grouped.get((condition[0], "fixed", "both", 0.0, "5-13"), {}).get(("dice_ce", "all"))
         for (method, subset), runs in sorted(methods.items()):
             seeds = [np.mean(run["test"]["dice"]) for run in runs]
             sd = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else float("nan")
@@ -161,7 +163,12 @@ def draw_review(results: list[dict], path: Path) -> None:
     conditions = sorted({tuple(result["cell"][n] for n in CONDITION) for result in fixed})
     figure, axes = _figure(len(conditions))
     for axis, condition in zip(axes, conditions, strict=True):
-        start = [np.mean(r["test"]["dice"]) for r in by_condition(results).get(condition, {}).get(("ce", "all"), [])]
+        methods = {result["cell"]["method"] for result in fixed}
+        start = [
+            np.mean(result["test"]["dice"])
+            for method in methods
+            for result in by_condition(results).get(condition, {}).get((method, "all"), [])
+        ]
         curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
         for result in fixed:
             cell = result["cell"]

@@ -5,7 +5,6 @@ tools/benchmark_noisy_labels.py runs grids of cells; here is what one of them do
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,25 +13,24 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Events
-from monai.data import DataLoader, PILReader
+from monai.data import DataLoader
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from monai.networks.nets import UNet
-from monai.transforms import Compose, LoadImage, Resize
 from torch import nn
 
 from medseg.errors import InputError
 from medseg.losses import BCEPerSample
 from medseg.networks.quality import QualityModule
+from medseg.noisy.benchmark_data import Fetched, Images, augmented, cxr_images, phantom_images
 from medseg.noisy.generators import FreshLabelNoised, Noise, plan
+from medseg.noisy.learners import QualityWeights
 from medseg.noisy.noise import Corruption, corrupt
-from medseg.noisy.radiograph_phantom import STRUCTURES, make_radiograph
 from medseg.noisy.trainer import METHODS, NoisyLabelTrainer
 from medseg.training import AutocastInferer
 
 SIZES_AT_256 = {"1-8": (1.0, 8.0), "5-13": (5.0, 13.0)}
 """The two ranges of the paper, in pixels of a 256 x 256 image."""
 
-CXR_STRUCTURES = ("Right Lung", "Left Lung", "Cardiomediastinum", "Airways")
 SURFACE_TOLERANCE_PX = 2.0
 GIVEN_THE_SHARE = ("trimming", "co_teaching")
 """Methods that are told the true share of corrupted labels, which the others have to do without."""
@@ -72,64 +70,15 @@ class Budget:
     """
 
     side: int = 128
-    train: int = 64
-    test: int = 40
+    train: int = 165
+    test: int = 82
     steps: int = 300
     batch: int = 16
     learning_rate: float = 2e-2
-    quality_learning_rate: float = 3e-4
-    warmup: float = 0.3
+    quality_learning_rate: float = 1e-3
+    warmup: float = 0.5
     channels: tuple[int, ...] = (8, 16, 32, 64, 96)
     quality_channels: tuple[tuple[int, ...], ...] = ((8,), (16,), (32,), (32,))
-
-
-@dataclass(frozen=True)
-class Images:
-    """names (N), images float32 (N, 1, side, side), masks bool (N, C, side, side), structures (C)."""
-
-    names: list[str]
-    images: np.ndarray
-    masks: np.ndarray
-    structures: tuple[str, ...]
-
-    def rows(self, index: np.ndarray) -> Images:
-        return Images([self.names[i] for i in index], self.images[index], self.masks[index], self.structures)
-
-
-def phantom_images(budget: Budget, seed: int) -> tuple[Images, Images]:
-    """Training patients of their own for every seed; the test patients are the same for all."""
-
-    def made(numbers: range) -> Images:
-        films = [make_radiograph(number, budget.side) for number in numbers]
-        images = np.stack([film.image[None] for film in films])
-        return Images([f"p{n}" for n in numbers], images, np.stack([film.masks for film in films]), STRUCTURES)
-
-    return made(range(10_000 * (seed + 1), 10_000 * (seed + 1) + budget.train)), made(range(budget.test))
-
-
-def cxr_images(folder: Path, budget: Budget, seed: int) -> tuple[Images, Images]:
-    """The radiographs of `folder` (cases.csv, images/, masks/ of bit fields), split by patient: about a third for testing.
-
-    Images that lack one of the structures are left out. The split follows the seed, so seeds repeat the whole experiment.
-    """
-    if not (folder / "cases.csv").is_file():
-        raise InputError(f"{folder} holds no cases.csv; give the folder of the chest radiographs with their masks.")
-    with open(folder / "cases.csv", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if all(row[name] == "1" for name in CXR_STRUCTURES)]
-    size = (budget.side, budget.side)
-    # MONAI's reader would otherwise exchange rows and columns.
-    read = LoadImage(PILReader(reverse_indexing=False), image_only=True, ensure_channel_first=True)
-    load_image = Compose([read, Resize(size, mode="area")])
-    load_mask = Compose([read, Resize(size, mode="nearest")])
-    images = np.stack([np.asarray(load_image(folder / "images" / f"{row['case']}.png")) / 255 for row in rows])
-    fields = np.stack([np.asarray(load_mask(folder / "masks" / f"{row['case']}.png"))[0] for row in rows]).astype(int)
-    masks = np.stack([(fields >> bit & 1).astype(bool) for bit in range(len(CXR_STRUCTURES))], axis=1)
-    all_images = Images([row["case"] for row in rows], images.astype(np.float32), masks, CXR_STRUCTURES)
-    patients = sorted({row["patientid"] for row in rows})
-    np.random.default_rng([seed, 44]).shuffle(patients)
-    tested = set(patients[: round(len(patients) / 3)])
-    is_test = np.array([row["patientid"] in tested for row in rows])
-    return all_images.rows(np.flatnonzero(~is_test)), all_images.rows(np.flatnonzero(is_test))
 
 
 def noise_of(cell: Cell, budget: Budget, channels: int) -> Noise:
@@ -143,8 +92,8 @@ def noise_of(cell: Cell, budget: Budget, channels: int) -> Noise:
 def run_cell(cell: Cell, budget: Budget, folder: Path | None = None, base: dict[str, Any] | None = None) -> dict[str, Any]:
     """Train, score and rank; returns what JSON can hold. `base`: the result whose ranking `fixed_by` follows."""
     load: dict[str, Callable[[], tuple[Images, Images]]] = {
-        "phantom": lambda: phantom_images(budget, cell.seed),
-        "cxr": lambda: cxr_images(_required(folder), budget, cell.seed),
+        "phantom": lambda: phantom_images(budget.side, (budget.train, budget.test), cell.seed),
+        "cxr": lambda: cxr_images(_required(folder), budget.side, cell.seed),
     }
     if cell.data not in load:
         raise InputError(f"unknown data '{cell.data}'; choose one of {', '.join(load)}.")
@@ -220,7 +169,9 @@ def _trained(
     trainer = NoisyLabelTrainer(
         device=torch.device("cpu"),
         max_epochs=epochs,
-        train_data_loader=DataLoader(Fetched(samples, fresh), batch_size=batch, shuffle=True, drop_last=True),
+        train_data_loader=DataLoader(
+            Fetched(samples, fresh), batch_size=batch, shuffle=True, drop_last=True, collate_fn=augmented
+        ),
         network=network,
         optimizer=optimizer,
         inferer=AutocastInferer(),
@@ -234,28 +185,12 @@ def _trained(
     return trainer, quality, [mean_loss[name] for name in train.names]
 
 
-class Fetched(torch.utils.data.Dataset):
-    """Samples in memory, with noise drawn at each fetch where there is any."""
-
-    def __init__(self, samples: list[dict[str, Any]], transform: FreshLabelNoised | None) -> None:
-        self.samples, self.transform = samples, transform
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = self.samples[index]
-        if self.transform is not None:
-            sample = {key: value for key, value in self.transform(sample).items() if key != "noise_record"}
-        return sample
-
-
 def _method_options(cell: Cell, budget: Budget, channels: int, epochs: int) -> tuple[dict[str, Any], nn.Module | None]:
     if cell.method in GIVEN_THE_SHARE:
         return {"drop_share": cell.share}, None
     if cell.method == "confident_learning":
         return {"teacher_epochs": epochs // 2}, None
-    if cell.method in METHODS and "strength" in METHODS[cell.method].options:
+    if cell.method in METHODS and METHODS[cell.method].learner is QualityWeights:
         quality = QualityModule(2, 1 + channels, backbone=budget.quality_channels)
         return {
             "quality": quality,

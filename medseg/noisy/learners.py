@@ -137,27 +137,30 @@ class Trimming(EqualWeights):
 
 
 class LossHistory(EqualWeights):
-    """Weights from each case's loss averaged over the training so far, through the same bounded softmax as quality scores.
+    """Weights from each case's recent losses, through the same bounded softmax as quality scores.
 
-    A case's score is how far its mean loss lies below the median of all cases, in units of their median absolute
-    deviation; weights are pool_weights of the scores with lambda = `strength`. What a network learns early agrees with
-    clean labels, and the mean keeps that memory when the network has learnt the wrong labels by heart. No second
-    network and no share of wrong labels are needed, but a fixed label per case is. Our variant of the small-loss
-    criterion with a history (compare O2U-Net, Huang et al., ICCV 2019, which ranks by the mean loss of many epochs).
+    A case's score is how far the running mean of its losses lies below the median of all cases, in units of their median
+    absolute deviation; weights are pool_weights of the scores with lambda = `strength`. `decay`: what an older loss
+    counts beside the next one, 1 for the plain mean of all. It takes over from equal weights after the warm-up, which
+    must be long enough for the network to have learnt what most labels agree on, and needs a fixed label per case, but
+    no second network and no share of wrong labels. Our variant of the small-loss criterion with a history (compare
+    O2U-Net, Huang et al., ICCV 2019, which ranks by the mean loss of many epochs).
     """
 
-    def __init__(self, parts: Parts, strength: float = 2.0) -> None:
+    def __init__(self, parts: Parts, strength: float = 4.0, decay: float = 0.5) -> None:
         super().__init__(parts)
         if strength <= 0:
             raise InputError(f"strength is {strength}; it must be above 0.")
-        self.strength = strength
-        self.history: dict[int, tuple[float, int]] = {}
+        if not 0 <= decay <= 1:
+            raise InputError(f"decay is {decay}; it must be from 0 (the last loss only) to 1 (the mean of all).")
+        self.strength, self.decay = strength, decay
+        self.history: dict[int, tuple[float, float]] = {}
 
     def backward(self, batch: Batch) -> Outcome:
         prediction, losses = self.predict(batch, batch.labels)
         for case, loss in zip(batch.cases.tolist(), losses.tolist(), strict=True):
-            total, count = self.history.get(case, (0.0, 0))
-            self.history[case] = total + loss, count + 1
+            total, count = self.history.get(case, (0.0, 0.0))
+            self.history[case] = total * self.decay + loss, count * self.decay + 1
         if batch.warming_up:
             return self.learn(prediction, losses, torch.full_like(losses, 1 / len(losses)).detach())
         means = torch.tensor([total / count for total, count in self.history.values()])

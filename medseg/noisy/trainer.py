@@ -15,7 +15,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
 from medseg.errors import BundleError, InputError
-from medseg.losses import BCEPerSample, DiceBCEPerSample, DicePerSample, PerSampleLoss
+from medseg.losses import BCEPerSample, DiceBCEPerSample, PerSampleLoss
 from medseg.noisy.learners import (
     Batch,
     CoTeaching,
@@ -50,14 +50,14 @@ METHODS: dict[str, Method] = {
     "gce": Method(GeneralisedCE),
     "nr_dice": Method(NoiseRobustDice),
     "t_loss": Method(TLoss),
-    "trimming": Method(BCEPerSample, Trimming),
-    "loss_history": Method(BCEPerSample, LossHistory),
+    "trimming": Method(DiceBCEPerSample, Trimming),
+    "loss_history": Method(DiceBCEPerSample, LossHistory),
     "co_teaching": Method(BCEPerSample, CoTeaching),
     "adele": Method(BCEPerSample, Adele),
     "confident_learning": Method(BCEPerSample, ConfidentLearning),
     "qam": Method(BCEPerSample, QualityWeights, {"strength": None}),
     "qam_ocm": Method(BCEPerSample, QualityWeights, {"strength": 2.0}),
-    "qam_ocm_dice": Method(BCEPerSample, QualityWeights, {"strength": 2.0, "score_loss": DicePerSample()}),
+    "qam_ocm_dice_ce": Method(DiceBCEPerSample, QualityWeights, {"strength": 2.0}),
 }
 
 EMPTY_CHANNELS = ("keep", "unknown")
