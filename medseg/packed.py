@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +78,19 @@ class PackedMasks(Mapping[Structure, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def changed(self, change: Callable[[Structure, np.ndarray, int], np.ndarray]) -> PackedMasks:
+        """Every mask as ``change(structure, part, first)`` gives it back; no box is expanded to the grid.
+
+        ``part``: the mask within its box, which begins at slice ``first``; outside nothing is set, nor can be by ``change``.
+        ``part`` itself given back means "as it was".
+        """
+        boxes = {}
+        for structure, box in self.boxes.items():
+            part = box.array
+            after = change(structure, part, box.corner[0])
+            boxes[structure] = box if after is part else boxed(after, box.corner)
+        return PackedMasks(self.shape, boxes)
 
     @property
     def nbytes(self) -> int:

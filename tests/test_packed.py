@@ -54,3 +54,23 @@ def test_a_part_of_a_grid_is_put_where_it_belongs():
 def test_a_box_that_leaves_the_grid_is_refused():
     with pytest.raises(StructureError, match="A: box at .* leaves the grid"):
         PackedMasks((5, 5, 5), {A: Boxed((3, 0, 0), (3, 1, 1), np.ones((3, 1, 1), np.float32))})
+
+
+def test_a_change_sees_each_box_and_the_slice_where_it_begins():
+    low, high = np.zeros((10, 8, 8), dtype=np.float32), np.zeros((10, 8, 8), dtype=bool)
+    low[2:4, 2:6, 2:6] = 0.9
+    high[6:9, 1:7, 1:7] = True
+    packed = PackedMasks(low.shape, {A: boxed(low), B: boxed(high)})
+    seen = {}
+
+    def last_slice_away(structure, part, first):
+        seen[structure] = (first, part.shape)
+        if structure is A:
+            return part
+        kept = part.copy()
+        kept[8 - first] = False
+        return kept
+
+    after = packed.changed(last_slice_away)
+    assert seen == {A: (1, (4, 6, 6)), B: (6, (3, 6, 6))}  # a map has a voxel of halo, a mask none
+    assert after.boxes[A] is packed.boxes[A] and after[B].sum() == 2 * 36 and np.array_equal(after[B][:8], high[:8])

@@ -53,7 +53,7 @@ def test_only_the_largest_piece_stays_when_asked():
 def test_only_the_named_structures_lose_their_smaller_pieces():
     one = case(two_pieces())
     ptv = Structure("PTV", interpreted_type="PTV")
-    both = one.with_masks([*one.masks.items(), (ptv, two_pieces())])
+    both = one.added([(ptv, two_pieces())])
     kept = KeepComponentsd(largest_only=True, names=["GTV"])({"structures": both})["structures"].masks
     assert kept[GTV][15:17].max() < 0.5 <= kept[ptv][15:17].max()
     with pytest.raises(StructureError, match="no structure Gtv"):
@@ -102,7 +102,7 @@ def test_margins_that_cannot_be_meant_are_refused():
 def test_a_mask_of_another_shape_cannot_join_a_case():
     good = case(two_pieces())
     with pytest.raises(StructureError, match="array"):
-        good.with_masks({GTV: np.zeros((3, 3, 3), dtype=bool)})
+        good.added([(GTV, np.zeros((3, 3, 3), dtype=bool))])
 
 
 def test_unknown_fields_of_a_structure_are_refused():
@@ -223,6 +223,17 @@ def test_a_prediction_of_another_grid_is_not_restored(tmp_path):
         RestoreStructuresd("pred", structures=NAMES[:1])(item)
     with pytest.raises(InputError, match="activation 'relu': expected one of sigmoid, none"):
         RestoreStructuresd("pred", structures=NAMES, activation="relu")
+
+
+def test_specks_of_packed_masks_are_measured_with_the_thickness_of_their_own_slices():
+    mask = np.zeros((12, 12, 12), dtype=bool)
+    mask[1:3, 2:12, 2:12] = mask[8:10, 2:12, 2:12] = True  # 200 voxels each, of 1 and of 4 mm
+    geometry = stack_geometry(mask.shape, gaps_mm=[1.0] * 5 + [4.0] * 6, pixel_spacing_mm=(1.0, 1.0))
+    packed = PackedMasks(mask.shape, {GTV: boxed(mask), Structure("Thick"): boxed(mask[7:], (7, 0, 0))})
+    structures = CaseStructures(Case("made by hand", np.zeros(mask.shape, np.float32), geometry, None), packed)
+    kept = KeepComponentsd(min_volume_cc=0.5)({"structures": structures})["structures"].masks
+    for result in kept.values():
+        assert np.flatnonzero(result.any((1, 2))).tolist() == [8, 9]
 
 
 def test_specks_and_margins_of_packed_masks_are_those_of_plain_ones(tmp_path):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -46,12 +45,18 @@ class CaseStructures:
                     f"{structure.name}: array {shape} for an image of {self.case.geometry.shape} (slice, row, column)."
                 )
 
-    def with_masks(self, masks: Iterable[tuple[Structure, np.ndarray]]) -> CaseStructures:
-        """The same case with other masks, taken one by one and packed if this case's are."""
+    def added(self, masks: Iterable[tuple[Structure, np.ndarray]]) -> CaseStructures:
+        """The same case with more masks, taken one by one and packed if this case's are."""
         if isinstance(self.masks, PackedMasks):
             packed = {structure: boxed(mask) for structure, mask in masks}
-            return CaseStructures(self.case, PackedMasks(self.case.geometry.shape, packed))
-        return CaseStructures(self.case, dict(masks))
+            return CaseStructures(self.case, PackedMasks(self.masks.shape, {**self.masks.boxes, **packed}))
+        return CaseStructures(self.case, {**self.masks, **dict(masks)})
+
+    def changed(self, change: Callable[[Structure, np.ndarray, int], np.ndarray]) -> CaseStructures:
+        """The same case with every mask as ``change`` gives it back: see :meth:`medseg.packed.PackedMasks.changed`."""
+        if isinstance(self.masks, PackedMasks):
+            return CaseStructures(self.case, self.masks.changed(change))
+        return CaseStructures(self.case, {structure: change(structure, mask, 0) for structure, mask in self.masks.items()})
 
 
 def binary(mask: np.ndarray) -> np.ndarray:
@@ -204,27 +209,23 @@ class KeepComponentsd(MapTransform):
             unknown = (self.names or frozenset()) - {s.name for s in result.masks}
             if unknown:
                 raise StructureError(f"no structure {', '.join(sorted(unknown))} among those predicted; correct 'names'.")
-            d[key] = result.with_masks(
-                (s, self._keep(m, voxel_cc) if self._looks_at(s) else m) for s, m in result.masks.items()
-            )
+            d[key] = result.changed(partial(self._keep, voxel_cc=voxel_cc))
         return d
 
-    def _looks_at(self, structure: Structure) -> bool:
-        return self.names is None or structure.name in self.names
-
-    def _keep(self, mask: np.ndarray, voxel_cc: np.ndarray) -> np.ndarray:
+    def _keep(self, structure: Structure, mask: np.ndarray, first: int, voxel_cc: np.ndarray) -> np.ndarray:
+        """``mask``, which begins at slice ``first``, without its specks; the very array when there are none."""
         from scipy.ndimage import find_objects, label
 
         inside = binary(mask)
-        box = next(iter(find_objects(inside.view(np.uint8))), None)  # labelling a whole CT for a small tumour takes seconds
-        if box is None:
+        if (self.names is not None and structure.name not in self.names) or not inside.any():
             return mask
+        box = find_objects(inside.view(np.uint8))[0]  # labelling a whole CT for a small tumour takes seconds
         pieces, count = label(inside[box], structure=np.ones((3, 3, 3)))
         known = not np.isnan(voxel_cc).any()
         # Only set voxels are counted and looked up: in a box as large as the CT they are few.
         where = np.flatnonzero(inside[box])
         piece = pieces.ravel()[where]
-        per_slice = voxel_cc[box[0]] if known else np.ones(pieces.shape[0])
+        per_slice = voxel_cc[first:][box[0]] if known else np.ones(pieces.shape[0])
         sizes = np.bincount(piece, weights=per_slice[where // pieces[0].size])  # cc, or voxels where no volume is known
         sizes[0] = -1.0
         drop = (sizes < self.min_volume_cc) & known
@@ -264,7 +265,7 @@ class MarginStructuresd(MapTransform):
         return d
 
     def _grow(self, result: CaseStructures) -> CaseStructures:
-        return result.with_masks(itertools.chain(result.masks.items(), self._grown(result)))
+        return result.added(self._grown(result))
 
     def _grown(self, result: CaseStructures) -> Iterator[tuple[Structure, np.ndarray]]:
         by_name = {structure.name: partial(result.masks.__getitem__, structure) for structure in result.masks}
