@@ -104,6 +104,22 @@ def test_run_and_training_are_the_same():
     assert train["run"] == ["$@train#trainer.run()"]
 
 
+def test_fine_tuning_starts_from_the_stored_weights_and_keeps_its_own_elsewhere():
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLE / "configs" / name) for name in ("train.json", "finetune.json")])
+    parser["bundle_root"] = str(BUNDLE)
+    parser["device"] = "cpu"
+    parser.get_parsed_content("initialize")
+    weights = torch.load(BUNDLE / "models" / "model.pt", weights_only=True)
+    network = parser.get_parsed_content("network")
+    assert all(torch.equal(value, weights[name].float()) for name, value in network.state_dict().items())
+    assert parser.get_parsed_content("ckpt_dir") != parser.get_parsed_content("bundle_root") + "/models"
+    parser.read_config([str(BUNDLE / "configs" / name) for name in ("train.json", "finetune.json")])
+    parser["bundle_root"], parser["start_weights"] = str(BUNDLE), str(BUNDLE / "nowhere.pt")
+    with pytest.raises(RuntimeError):
+        parser.get_parsed_content("initialize")
+
+
 def test_metadata_describes_the_network():
     network = ConfigParser(config("inference.json")).get_parsed_content("network_def").eval()
     formats = config("metadata.json")["network_data_format"]
