@@ -104,9 +104,9 @@ def outline_distances(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) ->
     a, b = (np.pad(mask[box], 1) for mask in (a, b))
     cross = generate_binary_structure(a.ndim, 1)
     edges = [mask & ~binary_erosion(mask, cross) for mask in (a, b)]
-    half = min(spacing) / 2
-    # A voxel of the edge has its centre half a voxel inside its own outline.
-    a_from_b, b_from_a = signed_distance(b, spacing)[edges[0]] + half, signed_distance(a, spacing)[edges[1]] + half
+    depth_a, depth_b = signed_distance(a, spacing), signed_distance(b, spacing)
+    # A voxel of the edge has its centre some way inside its own outline, which is no distance between the two.
+    a_from_b, b_from_a = (depth_b - depth_a)[edges[0]], (depth_a - depth_b)[edges[1]]
     absolute = (np.abs(a_from_b).mean() + np.abs(b_from_a).mean()) / 2
     return float(absolute), float((a_from_b.mean() - b_from_a.mean()) / 2)
 

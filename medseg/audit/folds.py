@@ -99,12 +99,12 @@ def run_fold(fold: Fold, report: Callable[[str], None] = print) -> None:
     if state == "done":
         report(f"{fold.folder.name}: done before")
         return
+    parser = fold_parser(fold, resume=state == "begun")
     fold.folder.mkdir(parents=True, exist_ok=True)
     fold.predictions.mkdir(parents=True, exist_ok=True)
     datalist = fold.folder / "datalist.json"
     _write_json({"training": fold.training, "validation": fold.held_out}, datalist)
     check_datalist(datalist, fold.dataset_dir)
-    parser = fold_parser(fold, resume=state == "begun")
     _write_json({"fingerprint": fold.fingerprint, "done": False}, fold.folder / RECORD)
     with _quiet():
         _train(fold, parser, report)

@@ -21,7 +21,9 @@ from scipy.signal import fftconvolve
 from medseg.audit.disagreement import box_of, dice_of, signed_distance
 from medseg.audit.evidence import DIRECTIONS
 
-COST = {"shifted": 0.05, "expanded": 0.01, "contracted": 0.01, "wrong structure": 0.0, "sides swapped": 0.0}
+COST = {"shifted": 0.05, "expanded": 0.01, "contracted": 0.01, "wrong structure": -0.1, "sides swapped": -0.1}
+"""What a correction pays, in Dice. To lie where another structure is predicted is no coincidence, so that earns some."""
+
 OTHER_COST = 0.02
 LEAST_EXPLAINED, LEAST_GAIN = 0.25, 0.03
 LEAST_PIECE = 0.1
