@@ -22,19 +22,19 @@ BUNDLES = {name: folder for name, folder in bundle_folders().items() if (folder 
 def body_like(size):
     """A smooth ellipsoid with structures in it, between 0 and 1: nothing a network would call noise."""
     torch.manual_seed(0)
-    x, y, z = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in size), indexing="ij")
-    inside = (x**2 / 0.7 + y**2 / 0.5 + z**2 < 1).float()
+    places = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in size), indexing="ij")
+    inside = (sum(place**2 / part for place, part in zip(places, (0.7, 0.5, 1.0), strict=False)) < 1).float()
     coarse = torch.rand(1, 1, *(max(n // 8, 2) for n in size))
-    texture = torch.nn.functional.interpolate(coarse, size, mode="trilinear")[0, 0]
+    texture = torch.nn.functional.interpolate(coarse, size, mode="bilinear" if len(size) == 2 else "trilinear")[0, 0]
     return (inside * (0.35 + 0.4 * texture))[None, None]
 
 
 @pytest.mark.parametrize("name", sorted(BUNDLES))
 def test_openvino_gives_the_masks_of_torch_for_every_bundle(name):
     config = json.loads((Path(BUNDLES[name]) / "configs" / "inference.json").read_text())
-    network = ConfigParser(config).get_parsed_content("network_def").eval()
+    parser = ConfigParser(config)
+    network, roi = parser.get_parsed_content("network_def").eval(), parser.get_parsed_content("inferer").roi_size
     network.load_state_dict(torch.load(BUNDLES[name] / "models" / "model.pt", weights_only=True))
-    roi = config["grid_size"] if "grid_size" in config else config["window_size"]
     image = body_like(roi)
     answers = [
         SlidingWindow(roi, overlap=0.25, mode="gaussian", engine=engine)(image, network) for engine in ("torch", "openvino")
@@ -55,6 +55,17 @@ def test_a_network_is_compiled_once_and_again_when_its_weights_change():
     after = engine_for("openvino", network, "cpu")(image)
     with torch.no_grad():
         assert (after - network(image)).abs().max() < 1e-5 < (after - before).abs().max()
+
+
+def test_compiling_a_network_reports_to_nobody(monkeypatch):
+    telemetry = pytest.importorskip("openvino_telemetry").Telemetry
+    begun = []
+    for step in ("init", "start_session", "send_event"):
+        monkeypatch.setattr(telemetry, step, lambda *args, **kwargs: begun.append(args))
+    image, network = torch.ones(1, 1, 8, 8, 8), torch.nn.Conv3d(1, 1, 3).eval()
+    with torch.no_grad():
+        assert (engine_for("openvino", network, "cpu")(image) - network(image)).abs().max() < 1e-5
+    assert begun == []
 
 
 def test_auto_takes_openvino_on_a_processor_where_it_is_installed_and_torch_elsewhere(monkeypatch):

@@ -72,7 +72,7 @@ def _compile(network: nn.Module, shape: tuple[int, ...], precision: str):
         warnings.simplefilter("ignore")  # torch announces that tracing will go; the branches traced are checks of sizes
         try:
             traced = torch.jit.trace(network, torch.zeros(shape), check_trace=False)
-            model = openvino.convert_model(traced, input=list(shape))
+            model = _converted(traced, shape)
         except Exception as error:  # whatever a network of somebody else does when traced: RuntimeError, its own errors...
             reason = " ".join(str(error).split())[:200]
             raise InputError(
@@ -84,6 +84,21 @@ def _compile(network: nn.Module, shape: tuple[int, ...], precision: str):
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
     return openvino.Core().compile_model(model, "CPU", options)
+
+
+def _converted(traced: torch.jit.ScriptModule, shape: tuple[int, ...]):
+    """OpenVINO's model of a traced network, by OpenVINO's own reader of such networks.
+
+    Its ``convert_model`` calls the same reader, but reports every use over the internet unless the user has opted out.
+    """
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    reader = FrontEndManager().load_by_framework("pytorch")
+    decoder = TorchScriptPythonDecoder(traced)  # must outlive the conversion
+    model = reader.convert(reader.load(decoder))
+    model.reshape(list(shape))
+    return model
 
 
 ENGINES: dict[str, Callable[[nn.Module], Engine]] = {"torch": TorchEngine, "openvino": OpenVINOEngine}
