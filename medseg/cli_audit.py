@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from medseg.errors import InputError
+
 PRINTED = 10
 
 
@@ -36,9 +38,15 @@ def add_audit(command: argparse.ArgumentParser, settings_of):
     command.add_argument(
         "--least-score", type=float, default=0.5, metavar="S", help="only labels that score so much; default 0.5"
     )
+    command.add_argument(
+        "--fix", type=Path, metavar="DIR", help="corrected labels, named as in the datalist: retrain and compare on --gold"
+    )
+    command.add_argument("--gold", type=Path, metavar="FILE", help='JSON whose list "gold" holds cases never trained on')
     command.add_argument("--json", action="store_true", help="print audit.json")
 
     def run(options) -> int:
+        if options.fix or options.gold:
+            return _fix(options, settings_of(options.set))
         from medseg.audit.run import Request, audit
 
         request = Request(
@@ -53,6 +61,26 @@ def add_audit(command: argparse.ArgumentParser, settings_of):
         return 0
 
     return run
+
+
+def _fix(options, settings: dict) -> int:
+    if not (options.fix and options.gold and options.bundle) or options.predictions:
+        raise InputError("--fix DIR needs BUNDLE and --gold FILE (cases never trained on), and no --predictions.")
+    from medseg.audit.fix import FixRequest, fix
+
+    request = FixRequest(
+        options.bundle, options.data.resolve(), options.output.resolve(), options.fix.resolve(), options.gold.resolve(),
+        options.datalist and options.datalist.resolve(), settings,
+    )  # fmt: skip
+    content = fix(request, report=lambda line: print(line, file=sys.stderr))
+    if options.json:
+        print(json.dumps(content, indent=1))
+        return 0
+    print(f"{len(content['corrected'])} labels corrected, {len(content['rejected'])} cases rejected; Dice on the gold set:")
+    for row in content["dice"]:
+        change = f"{row['change']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+        print(f"  {row['structure']:16} {row['before']:.3f} -> {row['after']:.3f}  {change}, {row['cases']} cases")
+    return 0
 
 
 def lines(content: dict, out: Path) -> list[str]:

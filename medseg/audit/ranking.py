@@ -24,6 +24,11 @@ from medseg.audit.reasons import Pair, Reason, find_reason
 from medseg.audit.style import Style, styles, without_style
 from medseg.errors import InputError
 
+LEAST_DICE = 0.3
+"""A structure whose usual Dice is lower was not learned: its predictions tell nothing about its labels."""
+
+NOT_JUDGED = Reason("not judged", "not judged: the predictions of this structure are too poor")
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -101,11 +106,27 @@ def rank(paths: Sequence[Path], groups: dict[str, str] | None = None) -> Ranking
     kept = {key: habit for key, habit in habits.items() if habit.consistent}
     findings = [one for path in paths for one in _findings(load_evidence(path), levels, groups, kept)]
     scored = scores([(finding.structure, finding.numbers) for finding in findings], voxel)
-    findings = [replace(one, score=score, z=z) for one, (score, z) in zip(findings, scored, strict=True)]
+    poor = _not_learned(findings, notices)
+    findings = [
+        replace(one, score=0.0, z=math.nan, reason=NOT_JUDGED) if one.structure in poor else replace(one, score=score, z=z)
+        for one, (score, z) in zip(findings, scored, strict=True)
+    ]
     findings.sort(key=lambda finding: (-finding.score, finding.case, finding.structure))
     folds = sorted({finding.fold for finding in findings})
     cut = {name: {fold: levels.threshold(number, fold) for fold in folds} for number, name in enumerate(names)}
     return Ranking(tuple(findings), cut, tuple(habits.values()), tuple(cases), names, unit, tuple(notices))
+
+
+def _not_learned(findings: Sequence[Finding], notices: list[str]) -> set[str]:
+    """Structures whose usual Dice is below LEAST_DICE, with a sentence each in ``notices``."""
+    poor = set()
+    for name in dict.fromkeys(one.structure for one in findings):
+        known = [one.numbers.dice for one in findings if one.structure == name and one.numbers.dice == one.numbers.dice]
+        if known and np.median(known) < LEAST_DICE:
+            poor.add(name)
+            usual = f"the median Dice of labels and predictions is {np.median(known):.2f}, below {LEAST_DICE}"
+            notices.append(f"{name}: not judged, since {usual}; train longer or on a finer grid.")
+    return poor
 
 
 def predicted_masks(evidence: Evidence, levels: _Levels) -> dict[str, np.ndarray]:

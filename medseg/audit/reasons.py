@@ -29,6 +29,7 @@ LEAST_EXPLAINED, LEAST_GAIN = 0.25, 0.03
 LEAST_PIECE = 0.1
 """A piece that is missing or too much has at least this share of the prediction, or of the label."""
 
+LEAST_REST = 0.6
 FARTHEST_STEPS = 40
 """So many half voxels outwards or inwards an outline is moved at most."""
 
@@ -67,6 +68,7 @@ KINDS = {
     "empty label": "no label voxel, but a prediction",
     "nothing predicted": "a label, but no predicted voxel",
     "no single cause": "no one correction explains the difference",
+    "not judged": "the predictions of this structure are too poor to say anything about its labels",
 }
 
 
@@ -235,9 +237,19 @@ def _pieces(pair: Pair) -> Iterator[Reason]:
             continue
         piece = np.isin(pieces, alone)
         corrected = pair.label | piece if kind == "missing component" else pair.label & ~piece
+        if kind == "missing component" and not _rest_agrees(
+            pair.label, pair.prediction & ~piece, corrected, pair.prediction
+        ):
+            continue
         size = pair.size(int(piece.sum()))
         words = f"missing a separate piece of {size}" if kind == "missing component" else f"an extra piece of {size}"
         yield Reason(kind, words, dice_after=dice_of(corrected, pair.prediction))
+
+
+def _rest_agrees(label: np.ndarray, rest: np.ndarray, corrected: np.ndarray, prediction: np.ndarray) -> bool:
+    """False when a label and the part of the prediction that it is not to be given agree much less than the two would then:
+    whatever is copied from a prediction agrees with it, also beside a label that lies somewhere else."""
+    return dice_of(label, rest) >= LEAST_REST * dice_of(corrected, prediction)
 
 
 def _profile(mask: np.ndarray, axis: int) -> np.ndarray:
@@ -255,6 +267,10 @@ def _gaps(pair: Pair) -> Iterator[Reason]:
         corrected = pair.label.copy()
         gap = (slice(None),) * axis + (empty,)
         corrected[gap] = pair.prediction[gap]
+        rest = pair.prediction.copy()
+        rest[gap] = False
+        if not _rest_agrees(pair.label, rest, corrected, pair.prediction):
+            continue
         amount = int(empty.sum()) * pair.spacing[axis]
         what = f"{int(empty.sum())} slices dropped" if axis == 0 and pair.label.ndim == 3 else "a stripe dropped"
         words = f"{what}: a gap of {pair.says(amount)}"
@@ -274,6 +290,10 @@ def _ends(pair: Pair) -> Iterator[Reason]:
             part = (slice(None),) * axis + (rest,)
             corrected = pair.label.copy()
             corrected[part] = pair.prediction[part] if lacking > 0 else False
+            rest = pair.prediction.copy()
+            rest[part] = False
+            if lacking > 0 and not _rest_agrees(pair.label, rest, corrected, pair.prediction):
+                continue
             amount, place = abs(lacking) * pair.spacing[axis], PLACES[pair.label.ndim][axis][end]
             kind = "cropped" if lacking > 0 else "too long"
             words = f"cropped at its {place}: ends {pair.says(amount)} early"
