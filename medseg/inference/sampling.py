@@ -14,6 +14,9 @@ import torch
 from medseg.errors import GeometryError
 from medseg.geometry import Geometry
 
+NARROW = 256
+"""Up to this many voxels of the network a row is interpolated by a matrix product, whose cost grows with their number."""
+
 STRAIGHT = 0.01
 """How far, in voxels of the network, one axis may drift along another over the whole image."""
 
@@ -86,9 +89,20 @@ class Sampling:
         at = np.clip(self.positions[axis][part], 0, values.shape[axis] - 1)
         below = np.floor(at).astype(np.int64)
         above = np.minimum(below + 1, values.shape[axis] - 1)
+        share, known = (at - below).astype(np.float32), self.known[axis][part]
+        if axis == 2 and values.shape[2] <= NARROW:
+            return _mixed(values, (below, above), share, known)
         sides = [-1 if a == axis else 1 for a in range(3)]
-        weight = torch.from_numpy((at - below).astype(np.float32)).reshape(sides)
         low, high = (values.index_select(axis, torch.from_numpy(index)) for index in (below, above))
-        result = torch.lerp(low, high, weight)
-        known = self.known[axis][part]
+        result = torch.lerp(low, high, torch.from_numpy(share).reshape(sides))
         return result if known.all() else result * torch.from_numpy(known).reshape(sides)
+
+
+def _mixed(values: torch.Tensor, at: tuple[np.ndarray, np.ndarray], share: np.ndarray, known: np.ndarray) -> torch.Tensor:
+    """Interpolated along the last axis by a matrix of two weights a column: single voxels of a row are slow to pick out."""
+    weights = np.zeros((values.shape[2], len(share)), dtype=np.float32)
+    columns = np.arange(len(share))
+    weights[at[0], columns] = known * (1 - share)
+    weights[at[1], columns] += known * share
+    mixed = values.reshape(-1, values.shape[2]).numpy() @ weights
+    return torch.from_numpy(mixed).reshape(*values.shape[:2], len(share))
