@@ -221,7 +221,7 @@ def measured(ranking: Ranking, key: list[dict], paths: list[Path]) -> dict:
         line = planted.get((one.case, one.structure))
         if line:
             count = reasons.setdefault(line["kind"], {"right": 0, "of": 0})
-            count["right"] += is_right(line, one.reason)
+            count["right"] += int(is_right(line, one.reason))
             count["of"] += 1
     return {
         "labels": len(findings), "corrupted": int(wrong.sum()), "not_judged": len(planted) - int(wrong.sum()),
