@@ -74,8 +74,8 @@ def test_specks_of_a_prediction_do_not_count():
     assert predicted_mask(probability, 0.5).sum() == 20
 
 
-def row(dice: float, distance: float, name: str = "Cord") -> tuple[str, Disagreement]:
-    return name, Disagreement(dice, dice, distance, 0.0, 1.0, 1.0)
+def row(dice: float, distance: float, name: str = "Cord", gain: float = 0.0) -> tuple[str, Disagreement, float]:
+    return name, Disagreement(dice, dice, distance, 0.0, 1.0, 1.0), gain
 
 
 def test_a_label_as_usual_scores_little_and_one_three_deviations_off_scores_one_half():
@@ -84,6 +84,12 @@ def test_a_label_as_usual_scores_little_and_one_three_deviations_off_scores_one_
     assert scores(usual, 2.0)[2] == pytest.approx((1 / (1 + math.exp(3)), 0.0))
     six = scores([*usual, *usual, row(0.9 - 6 * 0.07413, 2.0)], 2.0)[-1]
     assert six[1] == pytest.approx(3.0, abs=0.01) and six[0] == pytest.approx(0.5, abs=0.01)  # z is 6 of Dice, 0 of distance
+
+
+def test_what_one_correction_explains_is_more_suspicious():
+    rows = [row(0.9, 2.0)] * 6 + [row(0.8, 2.0, gain=0.0), row(0.8, 2.0, gain=0.1)]
+    plain, explained = scores(rows, 2.0)[-2:]
+    assert explained[1] - plain[1] == pytest.approx(0.5)  # 5 times the Dice that is gained
 
 
 def test_a_hard_structure_does_not_count_against_its_labels():

@@ -22,7 +22,7 @@ DEFINITIONS = {
     "implementation": f"medseg {medseg.__version__}",
     "score": "1 / (1 + exp(3 - z)): 0.5 three robust standard deviations beyond the structure's usual disagreement",
     "z": "mean of two robust z: of 1 - Dice, and of log(distance + half a voxel); each (value - median) / "
-    "(1.4826 x median absolute deviation) over all labels of the structure, at most 10",
+    "(1.4826 x median absolute deviation) over all labels of the structure, at most 10; plus 5 x (dice_after - dice)",
     "dice": "label against the prediction, which is cut where the structure's median prediction is as large as its label",
     "soft_dice": "label against the predicted probabilities as they are",
     "distance": "mean absolute distance between both outlines, both directions alike",

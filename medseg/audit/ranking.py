@@ -50,6 +50,12 @@ class Finding:
     label_source: str
     others: tuple[tuple[str, float], ...] = ()
 
+    @property
+    def gain(self) -> float:
+        """The Dice that the correction would win which the reason names; 0 where it names none."""
+        gained = self.reason.dice_after - self.numbers.dice
+        return max(gained, 0.0) if math.isfinite(gained) else 0.0
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -105,7 +111,7 @@ def rank(paths: Sequence[Path], groups: dict[str, str] | None = None) -> Ranking
         habits = styles([(groups.get(case, ""), name, bias) for case, name, bias in rows], voxel)
     kept = {key: habit for key, habit in habits.items() if habit.consistent}
     findings = [one for path in paths for one in _findings(load_evidence(path), levels, groups, kept)]
-    scored = scores([(finding.structure, finding.numbers) for finding in findings], voxel)
+    scored = scores([(finding.structure, finding.numbers, finding.gain) for finding in findings], voxel)
     poor = _not_learned(findings, notices)
     findings = [
         replace(one, score=0.0, z=math.nan, reason=NOT_JUDGED) if one.structure in poor else replace(one, score=score, z=z)
