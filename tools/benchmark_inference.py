@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import resource
 import shlex
 import shutil
@@ -25,6 +24,8 @@ import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
+
+from page_section import put_section
 
 STAGES = {
     "LoadCased": "read", "network": "network", "Activationsd": "restore", "Invertd": "restore", "AsDiscreted": "restore",
@@ -316,16 +317,6 @@ def cohort(given) -> str:
 
 BENCHMARKS = {"whole": whole, "memory": memory, "engines": engines, "cohort": cohort}
 CHILDREN = {"whole": run_whole, "memory": run_memory, "engines": run_engines, "cohort": run_cohort}
-
-
-def put_section(file: Path, name: str, text: str) -> None:
-    """Replace the text between ``<!-- name -->`` and ``<!-- end of name -->``."""
-    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    content = file.read_text(encoding="utf-8")
-    if begin not in content or end not in content:
-        raise SystemExit(f"{file}: no section {begin} ... {end}")
-    section = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", flags=re.DOTALL)
-    file.write_text(section.sub(lambda _: f"{begin}\n{text}\n{end}", content), encoding="utf-8")
 
 
 def main() -> None:

@@ -140,6 +140,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     two = commands.add_parser("report", help="tables and figures of what is finished")
     two.add_argument("out", type=Path)
     two.add_argument("-o", "--output", type=Path, required=True)
+    two.add_argument("--markdown", type=Path, help="page whose section 'results' is replaced")
     return parser.parse_args(arguments)
 
 
@@ -153,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             from noisy_report import write_report
 
-            write_report(options.out, options.output)
+            write_report(options.out, options.output, options.markdown)
     except MedsegError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -23,8 +23,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from matplotlib.path import Path as Outline
+from page_section import put_section
 from rtstruct_reading import benchmark_read
-from rtstruct_runs import Failed, put_section, read_back, run_peer, table
+from rtstruct_runs import Failed, read_back, run_peer, table
 from scipy import ndimage
 
 from medseg.contours import HOLE_MODES

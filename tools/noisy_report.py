@@ -8,6 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from page_section import put_section
 
 from medseg.atomic import atomic_path
 from medseg.errors import InputError
@@ -18,8 +19,11 @@ CONDITION = ("data", "generator", "direction", "share", "sizes")
 BOOTSTRAP_SAMPLES = 10_000
 
 
-def write_report(out: Path, output: Path) -> None:
-    """Read OUT/cells/*.json and write the tables and figures to `output`. InputError when there is no cell."""
+def write_report(out: Path, output: Path, page: Path | None = None) -> None:
+    """Read OUT/cells/*.json, write tables and figures to `output`, and the section "results" of the page `page`.
+
+    InputError when there is no cell.
+    """
     results = [json.loads(path.read_text()) for path in sorted((out / "cells").glob("*.json"))]
     if not results:
         raise InputError(f"{out}/cells holds no finished cell; run the benchmark first.")
@@ -31,6 +35,8 @@ def write_report(out: Path, output: Path) -> None:
         draw_dice(results, data, output / f"noisy_labels_{data}.png")
     if any(result["cell"]["fixed_share"] for result in results):
         draw_review(results, output / "noisy_labels_review.png")
+    if page is not None:
+        put_section(page, "results", markdown(results))
 
 
 def write_table(path: Path, rows: list[dict]) -> None:
@@ -104,6 +110,39 @@ def comparison_rows(results: list[dict]) -> list[dict]:
                     row |= dict(zip((f"minus_{name}", f"low_{name}", f"high_{name}"), values, strict=True))
             rows.append(row)
     return rows
+
+
+def markdown(results: list[dict]) -> str:
+    """A table per condition: Dice and its sd over seeds, the last structure alone, differences with 95 % intervals, AUROC."""
+    grouped = by_condition(results)
+    rows = {tuple(row[n] for n in (*CONDITION, "method", "subset")): row for row in comparison_rows(results)}
+    parts = []
+    for condition, methods in sorted(
+        grouped.items(), key=lambda item: (item[0][0], item[0][1:3] != ("fixed", "both"), item[0])
+    ):
+        data, generator, direction, share, sizes = condition
+        habit = "" if direction == "both" else f", {direction} only"
+        noise = f"{share:.0%} of labels, {sizes} px, {generator}{habit}" if share else "no noise"
+        structure = next(iter(methods.values()))[0]["structures"][-1]
+        lines = [
+            f"**{data}: {noise}**",
+            "",
+            f"| method | seeds | Dice | {structure} | minus CE | minus clean training | AUROC |",
+        ]
+        lines.append("|---|--:|--:|--:|--:|--:|--:|")
+        for method, subset in sorted(methods, key=lambda key: -rows[(*condition, *key)]["dice"]):
+            row, runs = rows[(*condition, method, subset)], methods[method, subset]
+            thin = np.mean([np.mean(np.array(run["test"]["dice"])[:, -1]) for run in runs])
+            found = [detection(run).get("final_loss", {}).get("auroc", np.nan) for run in runs]
+            name = method if subset == "all" else f"{method}, clean cases only"
+            cells = [name, row["seeds"], f"{row['dice']:.3f} ± {row['sd_over_seeds']:.3f}", f"{thin:.3f}"]
+            for other in ("ce", "clean"):
+                difference = [row.get(f"{part}_{other}") for part in ("minus", "low", "high")]
+                cells.append("" if difference[0] is None else "{:+.3f} ({:+.3f} to {:+.3f})".format(*difference))
+            cells.append("" if np.isnan(found).all() else f"{np.nanmean(found):.3f}")
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
 def detection_rows(results: list[dict]) -> list[dict]:

@@ -35,16 +35,3 @@ def read_back(pythons: list[str], reader: str, ct_dir: Path, structures, out_dir
 def table(heads: list[str], lines: list[list[str]]) -> str:
     rows = [heads, ["---"] * len(heads), *[[*line, *[""] * (len(heads) - len(line))] for line in lines]]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def put_section(path: Path, name: str, text: str) -> None:
-    """Replace what stands between the section's two markers, or add it at the end of the file."""
-    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    old = path.read_text(encoding="utf-8") if path.exists() else ""
-    section = f"{begin}\n{text}\n{end}"
-    if begin in old:
-        head, rest = old.split(begin, 1)
-        section = head + section + rest.split(end, 1)[1]
-    else:
-        section = old + ("\n" if old else "") + section + "\n"
-    path.write_text(section, encoding="utf-8")
