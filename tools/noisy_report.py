@@ -113,7 +113,7 @@ def comparison_rows(results: list[dict]) -> list[dict]:
 
 
 def markdown(results: list[dict]) -> str:
-    """A table per condition: Dice and its sd over seeds, the last structure alone, differences with 95 % intervals, AUROC."""
+    """A table per condition: Dice with its sd over seeds, the last structure, differences with 95 % intervals, AUROC."""
     grouped = by_condition(results)
     rows = {tuple(row[n] for n in (*CONDITION, "method", "subset")): row for row in comparison_rows(results)}
     parts = []

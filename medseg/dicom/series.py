@@ -130,7 +130,7 @@ def _choose(found: Found, series_uid: str | None) -> SeriesFiles:
         raise InputError(f"{found.root}: no CT, MR or PET series{_why_nothing(found)}.")
     if len(candidates) > 1:
         listed = "; ".join(str(files) for files in candidates[:8]) + ("; …" if len(candidates) > 8 else "")
-        raise InputError(f"{found.root}: {len(candidates)} series where one is wanted; choose one by its series UID: {listed}.")
+        raise InputError(f"{found.root}: {len(candidates)} series where one is wanted; choose one by its UID: {listed}.")
     return candidates[0]
 
 
