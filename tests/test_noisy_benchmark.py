@@ -184,7 +184,7 @@ def test_the_grid_has_the_promised_cells_once_each_and_known_methods(tools):
         cells = tools[0].grid(data)
         assert len({cell.key for cell in cells}) == len(cells) >= least
         assert {cell.method for cell in cells} <= set(METHODS)
-        assert {cell.seed for cell in cells} == {0, 1, 2}
+        assert {cell.seed for cell in cells} == {1, 2, 3}, "settings were chosen with seed 0"
 
 
 SMALL_GRID = [dataclasses.replace(CELL, method=method, share=share) for method in ("ce", "qam_ocm") for share in (0.0, 0.5)]

@@ -400,7 +400,7 @@ def test_of_several_series_one_has_to_be_named(tmp_path, files):
     other = phantom_uid("other")
     write_series(ramp_hu(), stack(), tmp_path / "b", SeriesInstanceUID=other, SeriesDescription="Lung kernel")
     message = refusal(tmp_path)
-    assert "2 series" in message and f"{other} (CT, Lung kernel, 6 slices)" in message and "series_uid" in message
+    assert "2 series" in message and f"{other} (CT, Lung kernel, 6 slices)" in message and "choose one by its UID" in message
     assert read_series(tmp_path, series_uid=other).description == "Lung kernel"
     assert "no series 1.2.77" in refusal(tmp_path, series_uid="1.2.77")
 
