@@ -17,6 +17,15 @@ def test_every_bundle_that_comes_with_medseg_passes_every_check(name):
     assert {what: problem for what, problem in verify(find_bundle(name)) if problem} == {}
 
 
+@pytest.mark.parametrize("name", sorted(bundle_folders()))
+def test_every_bundle_holds_all_parts_small_weights_and_no_python(name):
+    folder = find_bundle(name).folder
+    for part in ("LICENSE", "configs/logging.conf", "docs/README.md", "docs/data_license.txt"):
+        assert (folder / part).stat().st_size > 0, part
+    assert (folder / "models" / "model.pt").stat().st_size < 10e6
+    assert not list(folder.rglob("*.py"))
+
+
 @pytest.fixture
 def broken(tmp_path):
     """A copy of ct_gtv to break."""

@@ -133,16 +133,3 @@ def test_metadata_describes_the_network():
     assert all(size % m == 0 for size, m in zip(config("train.json")["window_size"], network.size_multiple, strict=True))
     with torch.no_grad():
         assert network(torch.zeros(1, 1, 32, 32, 32)).shape == (1, formats["outputs"]["pred"]["num_channels"], 32, 32, 32)
-
-
-def test_weights_fit_the_network_strictly_and_are_small():
-    path = BUNDLE / "models" / "model.pt"
-    assert path.stat().st_size < 10e6
-    network = ConfigParser(config("inference.json")).get_parsed_content("network_def")
-    network.load_state_dict(torch.load(path, weights_only=True), strict=True)
-
-
-def test_bundle_folder_holds_every_part_and_no_python():
-    for part in ("LICENSE", "configs/logging.conf", "docs/README.md", "docs/data_license.txt"):
-        assert (BUNDLE / part).stat().st_size > 0, part
-    assert not list(BUNDLE.rglob("*.py"))
