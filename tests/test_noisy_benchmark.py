@@ -14,7 +14,14 @@ from PIL import Image
 
 from medseg.errors import InputError
 from medseg.noisy.benchmark import METHODS, Budget, Cell, detection, noise_of, run_cell, score
-from medseg.noisy.benchmark_data import CXR_STRUCTURES, FIRST_TEST_PATIENT, augmented, cxr_images, phantom_images
+from medseg.noisy.benchmark_data import (
+    CXR_STRUCTURES,
+    FIRST_TEST_PATIENT,
+    JSRT_STRUCTURES,
+    augmented,
+    cxr_images,
+    phantom_images,
+)
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 TINY = Budget(side=32, train=8, test=4, steps=6, batch=4, channels=(4, 8), quality_channels=((4,), (8,)))
@@ -149,6 +156,34 @@ def test_radiographs_are_split_by_patient_upright_and_without_incomplete_ones(tm
     assert mask[0, :15, :7].all() and not mask[0, 17:].any() and not mask[0, :, 9:].any(), "row, column as in the file"
     assert mask[2].any() and not mask[1].any() and not mask[3].any()
     assert 0 <= train.images.min() and 0.3 < train.images.mean() < 0.7
+
+
+def test_the_layout_of_prepare_jsrt_is_read_with_its_own_split_and_clavicles(tmp_path, tools):
+    import prepare_jsrt
+
+    assert prepare_jsrt.STRUCTURES == JSRT_STRUCTURES
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    with open(tmp_path / "cases.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["case", "patientid", "random_165_82", *JSRT_STRUCTURES])
+        writer.writeheader()
+        for film, part in (("JPCLN001", "train"), ("JPCLN002", "test"), ("JPCNN001", "train")):
+            row = {"case": film, "patientid": film, "random_165_82": part, **dict.fromkeys(JSRT_STRUCTURES, 1)}
+            writer.writerow(row)
+            Image.fromarray(np.full((32, 32), 100, np.uint8)).save(tmp_path / "images" / f"{film}.png")
+            field = np.zeros((32, 32), np.uint8)
+            field[2:6, 20:28] = 16  # the left clavicle, on the viewer's right
+            Image.fromarray(field).save(tmp_path / "masks" / f"{film}.png")
+    for seed in (1, 2):
+        train, test = cxr_images(tmp_path, 32, seed)
+        assert (train.names, test.names) == (["JPCLN001", "JPCNN001"], ["JPCLN002"])
+    assert train.structures == JSRT_STRUCTURES and train.masks.sum((0, 2, 3)).tolist() == [0, 0, 0, 0, 2 * 4 * 8]
+
+
+def test_a_table_without_the_structures_is_refused(tmp_path):
+    (tmp_path / "cases.csv").write_text("case,patientid,Right Lung\na,1,1\n")
+    with pytest.raises(InputError, match="neither the columns"):
+        cxr_images(tmp_path, 32, 0)
 
 
 def test_the_real_radiographs_train(shared_data):

@@ -19,6 +19,9 @@ from medseg.noisy.generators import FreshLabelNoised
 from medseg.noisy.radiograph_phantom import STRUCTURES, make_radiograph
 
 CXR_STRUCTURES = ("Right Lung", "Left Lung", "Cardiomediastinum", "Airways")
+JSRT_STRUCTURES = ("Right Lung", "Left Lung", "Heart", "Right Clavicle", "Left Clavicle")
+"""Columns of cases.csv and bits of the masks, in this order, as tools/prepare_jsrt.py writes them."""
+
 FIRST_TEST_PATIENT = 500_000
 """Phantom patients from here on are scored only; settings were chosen on other numbers (0 to 39, seed 0)."""
 
@@ -53,14 +56,21 @@ def phantom_images(side: int, counts: tuple[int, int], seed: int) -> tuple[Image
 
 
 def cxr_images(folder: Path, side: int, seed: int) -> tuple[Images, Images]:
-    """The radiographs of `folder` (cases.csv, images/, masks/ of bit fields), split by patient: about a third for testing.
+    """The radiographs of `folder` (cases.csv, images/, masks/ of bit fields), split into training and test.
 
-    Images that lack one of the structures are left out. The split follows the seed, so seeds repeat the whole experiment.
+    Structures are JSRT_STRUCTURES or CXR_STRUCTURES, whichever cases.csv has as columns; images that lack one are left out.
+    A column random_165_82 ("train", "test") is the split for every seed; without it the patients are drawn anew for each
+    seed, about a third for testing. Raises InputError without cases.csv or without those columns.
     """
     if not (folder / "cases.csv").is_file():
         raise InputError(f"{folder} holds no cases.csv; give the folder of the chest radiographs with their masks.")
     with open(folder / "cases.csv", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if all(row[name] == "1" for name in CXR_STRUCTURES)]
+        rows = list(csv.DictReader(file))
+    known = [names for names in (JSRT_STRUCTURES, CXR_STRUCTURES) if rows and set(names) <= set(rows[0])]
+    if not known:
+        raise InputError(f"{folder}/cases.csv has neither the columns {JSRT_STRUCTURES} nor {CXR_STRUCTURES}.")
+    structures = known[0]
+    rows = [row for row in rows if all(row[name] == "1" for name in structures)]
     size = (side, side)
     # MONAI's reader would otherwise exchange rows and columns.
     read = LoadImage(PILReader(reverse_indexing=False), image_only=True, ensure_channel_first=True)
@@ -68,8 +78,11 @@ def cxr_images(folder: Path, side: int, seed: int) -> tuple[Images, Images]:
     load_mask = Compose([read, Resize(size, mode="nearest")])
     images = np.stack([np.asarray(load_image(folder / "images" / f"{row['case']}.png")) / 255 for row in rows])
     fields = np.stack([np.asarray(load_mask(folder / "masks" / f"{row['case']}.png"))[0] for row in rows]).astype(int)
-    masks = np.stack([(fields >> bit & 1).astype(bool) for bit in range(len(CXR_STRUCTURES))], axis=1)
-    all_images = Images([row["case"] for row in rows], images.astype(np.float32), masks, CXR_STRUCTURES)
+    masks = np.stack([(fields >> bit & 1).astype(bool) for bit in range(len(structures))], axis=1)
+    all_images = Images([row["case"] for row in rows], images.astype(np.float32), masks, structures)
+    if "random_165_82" in rows[0]:
+        is_test = np.array([row["random_165_82"] == "test" for row in rows])
+        return all_images.rows(np.flatnonzero(~is_test)), all_images.rows(np.flatnonzero(is_test))
     patients = sorted({row["patientid"] for row in rows})
     np.random.default_rng([seed, 44]).shuffle(patients)
     tested = set(patients[: round(len(patients) / 3)])
