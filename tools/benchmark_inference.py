@@ -264,7 +264,8 @@ def engines(given) -> str:
 
     rows = []
     for bundle, folder in sorted(bundle_folders().items()):
-        if not (folder / "models" / "model.pt").is_file() or bundle == "cxr_anatomy":  # whose images are flat
+        described = json.loads((folder / "configs" / "metadata.json").read_text())["network_data_format"]
+        if not (folder / "models" / "model.pt").is_file() or described["inputs"]["image"]["modality"] != "CT":
             continue
         for name, (apart, voxels, wall, processor, filled) in child("engines", str(given.data.resolve()), bundle).items():
             share = [f"{100 * apart / voxels:.4f} %", f"{100 * apart / max(filled, 1):.3f} %"]
