@@ -95,6 +95,17 @@ def test_pieces_are_missing_or_extra():
     assert reason_of(two, one).words == f"an extra piece of {piece_cc:.1f} cc"
 
 
+def test_a_predicted_piece_far_away_is_held_against_the_prediction_not_the_label():
+    gland = ellipsoid((8, 20, 18), (6, 6, 6), (120, 40, 40))
+    false_piece = ellipsoid((100, 20, 18), (4, 4, 4), (120, 40, 40))
+    found = reason_of(gland, gland | false_piece)
+    # The gland fills slices 3 to 13, the piece 97 to 103: 83 slices of 3 mm lie between them.
+    assert found.kind == "far prediction" and found.words.endswith("cc lies 249 mm away: likely the prediction's error")
+    near = ellipsoid((30, 20, 18), (4, 4, 4), (120, 40, 40))
+    assert reason_of(gland, gland | near).kind == "missing component"
+    assert reason_of(gland | false_piece, gland).kind == "extra component"  # a stray contour is the label's error
+
+
 def test_another_structure_and_swapped_sides_are_recognised():
     left, right, heart = ellipsoid((15, 20, 30)), ellipsoid((15, 20, 8)), ellipsoid((8, 30, 20), (5, 7, 9))
     predictions = {"Lung_L": left, "Lung_R": right, "Heart": heart}

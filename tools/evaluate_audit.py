@@ -3,14 +3,18 @@
     python tools/evaluate_audit.py corrupt DATASET_DIR BUNDLE WORK --share 0.1 --seed 0
     medseg audit BUNDLE --data DATASET_DIR --datalist WORK/datalist.json -o WORK/audit --folds 3 ...
     python tools/evaluate_audit.py score WORK/audit WORK/key.jsonl -o WORK/scores.json
+    python tools/evaluate_audit.py correct DATASET_DIR BUNDLE WORK --worst 45
     python tools/evaluate_audit.py plant AUDIT_OUT -o plant.json --share 0.1 --seeds 10
 
 `corrupt` works on bit-field labels, as the bundle's train.json reads them: of all contours of the training cases (a case and
 a structure) it corrupts a share: shifted, dilated, eroded, cut short, with a gap, or another structure's contour. The key
 holds each as medseg.noisy.noise records it, so it can be made again. The networks learn from the wrong labels too.
 
-`plant` does the same to the labels of an audit that is finished, on the network's grid, so that many draws cost no training;
-there the networks did not learn from the wrong labels.
+`correct` plays the reviewer who looks at the worst so many labels and puts the true contour back where it had been changed:
+WORK/corrected is what `medseg audit --fix` takes.
+
+`plant` does the same as `corrupt` to the labels of an audit that is finished, on the network's grid, so that many draws
+cost no training; there the networks did not learn from the wrong labels.
 
 Both print the ranking beside that of cleanlab's segmentation score (softmin) on the same predictions, and count a reason as
 right when it names what was done: a shift to 30 degrees and 6 mm or 30 %, the right end, the right other structure.
@@ -145,6 +149,39 @@ def corrupt_dataset(dataset_dir: Path, bundle_name: str, out: Path, share: float
 def write(path: Path, text: str) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+# ---- correct -----------------------------------------------------------------------------------------------------
+
+
+def correct(dataset_dir: Path, bundle_name: str, work: Path, worst: int) -> tuple[int, int]:
+    """Write WORK/corrected: of the `worst` labels of WORK/audit those that `corrupt` had changed are the true ones again.
+
+    Returns (labels put right, labels of the key). Other wrong labels of the same case stay wrong.
+    """
+    import nibabel
+
+    bundle = find_bundle(bundle_name)
+    bits = json.loads((bundle.folder / "configs" / "train.json").read_text())["bits"]
+    truth = json.loads((bundle.folder / "configs" / "datalist.json").read_text())["training"]
+    path_of = {case["case_id"]: dataset_dir / case["label"] for case in truth}
+    findings = json.loads((work / "audit" / "audit.json").read_text(encoding="utf-8"))["findings"][:worst]
+    key = {(line["case"], line["structure"]) for line in read_key(work / "key.jsonl")}
+    right = [(one["case"], one["structure"]) for one in findings if (one["case"], one["structure"]) in key]
+    (work / "corrected").mkdir(exist_ok=True)
+    for case in dict.fromkeys(case for case, _ in right):
+        image = nibabel.load(work / "labels" / f"{case}.nii.gz")
+        field = np.asarray(image.dataobj).astype(np.uint16)
+        original = np.asarray(nibabel.load(path_of[case]).dataobj).astype(np.uint16)
+        for name in (name for owner, name in right if owner == case):
+            mask = np.uint16(sum(1 << bit for bit in bits[name]))
+            field = (field & ~mask) | (original & mask)
+        nibabel.save(nibabel.Nifti1Image(field, image.affine, image.header), work / "corrected" / f"{case}.nii.gz")
+    return len(right), len(key)
+
+
+def read_key(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 # ---- plant into an audit that is finished --------------------------------------------------------------------------
@@ -312,6 +349,11 @@ def main(arguments: list[str] | None = None) -> int:
     make.add_argument("bundle")
     make.add_argument("out", type=Path)
     make.add_argument("--seed", type=int, default=0)
+    repair = commands.add_parser("correct")
+    repair.add_argument("dataset_dir", type=Path)
+    repair.add_argument("bundle")
+    repair.add_argument("work", type=Path, help="where corrupt wrote, with the audit in its folder audit/")
+    repair.add_argument("--worst", type=int, required=True, help="so many labels are looked at")
     score = commands.add_parser("score")
     score.add_argument("audit_dir", type=Path)
     score.add_argument("key", type=Path)
@@ -328,6 +370,10 @@ def main(arguments: list[str] | None = None) -> int:
             key = corrupt_dataset(given.dataset_dir, given.bundle, given.out, given.share, given.seed)
             print(f"{len(key)} labels corrupted")
             return 0
+        if given.command == "correct":
+            right, wrong = correct(given.dataset_dir, given.bundle, given.work, given.worst)
+            print(f"{right} of {wrong} wrong labels found and put right")
+            return 0
         if given.command == "plant":
             scores = plant_often(given.audit_dir, given.share, given.seeds)
         else:
@@ -335,8 +381,7 @@ def main(arguments: list[str] | None = None) -> int:
             paths = [
                 given.audit_dir / "cases" / f"{file_stem(case)}.npz" for case in dict.fromkeys(row["case"] for row in rows)
             ]
-            key = [json.loads(line) for line in given.key.read_text(encoding="utf-8").splitlines()]
-            scores = measured(rank(paths), key, paths)
+            scores = measured(rank(paths), read_key(given.key), paths)
     except (MedsegError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

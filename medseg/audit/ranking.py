@@ -52,7 +52,9 @@ class Finding:
 
     @property
     def gain(self) -> float:
-        """The Dice that the correction would win which the reason names; 0 where it names none."""
+        """The Dice that the correction would win which the reason names; 0 where it names none, or no fault of the label."""
+        if self.reason.kind == "far prediction":
+            return 0.0
         gained = self.reason.dice_after - self.numbers.dice
         return max(gained, 0.0) if math.isfinite(gained) else 0.0
 

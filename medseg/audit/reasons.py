@@ -29,6 +29,9 @@ LEAST_EXPLAINED, LEAST_GAIN = 0.25, 0.03
 LEAST_PIECE = 0.1
 """A piece that is missing or too much has at least this share of the prediction, or of the label."""
 
+FAR_PIECE = 2.0
+"""A predicted piece this many times the label's length (the diagonal of its box) away says nothing about the label."""
+
 LEAST_REST = 0.6
 FARTHEST_STEPS = 40
 """So many half voxels outwards or inwards an outline is moved at most."""
@@ -59,6 +62,7 @@ KINDS = {
     "expanded": "its outline lies outside the prediction all round",
     "contracted": "its outline lies inside the prediction all round",
     "missing component": "a piece of the prediction has no label",
+    "far prediction": "the prediction has a piece so far from the label that it is likely the prediction's own error",
     "extra component": "a piece of the label has no prediction",
     "wrong structure": "fits the prediction of another structure better",
     "sides swapped": "left and right fit each other's prediction",
@@ -226,24 +230,48 @@ def _grown(pair: Pair) -> Iterator[Reason]:
 
 
 def _pieces(pair: Pair) -> Iterator[Reason]:
-    for kind, whole, other in (
-        ("missing component", pair.prediction, pair.label), ("extra component", pair.label, pair.prediction),
-    ):  # fmt: skip
-        pieces, count = connected(whole, generate_binary_structure(whole.ndim, whole.ndim))
-        sizes = np.bincount(pieces.ravel(), minlength=count + 1)
-        met = np.bincount(pieces[other], minlength=count + 1) > 0
-        alone = [n for n in range(1, count + 1) if not met[n] and sizes[n] >= LEAST_PIECE * whole.sum()]
-        if not alone or not met[1:].any():
-            continue
-        piece = np.isin(pieces, alone)
-        corrected = pair.label | piece if kind == "missing component" else pair.label & ~piece
-        if kind == "missing component" and not _rest_agrees(
-            pair.label, pair.prediction & ~piece, corrected, pair.prediction
-        ):
-            continue
+    label, prediction = pair.label, pair.prediction
+    length = math.hypot(*(part.stop - part.start for part in _box_mm(label, pair.spacing)))
+    missing = _alone(prediction, label)
+    far = [piece for piece in missing if _gap_mm(piece, label, pair.spacing) > FAR_PIECE * length]
+    near = [piece for piece in missing if not any(piece is other for other in far)]
+    if far:
+        piece = np.logical_or.reduce(far)
+        away = min(_gap_mm(one, label, pair.spacing) for one in far)
         size = pair.size(int(piece.sum()))
-        words = f"missing a separate piece of {size}" if kind == "missing component" else f"an extra piece of {size}"
-        yield Reason(kind, words, dice_after=dice_of(corrected, pair.prediction))
+        words = f"a predicted piece of {size} lies {pair.says(away)} away: likely the prediction's error"
+        yield Reason("far prediction", words, away, dice_after=dice_of(label, prediction & ~piece))
+    if near:
+        piece = np.logical_or.reduce(near)
+        corrected = label | piece
+        if _rest_agrees(label, prediction & ~piece, corrected, prediction):
+            words = f"missing a separate piece of {pair.size(int(piece.sum()))}"
+            yield Reason("missing component", words, dice_after=dice_of(corrected, prediction))
+    extra = _alone(label, prediction)
+    if extra:
+        piece = np.logical_or.reduce(extra)
+        words = f"an extra piece of {pair.size(int(piece.sum()))}"
+        yield Reason("extra component", words, dice_after=dice_of(label & ~piece, prediction))
+
+
+def _alone(whole: np.ndarray, other: np.ndarray) -> list[np.ndarray]:
+    """The pieces of `whole`, large enough to count, that `other` does not meet; none when it meets no piece at all."""
+    pieces, count = connected(whole, generate_binary_structure(whole.ndim, whole.ndim))
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    met = np.bincount(pieces[other], minlength=count + 1) > 0
+    if not met[1:].any():
+        return []
+    return [pieces == n for n in range(1, count + 1) if not met[n] and sizes[n] >= LEAST_PIECE * whole.sum()]
+
+
+def _box_mm(mask: np.ndarray, spacing: Sequence[float]) -> list[slice]:
+    return [slice(part.start * mm, part.stop * mm) for part, mm in zip(box_of([mask], margin=0), spacing, strict=True)]
+
+
+def _gap_mm(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> float:
+    """Distance between the boxes of two masks that hold something."""
+    sides = zip(_box_mm(a, spacing), _box_mm(b, spacing), strict=True)
+    return math.hypot(*(max(0.0, one.start - other.stop, other.start - one.stop) for one, other in sides))
 
 
 def _rest_agrees(label: np.ndarray, rest: np.ndarray, corrected: np.ndarray, prediction: np.ndarray) -> bool:
