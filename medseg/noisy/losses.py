@@ -38,7 +38,7 @@ class InverseFrequencyBCE(PerSampleLoss):
 class GeneralisedCE(PerSampleLoss):
     """(1 - p_y^q) / q, averaged over voxels, p_y the probability of the label; q -> 0 is cross-entropy, q = 1 MAE.
 
-    Source: Zhang and Sabuncu, NeurIPS 2018, arXiv 1805.07836, equation 6.
+    Source: Zhang and Sabuncu, NeurIPS 2018, arXiv 1805.07836, the loss L_q.
     """
 
     def __init__(self, q: float = 0.7) -> None:
@@ -57,7 +57,7 @@ class NoiseRobustDice(PerSampleLoss):
     """sum |p - y|^gamma / (sum p + sum y + smooth); gamma = 2 behaves like Dice, gamma = 1 like MAE.
 
     An empty truth gives sum p^gamma / (sum p + smooth): 0 for an empty prediction.
-    Source: Wang et al. (COPLE-Net), IEEE TMI 2020, equation 5, with the plain sums of the denominator in PyMIC's code.
+    Source: Wang et al. (COPLE-Net), IEEE TMI 2020, with the plain sums of the denominator in PyMIC's code.
     """
 
     def __init__(self, gamma: float = 1.5, smooth: float = 1e-5) -> None:
@@ -80,7 +80,7 @@ class TLoss(PerSampleLoss):
     ((nu + D) / 2) log(1 + |d|^2 / nu) + (D / 2) log(pi nu) + lgamma(nu / 2) - lgamma((nu + D) / 2).
     The logarithm makes a very wrong label count little *as a whole*: a closed-form rival of quality weights.
     The loss has a parameter: it must reach an optimizer (NoisyLabelTrainer sees to it).
-    Source: Gonzalez-Jimenez et al., MICCAI 2023, arXiv 2306.00753, equation 3, scale matrix = identity.
+    Source: Gonzalez-Jimenez et al., MICCAI 2023, arXiv 2306.00753, scale matrix = identity.
     """
 
     def __init__(self, log_nu: float = 0.0) -> None:

@@ -21,8 +21,8 @@ class Adele(EqualWeights):
     Memorising shows in the training IoU of the structure, f(t) = a (1 - exp(-b t^c)), fitted to the epochs so far: when
     its slope has fallen by `slope_drop` from the first epoch's, the network of that moment becomes the structure's
     teacher, and from then on voxels the teacher is more than `confidence` sure of get its answer as label.
-    Source: Liu et al., CVPR 2022, arXiv 2110.03740, sections 3.1 and 3.2. Left out: the consistency loss over scales of
-    its section 3.3, which is independent of the correction; correction uses one scale.
+    Source: Liu et al., CVPR 2022, arXiv 2110.03740. Left out: its consistency loss over scales,
+    which is independent of the correction; correction uses one scale.
     """
 
     def __init__(self, parts: Parts, slope_drop: float = 0.9, confidence: float = 0.7) -> None:
@@ -79,7 +79,7 @@ class Adele(EqualWeights):
 def memorising(iou_by_epoch: list[float], slope_drop: float) -> bool:
     """Whether the fitted curve's slope at the last epoch is below (1 - slope_drop) of that at the first.
 
-    False for fewer than 4 epochs and for a curve that cannot be fitted. ADELE's equations 2 and 3.
+    False for fewer than 4 epochs and for a curve that cannot be fitted. The criterion of ADELE.
     """
     if len(iou_by_epoch) < 4:
         return False
@@ -170,7 +170,7 @@ def confident_flags(labels: torch.Tensor, probability: torch.Tensor, thresholds:
     """bool (N, C, *spatial): voxels counted off the diagonal of the confident joint.
 
     thresholds (2, C): the mean probability that label 0, and 1, got where it was given. A voxel counts for a label
-    whose threshold its probability reaches; for the likelier one when it reaches both (Northcutt et al., equation 1).
+    whose threshold its probability reaches; for the likelier one when it reaches both (Northcutt et al., the confident joint).
     """
     shape = (1, -1, *[1] * (labels.ndim - 2))
     reaches = 1 - probability >= thresholds[0].reshape(shape), probability >= thresholds[1].reshape(shape)
