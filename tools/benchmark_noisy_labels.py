@@ -29,6 +29,9 @@ from medseg.atomic import atomic_path
 from medseg.errors import InputError, MedsegError
 from medseg.noisy.benchmark import Budget, Cell, run_cell, without_fixing
 
+DATA = ("phantom", "cxr", "cxr_fold1", "cxr_fold2")
+"""The last two: the films of tools/prepare_jsrt.py, tested on one fold of SCR and trained on the other."""
+
 METHODS = ("ce", "weighted_ce", "dice_ce", "t_loss", "trimming", "qam", "qam_ocm", "loss_history")
 OTHER_METHODS = ("qam_ocm_dice_ce", "gce", "nr_dice", "co_teaching", "adele", "confident_learning")
 ONE_SIDED = ("ce", "dice_ce", "t_loss", "qam_ocm", "loss_history")
@@ -53,7 +56,7 @@ def grid(data: str) -> list[Cell]:
         noisy += [(0.75, "1-8"), (0.5, "1-8"), (0.25, "5-13"), (0.25, "1-8")]
     found = cells("fixed", 0.75, "5-13", METHODS) + cells("fixed", 0.0, "5-13", METHODS)
     found += cells("fixed", 0.5, "5-13", METHODS)
-    if data == "cxr":
+    if data != "phantom":
         return found
     found += cells("biased", 0.75, "5-13", ONE_SIDED, direction="dilate")
     for share, sizes in noisy:
@@ -131,7 +134,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("run", help="train the cells that are not finished")
     one.add_argument("out", type=Path)
-    one.add_argument("--data", choices=("phantom", "cxr"), default="phantom")
+    one.add_argument("--data", choices=DATA, default="phantom")
     one.add_argument("--cxr", type=Path, help="folder with cases.csv, images/ and masks/")
     one.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
     one.add_argument("--only", default="", help="only cells whose name contains this")

@@ -8,6 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from noisy_headline import headline
 from page_section import put_section
 
 from medseg.atomic import atomic_path
@@ -20,7 +21,7 @@ BOOTSTRAP_SAMPLES = 10_000
 
 
 def write_report(out: Path, output: Path, page: Path | None = None) -> None:
-    """Read OUT/cells/*.json, write tables and figures to `output`, and the section "results" of the page `page`.
+    """Read OUT/cells/*.json, write tables and figures to `output`, and sections "headline" and "results" of the page `page`.
 
     InputError when there is no cell.
     """
@@ -36,6 +37,7 @@ def write_report(out: Path, output: Path, page: Path | None = None) -> None:
     if any(result["cell"]["fixed_share"] for result in results):
         draw_review(results, output / "noisy_labels_review.png")
     if page is not None:
+        put_section(page, "headline", headline(results))
         put_section(page, "results", markdown(results))
 
 

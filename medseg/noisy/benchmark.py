@@ -94,6 +94,8 @@ def run_cell(cell: Cell, budget: Budget, folder: Path | None = None, base: dict[
     load: dict[str, Callable[[], tuple[Images, Images]]] = {
         "phantom": lambda: phantom_images(budget.side, (budget.train, budget.test), cell.seed),
         "cxr": lambda: cxr_images(_required(folder), budget.side, cell.seed),
+        "cxr_fold1": lambda: cxr_images(_required(folder), budget.side, cell.seed, "fold1"),
+        "cxr_fold2": lambda: cxr_images(_required(folder), budget.side, cell.seed, "fold2"),
     }
     if cell.data not in load:
         raise InputError(f"unknown data '{cell.data}'; choose one of {', '.join(load)}.")

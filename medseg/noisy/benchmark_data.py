@@ -55,12 +55,13 @@ def phantom_images(side: int, counts: tuple[int, int], seed: int) -> tuple[Image
     return made(range(first, first + counts[0])), made(range(FIRST_TEST_PATIENT, FIRST_TEST_PATIENT + counts[1]))
 
 
-def cxr_images(folder: Path, side: int, seed: int) -> tuple[Images, Images]:
+def cxr_images(folder: Path, side: int, seed: int, tested_fold: str = "") -> tuple[Images, Images]:
     """The radiographs of `folder` (cases.csv, images/, masks/ of bit fields), split into training and test.
 
     Structures are JSRT_STRUCTURES or CXR_STRUCTURES, whichever cases.csv has as columns; images that lack one are left out.
-    A column random_165_82 ("train", "test") is the split for every seed; without it the patients are drawn anew for each
-    seed, about a third for testing. Raises InputError without cases.csv or without those columns.
+    ``tested_fold``: what the column scr_fold says of the images to test on; all others train. Otherwise a column
+    random_165_82 ("train", "test") is the split for every seed; without it the patients are drawn anew for each seed, about
+    a third for testing. Raises InputError without cases.csv, without those columns, and for a fold that is not there.
     """
     if not (folder / "cases.csv").is_file():
         raise InputError(f"{folder} holds no cases.csv; give the folder of the chest radiographs with their masks.")
@@ -80,13 +81,17 @@ def cxr_images(folder: Path, side: int, seed: int) -> tuple[Images, Images]:
     fields = np.stack([np.asarray(load_mask(folder / "masks" / f"{row['case']}.png"))[0] for row in rows]).astype(int)
     masks = np.stack([(fields >> bit & 1).astype(bool) for bit in range(len(structures))], axis=1)
     all_images = Images([row["case"] for row in rows], images.astype(np.float32), masks, structures)
-    if "random_165_82" in rows[0]:
+    if tested_fold:
+        is_test = np.array([row.get("scr_fold") == tested_fold for row in rows])
+        if not is_test.any() or is_test.all():
+            raise InputError(f"{folder}/cases.csv: column scr_fold does not split the images into {tested_fold} and others.")
+    elif "random_165_82" in rows[0]:
         is_test = np.array([row["random_165_82"] == "test" for row in rows])
-        return all_images.rows(np.flatnonzero(~is_test)), all_images.rows(np.flatnonzero(is_test))
-    patients = sorted({row["patientid"] for row in rows})
-    np.random.default_rng([seed, 44]).shuffle(patients)
-    tested = set(patients[: round(len(patients) / 3)])
-    is_test = np.array([row["patientid"] in tested for row in rows])
+    else:
+        patients = sorted({row["patientid"] for row in rows})
+        np.random.default_rng([seed, 44]).shuffle(patients)
+        tested = set(patients[: round(len(patients) / 3)])
+        is_test = np.array([row["patientid"] in tested for row in rows])
     return all_images.rows(np.flatnonzero(~is_test)), all_images.rows(np.flatnonzero(is_test))
 
 

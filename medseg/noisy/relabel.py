@@ -170,7 +170,8 @@ def confident_flags(labels: torch.Tensor, probability: torch.Tensor, thresholds:
     """bool (N, C, *spatial): voxels counted off the diagonal of the confident joint.
 
     thresholds (2, C): the mean probability that label 0, and 1, got where it was given. A voxel counts for a label
-    whose threshold its probability reaches; for the likelier one when it reaches both (Northcutt et al., the confident joint).
+    whose threshold its probability reaches; for the likelier one when it reaches both (the confident joint of
+    Northcutt et al.).
     """
     shape = (1, -1, *[1] * (labels.ndim - 2))
     reaches = 1 - probability >= thresholds[0].reshape(shape), probability >= thresholds[1].reshape(shape)
