@@ -11,11 +11,13 @@ from monai.bundle import ConfigParser
 from monai.data import DataLoader
 from monai.engines import SupervisedTrainer
 from monai.handlers import StatsHandler
+from monai.inferers import SimpleInferer
 from monai.networks.nets import UNet
 
 from medseg.errors import BundleError, InputError
 from medseg.losses import BCEPerSample, DicePerSample
 from medseg.networks.quality import QualityModule
+from medseg.noisy.learners import Batch, LossHistory, Parts, two_groups
 from medseg.noisy.noise import Corruption, apply
 from medseg.noisy.radiograph_phantom import make_radiograph
 from medseg.noisy.relabel import confidence_sums, confident_flags, memorising
@@ -98,6 +100,32 @@ def test_plain_training_is_monais_own_loop_to_the_last_bit():
     plain = run(make_trainer(trainer=SupervisedTrainer, loss_function=BCEPerSample()))
     ours = run(make_trainer("ce"))
     assert torch.equal(weights_of(plain), weights_of(ours))
+
+
+def test_two_groups_by_hand_and_on_a_normal_distribution():
+    # Below 0 and 1, above 10: cut halfway between 1 and 10, means 0.5 and 10, squares within 2 x 0.25 of three values.
+    assert two_groups([10.0, 0.0, 1.0]) == (5.5, 9.5, pytest.approx((0.5 / 3) ** 0.5))
+    assert two_groups([2.0, 2.0, 2.0]) == (2.0, 0.0, 0.0) and two_groups([7.0]) == (7.0, 0.0, 0.0)
+    _, distance, deviation = two_groups(np.random.default_rng(0).normal(size=100_000).tolist())
+    assert distance / deviation == pytest.approx(2.65, abs=0.02)
+
+
+@pytest.mark.parametrize(("wrong", "weighted"), [(0.25, True), (0.75, True), (0.0, False)])
+def test_a_loss_history_weights_the_smaller_losses_only_where_losses_fall_into_two_groups(wrong, weighted):
+    """Forty cases whose losses are given: normal around 1, and around 3 for the wrong labels."""
+    rng, network = np.random.default_rng(0), torch.nn.Linear(1, 1)
+    parts = Parts(network, torch.optim.SGD(network.parameters(), 0.0), SimpleInferer(), BCEPerSample())
+    learner, known_wrong = LossHistory(parts), np.arange(40) < 40 * wrong
+    given = torch.tensor(np.exp(rng.normal(np.where(known_wrong, 3.0, 1.0), 0.2)))
+    learner.predict = lambda batch, labels: (labels, given * network.bias.exp())
+    batch = Batch(torch.zeros(40, 1), torch.zeros(40, 1), None, torch.arange(40), epoch=1, warming_up=False)
+    weights = learner.backward(batch).weights.numpy()
+    assert weights.sum() == pytest.approx(1)
+    if weighted:
+        # tanh(2) of the way to e^4 against e^-4, from the means of the groups; the single cases lie around them.
+        assert weights[~known_wrong].min() > 500 * weights[known_wrong].max()
+    else:
+        assert weights == pytest.approx(np.full(40, 1 / 40))
 
 
 @pytest.mark.parametrize("method", ["weighted_ce", "dice_ce", "t_loss", "trimming", "loss_history", "co_teaching", "qam"])

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from monai.inferers import Inferer
 from torch import nn
@@ -139,21 +141,24 @@ class Trimming(EqualWeights):
 class LossHistory(EqualWeights):
     """Weights from each case's recent losses, through the same bounded softmax as quality scores.
 
-    A case's score is how far the running mean of its losses lies below the median of all cases, in units of their median
-    absolute deviation; weights are pool_weights of the scores with lambda = `strength`. `decay`: what an older loss
-    counts beside the next one, 1 for the plain mean of all. It takes over from equal weights after the warm-up, which
-    must be long enough for the network to have learnt what most labels agree on, and needs a fixed label per case, but
-    no second network and no share of wrong labels. Our variant of the small-loss criterion with a history (compare
-    O2U-Net, Huang et al., ICCV 2019, which ranks by the mean loss of many epochs).
+    After the warm-up the logarithms of the cases' running mean losses are cut into two groups (`two_groups`). A case's
+    score is how far it lies below the cut, in quarters of the distance of the groups' means; weights are pool_weights of
+    the scores with lambda = `strength`. Where the means are less than `separation` standard deviations apart, weights stay
+    equal, so labels of one kind are left alone: one normal distribution, cut at its middle, has 2.65, which is
+    2 sqrt(2/pi) / sqrt(1 - 2/pi). `decay`: what an older loss counts beside the next one, 1 for the plain mean of all. The
+    warm-up must be long enough for the network to have learnt what most labels agree on. Needs a fixed label per case, but
+    no second network and no share of wrong labels. Our variant of the small-loss criterion with a history; compare O2U-Net
+    (Huang et al., ICCV 2019), which ranks by the mean loss of many epochs, and Arazo et al. (ICML 2019, arXiv 1904.11238),
+    who fit two distributions to the losses.
     """
 
-    def __init__(self, parts: Parts, strength: float = 4.0, decay: float = 0.5) -> None:
+    def __init__(self, parts: Parts, strength: float = 4.0, decay: float = 0.5, separation: float = 3.0) -> None:
         super().__init__(parts)
         if strength <= 0:
             raise InputError(f"strength is {strength}; it must be above 0.")
         if not 0 <= decay <= 1:
             raise InputError(f"decay is {decay}; it must be from 0 (the last loss only) to 1 (the mean of all).")
-        self.strength, self.decay = strength, decay
+        self.strength, self.decay, self.separation = strength, decay, separation
         self.history: dict[int, tuple[float, float]] = {}
 
     def backward(self, batch: Batch) -> Outcome:
@@ -161,15 +166,15 @@ class LossHistory(EqualWeights):
         for case, loss in zip(batch.cases.tolist(), losses.tolist(), strict=True):
             total, count = self.history.get(case, (0.0, 0.0))
             self.history[case] = total * self.decay + loss, count * self.decay + 1
-        if batch.warming_up:
-            return self.learn(prediction, losses, torch.full_like(losses, 1 / len(losses)).detach())
-        means = torch.tensor([total / count for total, count in self.history.values()])
-        median = means.median()
-        spread = (means - median).abs().median().clamp(min=1e-12)
-        own = torch.tensor([self.history[case][0] / self.history[case][1] for case in batch.cases.tolist()])
-        scores = ((median - own) / spread).to(losses.device)
+        scores = torch.zeros_like(losses)
+        if not batch.warming_up:
+            means = {case: math.log(max(total / count, 1e-12)) for case, (total, count) in self.history.items()}
+            cut, distance, deviation = two_groups(list(means.values()))
+            if distance > self.separation * deviation:
+                own = torch.tensor([means[case] for case in batch.cases.tolist()])
+                scores = ((cut - own) / (distance / 4)).to(losses)
         outcome = self.learn(prediction, losses, pool_weights(scores[:, None], self.strength)[:, 0])
-        return replace(outcome, scores=scores)
+        return outcome if batch.warming_up else replace(outcome, scores=scores)
 
     def memory(self) -> dict[str, Any]:
         return {"history": self.history}
@@ -284,6 +289,21 @@ def small_loss_weights(losses: torch.Tensor, drop_share: float) -> torch.Tensor:
     weights = torch.zeros_like(losses)
     weights[torch.argsort(losses)[:keep]] = 1 / keep
     return weights
+
+
+def two_groups(values: Sequence[float]) -> tuple[float, float, float]:
+    """(cut, distance of the groups' means, standard deviation within them) of the cut that explains most of the variance.
+
+    Otsu's threshold on the values themselves, without a histogram. (value, 0, 0) for equal values, and for a single one.
+    """
+    x = np.sort(np.asarray(values, dtype=np.float64))
+    if x[0] == x[-1]:
+        return float(x[0]), 0.0, 0.0
+    below, total = np.arange(1, len(x)), np.cumsum(x)
+    low, high = total[:-1] / below, (total[-1] - total[:-1]) / (len(x) - below)
+    best = int((below * (len(x) - below) * (high - low) ** 2).argmax())
+    means = np.where(np.arange(len(x)) <= best, low[best], high[best])
+    return float(x[best] + x[best + 1]) / 2, float(high[best] - low[best]), float(np.sqrt(np.mean((x - means) ** 2)))
 
 
 def build(what: str, name: str, registry: dict[str, Any]) -> Any:
