@@ -14,6 +14,7 @@ from page_section import put_section
 from medseg.atomic import atomic_path
 from medseg.errors import InputError
 from medseg.noisy.benchmark import SURFACE_TOLERANCE_PX, detection
+from medseg.noisy.trainer import METHODS
 
 CELL = ("data", "generator", "direction", "share", "sizes", "method", "subset", "fixed_share", "fixed_by", "seed")
 CONDITION = ("data", "generator", "direction", "share", "sizes")
@@ -157,24 +158,33 @@ def detection_rows(results: list[dict]) -> list[dict]:
     ]
 
 
-def _figure(columns: int):
+def _figure(panels: int):
+    """A figure and its axes, at most three in a row."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, columns, figsize=(4.2 * columns, 3.6), sharey=True, squeeze=False)
-    return figure, axes[0]
+    columns = min(panels, 3)
+    rows = -(-panels // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns, 3.4 * rows), sharey=True, squeeze=False)
+    for axis in axes.flat[panels:]:
+        axis.axis("off")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("Dice on clean test images")
+    return figure, axes.flat[:panels]
 
 
 def _save(figure, path: Path) -> None:
-    figure.tight_layout()
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+        figure.savefig(temporary, dpi=110, bbox_inches="tight")
 
 
 def draw_dice(results: list[dict], data: str, path: Path) -> None:
     """Mean test Dice against the share of corrupted labels, a line per method, a panel per kind and size of noise."""
+    import matplotlib
+
+    colours = dict(zip(METHODS, matplotlib.colormaps["tab20"].colors, strict=False))
     grouped = {key: value for key, value in by_condition(results).items() if key[0] == data}
     panels = sorted({(key[1], key[2], key[4]) for key in grouped if key[3] > 0}) or [("fixed", "both", "5-13")]
     figure, axes = _figure(len(panels))
@@ -190,11 +200,14 @@ def draw_dice(results: list[dict], data: str, path: Path) -> None:
                 points.insert(0, (0.0, [np.mean(run["test"]["dice"]) for run in clean[method, "all"]]))
             name = method if subset == "all" else f"{method}, clean cases only"
             shares, means = [100 * p[0] for p in points], [np.mean(p[1]) for p in points]
-            axis.errorbar(shares, means, [np.std(p[1]) for p in points], label=name, marker="o", markersize=3, capsize=2)
+            line = {"color": colours[method], "marker": "o" if subset == "all" else "*", "markersize": 4, "capsize": 2}
+            axis.errorbar(shares, means, [np.std(p[1]) for p in points], label=name, **line)
         habit = "" if direction == "both" else f", {direction} only"
         axis.set(title=f"{generator}, {sizes} px{habit}", xlabel="corrupted training labels, %")
-    axes[0].set_ylabel("Dice on clean test images")
-    axes[-1].legend(fontsize=6)
+    shown = {name: handle for axis in axes for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.tight_layout()
+    names = sorted(shown)
+    figure.legend([shown[name] for name in names], names, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=5, fontsize=8)
     _save(figure, path)
 
 
@@ -222,5 +235,5 @@ def draw_review(results: list[dict], path: Path) -> None:
             axis.errorbar(x, [np.mean(v) for v in values], [np.std(v) for v in values], label=ranking, marker="o", capsize=2)
         axis.set(title=f"{condition[0]}, {condition[1]} {condition[3]:.0%}, {condition[4]} px", xlabel="labels corrected, %")
         axis.legend()
-    axes[0].set_ylabel("Dice on clean test images")
+    figure.tight_layout()
     _save(figure, path)
