@@ -139,9 +139,14 @@ def load_config(bundle: Bundle, config: str, overrides: Mapping[str, Any]):
 
 
 def check_override(bundle: Bundle, config: str, content: Mapping[str, Any], key: str, value: Any) -> None:
-    """Raise BundleError when ``key`` (``a``, ``a#b#0`` or ``a::b``) names nothing in the config or takes no such value."""
+    """Raise BundleError when ``key`` (``a``, ``a#b#0`` or ``a::b``) names nothing in the config or takes no such value.
+
+    An empty mapping, such as ``method_options``, takes any name: its reader knows which there are.
+    """
     node: Any = content
     for part in key.replace("::", "#").split("#"):
+        if node == {}:
+            return
         inside = (
             part in node
             if isinstance(node, Mapping)
@@ -186,13 +191,18 @@ def parsed(bundle: Bundle, parser, name: str) -> Any:
     try:
         return parser.get_parsed_content(name)
     except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, ImportError) as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
+        cause = _first_cause(error)
         if isinstance(cause, MedsegError):
             raise cause from error
         reason = " ".join(f"{type(cause).__name__}: {cause}".split())
         raise BundleError(f"bundle {bundle.name}: {name} cannot be built with these settings: {reason}") from error
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """What was raised first: MONAI wraps an error once for every component that the config builds."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def load_network(bundle: Bundle, parser, device):
@@ -229,14 +239,20 @@ def run_config(bundle: Bundle, configs: Sequence[str], run_id: str, settings: Ma
     for key, value in settings.items():
         check_override(bundle, " + ".join(configs), contents, key, value)
     check_datalist(settings.get("datalist", folder / "datalist.json"), settings["dataset_dir"])
-    monai.bundle.run(
-        run_id=run_id,
-        config_file=[str(folder / f"{name}.json") for name in configs],
-        meta_file=str(folder / "metadata.json"),
-        logging_file=str(folder / "logging.conf"),
-        bundle_root=str(bundle.folder),
-        **settings,
-    )
+    try:
+        monai.bundle.run(
+            run_id=run_id,
+            config_file=[str(folder / f"{name}.json") for name in configs],
+            meta_file=str(folder / "metadata.json"),
+            logging_file=str(folder / "logging.conf"),
+            bundle_root=str(bundle.folder),
+            **settings,
+        )
+    except RuntimeError as error:
+        cause = _first_cause(error)
+        if isinstance(cause, MedsegError):
+            raise cause from error
+        raise
 
 
 # ---- verification -----------------------------------------------------------------------------------------------

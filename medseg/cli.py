@@ -30,7 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(options, str(error), 2)
     except KeyboardInterrupt:
         return _fail(
-            options, "interrupted; what was finished is kept, nothing is half-written; run the same command again", 2
+            options,
+            "interrupted; what was finished is kept, nothing is half-written; run the same command again (medseg train with "
+            "--resume)",
+            2,
         )
     except BrokenPipeError:  # the reader of our output went away (medseg inspect DIR | head): not an error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -174,9 +177,21 @@ def _add_train(command: argparse.ArgumentParser):
     command.add_argument("--resume", action="store_true", help="continue from DIR/last.pt")
 
     def run(options) -> int:
+        if (options.output / "last.pt").exists() and not options.resume:
+            raise InputError(
+                f"{options.output} holds a training (last.pt) that would be overwritten; add --resume to go on with it, or "
+                "name another folder."
+            )
         out = str(options.output.resolve())
         settings = {"ckpt_dir": out, "output_dir": out, "resume": options.resume}
-        return _run_bundle(options, ["train"], "training", settings)
+        code = _run_bundle(options, ["train"], "training", settings)
+        if not (options.output / "model.pt").exists():
+            print(
+                "note: no model.pt, since no validation was due in so few epochs; last.pt holds the weights "
+                "(--set val_interval=1 validates every epoch).",
+                file=sys.stderr,
+            )
+        return code
 
     return run
 

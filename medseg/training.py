@@ -13,8 +13,9 @@ from monai.data.utils import set_rnd
 from monai.inferers import Inferer, SimpleInferer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
-from medseg.errors import BundleError
+from medseg.errors import BundleError, InputError
 
 _logger = logging.getLogger(__name__)
 
@@ -75,6 +76,12 @@ class Checkpoints:
         self.seed = seed
 
     def attach(self, engine: Engine) -> None:
+        loader = getattr(engine, "data_loader", None)
+        if isinstance(loader, DataLoader) and len(loader) == 0:  # MONAI would warn and do nothing
+            raise InputError(
+                f"no batch to train on: {len(loader.dataset)} cases and batch_size {loader.batch_size}, and incomplete "
+                "batches are dropped; choose a smaller batch_size."
+            )
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._seed_epoch)
 

@@ -80,6 +80,17 @@ def test_what_cannot_be_compared_is_refused(volumes):
         corrected_list(volumes, items)
 
 
+def test_names_that_belong_to_no_case_are_refused_instead_of_passed_over(volumes):
+    items = json.loads(volumes.datalist.read_text())["training"]
+    (volumes.output_dir / "worklist.csv").write_text("case,structure,status\nC3,GTV,rejected\n")
+    with pytest.raises(InputError, match="worklist.csv: no case C3 in the datalist"):
+        corrected_list(volumes, items)
+    (volumes.output_dir / "worklist.csv").unlink()
+    (volumes.corrected / "labels/case1.nii.gz").write_bytes(b"")
+    with pytest.raises(InputError, match="case1.nii.gz: not the label of any case"):
+        corrected_list(volumes, items)
+
+
 def test_changes_are_paired_by_case():
     before = {"a": {"Cord": 0.5, "Larynx": 0.8}, "b": {"Cord": 0.7}, "c": {"Cord": float("nan"), "Larynx": 0.5}}
     after = {"a": {"Cord": 0.6, "Larynx": 0.8}, "b": {"Cord": 0.8}, "c": {"Cord": 0.9, "Larynx": 0.6}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -14,6 +15,7 @@ from PIL import Image
 
 from medseg.audit.evidence import file_stem, load_evidence
 from medseg.audit.folds import patient_folds
+from medseg.audit.outputs import read_worklist
 from medseg.audit.run import Request, audit
 from medseg.cli import main
 from medseg.dicom import read_rtstruct, read_series, write_rtstruct
@@ -121,10 +123,30 @@ def test_what_people_entered_in_the_worklist_stays(radiographs, audited):
     audit(request, silent)
     kept = path.read_text(encoding="utf-8")
     assert "edited,Dr A,2026-11-02" in kept and kept.count("\n") <= 3
+    before = (audited / "audit.csv").read_bytes()
     path.write_text("case,structure,status\nc3,Heart,perhaps\n", encoding="utf-8")
     with pytest.raises(InputError, match="'perhaps'; expected one of open"):
-        audit(request, silent)
+        audit(replace(request, worst=3), silent)
+    assert (audited / "audit.csv").read_bytes() == before
     path.unlink()
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_a_worklist_is_read_as_spreadsheets_write_it(tmp_path, separator):
+    rows = ["case,structure,status,reviewer", "c3,Heart, Accepted ,Dr A", ",,,", "'-1,Lung_L,open,"]
+    (tmp_path / "list.csv").write_text("\r\n".join(rows).replace(",", separator), encoding="utf-8-sig")
+    found = read_worklist(tmp_path / "list.csv")
+    assert {key: row["status"] for key, row in found.items()} == {("c3", "Heart"): "accepted", ("-1", "Lung_L"): "open"}
+    assert found["c3", "Heart"]["reviewer"] == "Dr A"
+
+
+def test_a_worklist_with_a_row_twice_or_other_columns_is_refused(tmp_path):
+    (tmp_path / "list.csv").write_text("case,structure,status\nc1,Heart,accepted\nc1,Heart,rejected\n")
+    with pytest.raises(InputError, match="line 3: c1 Heart is there twice"):
+        read_worklist(tmp_path / "list.csv")
+    (tmp_path / "list.csv").write_text("case,organ\nc1,Heart\n")
+    with pytest.raises(InputError, match=r"expected the columns case, .*; it has case, organ"):
+        read_worklist(tmp_path / "list.csv")
 
 
 def test_the_habit_of_a_group_is_told_apart_from_errors(tmp_path):
@@ -241,6 +263,10 @@ def test_the_bundles_own_weights_predict_new_cases_and_no_case_they_learned_from
     assert audit(request, silent)["labels"] == 6
     own = json.loads((volumes / "datalist.json").read_text())
     seen = json.loads((bright_bundle / "configs" / "datalist.json").read_text())["training"][0]["case_id"]
+    own["training"][0] |= {"case_id": "new name", "patient_id": seen}
+    (volumes / "patient.json").write_text(json.dumps(own))
+    with pytest.raises(BundleError, match="learned from 1 of these cases, the first new name"):
+        audit(Request(volumes, volumes / "seen", str(bright_bundle), None, volumes / "patient.json", 0), silent)
     own["training"][0]["case_id"] = seen
     (volumes / "seen.json").write_text(json.dumps(own))
     with pytest.raises(BundleError, match=f"learned from 1 of these cases, the first {seen}"):
@@ -262,6 +288,9 @@ def test_requests_that_make_no_sense(radiographs, tmp_path):
     refused(radiographs, tmp_path, "and not both", predictions=None)
     refused(radiographs, tmp_path, "no such file or folder", data_dir=tmp_path / "nowhere")
     refused(radiographs, tmp_path, "nothing is trained", settings={"epochs": 3})
+    refused(radiographs, tmp_path, "expected 0 or more, and 0 to 1", least_score=float("nan"))
+    refused(radiographs, tmp_path, "expected 0 or more, and 0 to 1", worst=-1)
+    refused(radiographs, tmp_path, "holds what is audited", output_dir=radiographs / "labels")
     refused(radiographs, tmp_path, "no case; expected a folder of label masks", data_dir=tmp_path)
     refused(radiographs, tmp_path, "no setting 'epoch'", predictions=None, bundle="ct_gtv", settings={"epoch": 3}, folds=2,
             datalist=listed(tmp_path))  # fmt: skip
@@ -285,6 +314,7 @@ def listed(tmp_path: Path) -> Path:
         ("no predictions", "no folder of predictions for 1 cases, the first c1"),
         ("all empty", "every label of Heart, Lung_L, Lung_R is empty in all 10 cases"),
         ("not a picture", "cannot be read as a picture"),
+        ("grey label", r"c1.Heart.png: 3 grey levels; a label has two, and 0 is outside"),
     ],
 )
 def test_labels_and_predictions_that_do_not_fit(radiographs, tmp_path, change, expected):
@@ -302,9 +332,37 @@ def test_labels_and_predictions_that_do_not_fit(radiographs, tmp_path, change, e
     if change == "all empty":
         for path in (tmp_path / "labels").rglob("*.png"):
             picture(np.zeros((64, 80)), path)
+    if change == "grey label":
+        grey = np.zeros((64, 80))
+        grey[10:20], grey[20:30] = 0.5, 1
+        picture(grey, tmp_path / "labels" / "c1" / "Heart.png")
     if change == "not a picture":
         (tmp_path / "pred" / "c1" / "Heart.png").write_bytes(b"nothing")
     refused(radiographs, tmp_path, expected, data_dir=tmp_path / "labels", predictions=tmp_path / "pred")
+
+
+def test_a_label_without_a_prediction_file_is_noted_and_not_accused(radiographs, tmp_path):
+    import shutil
+
+    shutil.copytree(radiographs / "pred", tmp_path / "pred")
+    (tmp_path / "pred" / "c1" / "Heart.png").unlink()
+    said: list[str] = []
+    content = audit(Request(radiographs / "labels", tmp_path / "out", predictions=tmp_path / "pred"), said.append)
+    assert said[0] == "note: c1: no prediction of Heart; these labels are not judged."
+    assert not [row for row in content["findings"] if (row["case"], row["structure"]) == ("c1", "Heart")]
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"), [(100, "values from 10 to 80; expected a mask or probabilities"), (-1, "values from -0.8")]
+)
+def test_predictions_that_are_no_probabilities_are_refused(clinic, tmp_path, scale, expected):
+    import shutil
+
+    shutil.copytree(clinic / "pred", tmp_path / "pred")
+    path = tmp_path / "pred" / "p2" / "Larynx.nii.gz"
+    image = nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj, np.float32) * scale, image.affine), path)
+    refused(clinic, tmp_path, expected, data_dir=clinic / "labels", predictions=tmp_path / "pred")
 
 
 def test_a_prediction_on_another_grid_is_refused(clinic, tmp_path):

@@ -10,6 +10,7 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
+from medseg.errors import InputError
 from medseg.noisy.trainer import METHODS, NoisyLabelTrainer
 from medseg.structures import fixed_colour_rgb
 from medseg.tg263 import check_name
@@ -101,6 +102,24 @@ def test_the_split_is_the_one_that_the_tool_draws(shared_data, monkeypatch):
     with open(shared_data / "cxr" / "chest_masks_cc" / "cases.csv", newline="") as file:
         sections = split(list(csv.DictReader(file)), config("datalist.json")["seed"], test=8, validate=5)
     assert sections == {section: config("datalist.json")[section] for section in SECTIONS}
+
+
+@pytest.mark.parametrize(("test", "validate"), [(-1, 5), (8, -1), (3, 1)])
+def test_a_split_that_leaves_nobody_to_train_or_draws_a_patient_twice_is_refused(test, validate, monkeypatch):
+    monkeypatch.syspath_prepend(str(BUNDLE.parents[1] / "tools"))
+    from prepare_cxr import split
+
+    rows = [{"case": str(n), "patientid": str(n), **dict.fromkeys(NAMES.values(), "1")} for n in range(4)]
+    with pytest.raises(InputError, match="none is left to train"):
+        split(rows, 0, test, validate)
+
+
+def test_the_baseline_is_not_scored_with_the_weights_of_the_default(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BUNDLE.parents[1] / "tools"))
+    import evaluate_cxr
+
+    monkeypatch.setattr("sys.argv", ["evaluate_cxr.py", str(tmp_path), "-o", str(tmp_path), "--config", "unet"])
+    assert evaluate_cxr.main() == 2 and "give them with --weights FILE" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["ce", "qam_ocm"])

@@ -8,7 +8,7 @@ from monai.data import MetaTensor
 from monai.metrics import DiceMetric
 from monai.transforms import AsDiscreted, Spacingd
 
-from medseg.errors import InputError, StructureError
+from medseg.errors import GeometryError, InputError, StructureError
 from medseg.losses import DiceBCEPerSample
 from medseg.partial import BitFieldToChannelsd, ThresholdKnownd
 
@@ -50,6 +50,16 @@ def test_a_list_that_the_voxels_contradict_is_refused():
         channels(["Cord", "Parotid_R", "PTV"])
     with pytest.raises(StructureError, match="no bits for Heart"):
         channels(["Cord", "Heart", "PTV"])
+
+
+def test_errors_name_the_case_and_a_label_has_the_size_of_its_image():
+    sample = {"label": field(), "present": ["Cord"], "case_id": "pt 7", "image": torch.zeros(1, 4, 1, 2)}
+    with pytest.raises(StructureError, match="pt 7: 'label': PTV has voxels but is not listed"):
+        BitFieldToChannelsd("label", BITS)(sample)
+    with pytest.raises(GeometryError, match="pt 7: 'label' has 4 x 1 x 1 pixels, its image 4 x 1 x 2"):
+        BitFieldToChannelsd("label", BITS, image_key="image")(sample)
+    with pytest.raises(InputError, match="pt 7: no list under 'present'"):
+        BitFieldToChannelsd("label", BITS)({**sample, "present": "Cord"})
 
 
 def test_a_label_that_has_channels_already_is_refused():

@@ -107,7 +107,11 @@ def finish_cell(cell: Cell, budget: Budget, out: Path, cxr: Path | None) -> floa
 
 def run(options: argparse.Namespace) -> None:
     budget = Budget(steps=options.steps) if options.steps else Budget()
+    if options.jobs < 1 or (options.steps is not None and options.steps < 1):
+        raise InputError("--jobs and --steps are 1 or more.")
     cells = [cell for cell in grid(options.data) if options.only in cell.key]
+    if not cells:
+        raise InputError(f"no cell's name contains '{options.only}'; --list prints them.")
     if options.list:
         print("\n".join(cell.key for cell in cells))
         return

@@ -365,6 +365,8 @@ def main(arguments: list[str] | None = None) -> int:
     for command in (score, again):
         command.add_argument("-o", "--output", type=Path, required=True, help="the scores as JSON")
     given = parser.parse_args(arguments)
+    if not 0 < getattr(given, "share", 0.1) < 1:
+        parser.error("--share is above 0 and below 1")
     try:
         if given.command == "corrupt":
             key = corrupt_dataset(given.dataset_dir, given.bundle, given.out, given.share, given.seed)

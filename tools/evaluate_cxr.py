@@ -24,7 +24,7 @@ from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from PIL import Image
 
 from medseg.bundles import find_bundle
-from medseg.errors import MedsegError
+from medseg.errors import InputError, MedsegError
 from medseg.segment import Request, segment
 
 TOLERANCE_PX = 2.0
@@ -125,13 +125,17 @@ def main() -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="write every image's numbers there")
     options = parser.parse_args()
-    configs = find_bundle(options.bundle).folder / "configs"
-    bits = json.loads((configs / "train.json").read_text(encoding="utf-8"))["bits"]
-    cases = json.loads((configs / "datalist.json").read_text(encoding="utf-8"))[options.section]
     try:
+        configs = find_bundle(options.bundle).folder / "configs"
+        if options.config and not options.weights:
+            raise InputError("--config NAME is of the training of other weights; give them with --weights FILE.")
+        bits = json.loads((configs / "train.json").read_text(encoding="utf-8"))["bits"]
+        cases = json.loads((configs / "datalist.json").read_text(encoding="utf-8"))[options.section]
+        if not (options.dataset_dir / cases[0]["image"]).is_file():
+            raise InputError(f"{options.dataset_dir}: no {cases[0]['image']}; give the folder of the bundle's radiographs.")
         with tempfile.TemporaryDirectory() as folder:
             folders = contoured(cases, chosen_bundle(options, Path(folder)), options)
-    except MedsegError as error:
+    except (MedsegError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     done = [case for case in cases if case["case_id"] in folders]

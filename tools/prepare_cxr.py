@@ -17,6 +17,8 @@ import random
 import sys
 from pathlib import Path
 
+from medseg.errors import InputError
+
 NAMES = {"Right Lung": "Lung_R", "Left Lung": "Lung_L", "Cardiomediastinum": "Mediastinum", "Airways": "AirWay_Prox"}
 """Column of cases.csv to structure; bit n of a mask is the n-th of them."""
 
@@ -32,7 +34,9 @@ def entry(row: dict[str, str]) -> dict:
 
 def split(rows: list[dict[str, str]], seed: int, test: int, validate: int) -> dict[str, list[dict]]:
     """{section: cases} by the rule above; ``test`` and ``validate`` count patients."""
-    patients = sorted({row["patientid"] for row in rows}, key=int)
+    patients = sorted({row["patientid"] for row in rows}, key=lambda name: (len(name), name))
+    if test < 0 or validate < 0 or test + validate >= len(patients):
+        raise InputError(f"{test} patients to test and {validate} to validate of {len(patients)}: none is left to train.")
     random.Random(seed).shuffle(patients)
     chosen = {
         "training": set(patients[test + validate :]),
@@ -54,9 +58,16 @@ def main() -> int:
     if not table.is_file():
         print(f"error: {table}: no such file; give the folder of the radiographs with their masks.", file=sys.stderr)
         return 2
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    sections = split(rows, options.seed, options.test, options.validate)
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+        lacking = {"case", "patientid", *NAMES} - set(rows[0] if rows else ())
+        if lacking:
+            raise InputError(f"{table}: no row with the columns {', '.join(sorted(lacking))}, separated by commas.")
+        sections = split(rows, options.seed, options.test, options.validate)
+    except (InputError, UnicodeDecodeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     words = f"{options.test} test, {options.validate} validate, the rest train"
     about = {"description": f"Patients shuffled with the seed, {words}, each with all images.", "seed": options.seed}
     options.out.write_text(json.dumps({**about, **sections}, indent=4) + "\n", encoding="utf-8")

@@ -84,11 +84,15 @@ def corrected_list(request: FixRequest, items: Sequence[dict]) -> tuple[list[dic
     if not request.corrected.is_dir():
         raise InputError(f"{request.corrected}: no such folder of corrected labels.")
     worklist = read_worklist(request.output_dir / "worklist.csv")
+    unknown = sorted({case for case, _ in worklist} - {item["case_id"] for item in items})
+    if unknown:
+        raise InputError(f"{request.output_dir / 'worklist.csv'}: no case {', '.join(unknown[:5])} in the datalist.")
     rejected = sorted({case for (case, _), row in worklist.items() if row["status"] == "rejected"})
-    new, corrected = [], []
+    new, corrected, used = [], [], set()
     for item in items:
         name = Path(item["label"])
         path = request.corrected / (name.name if name.is_absolute() else name)
+        used.add(path)
         if item["case_id"] in rejected:
             continue
         if path.exists():
@@ -96,6 +100,9 @@ def corrected_list(request: FixRequest, items: Sequence[dict]) -> tuple[list[dic
             new.append({**item, "label": str(path.resolve())})
         else:
             new.append(item)
+    stray = [path for path in sorted(request.corrected.rglob("*")) if path.is_file() and not used & {path, *path.parents}]
+    if stray:
+        raise InputError(f"{stray[0]}: not the label of any case; corrected labels have the names of the datalist's.")
     if not corrected and not rejected:
         raise InputError(f"{request.corrected}: no label has the name of one in the datalist, such as {items[0]['label']}.")
     return new, corrected, rejected

@@ -114,13 +114,16 @@ def run_fold(fold: Fold, report: Callable[[str], None] = print) -> None:
     report(f"{fold.folder.name}: {len(fold.held_out)} cases predicted")
 
 
-def predict_with_weights(fold: Fold, seen: Collection[str], report: Callable[[str], None] = print) -> None:
+def predict_with_weights(fold: Fold, seen: Collection[Mapping[str, Any]], report: Callable[[str], None] = print) -> None:
     """Write the predictions of the bundle's own weights for the held-out cases, without any training.
 
-    ``seen``: names of the cases that the weights learned from; BundleError when one of them is to be audited, since a
-    network agrees with what it was taught, right or wrong.
+    ``seen``: the cases that the weights learned from; BundleError when one of them, or another image of such a patient, is
+    to be audited, since a network agrees with what it was taught, right or wrong.
     """
-    known = sorted({str(case["case_id"]) for case in fold.held_out} & set(seen))
+    marks = {mark for case in seen for mark in (str(case["case_id"]), patient_of(case), case.get("image"))}
+    known = sorted(
+        str(case["case_id"]) for case in fold.held_out if marks & {str(case["case_id"]), patient_of(case), case.get("image")}
+    )
     if known:
         raise BundleError(
             f"bundle {fold.bundle.name}: its weights learned from {len(known)} of these cases, the first {known[0]}; train "
@@ -150,6 +153,8 @@ def _state(fold: Fold) -> str:
         same = record["fingerprint"] == fold.fingerprint
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path}: not the record of a fold ({error}); delete the folder.") from error
+    if not same and not (fold.folder / LAST).exists():
+        return "new"
     if not same:
         raise BundleError(
             f"{fold.folder}: was trained with other data, labels or settings; choose another output folder or delete it."

@@ -73,7 +73,7 @@ def _is_mask(path: Path) -> bool:
 
 
 def evidence_from_files(item: Mapping[str, Any], data_dir: Path, predictions_dir: Path, names: Sequence[str]) -> Evidence:
-    """One case. A structure without a label is not contoured here; without a prediction, nothing is predicted.
+    """One case. A structure without a label file is not contoured here; one without a prediction file is not judged.
 
     InputError for a label folder without any of the structures, GeometryError for sizes or grids that differ.
     """
@@ -86,9 +86,16 @@ def evidence_from_files(item: Mapping[str, Any], data_dir: Path, predictions_dir
     return _cropped(make(item, data_dir, label, files, list(names)))
 
 
+def without_prediction(item: Mapping[str, Any], data_dir: Path, predictions_dir: Path) -> list[str]:
+    """Structures that a case has a label file of and no prediction file, sorted; [] where the label is a structure set."""
+    label = data_dir / item["label"]
+    drawn = {stem(path) for path in label.iterdir() if _is_mask(path)} if label.is_dir() else set()
+    return sorted(drawn - {stem(path) for path in (predictions_dir / item["case_id"]).iterdir() if _is_mask(path)})
+
+
 def _flat(item, data_dir: Path, label: Path, files: Mapping[str, Path], names: list[str]) -> Evidence:
     own = {stem(path): path for path in sorted(label.iterdir()) if _is_mask(path)} if label.is_dir() else {}
-    drawn = {name: _picture(own[name]) >= 0.5 for name in names if name in own}
+    drawn = {name: _mask(own[name]) for name in names if name in own}
     if not drawn:
         raise InputError(f"{label}: none of {', '.join(names)} is there as NAME.png.")
     shape = next(iter(drawn.values())).shape
@@ -117,6 +124,15 @@ def _picture(path: Path) -> np.ndarray:
     return array.astype(np.float32) / (65535 if highest > 65535 else highest)
 
 
+def _mask(path: Path) -> np.ndarray:
+    """bool [row, column] of a label. InputError for more than two values: an outline is no matter of grey levels."""
+    picture = _picture(path)
+    values = np.unique(picture)
+    if len(values) > 2 or (len(values) == 2 and values[0] != 0):
+        raise InputError(f"{path}: {len(values)} grey levels; a label has two, and 0 is outside.")
+    return picture > 0
+
+
 def _solid(item, data_dir: Path, label: Path, files: Mapping[str, Path], names: list[str]) -> Evidence:
     sets = _structure_sets(label)
     source = str(data_dir / item["image"]) if item.get("image") else ""
@@ -132,9 +148,18 @@ def _solid(item, data_dir: Path, label: Path, files: Mapping[str, Path], names: 
     drawn = {name: masks.read(name)[0] >= 0.5 for name in names if name in masks.names}
     if not drawn:
         raise InputError(f"{label}: none of {', '.join(names)} is there; it has {', '.join(masks.names) or 'nothing'}.")
-    predicted = {name: read_mask(path, geometry) for name, path in files.items()}
+    predicted = {name: _probability(path, geometry) for name, path in files.items()}
     stacks = _stacked(drawn, predicted, names, geometry.shape)
     return _turned_case(item, stacks, names, geometry, case, str(sets[0].relative_to(data_dir)) if sets else item["label"])
+
+
+def _probability(path: Path, geometry: Geometry) -> np.ndarray:
+    """A predicted mask or probability map. InputError for values outside 0 to 1 (percent, logits)."""
+    array = read_mask(path, geometry)
+    low, high = float(array.min()), float(array.max())
+    if low < 0 or high > 1:
+        raise InputError(f"{path}: values from {low:g} to {high:g}; expected a mask or probabilities, 0 to 1.")
+    return array
 
 
 def _structure_sets(path: Path) -> list[Path]:
@@ -154,7 +179,7 @@ def _stacked(drawn, predicted, names: list[str], shape: tuple[int, ...]) -> tupl
             label[number] = drawn[name]
         if name in predicted:
             probability[number] = predicted[name]
-    return label, np.array([name in drawn for name in names]), probability
+    return label, np.array([name in drawn and name in predicted for name in names]), probability
 
 
 def _turned_case(item, stacks, names: list[str], geometry: Geometry, case, label_source: str) -> Evidence:

@@ -112,20 +112,33 @@ def _cell(value: Any) -> Any:
 
 
 def read_worklist(path: Path) -> dict[tuple[str, str], dict[str, str]]:
-    """{(case, structure): row} of a worklist, {} without a file. InputError for other columns or an unknown status."""
+    """{(case, structure): row} of a worklist, {} without a file.
+
+    As spreadsheets write it: with or without a byte-order mark, separated by commas or semicolons, blank lines, a status in
+    capitals. InputError for other columns, an unknown status, a row given twice, and another encoding than UTF-8.
+    """
     if not path.exists():
         return {}
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        text = path.read_text(encoding="utf-8-sig")
+        first = text.split("\n", 1)[0]
+        table = csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if first.count(";") > first.count(",") else ",")
+        rows = list(table)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a readable worklist ({error}).") from error
+        raise InputError(f"{path}: not a readable worklist ({error}); save it as CSV in UTF-8.") from error
+    if not {"case", "structure", "status"} <= set(table.fieldnames or ()):
+        raise InputError(f"{path}: expected the columns {', '.join(WORKLIST)}; it has {', '.join(table.fieldnames or ())}.")
+    found: dict[tuple[str, str], dict[str, str]] = {}
     for number, row in enumerate(rows, 2):
-        if not {"case", "structure", "status"} <= row.keys():
-            raise InputError(f"{path}: expected the columns {', '.join(WORKLIST)}.")
-        if row["status"] not in STATUSES:
+        if not any(value for value in row.values()):
+            continue
+        status, key = (row["status"] or "").strip().lower(), (_bare(row["case"]), _bare(row["structure"]))
+        if status not in STATUSES:
             raise InputError(f"{path}, line {number}: status {row['status']!r}; expected one of {', '.join(STATUSES)}.")
-    return {(_bare(row["case"]), _bare(row["structure"])): row for row in rows}
+        if key in found:
+            raise InputError(f"{path}, line {number}: {key[0]} {key[1]} is there twice; which row holds?")
+        found[key] = {**row, "status": status}
+    return found
 
 
 def _bare(text: str) -> str:

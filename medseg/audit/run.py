@@ -11,8 +11,8 @@ from typing import Any
 from medseg.audit import folds as kfold
 from medseg.audit.disagreement import predicted_mask
 from medseg.audit.evidence import file_stem, load_evidence, save_evidence
-from medseg.audit.mask_files import cases_of, evidence_from_files, structure_names
-from medseg.audit.outputs import COLUMNS, DEFINITIONS, record, row_of, write_csv, write_json, write_worklist
+from medseg.audit.mask_files import cases_of, evidence_from_files, structure_names, without_prediction
+from medseg.audit.outputs import COLUMNS, DEFINITIONS, read_worklist, record, row_of, write_csv, write_json, write_worklist
 from medseg.audit.ranking import Finding, Ranking, rank
 from medseg.audit.viewer_sets import write_viewer_set
 from medseg.bundles import find_bundle
@@ -53,9 +53,14 @@ def audit(request: Request, report: Callable[[str], None] = print) -> dict[str, 
     for path in filter(None, (request.data_dir, request.predictions, request.datalist)):
         if not path.exists():
             raise InputError(f"{path}: no such file or folder.")
+    if request.worst < 0 or not 0 <= request.least_score <= 1:
+        raise InputError(f"worst {request.worst} and least score {request.least_score}: expected 0 or more, and 0 to 1.")
+    if request.output_dir in (request.data_dir, request.predictions):
+        raise InputError(f"{request.output_dir}: holds what is audited; choose another folder for the output.")
+    read_worklist(request.output_dir / "worklist.csv")  # one that cannot be read must stop us before hours of training
     evidence_dir = request.output_dir / "cases"
     if request.predictions is not None:
-        items, about = _from_files(request, evidence_dir), {"Predictions": f"as given in {request.predictions}"}
+        items, about = _from_files(request, evidence_dir, report), {"Predictions": f"as given in {request.predictions}"}
     else:
         items, about = _from_bundle(request, evidence_dir, report)
     groups = {str(item["case_id"]): kfold.group_of(item, request.group) for item in items} if request.group else {}
@@ -86,7 +91,7 @@ def read_cases(datalist: Path, section: str = "training") -> list[dict]:
 # ---- where predictions come from -------------------------------------------------------------------------------------
 
 
-def _from_files(request: Request, evidence_dir: Path) -> list[dict]:
+def _from_files(request: Request, evidence_dir: Path, report: Callable[[str], None]) -> list[dict]:
     if request.settings:
         raise InputError("--set changes a training; with --predictions nothing is trained.")
     datalist = read_cases(request.datalist) if request.datalist else None
@@ -94,6 +99,9 @@ def _from_files(request: Request, evidence_dir: Path) -> list[dict]:
     names = structure_names(items, request.predictions)
     evidence_dir.mkdir(parents=True, exist_ok=True)
     for item in items:
+        lacking = without_prediction(item, request.data_dir, request.predictions)
+        if lacking:
+            report(f"note: {item['case_id']}: no prediction of {', '.join(lacking)}; these labels are not judged.")
         save_evidence(evidence_from_files(item, request.data_dir, request.predictions, names), evidence_dir)
     return items
 
@@ -119,7 +127,7 @@ def _from_bundle(request: Request, evidence_dir: Path, report: Callable[[str], N
     ]  # fmt: skip
     words = "; ".join(f"{key}={json.dumps(value)}" for key, value in request.settings.items())
     if request.folds == 0:
-        seen = {case["case_id"] for case in read_cases(own_list)} if own_list.exists() else set()
+        seen = read_cases(own_list) if own_list.exists() else []
         kfold.predict_with_weights(made[0], seen, report)
         return items, {"Predictions": f"the weights of bundle {bundle.name} {bundle.version}, no training"}
     for one in made:

@@ -131,7 +131,7 @@ def run_cell(cell: Cell, budget: Budget, folder: Path | None = None, base: dict[
 
 def _required(folder: Path | None) -> Path:
     if folder is None:
-        raise InputError("the real radiographs need their folder: --data cxr FOLDER.")
+        raise InputError("the real radiographs need their folder: --cxr FOLDER.")
     return folder
 
 
