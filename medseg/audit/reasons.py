@@ -232,15 +232,14 @@ def _grown(pair: Pair) -> Iterator[Reason]:
 def _pieces(pair: Pair) -> Iterator[Reason]:
     label, prediction = pair.label, pair.prediction
     length = math.hypot(*(part.stop - part.start for part in _box_mm(label, pair.spacing)))
-    missing = _alone(prediction, label)
-    far = [piece for piece in missing if _gap_mm(piece, label, pair.spacing) > FAR_PIECE * length]
-    near = [piece for piece in missing if not any(piece is other for other in far)]
+    missing = [(piece, _gap_mm(piece, label, pair.spacing)) for piece in _alone(prediction, label)]
+    far = [(piece, gap) for piece, gap in missing if gap > FAR_PIECE * length]
+    near = [piece for piece, gap in missing if gap <= FAR_PIECE * length]
     if far:
-        piece = np.logical_or.reduce(far)
-        away = min(_gap_mm(one, label, pair.spacing) for one in far)
-        size = pair.size(int(piece.sum()))
-        words = f"a predicted piece of {size} lies {pair.says(away)} away: likely the prediction's error"
-        yield Reason("far prediction", words, away, dice_after=dice_of(label, prediction & ~piece))
+        piece = np.logical_or.reduce([piece for piece, _ in far])
+        size, away = pair.size(int(piece.sum())), pair.says(min(gap for _, gap in far))
+        words = f"a predicted piece of {size} lies {away} away: likely the prediction's error"
+        yield Reason("far prediction", words, min(gap for _, gap in far), dice_after=dice_of(label, prediction & ~piece))
     if near:
         piece = np.logical_or.reduce(near)
         corrected = label | piece
