@@ -7,10 +7,12 @@ import json
 import logging
 import math
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing.dummy import DummyProcess
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +202,10 @@ def parsed(bundle: Bundle, parser, name: str) -> Any:
 
 def _first_cause(error: BaseException) -> BaseException:
     """What was raised first: MONAI wraps an error once for every component that the config builds."""
+    # MONAI's cache is filled by a pool of threads; one that still works when Python ends would abort the process.
+    for thread in threading.enumerate():
+        if isinstance(thread, DummyProcess) and thread is not threading.current_thread():
+            thread.join(timeout=60)
     while error.__cause__ is not None:
         error = error.__cause__
     return error
