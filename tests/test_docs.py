@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from medseg.cli import COMMANDS, _parser, main
+from medseg.cli.main import COMMANDS, _parser, main
 from medseg.dicom import read_series, write_rtstruct
 from medseg.errors import MedsegWarning
-from medseg.phantom import chiral_phantom, write_series
+from medseg.phantoms.thigh import chiral_phantom, write_series
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "monai_bundles").glob("*/docs/README.md")])

@@ -19,8 +19,8 @@ import numpy as np
 import SimpleITK as sitk
 from evaluate_cohort import interval
 
-from medseg.bundles import find_bundle
-from medseg.metrics import dice
+from medseg.bundles.find import find_bundle
+from medseg.metrics.surfaces import dice
 
 COARSE_MM = 8.0
 AIR_HU, BRIGHT_HU = -500.0, 500.0

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from medseg.compare import describe_grid, measure
+from medseg.cases.mask_sources import open_masks
 from medseg.dicom import read_series
 from medseg.geometry import Geometry
-from medseg.masks import open_masks
+from medseg.workbench.compare import describe_grid, measure
 
 TOLERANCE_MM = 2.0
 NUMBERS = ("surface_dsc", "hd95_mm", "mean_surface_distance_mm")

@@ -72,7 +72,7 @@ def note() -> str:
 
 def changed_bundle(name: str, path: str, folder: Path) -> Path:
     """A copy of a bundle that takes one of PATHS."""
-    from medseg.bundles import find_bundle
+    from medseg.bundles.find import find_bundle
 
     target = folder / name
     shutil.copytree(find_bundle(name).folder, target)
@@ -100,8 +100,8 @@ def run_whole(source: str, bundle_name: str, path: str, out: str) -> dict:
     """One path over one CT: {stage: [seconds, processor seconds, peak GB]}; the masks go to ``out``."""
     import numpy as np
 
-    from medseg.bundles import find_bundle
-    from medseg.segment import Pipeline, Request
+    from medseg.bundles.find import find_bundle
+    from medseg.bundles.job import Pipeline, Request
 
     stages: dict[str, list[float]] = {}
 
@@ -216,10 +216,10 @@ def run_engines(data: str, bundle_name: str) -> dict:
     """{variant: voxels unlike torch float32, all voxels, seconds of one window, processor seconds, set voxels}."""
     import torch
 
-    from medseg.bundles import find_bundle
+    from medseg.bundles.find import find_bundle
+    from medseg.bundles.job import Pipeline, Request
     from medseg.inference.engines import OpenVINOEngine, TorchEngine
     from medseg.inference.sliding_window import SlidingWindow
-    from medseg.segment import Pipeline, Request
 
     bundle = find_bundle(bundle_name)
     source = f"{data}/lung1_001/CT"
@@ -260,7 +260,7 @@ def run_engines(data: str, bundle_name: str) -> dict:
 
 
 def engines(given) -> str:
-    from medseg.bundles import bundle_folders
+    from medseg.bundles.find import bundle_folders
 
     rows = []
     for bundle, folder in sorted(bundle_folders().items()):
@@ -280,9 +280,9 @@ def engines(given) -> str:
 
 def run_cohort(data: str) -> dict:
     """Seconds of eight patients overlapped and in sequence, in turns: {way: [wall, processor] of each round}."""
-    from medseg.bundles import find_bundle
-    from medseg.readers import _open, find_cases
-    from medseg.segment import Job, Pipeline, Request, in_turn
+    from medseg.bundles.find import find_bundle
+    from medseg.bundles.job import Job, Pipeline, Request, in_turn
+    from medseg.cases.volume import _open, find_cases
 
     bundle = find_bundle("ct_gtv")
     answers: dict[str, list[list[float]]] = {"overlapped": [], "in sequence": []}

@@ -15,9 +15,9 @@ import time
 import numpy as np
 
 from medseg.geometry import Geometry
-from medseg.margins import crop, expand
-from medseg.metrics import volume_cc
-from medseg.phantom import stack_geometry, voxel_points_lps_mm
+from medseg.metrics.surfaces import volume_cc
+from medseg.phantoms.thigh import stack_geometry, voxel_points_lps_mm
+from medseg.shapes.margins import crop, expand
 
 GRIDS = {
     "1 x 1 x 1 mm": ((120, 130, 130), 1.0, (1.0, 1.0)),

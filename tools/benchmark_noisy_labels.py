@@ -6,7 +6,7 @@
 
 `run` trains every cell of the grid of that data set (`--list` prints them) and writes OUT/cells/<cell>.json, one file per
 finished cell; what is there is not trained again, so a killed run goes on where it stopped. Cells run in --jobs processes
-of one thread each, all with the same budget (medseg.noisy.benchmark.Budget). `--only TEXT` takes the cells whose name
+of one thread each, all with the same budget (medseg.training.noisy.benchmark.Budget). `--only TEXT` takes the cells whose name
 contains TEXT. Noise is put on training labels only; there is no choice of epochs: every run ends with its last step; the
 clean test set is scored once. `report` writes noisy_labels.csv (a row per cell and structure), noisy_labels_comparison.csv
 (every method against plain cross-entropy: paired bootstrap over test images) and the figures.
@@ -25,9 +25,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 
-from medseg.atomic import atomic_path
 from medseg.errors import InputError, MedsegError
-from medseg.noisy.benchmark import Budget, Cell, run_cell, without_fixing
+from medseg.files import atomic_path
+from medseg.training.noisy.benchmark import Budget, Cell, run_cell, without_fixing
 
 DATA = ("phantom", "cxr", "cxr_fold1", "cxr_fold2")
 """The last two: the films of tools/prepare_jsrt.py, tested on one fold of SCR and trained on the other."""

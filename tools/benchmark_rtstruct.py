@@ -28,10 +28,10 @@ from rtstruct_reading import benchmark_read
 from rtstruct_runs import Failed, read_back, run_peer, table
 from scipy import ndimage
 
-from medseg.contours import HOLE_MODES
 from medseg.geometry import Geometry
-from medseg.metrics import dice
-from medseg.phantom import stack_geometry, voxel_points_lps_mm, write_series
+from medseg.metrics.surfaces import dice
+from medseg.phantoms.thigh import stack_geometry, voxel_points_lps_mm, write_series
+from medseg.shapes.outlines import HOLE_MODES
 
 WRITERS = ("medseg", "rt-utils", "DicomRTTool", "plastimatch")
 READERS = (

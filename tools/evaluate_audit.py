@@ -8,7 +8,7 @@
 
 `corrupt` works on bit-field labels, as the bundle's train.json reads them: of all contours of the training cases (a case and
 a structure) it corrupts a share: shifted, dilated, eroded, cut short, with a gap, or another structure's contour. The key
-holds each as medseg.noisy.noise records it, so it can be made again. The networks learn from the wrong labels too.
+holds each as medseg.training.noisy.noise records it, so it can be made again. The networks learn from the wrong labels too.
 
 `correct` plays the reviewer who looks at the worst so many labels and puts the true contour back where it had been changed:
 WORK/corrected is what `medseg audit --fix` takes.
@@ -31,13 +31,13 @@ from pathlib import Path
 
 import numpy as np
 
-from medseg.atomic import atomic_path
 from medseg.audit.disagreement import box_of
 from medseg.audit.evidence import Evidence, file_stem, load_evidence, save_evidence
 from medseg.audit.ranking import Ranking, rank
-from medseg.bundles import find_bundle
+from medseg.bundles.find import find_bundle
 from medseg.errors import InputError, MedsegError
-from medseg.noisy.noise import Corruption, corrupt
+from medseg.files import atomic_path
+from medseg.training.noisy.noise import Corruption, corrupt
 
 KINDS = ("shift", "dilate", "erode", "cropped", "gap", "wrong_organ")
 SHIFT_MM, MOVE_MM, MOST_DICE = (9.0, 24.0), (4.0, 9.0), 0.85

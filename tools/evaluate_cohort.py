@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from medseg.bundles.job import Request, segment
 from medseg.dicom import find_series, read_rtstruct, read_series
 from medseg.errors import InputError, MedsegError
-from medseg.metrics import SURFACE_DEFINITION, dice, surface_distances, volume_cc
-from medseg.segment import Request, segment
+from medseg.metrics.surfaces import SURFACE_DEFINITION, dice, surface_distances, volume_cc
 
 TOLERANCES_MM = (2.0, 5.0)
 BOOTSTRAP_SAMPLES = 10_000

@@ -23,9 +23,9 @@ import torch
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from PIL import Image
 
-from medseg.bundles import find_bundle
+from medseg.bundles.find import find_bundle
+from medseg.bundles.job import Request, segment
 from medseg.errors import InputError, MedsegError
-from medseg.segment import Request, segment
 
 TOLERANCE_PX = 2.0
 SCORES = ("DSC", f"sDSC {TOLERANCE_PX:g} px", "HD95 px")

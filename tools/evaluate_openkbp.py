@@ -21,10 +21,10 @@ import nibabel
 import numpy as np
 from evaluate_cohort import interval
 
-from medseg.bundles import find_bundle
+from medseg.bundles.find import find_bundle
+from medseg.bundles.job import Request, segment
 from medseg.errors import InputError, MedsegError
-from medseg.metrics import SURFACE_DEFINITION, dice, surface_distances
-from medseg.segment import Request, segment
+from medseg.metrics.surfaces import SURFACE_DEFINITION, dice, surface_distances
 
 TOLERANCE_MM = 2.0
 SCORES = ("DSC", f"sDSC {TOLERANCE_MM:g} mm", "HD95 mm")

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from medseg.contours import HOLE_MODES
+from medseg.cases.mask_sources import mask_files
+from medseg.cases.nifti import read_mask
 from medseg.dicom import ALLOWABLE, Series, read_series, write_rtstruct
 from medseg.errors import InputError, MedsegError, MedsegWarning
-from medseg.masks import mask_files
-from medseg.nifti import read_mask
+from medseg.shapes.outlines import HOLE_MODES
 
 
 def main(arguments: list[str] | None = None) -> int:

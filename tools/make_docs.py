@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from medseg.cli import COMMANDS
+from medseg.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -23,7 +23,7 @@ COMMAND_LINE = ROOT / "docs" / "reference" / "command_line.md"
 
 def medseg(*arguments: str, cwd: Path = ROOT) -> str:
     """What ``medseg ARGUMENTS`` prints, on a terminal of 100 columns. Raises CalledProcessError when it fails."""
-    code = "import sys; from medseg.cli import main; sys.exit(main())"
+    code = "import sys; from medseg.cli.main import main; sys.exit(main())"
     environment = {"COLUMNS": "100", "PATH": "", "PYTHONPATH": str(ROOT)}
     run = [sys.executable, "-c", code, *arguments]
     return subprocess.run(run, cwd=cwd, env=environment, check=True, text=True, stdout=subprocess.PIPE).stdout

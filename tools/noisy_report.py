@@ -11,10 +11,10 @@ import numpy as np
 from noisy_headline import headline
 from page_section import put_section
 
-from medseg.atomic import atomic_path
 from medseg.errors import InputError
-from medseg.noisy.benchmark import SURFACE_TOLERANCE_PX, detection
-from medseg.noisy.trainer import METHODS
+from medseg.files import atomic_path
+from medseg.training.noisy.benchmark import SURFACE_TOLERANCE_PX, detection
+from medseg.training.noisy.trainer import METHODS
 
 CELL = ("data", "generator", "direction", "share", "sizes", "method", "subset", "fixed_share", "fixed_by", "seed")
 CONDITION = ("data", "generator", "direction", "share", "sizes")

@@ -3,14 +3,14 @@
     python tools/prepare_clinic_datalist.py EXPORT_DIR ROIS.json OUT.json --validation 0.2 --seed 0 [--prefer newest]
 
 ROIS.json says which ROI names mean which structure: {"GTV": ["gtv.*"], "Lung_L": []}. Patterns are regular expressions of
-the whole name, tried in order; then the structure's own name and its spellings by TG-263 (medseg.roi_names).
+the whole name, tried in order; then the structure's own name and its spellings by TG-263 (medseg.structures.aliases).
 
 A structure set belongs to the series of its patient and Frame of Reference that it refers to, or to the only one there is.
 Every matched contour is laid on its images once; what cannot be read is listed, and nothing is chosen in silence: a
 series with several sets is left out unless --prefer decides, and a rejected set is never taken. Whole patients are drawn
 for validation, by the seed and their ID: a patient added later moves nobody else except at the cut. What shares a PatientID
 or a study is one patient. Items hold {"image", "label", "rois", "case_id",
-"patient_id"}, paths from EXPORT_DIR, for medseg.transforms.LoadCased and medseg.rtstruct_reader.LoadRTStructd. The patient
+"patient_id"}, paths from EXPORT_DIR, for medseg.transforms.LoadCased and medseg.transforms.LoadRTStructd. The patient
 is a running number; IDs and names are not written. --report FILE writes the report as JSON too.
 """
 
@@ -23,13 +23,13 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from medseg import tg263
-from medseg.atomic import atomic_path
 from medseg.dicom import find_series, read_series, read_structure_set
-from medseg.dicom.scan import Found, SeriesFiles
-from medseg.dicom.structure_sets import StructureSet, place
+from medseg.dicom.images.scan import Found, SeriesFiles
+from medseg.dicom.rtstruct.read import StructureSet, place
 from medseg.errors import InputError, MedsegError
-from medseg.roi_names import load_aliases, match_rois
+from medseg.files import atomic_path
+from medseg.structures import tg263
+from medseg.structures.aliases import load_aliases, match_rois
 
 PREFERENCES = ("approved", "newest")
 

@@ -15,11 +15,11 @@ from rtstruct_analytic import BODIES, SIZE, true_mask, write_analytic_rtstruct
 from rtstruct_runs import Failed, run_peer, table
 
 from medseg.dicom import find_series, read_series, read_structure_set
-from medseg.dicom.contour_volumes import structure_set_volumes
-from medseg.dicom.scan import Found
+from medseg.dicom.images.scan import Found
+from medseg.dicom.rtstruct.volumes import structure_set_volumes
 from medseg.errors import MedsegError
-from medseg.metrics import dice
-from medseg.phantom import stack_geometry, write_series
+from medseg.metrics.surfaces import dice
+from medseg.phantoms.thigh import stack_geometry, write_series
 
 READERS = (
     "medseg", "plastimatch", "plastimatch --xor-contours", "rt-utils", "DicomRTTool", "dcmrtstruct2nii", "PlatiPy"
@@ -84,7 +84,7 @@ def fits(files, structure_set: Path) -> bool:
 
 def refusal(file: Path, found: Found) -> str:
     """What medseg says when it is asked to lay the set on the images of its own folder."""
-    from medseg.dicom.structure_sets import place
+    from medseg.dicom.rtstruct.read import place
 
     records = [record for files in found.series.values() for record in files.records]
     images = [record.path for record in records if record.path.parent == file.parent]

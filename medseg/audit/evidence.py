@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from medseg.atomic import atomic_path
 from medseg.errors import GeometryError, InputError, StructureError
+from medseg.files import atomic_path
 
 DIRECTIONS = {
     3: (("caudally", "cranially"), ("anteriorly", "posteriorly"), ("to the right", "to the left")),

@@ -21,7 +21,7 @@ from medseg.audit.evidence import file_stem, load_evidence
 from medseg.audit.folds import Fold, patient_of, run_fold
 from medseg.audit.outputs import read_worklist, write_csv, write_json
 from medseg.audit.run import read_cases
-from medseg.bundles import find_bundle
+from medseg.bundles.find import find_bundle
 from medseg.errors import InputError
 
 LOCK = "gold.lock.json"

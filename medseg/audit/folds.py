@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from medseg.atomic import atomic_path
 from medseg.audit.evidence import Evidence, grey_levels, save_evidence, turned, unit_of
-from medseg.bundles import Bundle, load_config, parsed
-from medseg.datalist import check_datalist
+from medseg.bundles.datalist import check_datalist
+from medseg.bundles.find import Bundle, load_config, parsed
 from medseg.errors import BundleError, GeometryError, InputError
+from medseg.files import atomic_path
 
 RECORD, LAST = "fold.json", "last.pt"
 TAKEN = ("datalist", "dataset_dir", "ckpt_dir", "output_dir", "resume", "val_interval")
@@ -129,7 +129,7 @@ def predict_with_weights(fold: Fold, seen: Collection[Mapping[str, Any]], report
             f"bundle {fold.bundle.name}: its weights learned from {len(known)} of these cases, the first {known[0]}; train "
             "folds instead."
         )
-    from medseg.bundles import load_network
+    from medseg.bundles.find import load_network
 
     fold.folder.mkdir(parents=True, exist_ok=True)
     fold.predictions.mkdir(parents=True, exist_ok=True)
@@ -180,7 +180,7 @@ def fold_parser(fold: Fold, resume: bool):
 def _train(fold: Fold, parser, report: Callable[[str], None]) -> None:
     from ignite.engine import Events
 
-    from medseg.training import load_checkpoint, load_weights
+    from medseg.training.checkpoints import load_checkpoint, load_weights
 
     last, epochs = fold.folder / LAST, parser["epochs"]
     if last.exists():
@@ -203,7 +203,7 @@ def _train(fold: Fold, parser, report: Callable[[str], None]) -> None:
     trainer.add_event_handler(Events.EPOCH_COMPLETED, tell)
     trainer.run()
     if not last.exists():
-        raise BundleError(f"bundle {fold.bundle.name}: train.json keeps no {LAST}; add medseg.training.Checkpoints to it.")
+        raise BundleError(f"bundle {fold.bundle.name}: train.json keeps no {LAST}; add medseg.training.checkpoints.Checkpoints to it.")
 
 
 def predictions(fold: Fold, parser) -> Iterator[Evidence]:

@@ -16,11 +16,11 @@ import numpy as np
 
 from medseg.audit.disagreement import box_of
 from medseg.audit.evidence import PIXEL_SUFFIXES, Evidence, grey_levels, turned
+from medseg.cases.mask_sources import is_nifti, modality, open_masks
+from medseg.cases.nifti import read_mask
+from medseg.cases.volume import open_case, resample
 from medseg.errors import GeometryError, InputError
 from medseg.geometry import Geometry
-from medseg.masks import is_nifti, modality, open_masks
-from medseg.nifti import read_mask
-from medseg.readers import open_case, resample
 
 SUFFIXES = (".nii.gz", ".nii", ".png")
 IMAGE_NAMES = tuple(f"image{suffix}" for suffix in (*SUFFIXES, ".jpg", ".jpeg"))

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import medseg
-from medseg.atomic import atomic_path
 from medseg.audit.ranking import Finding, Ranking
 from medseg.audit.reasons import KINDS
 from medseg.errors import InputError
+from medseg.files import atomic_path
 
 DISCLAIMER = "Research use only, not a medical device. A suspicion is no finding: a qualified person decides."
 

@@ -15,9 +15,9 @@ from medseg.audit.mask_files import cases_of, evidence_from_files, structure_nam
 from medseg.audit.outputs import COLUMNS, DEFINITIONS, read_worklist, record, row_of, write_csv, write_json, write_worklist
 from medseg.audit.ranking import Finding, Ranking, rank
 from medseg.audit.viewer_sets import write_viewer_set
-from medseg.bundles import find_bundle
+from medseg.bundles.find import find_bundle
 from medseg.errors import InputError
-from medseg.report.audit import Shown, draw, write_html
+from medseg.reports.audit import Shown, draw, write_html
 
 
 @dataclass(frozen=True)

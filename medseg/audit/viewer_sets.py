@@ -9,10 +9,10 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 
 from medseg.audit.evidence import Evidence, file_stem
+from medseg.cases.mask_sources import modality
+from medseg.cases.volume import open_case, source_path
 from medseg.errors import MedsegError
 from medseg.geometry import LPS_TO_RAS, Geometry
-from medseg.masks import modality
-from medseg.readers import open_case, source_path
 
 SUFFIX = "_model"
 LABEL = "medseg audit"

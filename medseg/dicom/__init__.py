@@ -1,10 +1,10 @@
 """DICOM files to objects and back. Needs no torch."""
 
-from medseg.dicom.rtstruct import write_rtstruct
-from medseg.dicom.scan import find_series
-from medseg.dicom.seg import write_seg
-from medseg.dicom.series import ALLOWABLE, Series, read_series
-from medseg.dicom.structure_sets import ALLOWABLE_IN_STRUCTURE_SETS, read_rtstruct, read_structure_set
+from medseg.dicom.images.scan import find_series
+from medseg.dicom.images.series import ALLOWABLE, Series, read_series
+from medseg.dicom.rtstruct.read import ALLOWABLE_IN_STRUCTURE_SETS, read_rtstruct, read_structure_set
+from medseg.dicom.rtstruct.write import write_rtstruct
+from medseg.dicom.seg.write import write_seg
 
 __all__ = [
     "ALLOWABLE",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from medseg import tg263
-from medseg.structures import TARGET_CODES, Code, Structure
+from medseg.structures import tg263
+from medseg.structures.structure import TARGET_CODES, Code, Structure
 
 ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
 RT_TARGET = Code("130041", "DCM", "RT Target")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medseg.errors import GeometryError, MedsegWarning, StructureError
-from medseg.structures import Structure, check_names_are_unique, name_warnings, structure_from_name
-from medseg.tg263 import interpreted_type
+from medseg.structures.structure import Structure, check_names_are_unique, name_warnings, structure_from_name
+from medseg.structures.tg263 import interpreted_type
 
 if TYPE_CHECKING:
-    from medseg.dicom.series import Series
+    from medseg.dicom.images.series import Series
 
 ROUNDING = 1e-3
 """How far a probability may leave 0 to 1: averages over windows, as networks are run, end at 1.0000001."""

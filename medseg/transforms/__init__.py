@@ -4,9 +4,14 @@ A bundle's ``inference.json`` chains them: ``LoadCased`` … network … ``Resto
 ``ToStructuresd``) → ``Save…d``. From there on the data dictionary holds a :class:`CaseStructures` under ``structures``.
 """
 
+from medseg.transforms.body import BlankOutsideBodyd
 from medseg.transforms.loading import CropBodyd, CropWithind, LoadCased
+from medseg.transforms.partial import BitFieldToChannelsd, ThresholdKnownd
 from medseg.transforms.radiographs import LoadRadiographd, SaveRadiographd, ToRadiographStructuresd
+from medseg.transforms.regions import RandRegionCropd
+from medseg.transforms.rtstruct import LoadRTStructd
 from medseg.transforms.saving import SaveDicomSegd, SaveNiftid, SavePreviewd, SaveRTStructd, case_folder
+from medseg.transforms.sides import RandFlipSidesd
 from medseg.transforms.structures import (
     CaseStructures,
     KeepComponentsd,
@@ -17,7 +22,27 @@ from medseg.transforms.structures import (
 )
 
 __all__ = [
-    "CaseStructures", "CropBodyd", "CropWithind", "KeepComponentsd", "LoadCased", "LoadRadiographd", "MarginStructuresd",
-    "RestoreStructuresd", "SaveDicomSegd", "SaveNiftid", "SavePreviewd", "SaveRTStructd", "SaveRadiographd",
-    "ToRadiographStructuresd", "ToStructuresd", "binary", "case_folder",
-]  # fmt: skip
+    "BitFieldToChannelsd",
+    "BlankOutsideBodyd",
+    "CaseStructures",
+    "CropBodyd",
+    "CropWithind",
+    "KeepComponentsd",
+    "LoadCased",
+    "LoadRTStructd",
+    "LoadRadiographd",
+    "MarginStructuresd",
+    "RandFlipSidesd",
+    "RandRegionCropd",
+    "RestoreStructuresd",
+    "SaveDicomSegd",
+    "SaveNiftid",
+    "SavePreviewd",
+    "SaveRTStructd",
+    "SaveRadiographd",
+    "ThresholdKnownd",
+    "ToRadiographStructuresd",
+    "ToStructuresd",
+    "binary",
+    "case_folder",
+]

@@ -10,13 +10,13 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Crop, InvertibleTransform, MapTransform
 
+from medseg.cases.region import grid_box, region_mask
+from medseg.cases.volume import CaseReader, case_of
 from medseg.errors import GeometryError, InputError
-from medseg.readers import CaseReader, case_of
-from medseg.within import grid_box, region_mask
 
 
 class LoadCased(MapTransform):
-    """Load cases (DICOM series or NIfTI) through :class:`medseg.readers.CaseReader`, with no other reader to fall back on.
+    """Load cases (DICOM series or NIfTI) through :class:`medseg.cases.volume.CaseReader`, with no other reader to fall back on.
 
     ``allow``: faults of a series to accept with a warning. Output: MetaTensor (1, x, y, z), float32. MONAI's own
     ``LoadImaged`` tries its other readers when one raises, and those load a series that ours refused.
@@ -39,7 +39,7 @@ class LoadCased(MapTransform):
 class CropWithind(MapTransform, InvertibleTransform):
     """Crop to the box of a region, so that the network sees no more than the planner marked. None: the whole image.
 
-    ``within``: see :func:`medseg.within.region_mask`. The inverse pads with zeros: no probability outside the box.
+    ``within``: see :func:`medseg.cases.region.region_mask`. The inverse pads with zeros: no probability outside the box.
     ``largest_mm``: the longest side of a box that the network knows from its training. A larger region, or whole image
     without one, raises GeometryError: a tumour model that is shown a body contours something all the same.
     """

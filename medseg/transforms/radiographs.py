@@ -11,8 +11,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from medseg.errors import InputError, StructureError
-from medseg.radiographs import (
+from medseg.cases.radiograph import (
     FORMATS,
     RadiographReader,
     RadiographStructures,
@@ -20,13 +19,14 @@ from medseg.radiographs import (
     write_mask_nifti,
     write_mask_png,
 )
-from medseg.readers import folder_name
-from medseg.structures import Structure
+from medseg.cases.volume import folder_name
+from medseg.errors import InputError, StructureError
+from medseg.structures.structure import Structure
 from medseg.transforms.saving import case_folder
 
 
 class LoadRadiographd(MapTransform):
-    """Load PNG, JPEG, CR or DX files through :class:`medseg.radiographs.RadiographReader` and no other reader.
+    """Load PNG, JPEG, CR or DX files through :class:`medseg.cases.radiograph.RadiographReader` and no other reader.
 
     ``views``: the view positions that the network learned from, such as AP and PA; a DICOM file that states another one
     raises InputError, one that states none is taken. Output: MetaTensor (1, row, column), float32, 0 (black) to 1 (white).
@@ -53,7 +53,7 @@ class LoadRadiographd(MapTransform):
 class ToRadiographStructuresd(MapTransform):
     """Channels (C, row, column) of 0 and 1, inverted to the file's own pixels, to named structures of the radiograph.
 
-    ``structures``: one dict per channel with the fields of :class:`medseg.structures.Structure`. Of those named in
+    ``structures``: one dict per channel with the fields of :class:`medseg.structures.structure.Structure`. Of those named in
     ``one_piece`` only the largest connected piece (8-neighbourhood) is kept. Raises StructureError for another number of
     channels or pixels, and for a name in ``one_piece`` that no structure has.
     """
@@ -137,7 +137,7 @@ class SaveRadiographd(MapTransform):
             write_mask_nifti(mask, result.case.spacing_mm, folder / f"{folder_name(structure.name)}.nii.gz")
 
     def _seg(self, result: RadiographStructures, folder: Path) -> None:
-        from medseg.dicom.seg import write_projection_seg
+        from medseg.dicom.seg.write import write_projection_seg
 
         if result.case.projection is None:
             raise InputError(
@@ -146,7 +146,7 @@ class SaveRadiographd(MapTransform):
         write_projection_seg(result.masks, result.case.projection, folder / "SEG.dcm", model=self.model)
 
     def _preview(self, result: RadiographStructures, folder: Path) -> None:
-        from medseg.report.radiograph import write_preview
+        from medseg.reports.radiograph import write_preview
 
         write_preview(result, folder / "preview.png")
 

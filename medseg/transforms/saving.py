@@ -8,8 +8,8 @@ from typing import Any
 
 from monai.transforms import MapTransform
 
+from medseg.cases.volume import folder_name, source_path
 from medseg.errors import InputError
-from medseg.readers import folder_name, source_path
 from medseg.transforms.structures import CaseStructures, binary
 
 
@@ -83,7 +83,7 @@ class SaveNiftid(_Saved):
     """
 
     def save(self, result: CaseStructures, folder: Path) -> None:
-        from medseg.nifti import write_mask
+        from medseg.cases.nifti import write_mask
 
         for structure, mask in result.masks.items():
             write_mask(binary(mask), result.case.geometry, folder / f"{folder_name(structure.name)}.nii.gz")
@@ -93,6 +93,6 @@ class SavePreviewd(_Saved):
     """Write ``preview.png``: three planes through the target and a strip of slices, with outlines and volumes."""
 
     def save(self, result: CaseStructures, folder: Path) -> None:
-        from medseg.report.preview import write_preview
+        from medseg.reports.preview import write_preview
 
         write_preview(result.case.volume, result.case.geometry, result.masks, folder / "preview.png")

@@ -13,15 +13,15 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from medseg.cases.region import region_mask
+from medseg.cases.volume import Case, case_of, resample
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.geometry import Geometry
 from medseg.inference.sampling import Sampling
 from medseg.inference.sliding_window import PACKED_SIZE, unpacked
-from medseg.margins import expand
-from medseg.packed import PackedMasks, boxed
-from medseg.readers import Case, case_of, resample
-from medseg.structures import Structure
-from medseg.within import region_mask
+from medseg.shapes.margins import expand
+from medseg.shapes.packed import PackedMasks, boxed
+from medseg.structures.structure import Structure
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class CaseStructures:
         return CaseStructures(self.case, {**self.masks, **dict(masks)})
 
     def changed(self, change: Callable[[Structure, np.ndarray, int], np.ndarray]) -> CaseStructures:
-        """The same case with every mask as ``change`` gives it back: see :meth:`medseg.packed.PackedMasks.changed`."""
+        """The same case with every mask as ``change`` gives it back: see :meth:`medseg.shapes.packed.PackedMasks.changed`."""
         if isinstance(self.masks, PackedMasks):
             return CaseStructures(self.case, self.masks.changed(change))
         return CaseStructures(self.case, {structure: change(structure, mask, 0) for structure, mask in self.masks.items()})
@@ -67,7 +67,7 @@ def binary(mask: np.ndarray) -> np.ndarray:
 class ToStructuresd(MapTransform):
     """Probability channels (C, x, y, z), inverted to the case's grid, to named structures on the case's own slices.
 
-    ``structures``: one dict per channel with the fields of :class:`medseg.structures.Structure`. On uneven or tilted
+    ``structures``: one dict per channel with the fields of :class:`medseg.structures.structure.Structure`. On uneven or tilted
     stacks the regular grid is sampled at the real slices. ``within`` limits the result to the region's voxels. Raises
     GeometryError when the prediction does not lie on the case's grid, StructureError for a wrong number of channels.
     """

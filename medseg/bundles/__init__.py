@@ -1,0 +1,1 @@
+"""A MONAI bundle is the truth about a task: find it, check it, run it over cases, record what came out."""

@@ -1,0 +1,198 @@
+"""run.json: what was contoured, with what, and what came out. For machines, and for the physicist who asks a year later."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import medseg
+from medseg.errors import InputError
+from medseg.files import atomic_path
+from medseg.geometry import Geometry
+from medseg.metrics.surfaces import volume_cc
+from medseg.reports.preview import DISCLAIMER
+
+if TYPE_CHECKING:
+    from medseg.transforms import CaseStructures
+
+RECORDED_PACKAGES = ("torch", "openvino", "monai", "numpy", "pydicom", "highdicom", "nibabel")
+
+
+def case_record(result: CaseStructures, folder: Path) -> dict[str, Any]:
+    """Input UIDs, geometry, structures with volumes, and the files in ``folder`` with their hashes. No patient names."""
+    case = result.case
+    structures = []
+    for structure, mask in result.masks.items():
+        inside = mask >= 0.5
+        cc = volume_cc(inside, case.geometry)
+        structures.append({
+            "name": structure.name, "interpreted_type": structure.interpreted_type,
+            "volume_cc": None if np.isnan(cc) else round(cc, 3), "empty": not bool(inside.any()),
+        })  # fmt: skip
+    return {
+        "input": _input(case),
+        "geometry": geometry_record(case.geometry),
+        "structures": structures,
+        "outputs": output_records(folder),
+        "warnings": list(case.warnings),
+        "versions": versions(),
+        "disclaimer": DISCLAIMER,
+    }
+
+
+def output_records(folder: Path) -> list[dict[str, Any]]:
+    """Name, size and SHA-256 of every file in ``folder``, sorted."""
+    return [_file(path) for path in sorted(folder.iterdir()) if path.is_file()]
+
+
+def _input(case) -> dict[str, Any]:
+    if case.series is None:
+        return {"kind": "NIfTI", "files": 1}
+    series = case.series
+    return {
+        "kind": "DICOM",
+        "modality": series.modality,
+        "StudyInstanceUID": series.study_instance_uid,
+        "SeriesInstanceUID": series.series_instance_uid,
+        "SOPInstanceUIDs": list(dict.fromkeys(series.sop_instance_uids)),
+    }
+
+
+def geometry_record(geometry: Geometry) -> dict[str, Any]:
+    """Shape, spacing and position of a grid as plain numbers (mm, LPS)."""
+    return {
+        "shape_slices_rows_columns": list(geometry.shape),
+        "pixel_spacing_mm": list(geometry.pixel_spacing_mm),
+        "slice_positions_mm": [round(float(value), 4) for value in geometry.slice_positions_mm],
+        "ImageOrientationPatient": [*_unit(geometry.column_step_lps_mm), *_unit(geometry.row_step_lps_mm)],
+        "first_voxel_lps_mm": geometry.origins_lps_mm[0].tolist(),
+        "uniform": geometry.is_uniform,
+        "sheared": geometry.is_sheared,
+        "FrameOfReferenceUID": geometry.frame_of_reference_uid,
+    }
+
+
+def _unit(vector: np.ndarray) -> list[float]:
+    return [round(float(value), 6) for value in vector / np.linalg.norm(vector)]
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, medseg and the packages that shape a result."""
+    found = {"python": platform.python_version(), "medseg": medseg.__version__}
+    for package in RECORDED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _file(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    return {"file": path.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+# ---- for people -----------------------------------------------------------------------------------------------------
+
+
+def case_line(record: dict) -> str:
+    """One line about a case's record: its volumes, or areas, and where they are, or why it failed."""
+    if record["status"] == "failed":
+        return f"{record['case']}: failed: {record['error']}"
+    sizes = ", ".join(_size(structure) for structure in record["structures"])
+    return f"{record['case']}: {record['status']}: {sizes} -> {short_path(record['folder'])}"
+
+
+def short_path(path: str | Path) -> str:
+    """The path from the current folder where it lies below it, else as it is: for people to read."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _size(structure: dict) -> str:
+    """Name and volume, or area, of one structure of a record."""
+    name = structure["name"]
+    if structure["empty"]:
+        return f"{name} empty"
+    if structure.get("area_cm2") is not None:
+        return f"{name} {structure['area_cm2']:.1f} cm2"
+    if "area_pixels" in structure:
+        return f"{name} {structure['area_pixels']} pixels"
+    known = structure["volume_cc"] is not None
+    return f"{name} {structure['volume_cc']:.1f} cc" if known else f"{name} present"
+
+
+# ---- writing, and deciding whether a case is done -----------------------------------------------------------------
+
+
+def write_record(record: dict[str, Any], out: Path) -> None:
+    """Write a record as JSON, atomically."""
+    with atomic_path(out) as temporary:
+        temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The case's earlier run.json; {} when there is none. InputError when the file is not one of ours."""
+    path = folder / "run.json"
+    if not path.exists():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable run record ({error}); move it away.") from error
+    if not (isinstance(record, dict) and isinstance(record.get("source"), str) and _names_files(record.get("outputs", []))):
+        raise InputError(f"{path}: not the run record of a case of medseg; move it away.")
+    return record
+
+
+def _names_files(outputs: Any) -> bool:
+    rows = outputs if isinstance(outputs, list) else [None]
+    complete = all(isinstance(row, dict) and isinstance(row.get("file"), str) and "sha256" in row for row in rows)
+    return complete and all(Path(row["file"]).name == row["file"] for row in rows)
+
+
+def is_done(record: dict[str, Any], identity: dict[str, Any], folder: Path) -> bool:
+    """True when ``record`` tells of a finished run of the same input, weights and options whose files are all there."""
+    same = all(record.get(key) == value for key, value in identity.items())
+    there = all((folder / output["file"]).is_file() for output in record.get("outputs", ()))
+    return same and record.get("status") == "done" and there
+
+
+def remove_outputs(record: dict[str, Any], folder: Path) -> None:
+    """Remove the files an earlier run wrote, and its record, so that old contours never stand beside new ones.
+
+    InputError, and nothing is removed, when somebody changed one of them since: it may hold hours of work.
+    """
+    paths = [folder / output["file"] for output in record.get("outputs", ())]
+    written = {output["file"]: output["sha256"] for output in record.get("outputs", ())}
+    changed = [path for path in paths if path.is_file() and _file(path)["sha256"] != written[path.name]]
+    if changed:
+        raise InputError(f"{changed[0]} was changed after medseg wrote it; move it away or choose another output folder.")
+    for path in [*paths, folder / "run.json"]:
+        path.unlink(missing_ok=True)
+
+
+def require_free(staged: Path, folder: Path) -> None:
+    """InputError when a finished file of ``staged`` would replace one in ``folder``: it is not ours, and may be clinical."""
+    for path in sorted(staged.iterdir()):
+        other = folder / path.name
+        if other.exists():
+            raise InputError(f"{other} was not written by medseg; move it away or choose another output folder.")
+
+
+def publish(record: dict[str, Any], staged: Path, folder: Path) -> None:
+    """Move a case's finished files from its staging folder to its own folder on the same disk, then write its record.
+
+    A record that says "interrupted" goes first: a run killed half-way leaves files that the next run knows as its own.
+    """
+    write_record({**record, "status": "interrupted"}, folder / "run.json")
+    for path in sorted(staged.iterdir()):
+        os.replace(path, folder / path.name)
+    write_record(record, folder / "run.json")

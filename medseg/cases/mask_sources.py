@@ -1,0 +1,237 @@
+"""Structures from wherever they are kept (RT Structure Set, DICOM Segmentation, NIfTI files), one mask at a time.
+
+A body of 512 x 512 x 300 voxels takes 75 MB, and structure sets hold dozens: whoever goes through two sets reads each
+mask when its turn comes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from medseg.cases.nifti import load_image, read_mask
+from medseg.dicom import ALLOWABLE, Series, read_series
+from medseg.dicom.rtstruct.read import ALLOWABLE_IN_STRUCTURE_SETS, placeable, read_structure_set
+from medseg.dicom.seg.read import read_seg
+from medseg.errors import InputError, StructureError
+from medseg.geometry import Geometry
+from medseg.structures.structure import Structure, structure_from_name
+
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+INDEX = "structures.json"
+"""Beside mask files: which structure each of them is, since not every name can be a file's."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The images that contours belong to: ``folder``, one ``series_uid`` of it, and faults to ``allow``, of either kind."""
+
+    folder: Path | None = None
+    series_uid: str | None = None
+    allow: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        known = {**ALLOWABLE, **ALLOWABLE_IN_STRUCTURE_SETS}
+        unknown = sorted(set(self.allow) - set(known))
+        if unknown:
+            raise InputError(f"allow={unknown[0]!r} is not known; expected names from {', '.join(known)}.")
+
+    def series(self) -> Series:
+        """The series, read with those of the faults that a series can have; InputError without a folder."""
+        if self.folder is None:
+            raise InputError("contours need the images they belong to; name their folder with --reference.")
+        return read_series(self.folder, series_uid=self.series_uid, allow=[n for n in self.allow if n in ALLOWABLE])
+
+    @property
+    def allow_in_sets(self) -> list[str]:
+        return [name for name in self.allow if name in ALLOWABLE_IN_STRUCTURE_SETS]
+
+
+@dataclass(frozen=True, eq=False)
+class MaskSource:
+    """The structures of ``path`` on one grid. ``kind``: "RT Structure Set", "DICOM Segmentation" or "NIfTI masks".
+
+    ``read(name)`` gives (array [slice, row, column], sentences about what was odd): bool, or a float map from 0 to 1.
+    ``notices``: what was odd about the whole, and what was left out.
+    """
+
+    path: Path
+    kind: str
+    geometry: Geometry
+    structures: tuple[Structure, ...]
+    notices: tuple[str, ...]
+    read: Callable[[str], tuple[np.ndarray, list[str]]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(structure.name for structure in self.structures)
+
+    def require(self, names: Sequence[str]) -> None:
+        """StructureError, with the names that there are, unless all ``names`` are structures of this source."""
+        for name in names:
+            if name not in self.names:
+                there = ", ".join(map(repr, sorted(self.names))) or "none"
+                raise StructureError(f"{self.path}: no structure {name!r}; there are {there}.")
+
+
+def is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith(NIFTI_SUFFIXES)
+
+
+def is_dicom(path: Path) -> bool:
+    """True for a file with DICOM's preamble."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def open_masks(
+    path: str | Path, series: Series | None = None, geometry: Geometry | None = None, allow: Collection[str] = ()
+) -> MaskSource:
+    """The structures of an RT Structure Set, a DICOM Segmentation, a NIfTI mask or a folder of NIfTI masks.
+
+    They lie on the grid of ``series``, which DICOM files need; NIfTI masks may do with ``geometry``, or with the grid of
+    the first of them. ROIs without an area are left out with a notice. ``allow``: see read_rtstruct. Raises InputError,
+    GeometryError or StructureError for what cannot be read or lies elsewhere.
+    """
+    path = Path(path)
+    if path.is_dir() or is_nifti(path):
+        return _nifti_source(path, series.geometry if series else geometry)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file or folder; expected a structure set (.dcm) or NIfTI masks.")
+    if series is None:
+        raise InputError(f"{path}: contours need the images they were drawn on; name their folder with --reference.")
+    if modality(path) == "SEG":
+        return _segmentation_source(path, series)
+    return _structure_set_source(path, series, allow)
+
+
+def modality(path: Path) -> str:
+    """Modality of a DICOM file, "" when it has none or is no DICOM file."""
+    import pydicom
+
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality"], force=True)
+        return str(header.get("Modality", ""))
+    except (pydicom.errors.InvalidDicomError, OSError, EOFError, ValueError, KeyError, NotImplementedError):
+        return ""  # whoever opens it next says what is wrong with it
+
+
+# ---- DICOM -------------------------------------------------------------------------------------------------------
+
+
+def _structure_set_source(path: Path, series: Series, allow: Collection[str]) -> MaskSource:
+    structure_set = read_structure_set(path)
+    readers, notices = placeable(structure_set, series, allow)
+    stored = {roi.structure.name: roi.structure for roi in structure_set.rois}
+    structures = tuple(stored.get(name) or Structure(name) for name in readers)  # "NAME (number 3)" where names repeat
+    said = (*structure_set.notices, *notices)
+    return MaskSource(path, "RT Structure Set", series.geometry, structures, said, lambda name: readers[name]())
+
+
+def _segmentation_source(path: Path, series: Series) -> MaskSource:
+    masks = read_seg(path, series)
+    by_name = {structure.name: mask for structure, mask in masks.items()}
+    return MaskSource(path, "DICOM Segmentation", series.geometry, tuple(masks), (), lambda name: (by_name[name], []))
+
+
+# ---- NIfTI -------------------------------------------------------------------------------------------------------
+
+
+def _nifti_source(path: Path, geometry: Geometry | None) -> MaskSource:
+    files = mask_files(path)
+    if geometry is None:
+        first = next(iter(files.values()))
+        image, array = load_image(first)
+        if array.ndim < 3 or image.affine is None or np.isclose(np.linalg.det(image.affine), 0):
+            raise InputError(f"{first}: array of shape {array.shape} without a usable affine; expected a mask (x, y, z).")
+        geometry = Geometry.from_ras_affine(image.affine, array.shape[:3])
+
+    def read(name: str) -> tuple[np.ndarray, list[str]]:
+        array = read_mask(files[by_name[name]], geometry)
+        if array.dtype != bool and not (array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1):  # nan is neither
+            raise StructureError(
+                f"{files[by_name[name]]}: values from {array.min():g} to {array.max():g}; expected a mask of 0 and 1 or a "
+                "map between them; split a label map into one file per structure."
+            )
+        return array, []
+
+    index = read_index(path) if path.is_dir() else {}
+    structures = tuple(index.get(file.name) or _plain(name, file) for name, file in files.items())
+    by_name = dict(zip((structure.name for structure in structures), files, strict=True))
+    if len(by_name) < len(files):
+        raise StructureError(f"{path / INDEX}: gives two files the same name; repair or remove it.")
+    return MaskSource(path, "NIfTI masks", geometry, structures, (), read)
+
+
+def _plain(name: str, file: Path) -> Structure:
+    try:
+        return replace(structure_from_name(name), generation_algorithm="")  # a mask does not tell who drew it
+    except StructureError as error:
+        raise StructureError(f"{file}: {error} Rename the file.") from error
+
+
+def mask_files(path: Path) -> dict[str, Path]:
+    """{structure name: NIfTI file} of a file or of the files of a folder; InputError for none and for a name used twice."""
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if is_nifti(file) and not file.name.startswith("."))
+        if not files:
+            raise InputError(f"{path}: holds no NIfTI file (.nii, .nii.gz).")
+    named: dict[str, Path] = {}
+    for file in files:
+        name = re.sub(r"\.nii(\.gz)?$", "", file.name, flags=re.IGNORECASE)
+        if name in named:
+            raise InputError(f"{named[name]} and {file} would both be called {name!r}; rename one.")
+        named[name] = file
+    return named
+
+
+def read_index(folder: Path) -> dict[str, Structure]:
+    """{file name: Structure} that ``medseg convert`` wrote beside its masks; {} without such a file.
+
+    InputError when the file is not one of medseg's; StructureError for a name, number or type that DICOM does not take.
+    """
+    path = folder / INDEX
+    if not path.is_file():
+        return {}
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["structures"]
+        return {
+            row["file"]: replace(
+                structure_from_name(row["name"]),
+                number=row.get("number"),
+                colour_rgb=tuple(row["colour_rgb"]) if row.get("colour_rgb") else None,
+                interpreted_type=row.get("interpreted_type") or "",
+                generation_algorithm=row.get("generation_algorithm") or "",
+            )
+            for row in rows
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a list of structures by medseg ({error}); repair or remove it.") from error
+
+
+def file_names(names: Sequence[str]) -> dict[str, str]:
+    """{structure name: file name without suffix} that every file system takes, as like the name as can be.
+
+    Separators, control characters and what Windows forbids become ``_``. StructureError when two names would need the
+    same file (letters' case does not tell files apart everywhere).
+    """
+    chosen: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for name in names:
+        file = re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*]', "_", name).rstrip(". ")
+        file = re.sub(r"^\.", "_", file) or "_"
+        if re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", file, re.IGNORECASE):
+            file = f"_{file}"
+        other = owners.setdefault(file.casefold(), name)
+        if other != name:
+            raise StructureError(
+                f"structures {other!r} and {name!r} would both be written as {file}.nii.gz; choose one of them with --roi."
+            )
+        chosen[name] = file
+    return chosen

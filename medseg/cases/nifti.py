@@ -1,0 +1,105 @@
+"""Masks and images as NIfTI files on the image's own grid."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from medseg.errors import GeometryError, InputError
+from medseg.files import atomic_path
+from medseg.geometry import Geometry
+
+
+def write_mask(mask: np.ndarray, geometry: Geometry, out: str | Path) -> Path:
+    """Write a bool mask [slice, row, column] as uint8 NIfTI (x=column, y=row, z=slice), atomically.
+
+    An empty mask gives a file of zeros. Raises GeometryError for a stack that is not a plain box of voxels.
+    """
+    return _write(mask.astype(np.uint8), geometry, out)
+
+
+def write_volume(volume: np.ndarray, geometry: Geometry, out: str | Path) -> Path:
+    """Write an image [slice, row, column] as NIfTI, atomically: int16 where that holds every value exactly, else float32.
+
+    Raises GeometryError for a stack that is not a plain box of voxels.
+    """
+    exact = bool(np.isfinite(volume).all()) and volume.min() >= -32768 and volume.max() <= 32767
+    exact = exact and bool((volume == np.rint(volume)).all())
+    return _write(volume.astype(np.int16 if exact else np.float32), geometry, out)
+
+
+def _write(array: np.ndarray, geometry: Geometry, out: str | Path) -> Path:
+    import nibabel
+
+    if not geometry.is_regular:
+        kind = "tilted" if geometry.is_uniform else "uneven"
+        raise GeometryError(
+            f"{Path(out).name}: the slices are {kind}, which NIfTI cannot describe; write an RTSTRUCT instead."
+        )
+    if array.shape != geometry.shape:
+        raise GeometryError(f"{Path(out).name}: mask {array.shape} for an image of {geometry.shape} (slice, row, column).")
+    image = nibabel.Nifti1Image(array.transpose(2, 1, 0), geometry.affine_ras)
+    image.header.set_xyzt_units("mm")
+    image.set_qform(geometry.affine_ras, code=1)
+    image.set_sform(geometry.affine_ras, code=1)
+    with atomic_path(out) as temporary:
+        nibabel.save(image, temporary)
+    return Path(out)
+
+
+def read_mask(path: str | Path, geometry: Geometry) -> np.ndarray:
+    """A mask, or a map of probabilities, [slice, row, column] from a NIfTI file that lies on the image's own grid.
+
+    NIfTI files keep the same voxels in other axis orders and directions (dcm2niix turns the rows round); they are put
+    in the image's order by their affine, never resampled. Arrays of only 0 and 1 become bool. Raises InputError for a
+    file that is no three-dimensional NIfTI image, and GeometryError when its voxels are not those of the image.
+    """
+    from nibabel import orientations
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a NIfTI mask.")
+    image, array = load_image(path)
+    array = array[..., 0] if array.ndim == 4 and array.shape[3] == 1 else array
+    if array.ndim != 3 or image.affine is None:
+        raise InputError(f"{path}: array of shape {array.shape}; expected one mask (x, y, z).")
+    own, wanted = orientations.io_orientation(image.affine), orientations.io_orientation(geometry.affine_ras)
+    if np.isnan(own).any():
+        raise InputError(f"{path}: its affine is singular, so its voxels have no place.")
+    turn = orientations.ornt_transform(own, wanted)
+    affine_ras = image.affine @ orientations.inv_ornt_aff(turn, array.shape)
+    array = orientations.apply_orientation(array, turn)
+    if geometry.is_uniform:  # compare with what NIfTI can say of these slices, whose own positions were rounded
+        geometry = Geometry.from_lps_affine(geometry.affine_lps, geometry.shape)
+    Geometry.from_ras_affine(affine_ras, array.shape).require_same(geometry, str(path))
+    array = np.ascontiguousarray(array.transpose(2, 1, 0))
+    return array.astype(bool) if bool(((array == 0) | (array == 1)).all()) else array
+
+
+def load_image(path: str | Path):
+    """(nibabel image, array of its voxels) of a NIfTI file; InputError when it is damaged or its voxels are no numbers."""
+    import nibabel
+
+    errors = (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, OSError, EOFError,
+              ValueError, ArithmeticError, MemoryError, struct.error, zlib.error)  # fmt: skip
+    try:
+        image = nibabel.load(path)
+        array = np.asarray(image.dataobj)
+        if str(path).lower().endswith(".gz"):
+            _read_to_the_end(path)
+    except errors as error:
+        raise InputError(f"{path}: cannot be read as NIfTI ({' '.join(str(error).split())[:160]}).") from error
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{path}: its voxels are of type {array.dtype}; expected one real number each.")
+    return image, array
+
+
+def _read_to_the_end(path: str | Path) -> None:
+    """Make gzip compare its checksum, which stands at the end: nibabel stops before it."""
+    with gzip.open(path) as file:
+        while file.read(1 << 20):
+            pass

@@ -1,0 +1,1 @@
+"""Images in DICOM files: slices found, checked, decoded and put in order; projection radiographs."""

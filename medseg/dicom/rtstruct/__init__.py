@@ -1,0 +1,1 @@
+"""RT Structure Sets: read, drawn into masks, measured, written."""

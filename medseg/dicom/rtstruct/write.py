@@ -1,0 +1,391 @@
+"""Writing RT Structure Sets (DICOM PS3.3 A.19) that every planning system can place on its images."""
+
+from __future__ import annotations
+
+import datetime
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydicom.charset import convert_encodings, encode_string
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.sequence import Sequence
+from pydicom.uid import ImplicitVRLittleEndian, generate_uid
+from pydicom.valuerep import format_number_as_ds
+
+import medseg
+from medseg.dicom import coded
+from medseg.dicom.damage import damage_as_input_error
+from medseg.dicom.images.scan import RTSTRUCT_CLASS_UID
+from medseg.dicom.result_masks import check_masks, mask_or_map
+from medseg.dicom.rtstruct.encode import contour_sequence, image_item
+from medseg.dicom.rtstruct.read import (
+    CONTOUR_DATA,
+    check_same_frame,
+    check_same_patient,
+    frame_of_reference_uids,
+    open_structure_set,
+)
+from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
+from medseg.files import atomic_path
+from medseg.shapes.outlines import HOLE_MODES, structure_loops
+from medseg.structures.structure import Code, Structure, fixed_colour_rgb
+
+if TYPE_CHECKING:
+    from medseg.dicom.images.series import Series
+
+DETACHED_STUDY_CLASS_UID = "1.2.840.10008.3.1.2.3.1"
+"""The retired class that structure sets name, by custom, for the study they refer to."""
+
+CONTOUR_SEQUENCE = 0x30060040
+SERIES_NUMBER = 9001
+"""Of every set that medseg writes: high, so that viewers list it after the images."""
+
+RESEARCH_ONLY = "Research use only, not for clinical use."
+
+COPIED = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientIdentityRemoved", "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence", "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription",
+    "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator",
+)  # fmt: skip
+"""Attributes of patient and study that are copied from the images as they stand."""
+
+EMPTY_IF_UNKNOWN = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
+    "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator", "OperatorsName",
+)  # fmt: skip
+"""Type 2: present even without a value; planning systems refuse files that lack them."""
+
+
+def write_rtstruct(
+    masks: Mapping[str | Structure, np.ndarray],
+    series: Series,
+    out: str | Path,
+    *,
+    holes: str = "keyhole",
+    simplify_mm: float = 0.0,
+    append_to: str | Path | None = None,
+    model: tuple[str, str] | None = None,
+    label: str = "medseg",
+) -> Path:
+    """Write structures as one UNAPPROVED RT Structure Set on the images of ``series``; return its path.
+
+    ``masks``: {name or Structure: array [slice, row, column]}. A bool mask is bounded along its pixel edges, so that
+    contour area equals mask area; a float map from 0 to 1 is contoured at 0.5 between voxel centres. ``holes``: a key of
+    HOLE_MODES. ``simplify_mm``: largest distance by which vertices may be thinned. ``append_to``: an existing set whose
+    ROIs are kept unchanged before the new ones; the result is a new file with a new SOP Instance UID, UNAPPROVED.
+    ``model``: (name, version) of what drew the structures. ``label``: StructureSetLabel, at most 16 characters.
+
+    An empty mask becomes an ROI without contours, with a MedsegWarning. Raises StructureError, GeometryError or
+    InputError, before anything is written: see check_masks; also for a set of another patient, study or Frame of
+    Reference, a name or number that is taken, and an ``out`` that holds an APPROVED set.
+    """
+    if holes not in HOLE_MODES:
+        raise StructureError(f"holes={holes!r}: expected one of {', '.join(HOLE_MODES)}.")
+    if not 1 <= len(label) <= 16:
+        raise StructureError(f"label {label!r} has {len(label)} characters; a StructureSetLabel has 1 to 16.")
+    model = model if model and model[0] else None
+    out = Path(out)
+    refuse_approved(out)
+    check_is_no_image(out, series)
+    checked = check_masks(masks, series)
+    dataset = _new_set(series) if append_to is None else _copied_set(Path(append_to), series)
+    _describe(dataset, label, model)
+    names = [str(row.get("ROIName") or "") for row in dataset.StructureSetROISequence]
+    taken = {name.casefold(): name for name in names}
+    for structure, _ in checked:  # names that repeat among those that are kept are their writer's affair
+        if structure.name.casefold() in taken:
+            other = taken[structure.name.casefold()]
+            raise StructureError(f"two structures are called {other!r} and {structure.name!r}; give each its own name.")
+    check_charset(dataset, [label, *(model or ()), *(structure.name for structure, _ in checked)])
+    images = [image_item(*row) for row in _images(series)]
+    for structure, key in _numbered(checked, dataset):
+        array = mask_or_map(masks[key], structure.name)
+        loops, geometric_type = structure_loops(array, series.geometry, holes=holes, simplify_mm=simplify_mm)
+        encoded = contour_sequence(loops, series.geometry, images, geometric_type)
+        if not encoded:
+            warnings.warn(f"structure {structure.name} is empty; it has no contours.", MedsegWarning, stacklevel=2)
+        _add_roi(dataset, structure, encoded, series, model)
+    _save(dataset, out)
+    return out
+
+
+# ---- the set -----------------------------------------------------------------------------------------------------
+
+
+def _new_set(series: Series) -> Dataset:
+    """A structure set without ROIs, with the patient and study of the images."""
+    dataset = Dataset()
+    copy_patient_and_study(series.headers[0], dataset)
+    dataset.StructureSetROISequence = Sequence()
+    dataset.ROIContourSequence = Sequence()
+    dataset.RTROIObservationsSequence = Sequence()
+    _refer_to(series, dataset)
+    return dataset
+
+
+def copy_patient_and_study(header: Dataset, dataset: Dataset) -> None:
+    """Give a new data set the patient, study and character set of an image, as they stand there."""
+    if header.get("SpecificCharacterSet"):
+        dataset.SpecificCharacterSet = header.SpecificCharacterSet
+    for keyword in COPIED:
+        if keyword in header and not header[keyword].is_empty:
+            dataset[keyword] = header[keyword]
+    if "DeidentificationMethod" not in dataset and "DeidentificationMethodCodeSequence" not in dataset:
+        dataset.pop("PatientIdentityRemoved", None)  # which must not stand without a method (PS3.3 C.7.1.1)
+
+
+def _copied_set(path: Path, series: Series) -> Dataset:
+    """An existing set as it stands, checked to belong to the patient, study and Frame of Reference of the images."""
+    with damage_as_input_error(path):
+        return _copy(path, series)
+
+
+def _copy(path: Path, series: Series) -> Dataset:
+    dataset = open_structure_set(path)
+    if any(tag.group <= 2 for tag in dataset.keys()):
+        raise InputError(f"{path}: holds elements of group 0 or 2 among its data; the file is damaged, export it again.")
+    check_same_patient(str(dataset.get("PatientID") or "").strip(), str(dataset.get("PatientName") or ""), series, path)
+    study = str(dataset.get("StudyInstanceUID") or "")
+    if study != series.study_instance_uid:
+        raise GeometryError(f"{path}: study {study}, but the images belong to study {series.study_instance_uid}.")
+    check_same_frame(frame_of_reference_uids(dataset), series, path)
+    for keyword in ("ROIContourSequence", "RTROIObservationsSequence"):
+        if dataset.get(keyword) is None:
+            setattr(dataset, keyword, Sequence())
+    for row in dataset.RTROIObservationsSequence:
+        int(row.get("ObservationNumber") or 0)  # pydicom parses when asked: damage must show here, under the guard
+    for row in dataset.ROIContourSequence:
+        for contour in row.get("ContourSequence") or [] if not dataset.original_encoding == (True, True) else []:
+            raw = contour.get_item(CONTOUR_DATA)  # keep the text as it is when pydicom re-encodes the file
+            if raw is not None and isinstance(raw.value, bytes):
+                contour[CONTOUR_DATA] = DataElement(CONTOUR_DATA, "OB", raw.value)
+    predecessor = Dataset()
+    predecessor.ReferencedSOPClassUID, predecessor.ReferencedSOPInstanceUID = RTSTRUCT_CLASS_UID, dataset.SOPInstanceUID
+    dataset.PredecessorStructureSetSequence = Sequence([predecessor])
+    for keyword in ("ReviewDate", "ReviewTime", "ReviewerName"):
+        if keyword in dataset:
+            delattr(dataset, keyword)
+    _refer_to(series, dataset)
+    return dataset
+
+
+def _describe(dataset: Dataset, label: str, model: tuple[str, str] | None) -> None:
+    """Identity, date, maker and state of the new file."""
+    now = datetime.datetime.now()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = RTSTRUCT_CLASS_UID, generate_uid(prefix=None)
+    dataset.SeriesInstanceUID, dataset.Modality = generate_uid(prefix=None), "RTSTRUCT"
+    dataset.SeriesNumber, dataset.InstanceNumber = SERIES_NUMBER, 1
+    dataset.SeriesDescription = f"Contours by medseg. {RESEARCH_ONLY}"
+    dataset.Manufacturer, dataset.ManufacturerModelName = "medseg", (model[0] if model else "medseg")[:64]
+    dataset.SoftwareVersions = [f"medseg {medseg.__version__}", *([f"{model[0]} {model[1]}"[:64]] if model else [])]
+    dataset.StructureSetLabel = label
+    dataset.StructureSetDescription = f"{RESEARCH_ONLY} New structures were drawn by {maker(model)}."
+    dataset.StructureSetDate, dataset.StructureSetTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+    dataset.InstanceCreationDate, dataset.InstanceCreationTime = dataset.StructureSetDate, dataset.StructureSetTime
+    dataset.ApprovalStatus = "UNAPPROVED"
+    for keyword in EMPTY_IF_UNKNOWN:
+        if keyword not in dataset:
+            setattr(dataset, keyword, "")
+
+
+def maker(model: tuple[str, str] | None) -> str:
+    """Who made a file: medseg and its version, and the model (name, version) where there is one with a name."""
+    return f"medseg {medseg.__version__}" + (f", model {model[0]} {model[1]}" if model and model[0] else "")
+
+
+def _images(series: Series) -> list[tuple[str, str, int | None]]:
+    return list(zip(series.sop_class_uids, series.sop_instance_uids, series.frame_numbers, strict=True))
+
+
+def _refer_to(series: Series, dataset: Dataset) -> None:
+    """Name the series and all its images under its Frame of Reference, which is listed once; keep what is listed."""
+    uid = series.geometry.frame_of_reference_uid
+    if not dataset.get("FrameOfReferenceUID"):
+        dataset.FrameOfReferenceUID = uid
+    frame = _row(dataset, "ReferencedFrameOfReferenceSequence", "FrameOfReferenceUID", uid)
+    study = _row(frame, "RTReferencedStudySequence", "ReferencedSOPInstanceUID", series.study_instance_uid)
+    study.ReferencedSOPClassUID = DETACHED_STUDY_CLASS_UID
+    referred = _row(study, "RTReferencedSeriesSequence", "SeriesInstanceUID", series.series_instance_uid)
+    if not referred.get("ContourImageSequence"):
+        referred.ContourImageSequence = Sequence()
+    listed = {str(row.get("ReferencedSOPInstanceUID") or "") for row in referred.ContourImageSequence}
+    for class_uid, instance_uid, _ in _images(series):
+        if instance_uid not in listed:
+            listed.add(instance_uid)
+            image = Dataset()
+            image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = class_uid, instance_uid
+            referred.ContourImageSequence.append(image)
+
+
+def _row(parent: Dataset, sequence: str, keyword: str, value: str) -> Dataset:
+    """The item of a sequence whose ``keyword`` has this value; appended when there is none."""
+    if not parent.get(sequence):
+        setattr(parent, sequence, Sequence())
+    for row in getattr(parent, sequence):
+        if row.get(keyword) == value:
+            return row
+    row = Dataset()
+    setattr(row, keyword, value)
+    getattr(parent, sequence).append(row)
+    return row
+
+
+# ---- its structures ----------------------------------------------------------------------------------------------
+
+
+def _numbered(checked: list, dataset: Dataset) -> list[tuple[Structure, str | Structure]]:
+    """Structures with ROI numbers: their own, which must be free, or the next ones above all that are taken."""
+    taken = {int(row.ROINumber) for row in dataset.StructureSetROISequence}
+    wanted = [structure.number for structure, _ in checked if structure.number is not None]
+    for number in wanted:
+        if number in taken:
+            raise StructureError(f"ROI number {number} is used twice; give each structure its own, or none.")
+        taken.add(number)
+    following = max(taken, default=0)
+    numbered = []
+    for structure, key in checked:
+        number = structure.number
+        if number is None:
+            number = following = following + 1
+        numbered.append((replace(structure, number=number), key))
+    return numbered
+
+
+def _add_roi(dataset: Dataset, structure: Structure, encoded: bytes, series: Series, model) -> None:
+    """Append one structure to the three sequences that describe it."""
+    roi = Dataset()
+    roi.ROINumber, roi.ROIName = structure.number, structure.name
+    roi.ReferencedFrameOfReferenceUID = series.geometry.frame_of_reference_uid
+    roi.ROIGenerationAlgorithm = structure.generation_algorithm
+    made = _writable(dataset, structure.generation_description)
+    roi.ROIGenerationDescription = (made or maker(model))[:64]
+    if len(made) > 64:
+        roi.ROIDescription = made[:1024]
+    dataset.StructureSetROISequence.append(roi)
+
+    contours = Dataset()
+    contours.ROIDisplayColor = list(structure.colour_rgb or fixed_colour_rgb(structure.name))
+    contours.ReferencedROINumber = structure.number
+    if series.geometry.is_regular and series.geometry.shape[0] > 1:
+        contours.SourcePixelPlanesCharacteristicsSequence = Sequence([_source_grid(series)])
+    if encoded:
+        # VR OB makes pydicom write these bytes as they are; in Implicit VR the file holds no VR, so they are read as SQ.
+        contours.add(DataElement(CONTOUR_SEQUENCE, "OB", encoded))
+    dataset.ROIContourSequence.append(contours)
+
+    observation = Dataset()
+    numbers = [int(row.get("ObservationNumber") or 0) for row in dataset.RTROIObservationsSequence]
+    observation.ObservationNumber = max([structure.number - 1, *numbers]) + 1
+    observation.ReferencedROINumber = structure.number
+    observation.RTROIInterpretedType = structure.interpreted_type
+    observation.ROIInterpreter = ""
+    observation.SegmentedPropertyCategoryCodeSequence = Sequence([_code_item(coded.category_code(structure))])
+    if structure.code is not None:
+        identification = _code_item(structure.code)
+        side = coded.side_code(structure)
+        if side is not None:
+            identification.SegmentedPropertyTypeModifierCodeSequence = Sequence([_code_item(side)])
+        observation.RTROIIdentificationCodeSequence = Sequence([identification])
+    dataset.RTROIObservationsSequence.append(observation)
+
+
+def _source_grid(series: Series) -> Dataset:
+    """The grid the contours were made on, so that a receiver can rebuild it (3006,004A); only even, upright stacks."""
+    geometry = series.geometry
+    row_mm, column_mm = geometry.pixel_spacing_mm
+    cosines = [*(geometry.column_step_lps_mm / column_mm), *(geometry.row_step_lps_mm / row_mm)]
+    grid = Dataset()
+    grid.PixelSpacing = [_ds(row_mm), _ds(column_mm)]
+    grid.SpacingBetweenSlices = _ds(geometry.spacing_mm[0])
+    grid.ImageOrientationPatient = [_ds(cosine) for cosine in cosines]
+    grid.ImagePositionPatient = [_ds(mm) for mm in geometry.origins_lps_mm[0]]
+    return grid
+
+
+def _ds(value: float) -> str:
+    return format_number_as_ds(float(value) + 0.0)
+
+
+def _code_item(code: Code) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme, code.meaning
+    return item
+
+
+# ---- the file ----------------------------------------------------------------------------------------------------
+
+
+def check_charset(dataset: Dataset, texts: list[str]) -> None:
+    """Make sure that names can be written; a data set without a character set turns to UTF-8 if they need it.
+
+    Raises StructureError for a text that the character set of the data set does not have.
+    """
+    if all(text.isascii() for text in texts):
+        return
+    if not dataset.get("SpecificCharacterSet"):
+        kept = [str(row.get("ROIName") or "") for row in dataset.get("StructureSetROISequence") or []]
+        if not all(name.isascii() for name in kept):  # stored in a set that nobody stated, so it would become another one
+            raise StructureError(
+                "the structure set has names beyond ASCII without a character set, so none can be added; use ASCII letters."
+            )
+        dataset.SpecificCharacterSet = "ISO_IR 192"
+        return
+    encodings = convert_encodings(dataset.SpecificCharacterSet)
+    for text in texts:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                encode_string(text, encodings)
+        except (UnicodeError, UserWarning) as error:
+            raise StructureError(
+                f"name {text!r} cannot be written in the character set {dataset.SpecificCharacterSet} of the "
+                "images; use letters of that set."
+            ) from error
+
+
+def _writable(dataset: Dataset, text: str) -> str:
+    """A remark as the character set of a data set can hold it, with "?" for letters that it lacks."""
+    try:
+        check_charset(dataset, [text])
+        return text
+    except StructureError:
+        return text.encode("ascii", "replace").decode()
+
+
+def refuse_approved(out: Path) -> None:
+    """Raise StructureError when ``out`` holds an APPROVED structure set."""
+    if not out.exists():
+        return
+    try:
+        approved = open_structure_set(out).get("ApprovalStatus") == "APPROVED"
+    except (InputError, StructureError):
+        return
+    if approved:
+        raise StructureError(f"{out}: holds an APPROVED structure set, which is never overwritten; choose another name.")
+
+
+def check_is_no_image(out: Path, series: Series) -> None:
+    """Raise InputError when ``out`` is one of the image files, which must not be overwritten, or a folder."""
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; name the file to write.")
+    if out.exists() and any(out.samefile(file) for file in set(series.files) if file.exists()):
+        raise InputError(f"{out}: is an image of the series, which is never overwritten; choose another name.")
+
+
+def _save(dataset: Dataset, out: Path) -> None:
+    """Implicit VR Little Endian, because Explicit VR cannot hold a contour of more than 65,534 bytes."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    meta.ImplementationVersionName = f"MEDSEG_{medseg.__version__}"[:16]
+    with atomic_path(out) as temporary:
+        dataset.file_meta, dataset.preamble = meta, b"\0" * 128
+        if not isinstance(dataset, FileDataset):
+            dataset = FileDataset(str(out), dataset, file_meta=meta, preamble=b"\0" * 128)
+        dataset.save_as(temporary, implicit_vr=True, little_endian=True, enforce_file_format=True)

@@ -1,0 +1,15 @@
+"""Losses that give one value per sample, (B,), so that a label's quality can weigh it."""
+
+from medseg.losses.per_sample import BCEPerSample, DiceBCEPerSample, DicePerSample, PerSampleLoss
+from medseg.losses.robust import GeneralisedCE, InverseFrequencyBCE, NoiseRobustDice, TLoss
+
+__all__ = [
+    "BCEPerSample",
+    "DiceBCEPerSample",
+    "DicePerSample",
+    "GeneralisedCE",
+    "InverseFrequencyBCE",
+    "NoiseRobustDice",
+    "PerSampleLoss",
+    "TLoss",
+]

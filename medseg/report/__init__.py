@@ -1,1 +1,0 @@
-"""What people look at and what machines read afterwards: previews and run records."""

@@ -1,0 +1,223 @@
+"""One picture of a contoured case: three planes through the target, a strip of slices, names and volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg.errors import StructureError
+from medseg.files import atomic_path
+from medseg.geometry import Geometry
+from medseg.metrics.surfaces import volume_cc
+from medseg.structures.structure import Structure, fixed_colour_rgb
+
+WINDOW_HU = (-160.0, 240.0)
+"""Soft-tissue window, level 40 width 400: what a planner would open the case with."""
+
+STRIP_SLICES = 8
+LOWEST_NAME = 0.045
+"""Height in the figure below which the line of the disclaimer begins."""
+
+STRIP_MARGIN_MM = 25.0
+DISCLAIMER = "medseg: automatic contours, UNAPPROVED. Research use only, not a medical device."
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Arrays turned to the display convention: axis 0 to Superior, axis 1 to Posterior, axis 2 to Left."""
+
+    volume: np.ndarray
+    masks: Mapping[Structure, np.ndarray]
+    spacing_mm: tuple[float, float, float]
+
+
+class _Turned(Mapping):
+    """Masks turned when they are asked for, so that one at a time exists however many there are."""
+
+    def __init__(self, masks: Mapping[Structure, np.ndarray], turn: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.masks, self.turn = masks, turn
+
+    def __getitem__(self, structure: Structure) -> np.ndarray:
+        return self.turn(self.masks[structure])
+
+    def __iter__(self) -> Iterator[Structure]:
+        return iter(self.masks)
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+
+def anatomical_axes(geometry: Geometry) -> tuple[list[int], list[bool]]:
+    """Which array axis runs closest to Superior, Posterior and Left, and which of them have to be turned round."""
+    directions = np.stack([
+        geometry.normal_lps if geometry.shape[0] < 2 else geometry.origins_lps_mm[-1] - geometry.origins_lps_mm[0],
+        geometry.row_step_lps_mm,
+        geometry.column_step_lps_mm,
+    ])  # fmt: skip
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    from scipy.optimize import linear_sum_assignment
+
+    array_axes, patient_axes = linear_sum_assignment(-np.abs(directions))
+    axis_of = dict(zip(patient_axes, array_axes, strict=True))
+    order = [int(axis_of[axis]) for axis in (2, 1, 0)]
+    flips = [bool(directions[axis_of[axis], axis] < 0) for axis in (2, 1, 0)]
+    return order, flips
+
+
+def _shown(volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.ndarray]) -> _Shown:
+    grid = geometry.regular_grid()
+    order, flips = anatomical_axes(grid)
+
+    def turn(array: np.ndarray) -> np.ndarray:
+        if grid is not geometry:
+            from medseg.cases.volume import resample
+
+            array = resample(array.astype(np.float32), geometry, grid)
+        return np.flip(array.transpose(order), [axis for axis, flip in enumerate(flips) if flip])
+
+    # A single slice has no height; it is drawn as thick as a pixel is wide, and no volume is given for it.
+    spacing_mm = grid.spacing_mm if grid.shape[0] > 1 else (grid.pixel_spacing_mm[0], *grid.pixel_spacing_mm)
+    return _Shown(turn(volume), _Turned(masks, turn), tuple(spacing_mm[axis] for axis in order))
+
+
+def write_preview(volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.ndarray], out: str | Path) -> Path:
+    """Draw ``masks`` (bool or probability, [slice, row, column]) on ``volume`` (HU) and save a PNG, atomically.
+
+    Patient right is on the viewer's left, anterior and superior up, whatever the orientation of the stack. Without any
+    contoured voxel the middle of the image is shown and the picture says so. Raises StructureError for masks of another
+    shape than the volume.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    volumes_cc = {}
+    filled = []
+    for structure, mask in masks.items():
+        if mask.shape != volume.shape:
+            raise StructureError(f"{structure.name}: mask {mask.shape} for a volume of {volume.shape}.")
+        inside = mask >= 0.5
+        volumes_cc[structure] = volume_cc(inside, geometry)
+        filled += [structure] if inside.any() else []
+    shown = _shown(volume, geometry, masks)
+    target = _target(shown, filled)
+    figure = Figure(figsize=(14, 8.4), facecolor="black")
+    FigureCanvasAgg(figure)
+    rows = figure.add_gridspec(2, 1, height_ratios=(2.5, 1), left=0.02, right=0.98, top=0.96, bottom=0.13, hspace=0.12)
+    views = [*_draw_planes(figure, rows[0], shown, target), *_draw_strip(figure, rows[1], shown, target)]
+    for structure, mask in shown.masks.items():
+        for view in views if structure in filled else ():
+            _draw_outline(view, structure, mask)
+    _draw_words(figure, volumes_cc, nothing_found=target is None)
+    with atomic_path(out) as temporary:
+        figure.savefig(temporary, dpi=110, facecolor="black")
+    return Path(out)
+
+
+def _target(shown: _Shown, filled: list[Structure]) -> np.ndarray | None:
+    """The mask to look at: the first GTV, else the first of the structures with a voxel; None when all are empty."""
+    gtv = [structure for structure in filled if structure.interpreted_type == "GTV"]
+    first = next(iter([*gtv, *filled]), None)
+    return None if first is None else shown.masks[first] >= 0.5
+
+
+@dataclass(frozen=True)
+class _View:
+    """One slice drawn on ``ax``: ``index`` along ``axis``, within ``window`` of the two others."""
+
+    ax: Any
+    axis: int
+    index: int
+    window: tuple[slice, slice]
+
+
+def _draw_planes(figure, cell, shown: _Shown, target: np.ndarray | None) -> list[_View]:
+    from matplotlib.patheffects import withStroke
+
+    sizes_mm = np.array(shown.volume.shape) * shown.spacing_mm
+    centre = [n // 2 for n in shown.volume.shape]
+    if target is not None:
+        centre[0] = int(target.sum((1, 2)).argmax())
+        centre[1], centre[2] = (int(np.median(axis)) for axis in np.nonzero(target[centre[0]]))
+    planes = (
+        ("axial", 0, "RLAP", sizes_mm[2] / sizes_mm[1]),
+        ("coronal", 1, "RLSI", sizes_mm[2] / sizes_mm[0]),
+        ("sagittal", 2, "APSI", sizes_mm[1] / sizes_mm[0]),
+    )
+    widths = [min(max(ratio, 0.4), 2.5) for *_, ratio in planes]
+    axes = cell.subgridspec(1, 3, width_ratios=widths, wspace=0.04).subplots()
+    whole = (slice(None), slice(None))
+    views = [_View(ax, axis, centre[axis], whole) for ax, (_, axis, *_) in zip(axes, planes, strict=True)]
+    for ax, view, (name, _, letters, _) in zip(axes, views, planes, strict=True):
+        _draw_slice(view, shown)
+        ax.set_title(name, color="white", fontsize=12)
+        places = ((0.015, 0.5), (0.985, 0.5), (0.5, 0.97), (0.5, 0.03))
+        for letter, (x, y) in zip(letters, places, strict=True):
+            text = ax.text(x, y, letter, color="gold", transform=ax.transAxes, ha="center", va="center", fontsize=12)
+            text.set_path_effects([withStroke(linewidth=2.5, foreground="black")])
+    return views
+
+
+def _draw_strip(figure, cell, shown: _Shown, target: np.ndarray | None) -> list[_View]:
+    axes = cell.subgridspec(1, STRIP_SLICES, wspace=0.03).subplots()
+    window = [slice(0, n) for n in shown.volume.shape]
+    if target is not None:
+        for axis in range(3):
+            used = np.flatnonzero(target.any(tuple(other for other in range(3) if other != axis)))
+            margin = 0 if axis == 0 else int(np.ceil(STRIP_MARGIN_MM / shown.spacing_mm[axis]))
+            window[axis] = slice(max(int(used[0]) - margin, 0), min(int(used[-1]) + margin + 1, shown.volume.shape[axis]))
+    indices = np.linspace(window[0].start, window[0].stop - 1, STRIP_SLICES).round().astype(int)
+    indices = np.unique(indices)[::-1]
+    for ax in axes[len(indices) :]:
+        ax.set_axis_off()
+    views = [_View(ax, 0, int(index), (window[1], window[2])) for ax, index in zip(axes, indices, strict=False)]
+    for view in views:
+        _draw_slice(view, shown)
+        view.ax.set_title(f"slice {view.index + 1} of {shown.volume.shape[0]}", color="silver", fontsize=8)
+    return views
+
+
+def _draw_slice(view: _View, shown: _Shown) -> None:
+    row_axis, column_axis = [other for other in range(3) if other != view.axis]
+    row_mm, column_mm = shown.spacing_mm[row_axis], shown.spacing_mm[column_axis]
+    plane = np.take(shown.volume, view.index, view.axis)[view.window]
+    # Axis 0 runs to Superior: drawn upwards. Posterior runs down, Left runs right.
+    origin = "lower" if row_axis == 0 else "upper"
+    view.ax.imshow(plane, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], aspect=row_mm / column_mm, origin=origin)
+    view.ax.set_axis_off()
+
+
+def _draw_outline(view: _View, structure: Structure, mask: np.ndarray) -> None:
+    outline = np.take(mask, view.index, view.axis)[view.window].astype(np.float32)
+    if (outline >= 0.5).any() and min(outline.shape) > 1:
+        colour = [part / 255 for part in structure.colour_rgb or fixed_colour_rgb(structure.name)]
+        padded = np.pad(outline, 1)
+        extent_rows, extent_columns = np.arange(-1, outline.shape[0] + 1), np.arange(-1, outline.shape[1] + 1)
+        view.ax.contour(extent_columns, extent_rows, padded, levels=[0.5], colors=[colour], linewidths=1.4)
+
+
+def _draw_words(figure, volumes_cc: Mapping[Structure, float], nothing_found: bool) -> None:
+    """Names and volumes in as many lines as fit, each structure in its colour; what fits no line is counted."""
+    left, right = 0.02, 0.98
+    x, y, hidden = left, 0.105, 0
+    for structure, value in volumes_cc.items():
+        colour = [part / 255 for part in structure.colour_rgb or fixed_colour_rgb(structure.name)]
+        label = f"{structure.name}  {'volume unknown' if np.isnan(value) else f'{value:.1f} cc'}"
+        text = figure.text(x, y, label, color=colour, fontsize=12, va="center")
+        width = text.get_window_extent().width / figure.bbox.width
+        if x > left and x + width > right:
+            x, y = left, y - 0.028
+            text.set_position((x, y))
+        if y < LOWEST_NAME:
+            text.remove()
+            hidden += 1
+        x += width + 0.02
+    words = DISCLAIMER
+    if hidden:
+        words += f" {hidden} more structures are drawn; run.json lists all."
+    if nothing_found:
+        words = f"No structure was found in this image. {words}"
+    figure.text(left, 0.02, words, color="tomato" if nothing_found else "silver", fontsize=10, va="center")

@@ -1,0 +1,94 @@
+"""What run.json and preview.png say of a contoured radiograph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg.bundles.record import output_records, versions
+from medseg.cases.radiograph import Radiograph, RadiographStructures
+from medseg.files import atomic_path
+from medseg.reports.preview import DISCLAIMER
+from medseg.structures.structure import fixed_colour_rgb
+
+SIDE_INCHES = 9.0
+
+
+def radiograph_record(result: RadiographStructures, folder: Path) -> dict[str, Any]:
+    """Input, structures with their areas, and the files in ``folder`` with their hashes. No patient names.
+
+    Areas are in pixels, and in cm2 where the file gives a spacing; ``spacing_from`` says where that spacing holds.
+    """
+    case = result.case
+    cm2 = None if case.spacing_mm is None else case.spacing_mm[0] * case.spacing_mm[1] / 100
+    structures = []
+    for structure, mask in result.masks.items():
+        pixels = int(np.count_nonzero(mask))
+        structures.append({
+            "name": structure.name, "interpreted_type": structure.interpreted_type, "area_pixels": pixels,
+            "area_cm2": None if cm2 is None else round(pixels * cm2, 2), "empty": pixels == 0,
+        })  # fmt: skip
+    return {
+        "input": _input(case),
+        "geometry": {
+            "shape_rows_columns": list(case.pixels.shape),
+            "pixel_spacing_mm": None if case.spacing_mm is None else list(case.spacing_mm),
+            "spacing_from": case.spacing_from or "not known",
+        },
+        "structures": structures,
+        "outputs": output_records(folder),
+        "warnings": [],
+        "versions": versions(),
+        "disclaimer": DISCLAIMER,
+    }
+
+
+def _input(case: Radiograph) -> dict[str, Any]:
+    if case.projection is None:
+        return {"kind": "picture", "files": 1, "shown": case.shown}
+    header = case.projection.header
+    return {
+        "kind": "DICOM",
+        "modality": str(header.get("Modality", "")),
+        "StudyInstanceUID": str(header.get("StudyInstanceUID", "")),
+        "SeriesInstanceUID": str(header.get("SeriesInstanceUID", "")),
+        "SOPInstanceUIDs": [str(header.get("SOPInstanceUID", ""))],
+        "shown": case.shown,
+    }
+
+
+def write_preview(result: RadiographStructures, out: str | Path) -> Path:
+    """Draw the outlines on the radiograph and save a PNG, atomically; the patient's right is on the viewer's left.
+
+    R and L stand plainly where the file states how the patient lies in it, and with a question mark where it does not.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows, columns = result.case.pixels.shape
+    row_mm, column_mm = result.case.spacing_mm or (1.0, 1.0)
+    height = SIDE_INCHES * min(max(rows * row_mm / (columns * column_mm), 0.5), 2.0)
+    figure = Figure(figsize=(SIDE_INCHES, height + 0.7), facecolor="black")
+    FigureCanvasAgg(figure)
+    ax = figure.add_axes((0.0, 0.7 / (height + 0.7), 1.0, height / (height + 0.7)))
+    ax.imshow(result.case.pixels, cmap="gray", vmin=0, vmax=1, aspect=row_mm / column_mm)
+    ax.set_axis_off()
+    stated = result.case.projection is not None and bool(result.case.projection.header.get("PatientOrientation"))
+    for x, letter in ((0.02, "R"), (0.98, "L")):
+        words = letter if stated else f"{letter}?"
+        ax.text(x, 0.5, words, color="gold", transform=ax.transAxes, ha="center", va="center", fontsize=12)
+    left = 0.02
+    for structure, mask in result.masks.items():
+        colour = [part / 255 for part in structure.colour_rgb or fixed_colour_rgb(structure.name)]
+        if mask.any():
+            at_rows, at_columns = np.arange(-1, rows + 1), np.arange(-1, columns + 1)
+            ax.contour(at_columns, at_rows, np.pad(mask, 1).astype(float), levels=[0.5], colors=[colour], linewidths=1.4)
+        label = structure.name if mask.any() else f"{structure.name} (not found)"
+        text = figure.text(left, 0.45 / (height + 0.7), label, color=colour, fontsize=11, va="center")
+        left += text.get_window_extent().width / figure.bbox.width + 0.025
+    figure.text(0.02, 0.18 / (height + 0.7), DISCLAIMER, color="silver", fontsize=9, va="center")
+    with atomic_path(out) as temporary:
+        figure.savefig(temporary, dpi=110, facecolor="black")
+    return Path(out)

@@ -1,0 +1,98 @@
+"""Masks of many structures in little memory: each is kept in its own box, and expanded to the whole grid one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from medseg.errors import StructureError
+from medseg.structures.structure import Structure
+
+
+@dataclass(frozen=True, eq=False)
+class Boxed:
+    """A mask within the box that holds its set voxels. ``values``: float32, or a bool mask's bits along the last axis."""
+
+    corner: tuple[int, ...]
+    shape: tuple[int, ...]
+    values: np.ndarray
+
+    @property
+    def array(self) -> np.ndarray:
+        """bool or float32, of the box's own shape."""
+        if self.values.dtype != np.uint8:
+            return self.values
+        return np.unpackbits(self.values, axis=-1, count=self.shape[-1]).view(bool)
+
+    def expanded(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The array of ``shape``: False or 0 outside the box."""
+        inside = self.array
+        result = np.zeros(shape, dtype=inside.dtype)
+        result[tuple(slice(low, low + n) for low, n in zip(self.corner, self.shape, strict=True))] = inside
+        return result
+
+
+def boxed(array: np.ndarray, corner: tuple[int, ...] | None = None) -> Boxed:
+    """A bool mask, or a map of probabilities, in the box of what it holds; ``corner``: where the array itself begins.
+
+    A map keeps one voxel around its values of 0.5 and more, which is all that its iso-contour at 0.5 depends on. Values
+    further away become 0. An array without a set voxel gives an empty box.
+    """
+    corner = corner or (0,) * array.ndim
+    is_mask = array.dtype == bool
+    inside = array if is_mask else array >= 0.5
+    box = []
+    for axis in range(array.ndim):
+        used = np.flatnonzero(inside.any(tuple(other for other in range(array.ndim) if other != axis)))
+        if not used.size:
+            empty = np.zeros((0,) * array.ndim, dtype=np.uint8 if is_mask else np.float32)
+            return Boxed(corner, empty.shape, empty)
+        halo = 0 if is_mask else 1
+        box.append(slice(max(int(used[0]) - halo, 0), min(int(used[-1]) + 1 + halo, array.shape[axis])))
+    values = array[tuple(box)]
+    first = tuple(low + side.start for low, side in zip(corner, box, strict=True))
+    return Boxed(first, values.shape, np.packbits(values, axis=-1) if is_mask else values.astype(np.float32))
+
+
+class PackedMasks(Mapping[Structure, np.ndarray]):
+    """{Structure: bool mask or float32 probabilities of ``shape``}, expanded anew whenever one is asked for.
+
+    Going through ``items()`` holds one array at a time. Raises StructureError for a box that leaves the grid.
+    """
+
+    def __init__(self, shape: tuple[int, ...], boxes: Mapping[Structure, Boxed]) -> None:
+        self.shape = tuple(shape)
+        self.boxes = dict(boxes)
+        for structure, box in self.boxes.items():
+            ends = [low + n for low, n in zip(box.corner, box.shape, strict=True)]
+            if min(box.corner) < 0 or any(end > n for end, n in zip(ends, self.shape, strict=True)):
+                raise StructureError(f"{structure.name}: box at {box.corner} of {box.shape} leaves the grid {self.shape}.")
+
+    def __getitem__(self, structure: Structure) -> np.ndarray:
+        return self.boxes[structure].expanded(self.shape)
+
+    def __iter__(self) -> Iterator[Structure]:
+        return iter(self.boxes)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def changed(self, change: Callable[[Structure, np.ndarray, int], np.ndarray]) -> PackedMasks:
+        """Every mask as ``change(structure, part, first)`` gives it back; no box is expanded to the grid.
+
+        ``part``: the mask within its box, which begins at slice ``first``; outside nothing is set, nor can be by ``change``.
+        ``part`` itself given back means "as it was".
+        """
+        boxes = {}
+        for structure, box in self.boxes.items():
+            part = box.array
+            after = change(structure, part, box.corner[0])
+            boxes[structure] = box if after is part else boxed(after, box.corner)
+        return PackedMasks(self.shape, boxes)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the packed values take."""
+        return sum(box.values.nbytes for box in self.boxes.values())

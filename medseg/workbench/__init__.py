@@ -1,0 +1,1 @@
+"""Commands on files, with no network: inspect, convert, derive, compare."""

@@ -1,0 +1,219 @@
+"""Structures and images from one kind of file to another: structure set to masks and back, series to NIfTI."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg.cases.mask_sources import INDEX, MaskSource, Reference, file_names, is_nifti, modality, open_masks, read_index
+from medseg.cases.nifti import write_mask, write_volume
+from medseg.dicom import Series, write_rtstruct, write_seg
+from medseg.errors import GeometryError, InputError, MedsegWarning
+from medseg.files import atomic_path, staging_folder
+from medseg.metrics.surfaces import volume_cc
+from medseg.structures.structure import Structure
+
+DIRECTIONS = "RS.dcm OUT_DIR (masks), MASK_DIR OUT.dcm (structure set), CT_DIR OUT.nii.gz (image)"
+FORMATS = ("rtstruct", "seg")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What to convert and how.
+
+    ``rois``: structures to take, all when empty. ``format``: "rtstruct" or "seg", for an OUT.dcm. ``holes``,
+    ``simplify_mm``, ``append_to``: as write_rtstruct takes them. ``overwrite``: replace files that are there.
+    """
+
+    source: Path
+    out: Path
+    reference: Reference = Reference()
+    rois: tuple[str, ...] = ()
+    format: str = "rtstruct"
+    holes: str = "keyhole"
+    simplify_mm: float = 0.0
+    append_to: Path | None = None
+    overwrite: bool = False
+
+
+def convert(request: Conversion) -> dict[str, Any]:
+    """Do a conversion; the paths say which: see DIRECTIONS. Returns a record of what was written and what was odd.
+
+    Every file appears whole or not at all, and none that is there is replaced without ``overwrite``. Raises InputError
+    when the paths fit no direction or an option does not belong to it, GeometryError and StructureError as the readers
+    and writers do.
+    """
+    source, out = request.source, request.out
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder; expected one of {DIRECTIONS}.")
+    if request.format not in FORMATS:
+        raise InputError(f"format {request.format!r}: expected one of {', '.join(FORMATS)}.")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", MedsegWarning)
+        record = _direction(request)(request)
+    record["warnings"] += [str(warning.message) for warning in said if issubclass(warning.category, MedsegWarning)]
+    return {"source": str(source), "out": str(out), **record}
+
+
+NO_FOLDER = (".dcm", ".nii", ".gz", ".zip", ".tar", ".nrrd", ".mha", ".mhd", ".png", ".json", ".stl")
+"""Endings of a file: masks go into a folder, and none of these names is meant as one."""
+
+
+def _direction(request: Conversion):
+    """The function for what the two paths are; InputError with what would be possible."""
+    source, out = request.source, request.out
+    holds_masks = is_nifti(source) or source.is_dir() and any(is_nifti(file) for file in source.iterdir())
+    kind = modality(source) if source.is_file() else ""
+    kind = kind if kind in ("RTSTRUCT", "SEG") else ""
+    if is_nifti(out) and not (holds_masks or kind):
+        _refuse_options(request, "an image", rois=(), append_to=None, simplify_mm=0.0, holes="keyhole", format="rtstruct")
+        if request.reference.folder:
+            raise InputError("--reference does not go with writing an image: the source is the image.")
+        return _image_to_nifti
+    if out.suffix.lower() == ".dcm" and (holds_masks or kind == "SEG" or kind and request.format == "seg"):
+        if request.format == "seg":
+            _refuse_options(request, "a Segmentation", append_to=None, simplify_mm=0.0, holes="keyhole")
+        return _masks_to_dicom
+    if kind and (out.is_dir() or out.suffix.lower() not in NO_FOLDER):
+        _refuse_options(request, "masks", append_to=None, simplify_mm=0.0, holes="keyhole", format="rtstruct")
+        return _set_to_masks
+    what = "a structure set" if kind else "NIfTI masks" if holds_masks else "a folder" if source.is_dir() else "a file"
+    raise InputError(f"{source} is {what} and {out} does not go with it; medseg convert does: {DIRECTIONS}.")
+
+
+def _refuse_options(request: Conversion, what: str, **defaults) -> None:
+    """InputError for an option that would change nothing."""
+    for name, default in defaults.items():
+        if getattr(request, name) != default:
+            raise InputError(f"--{name.replace('rois', 'roi').replace('_', '-')} does not go with writing {what}.")
+
+
+def _opened(request: Conversion) -> tuple[MaskSource, Series, list[str]]:
+    """The structures of the request, its series and what was odd about both."""
+    series = request.reference.series()
+    source = open_masks(request.source, series, allow=request.reference.allow_in_sets)
+    source.require(request.rois)
+    return source, series, [*series.warnings, *source.notices]
+
+
+def _refuse_existing(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists and is left as it is; choose another name, or allow it with --overwrite.")
+
+
+# ---- structure set to masks --------------------------------------------------------------------------------------
+
+
+def _set_to_masks(request: Conversion) -> dict[str, Any]:
+    source, series, notes = _opened(request)
+    if not series.geometry.is_regular:
+        kind = "tilted" if series.geometry.is_uniform else "uneven"
+        raise GeometryError(
+            f"{request.reference.folder}: its slices are {kind}, which NIfTI masks cannot describe; convert to a DICOM "
+            "Segmentation instead (OUT.dcm --format seg), or resample the images first."
+        )
+    wanted = [structure for structure in source.structures if not request.rois or structure.name in request.rois]
+    if not wanted:
+        raise InputError(f"{request.source}: no ROI of it bounds an area; nothing to convert. {' '.join(notes)}")
+    files = {name: f"{file}.nii.gz" for name, file in file_names([structure.name for structure in wanted]).items()}
+    for file in (*files.values(), INDEX):
+        _refuse_existing(request.out / file, request.overwrite)
+    is_new, kept = not request.out.exists(), _kept_rows(request.out, set(files.values()), series)
+    rows = []
+    try:
+        with staging_folder(request.out) as staging:
+            for structure in wanted:
+                mask, said = source.read(structure.name)
+                notes += said
+                write_mask(mask, series.geometry, staging / files[structure.name])
+                rows.append(_row(structure, mask, series, files[structure.name]))
+            for file in files.values():
+                os.replace(staging / file, request.out / file)
+    except BaseException:
+        if is_new and request.out.is_dir() and not any(request.out.iterdir()):
+            request.out.rmdir()
+        raise
+    index = {"source": request.source.name, "SeriesInstanceUID": series.series_instance_uid, "structures": [*kept, *rows]}
+    with atomic_path(request.out / INDEX) as temporary:
+        temporary.write_text(json.dumps(index, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    return {"direction": "structure set to masks", "structures": rows, "warnings": notes}
+
+
+def _kept_rows(folder: Path, files: set[str], series: Series) -> list[dict[str, Any]]:
+    """Rows of the index that is there already, of masks that stay; InputError when they belong to other images."""
+    if not read_index(folder):
+        return []
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    if index.get("SeriesInstanceUID") != series.series_instance_uid:
+        raise InputError(
+            f"{folder}: holds masks of series {index.get('SeriesInstanceUID')}, not of {series.series_instance_uid}; masks "
+            "of different images do not belong in one folder, choose another."
+        )
+    return [row for row in index["structures"] if row["file"] not in files and (folder / row["file"]).is_file()]
+
+
+def _row(structure: Structure, mask: np.ndarray, series: Series, file: str | None = None) -> dict[str, Any]:
+    """What is told about one structure; an unknown volume (a single slice) is None."""
+    mask = mask if mask.dtype == bool else mask >= 0.5
+    cc = volume_cc(mask, series.geometry)
+    row = {
+        "name": structure.name, "number": structure.number, "interpreted_type": structure.interpreted_type,
+        "generation_algorithm": structure.generation_algorithm,
+        "colour_rgb": list(structure.colour_rgb) if structure.colour_rgb else None,
+        "volume_cc": None if np.isnan(cc) else round(cc, 3), "empty": not bool(mask.any()),
+    }  # fmt: skip
+    return {"file": file, **row} if file else row
+
+
+# ---- masks to structure set --------------------------------------------------------------------------------------
+
+
+def _masks_to_dicom(request: Conversion) -> dict[str, Any]:
+    if request.out.exists() and request.out.samefile(request.source):
+        raise InputError(f"{request.out}: is what would be converted, and is kept as it is; name a new file.")
+    _refuse_existing(request.out, request.overwrite)
+    source, series, notes = _opened(request)
+    masks: dict[Structure, np.ndarray] = {}
+    for structure in source.structures:
+        if not request.rois or structure.name in request.rois:
+            mask, said = source.read(structure.name)
+            notes += said
+            # Numbers of masks are kept where the new set is theirs alone; beside other ROIs they might be taken.
+            masks[replace(structure, number=None) if request.append_to else structure] = mask
+    if request.format == "seg":
+        write_seg(masks, series, request.out)
+    else:
+        write_rtstruct(
+            masks, series, request.out, holes=request.holes, simplify_mm=request.simplify_mm, append_to=request.append_to
+        )
+    what = {"rtstruct": "masks to structure set", "seg": "structures to Segmentation"}[request.format]
+    return {"direction": what, "structures": _rows(masks, series), "warnings": notes}
+
+
+def _rows(masks: Mapping[Structure, np.ndarray], series: Series) -> list[dict[str, Any]]:
+    return [_row(structure, mask, series) for structure, mask in masks.items()]
+
+
+# ---- series to NIfTI ---------------------------------------------------------------------------------------------
+
+
+def _image_to_nifti(request: Conversion) -> dict[str, Any]:
+    _refuse_existing(request.out, request.overwrite)
+    series = replace(request.reference, folder=request.source).series()
+    if not series.geometry.is_regular:
+        kind = "tilted" if series.geometry.is_uniform else "uneven"
+        raise GeometryError(
+            f"{request.source}: its slices are {kind}, which NIfTI cannot describe, and medseg does not resample images in "
+            "silence; resample them where you can see it (3D Slicer, plastimatch), or stay in DICOM: segment, compare and "
+            "margin work on such slices."
+        )
+    write_volume(series.volume(), series.geometry, request.out)
+    grid = {"shape_slices_rows_columns": list(series.geometry.shape), "spacing_mm": list(series.geometry.spacing_mm)}
+    return {"direction": "series to NIfTI", "modality": series.modality, "grid": grid, "warnings": list(series.warnings)}

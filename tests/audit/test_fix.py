@@ -1,0 +1,106 @@
+"""Corrected labels come back: the new list, the lock of the gold set, and Dice before and after, by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from medseg.audit.fix import FixRequest, compared, corrected_list, fix
+from medseg.cli.main import main
+from medseg.errors import InputError
+
+BUNDLE = Path(__file__).resolve().parents[2] / "monai_bundles" / "ct_gtv"
+TINY = {
+    "network_def": {
+        "_target_": "medseg.networks.ResUNetSE", "spatial_dims": 3, "in_channels": 1, "out_channels": 1,
+        "channels": [2, 4], "strides": [2],
+    },
+    "grid_size": [8, 8, 8], "spacing_mm": [4.0, 4.0, 4.0], "val_margin_mm": 100.0, "epochs": 1, "device": "cpu",
+}  # fmt: skip
+
+
+@pytest.fixture
+def volumes(tmp_path) -> FixRequest:
+    """Six volumes with a box as label; 0 to 3 train, 4 and 5 are gold, and a corrected label of case 1 comes back."""
+    rng, entries = np.random.default_rng(0), []
+    for folder in ("data/labels", "corrected/labels", "out"):
+        (tmp_path / folder).mkdir(parents=True)
+    for number in range(6):
+        label = np.zeros((18, 20, 16), np.uint8)
+        label[6:10, 7:12, 5:11] = 1
+        image = (rng.normal(0, 60, label.shape) + 150 * label).astype(np.int16)
+        save(image, tmp_path / f"data/{number}.nii.gz")
+        save(label, tmp_path / f"data/labels/{number}.nii.gz")
+        entries.append({"image": f"{number}.nii.gz", "label": f"labels/{number}.nii.gz", "case_id": f"c{number}"})
+    save(np.roll(label, 1, 0), tmp_path / "corrected/labels/1.nii.gz")
+    (tmp_path / "list.json").write_text(json.dumps({"training": entries[:4]}))
+    (tmp_path / "gold.json").write_text(json.dumps({"gold": entries[4:]}))
+    return FixRequest(
+        str(BUNDLE), tmp_path / "data", tmp_path / "out", tmp_path / "corrected", tmp_path / "gold.json",
+        tmp_path / "list.json", TINY,
+    )  # fmt: skip
+
+
+def save(array: np.ndarray, path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([-4.0, -4.0, 4.0, 1.0])), path)
+
+
+def test_a_corrected_label_replaces_its_case_and_a_rejected_case_is_left_out(volumes):
+    items = json.loads(volumes.datalist.read_text())["training"]
+    (volumes.output_dir / "worklist.csv").write_text("case,structure,status\nc3,GTV,rejected\nc1,GTV,edited\n")
+    new, corrected, rejected = corrected_list(volumes, items)
+    assert (corrected, rejected) == (["c1"], ["c3"]) and [case["case_id"] for case in new] == ["c0", "c1", "c2"]
+    assert new[1]["label"] == str(volumes.corrected / "labels/1.nii.gz") and new[0] == items[0]
+
+
+def test_before_and_after_are_trained_alike_and_scored_on_cases_that_neither_saw(volumes):
+    content = fix(volumes, lambda line: None)
+    assert content["corrected"] == ["c1"] and content["gold_cases"] == 2
+    assert {row["structure"]: row["cases"] for row in content["dice"]} == {"GTV": 2, "mean": 2}
+    for name, label in (("before", "labels/1.nii.gz"), ("after", str(volumes.corrected / "labels/1.nii.gz"))):
+        listed = json.loads((volumes.output_dir / "fix" / name / "datalist.json").read_text())
+        assert listed["training"][1]["label"] == label and [case["case_id"] for case in listed["validation"]] == ["c4", "c5"]
+    gold = json.loads(volumes.gold.read_text())["gold"]
+    volumes.gold.write_text(json.dumps({"gold": gold[:1]}))
+    with pytest.raises(InputError, match="not the gold set that was locked"):
+        fix(volumes, lambda line: None)
+
+
+def test_what_cannot_be_compared_is_refused(volumes):
+    items = json.loads(volumes.datalist.read_text())["training"]
+    volumes.gold.write_text(json.dumps({"gold": items[:1]}))
+    with pytest.raises(InputError, match="c0 in gold and training"):
+        fix(volumes)
+    (volumes.corrected / "labels/1.nii.gz").unlink()
+    with pytest.raises(InputError, match="no label has the name of one in the datalist, such as labels/0.nii.gz"):
+        corrected_list(volumes, items)
+
+
+def test_names_that_belong_to_no_case_are_refused_instead_of_passed_over(volumes):
+    items = json.loads(volumes.datalist.read_text())["training"]
+    (volumes.output_dir / "worklist.csv").write_text("case,structure,status\nC3,GTV,rejected\n")
+    with pytest.raises(InputError, match="worklist.csv: no case C3 in the datalist"):
+        corrected_list(volumes, items)
+    (volumes.output_dir / "worklist.csv").unlink()
+    (volumes.corrected / "labels/case1.nii.gz").write_bytes(b"")
+    with pytest.raises(InputError, match="case1.nii.gz: not the label of any case"):
+        corrected_list(volumes, items)
+
+
+def test_changes_are_paired_by_case():
+    before = {"a": {"Cord": 0.5, "Larynx": 0.8}, "b": {"Cord": 0.7}, "c": {"Cord": float("nan"), "Larynx": 0.5}}
+    after = {"a": {"Cord": 0.6, "Larynx": 0.8}, "b": {"Cord": 0.8}, "c": {"Cord": 0.9, "Larynx": 0.6}}
+    rows = {row["structure"]: row for row in compared(before, after)}
+    cord = rows["Cord"]
+    assert (cord["cases"], cord["before"], cord["after"]) == (2, pytest.approx(0.6), pytest.approx(0.7))
+    assert [cord[name] for name in ("change", "low", "high")] == pytest.approx([0.1, 0.1, 0.1])
+    assert rows["mean"]["before"] == pytest.approx((0.65 + 0.7 + 0.5) / 3)
+
+
+def test_the_command_needs_both_folder_and_gold(capsys, tmp_path):
+    assert main(["audit", "ct_gtv", "--data", str(tmp_path), "-o", str(tmp_path / "out"), "--fix", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("error: --fix DIR needs BUNDLE and --gold FILE")

@@ -1,0 +1,67 @@
+"""DICOM Segmentations read on the slices of a series. Referee: highdicom, which wrote or reads the same files."""
+
+from __future__ import annotations
+
+import pydicom
+import pytest
+
+from medseg.dicom import read_series, write_seg
+from medseg.dicom.seg.read import read_seg
+from medseg.errors import GeometryError, InputError
+from medseg.phantoms.thigh import chiral_phantom, stack_geometry, write_series
+from medseg.structures.structure import Structure
+
+OBLIQUE = (0.966, 0.259, 0, -0.259, 0.966, 0)
+
+
+@pytest.fixture(scope="module", params=[{}, {"gaps_mm": (2, 2, 5, 5, 5, 2, 2)}, {"orientation": OBLIQUE}],
+                ids=["even", "uneven", "oblique"])  # fmt: skip
+def case(request, tmp_path_factory):
+    """(phantom, series, SEG.dcm with the overlapping structures Body and Corner)."""
+    folder = tmp_path_factory.mktemp("case")
+    phantom = chiral_phantom(stack_geometry((8, 48, 56), **request.param))
+    write_series(phantom.volume_hu, phantom.geometry, folder / "CT")
+    series = read_series(folder / "CT")
+    masks = {"Body": phantom.volume_hu > -500, "Corner": phantom.volume_hu > -500}
+    masks["Corner"][:, 20:], masks["Corner"][3:] = False, False
+    return masks, series, write_seg(masks, series, folder / "SEG.dcm")
+
+
+def test_every_segment_comes_back_on_its_own_slices_though_they_overlap(case):
+    masks, series, path = case
+    again = read_seg(path, series)
+    assert [structure.name for structure in again] == ["Body", "Corner"]
+    for structure, mask in again.items():
+        assert (mask == masks[structure.name]).all()
+
+
+def test_highdicom_sees_the_same_voxels(case):
+    highdicom = pytest.importorskip("highdicom")
+    masks, series, path = case
+    if not series.geometry.is_regular:
+        pytest.skip("highdicom builds volumes of even slices alone")
+    volume = highdicom.seg.segread(path).get_volume(combine_segments=False, segment_numbers=[2]).array[..., 0]
+    filled = masks["Corner"].any(axis=(1, 2))
+    assert volume.sum() == read_seg(path, series)[Structure("Corner", 2)][filled].sum()
+
+
+def test_a_segmentation_of_other_images_or_a_moved_frame_is_refused(case, tmp_path):
+    _, series, path = case
+    dataset = pydicom.dcmread(path)
+    dataset.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence[0].ImagePositionPatient[0] += 1.25
+    dataset.save_as(tmp_path / "moved.dcm")
+    with pytest.raises(GeometryError, match="1.25 mm from the nearest slice's grid"):
+        read_seg(tmp_path / "moved.dcm", series)
+    dataset.PatientID = "SOMEONE ELSE"
+    dataset.save_as(tmp_path / "other.dcm")
+    with pytest.raises(GeometryError, match="another patient"):
+        read_seg(tmp_path / "other.dcm", series)
+
+
+def test_other_files_are_refused(case, tmp_path):
+    _, series, path = case
+    with pytest.raises(InputError, match="is no binary or fractional"):
+        read_seg(series.files[0], series)
+    (tmp_path / "cut.dcm").write_bytes(path.read_bytes()[: path.stat().st_size - 2000])
+    with pytest.raises(InputError, match="cut.dcm"):
+        read_seg(tmp_path / "cut.dcm", series)

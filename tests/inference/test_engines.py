@@ -1,0 +1,87 @@
+"""Engines give torch's answer, are compiled once, and say in one line what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from medseg.bundles.find import bundle_folders
+from medseg.errors import InputError
+from medseg.inference import engines
+from medseg.inference.engines import engine_for, engine_name
+from medseg.inference.sliding_window import SlidingWindow
+
+pytest.importorskip("openvino")
+BUNDLES = {name: folder for name, folder in bundle_folders().items() if (folder / "models" / "model.pt").is_file()}
+
+
+def body_like(size):
+    """A smooth ellipsoid with structures in it, between 0 and 1: nothing a network would call noise."""
+    torch.manual_seed(0)
+    places = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in size), indexing="ij")
+    inside = (sum(place**2 / part for place, part in zip(places, (0.7, 0.5, 1.0), strict=False)) < 1).float()
+    coarse = torch.rand(1, 1, *(max(n // 8, 2) for n in size))
+    texture = torch.nn.functional.interpolate(coarse, size, mode="bilinear" if len(size) == 2 else "trilinear")[0, 0]
+    return (inside * (0.35 + 0.4 * texture))[None, None]
+
+
+@pytest.mark.parametrize("name", sorted(BUNDLES))
+def test_openvino_gives_the_masks_of_torch_for_every_bundle(name):
+    config = json.loads((Path(BUNDLES[name]) / "configs" / "inference.json").read_text())
+    parser = ConfigParser(config)
+    network, roi = parser.get_parsed_content("network_def").eval(), parser.get_parsed_content("inferer").roi_size
+    network.load_state_dict(torch.load(BUNDLES[name] / "models" / "model.pt", weights_only=True))
+    image = body_like(roi)
+    answers = [
+        SlidingWindow(roi, overlap=0.25, mode="gaussian", engine=engine)(image, network) for engine in ("torch", "openvino")
+    ]
+    masks = [answer >= 0 for answer in answers]
+    # OpenVINO's sums are less exact than torch's: single logits between -65 and 10 were up to 0.4 off (torch: 0.00004).
+    assert (answers[0].sigmoid() - answers[1].sigmoid()).abs().mean() < 1e-3
+    assert (masks[0] != masks[1]).float().mean() < 1e-3
+
+
+def test_a_network_is_compiled_once_and_again_when_its_weights_change():
+    network = torch.nn.Conv3d(1, 2, 3).eval()
+    image = torch.randn(1, 1, 8, 8, 8)
+    first = engine_for("openvino", network, "cpu")
+    before = first(image).clone()
+    assert engine_for("openvino", network, "cpu") is first and list(first.compiled) == [(1, 1, 8, 8, 8)]
+    network.load_state_dict({name: tensor + 1 for name, tensor in network.state_dict().items()})
+    after = engine_for("openvino", network, "cpu")(image)
+    with torch.no_grad():
+        assert (after - network(image)).abs().max() < 1e-5 < (after - before).abs().max()
+
+
+def test_compiling_a_network_reports_to_nobody(monkeypatch):
+    telemetry = pytest.importorskip("openvino_telemetry").Telemetry
+    begun = []
+    for step in ("init", "start_session", "send_event"):
+        monkeypatch.setattr(telemetry, step, lambda *args, **kwargs: begun.append(args))
+    image, network = torch.ones(1, 1, 8, 8, 8), torch.nn.Conv3d(1, 1, 3).eval()
+    with torch.no_grad():
+        assert (engine_for("openvino", network, "cpu")(image) - network(image)).abs().max() < 1e-5
+    assert begun == []
+
+
+def test_auto_takes_openvino_on_a_processor_where_it_is_installed_and_torch_elsewhere(monkeypatch):
+    assert engine_name("auto", "cpu") == "openvino" and engine_name("auto", "cuda") == "torch"
+    with pytest.raises(InputError, match="runs on the processor, not on cuda"):
+        engine_name("openvino", "cuda")
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    assert engine_name("auto", "cpu") == "torch"
+    with pytest.raises(InputError, match="not installed: pip install 'medseg\\[openvino\\]', or use --engine torch"):
+        engine_name("openvino", "cpu")
+
+
+def test_a_network_that_openvino_cannot_convert_is_named_with_the_way_out():
+    class Odd(torch.nn.Module):
+        def forward(self, x):
+            return torch.fft.fftn(x).real.cummax(2)[0] if x.numpy().any() else torch.linalg.eigvals(x[0, 0]).real
+
+    with pytest.raises(InputError, match="cannot convert Odd .*use --engine torch"):
+        engine_for("openvino", Odd(), "cpu")(torch.zeros(1, 1, 4, 4, 4))

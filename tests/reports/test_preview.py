@@ -1,0 +1,96 @@
+"""The preview: patient right on the viewer's left, anterior and superior up, whatever the orientation of the stack."""
+
+from __future__ import annotations
+
+import matplotlib.image
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from medseg.errors import StructureError
+from medseg.phantoms.thigh import AXIAL, chiral_phantom, stack_geometry
+from medseg.reports.preview import _shown, write_preview
+from medseg.structures.structure import Structure
+
+MARKER = Structure("GTV", interpreted_type="GTV", colour_rgb=(255, 0, 0))
+
+
+@pytest.mark.parametrize(
+    "orientation", [AXIAL, (-1, 0, 0, 0, 1, 0), (1, 0, 0, 0, 0, -1), (0, 1, 0, 0, 0, -1), (-1, 0, 0, 0, -1, 0)]
+)
+def test_the_marker_on_the_patients_left_is_shown_left_anterior_and_superior_of_the_middle(orientation):
+    phantom = chiral_phantom(stack_geometry((40, 50, 54), gaps_mm=2.0, pixel_spacing_mm=(1.5, 1.5), orientation=orientation))
+    shown = _shown(phantom.volume_hu, phantom.geometry, {MARKER: phantom.masks["Marker"]})
+    superior, posterior, left = np.argwhere(shown.masks[MARKER] > 0.5).mean(0) - (np.array(shown.volume.shape) - 1) / 2
+    spacing_mm = shown.spacing_mm
+    # The marker lies 18 mm left, 14 mm anterior and 12 mm superior of the middle voxel.
+    assert left * spacing_mm[2] == pytest.approx(18, abs=1.2)
+    assert posterior * spacing_mm[1] == pytest.approx(-14, abs=1.2)
+    assert superior * spacing_mm[0] == pytest.approx(12, abs=1.2)
+
+
+def red(path):
+    picture = matplotlib.image.imread(path)
+    return int(((picture[..., 0] > 0.8) & (picture[..., 1] < 0.3) & (picture[..., 2] < 0.3)).sum())
+
+
+def test_outlines_are_drawn_in_the_structures_colour(tmp_path):
+    phantom = chiral_phantom()
+    with_outline = write_preview(phantom.volume_hu, phantom.geometry, {MARKER: phantom.masks["Marker"]}, tmp_path / "a.png")
+    nothing = write_preview(
+        phantom.volume_hu, phantom.geometry, {MARKER: np.zeros_like(phantom.masks["L"])}, tmp_path / "b.png"
+    )
+    assert red(with_outline) > red(nothing) + 300
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+def test_uneven_stacks_and_single_slices_have_a_preview_too(tmp_path):
+    uneven = chiral_phantom(stack_geometry((20, 48, 56), gaps_mm=[2.0] * 10 + [4.0] * 9, pixel_spacing_mm=(1.5, 1.25)))
+    write_preview(uneven.volume_hu, uneven.geometry, {MARKER: uneven.masks["Marker"]}, tmp_path / "uneven.png")
+    single = chiral_phantom(stack_geometry((1, 48, 56), gaps_mm=3.0))
+    write_preview(single.volume_hu, single.geometry, {MARKER: single.masks["Body"]}, tmp_path / "single.png")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_mask_of_another_shape_is_refused_and_nothing_is_written(tmp_path):
+    phantom = chiral_phantom()
+    with pytest.raises(StructureError, match="GTV: mask"):
+        write_preview(phantom.volume_hu, phantom.geometry, {MARKER: np.zeros((2, 2, 2), bool)}, tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+
+
+def words(monkeypatch, volume, geometry, masks, out):
+    """Every text of the figure with its box in pixels, and the figure's size."""
+    seen = []
+    save = Figure.savefig
+
+    def keep(figure, *arguments, **options):
+        seen.extend((text.get_text(), text.get_window_extent()) for text in figure.texts)
+        seen.append(("", figure.bbox))
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    write_preview(volume, geometry, masks, out)
+    return dict(seen)
+
+
+def test_long_names_of_many_structures_stay_inside_the_picture_and_apart(monkeypatch, tmp_path):
+    phantom = chiral_phantom()
+    masks = {Structure(f"PTV_6600_Boost_Sequential_{n:02}"): phantom.masks["Marker"] for n in range(14)}
+    found = words(monkeypatch, phantom.volume_hu, phantom.geometry, masks, tmp_path / "a.png")
+    picture = found.pop("")
+    boxes = list(found.values())
+    assert all(0 <= box.x0 and box.x1 <= picture.width and 0 <= box.y0 for box in boxes)
+    assert not any(one.overlaps(other) for n, one in enumerate(boxes) for other in boxes[:n])
+    shown = sum(text.startswith("PTV_") for text in found)
+    assert 8 <= shown < 14 and any(f"{14 - shown} more structures" in text for text in found)
+
+
+def test_a_single_slice_with_a_structure_is_not_called_empty(monkeypatch, tmp_path):
+    phantom = chiral_phantom()
+    index = int(phantom.masks["Marker"].sum((1, 2)).argmax())
+    one, geometry = phantom.masks["Marker"][index : index + 1], stack_geometry((1, *phantom.geometry.shape[1:]))
+    found = words(monkeypatch, phantom.volume_hu[index : index + 1], geometry, {MARKER: one}, tmp_path / "a.png")
+    assert "GTV  volume unknown" in found and not any("No structure" in text for text in found)
+    found = words(monkeypatch, phantom.volume_hu[:1], geometry, {MARKER: np.zeros_like(one)}, tmp_path / "b.png")
+    assert any("No structure was found" in text for text in found)
