@@ -8,7 +8,8 @@ from contextvars import ContextVar
 
 
 class MedsegError(Exception):
-    """Base of every error that medseg raises on purpose; the command line prints it as one line and exits with 2."""
+    """Base of every error that medseg raises on purpose; the command line prints it as one line and exits
+    with 2."""
 
 
 class InputError(MedsegError):
@@ -16,7 +17,8 @@ class InputError(MedsegError):
 
 
 class GeometryError(MedsegError):
-    """Slices, grids or Frames of Reference do not fit together; a contour drawn on them would be misplaced."""
+    """Slices, grids or Frames of Reference do not fit together; a contour drawn on them would be
+    misplaced."""
 
 
 class StructureError(MedsegError):
@@ -28,10 +30,12 @@ class BundleError(MedsegError):
 
 
 class MedsegWarning(UserWarning):
-    """Something a user should know that does not stop the work; ``medseg segment`` collects these in run.json.
+    """Something a user should know that does not stop the work; ``medseg segment`` collects these in
+    run.json.
 
-    A warning notes itself where :func:`noted_in` says, when it is made: Python's own recorder (``catch_warnings``) is one
-    for all threads, so with cases in several threads it would mix up or lose what belongs to a patient.
+    A warning notes itself where :func:`noted_in` says, when it is made: Python's own recorder
+    (``catch_warnings``) is one for all threads, so with cases in several threads it would mix up or lose what
+    belongs to a patient.
     """
 
     def __init__(self, *arguments: object) -> None:
@@ -46,7 +50,8 @@ _NOTES: ContextVar[list[str] | None] = ContextVar("notes of the case that this t
 
 @contextmanager
 def noted_in(notes: list[str]) -> Iterator[None]:
-    """Within the block, the words of every MedsegWarning of this thread are appended to ``notes``, shown or not."""
+    """Within the block, the words of every MedsegWarning of this thread are appended to ``notes``, shown or
+    not."""
     token = _NOTES.set(notes)
     try:
         yield

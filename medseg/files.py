@@ -15,10 +15,11 @@ from medseg.errors import InputError, system_error_line
 
 @contextmanager
 def atomic_path(out: str | Path) -> Iterator[Path]:
-    """A temporary path beside ``out`` that replaces it when the block ends well and vanishes when it does not.
+    """A temporary path beside ``out`` that replaces it when the block ends well and vanishes when it does
+    not.
 
-    The temporary name starts with a dot and keeps the suffixes of ``out``, since some writers choose their format by it.
-    Raises InputError when the folder does not exist or cannot be written.
+    The temporary name starts with a dot and keeps the suffixes of ``out``, since some writers choose their
+    format by it. Raises InputError when the folder does not exist or cannot be written.
     """
     out = Path(out)
     if not out.parent.is_dir():
@@ -35,16 +36,19 @@ def atomic_path(out: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def staging_folder(output_dir: Path) -> Iterator[Path]:
-    """A hidden folder in ``output_dir`` for the unfinished files of this process; it goes when the block ends.
+    """A hidden folder in ``output_dir`` for the unfinished files of this process; it goes when the block
+    ends.
 
-    What processes that were killed on this computer left behind is removed first. Makes ``output_dir``; InputError when
-    it cannot be made or written.
+    What processes that were killed on this computer left behind is removed first. Makes ``output_dir``;
+    InputError when it cannot be made or written.
     """
     folder = output_dir / f"{_STAGING}{_host()}-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"output folder cannot be used: {system_error_line(error)}; choose another one.") from error
+        raise InputError(
+            f"output folder cannot be used: {system_error_line(error)}; choose another one."
+        ) from error
     for left in output_dir.glob(f"{_STAGING}*"):
         if not _may_be_alive(left):
             shutil.rmtree(left, ignore_errors=True)
@@ -70,7 +74,9 @@ def _host() -> str:
 def _may_be_alive(folder: Path) -> bool:
     """False only when the process that made a staging folder ran on this computer and is gone."""
     host, _, process = folder.name.removeprefix(_STAGING).rpartition("-")
-    if host != _host() or not process.isdigit() or os.name != "posix":  # elsewhere, signal 0 would not be harmless
+    if (
+        host != _host() or not process.isdigit() or os.name != "posix"
+    ):  # elsewhere, signal 0 would not be harmless
         return True
     try:
         os.kill(int(process), 0)

@@ -12,11 +12,15 @@ import pytest
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real images and contours, which is not part of the repository; tests that need it skip without it."""
+    """The folder of real images and contours, which is not part of the repository; tests that need it skip
+    without it."""
     default = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("MEDSEG_SHARED_DATA", default))
     if not folder.is_dir():
-        pytest.skip("real data not found: set MEDSEG_SHARED_DATA to the folder that holds rt/, odd_dicom/ and training/")
+        pytest.skip(
+            "real data not found: set MEDSEG_SHARED_DATA to the folder that holds rt/, odd_dicom/ and "
+            "training/"
+        )
     return folder
 
 
@@ -27,7 +31,9 @@ def program():
     def find(name: str) -> str:
         path = shutil.which(name)
         if path is None:
-            pytest.skip(f"the independent program {name} is not installed (Debian: dicom3tools, plastimatch, dcmtk)")
+            pytest.skip(
+                f"the independent program {name} is not installed (Debian: dicom3tools, plastimatch, dcmtk)"
+            )
         return path
 
     return find
@@ -52,7 +58,9 @@ def bright_bundle(tmp_path_factory) -> Path:
         path = folder / "configs" / f"{name}.json"
         config = {**json.loads(path.read_text()), **changes}
         steps = config.get("preprocessing", {}).get("transforms", [])
-        steps[:] = [step for step in steps if step["_target_"] != "Resized"]  # a coarse grid would move the outlines
+        steps[:] = [
+            step for step in steps if step["_target_"] != "Resized"
+        ]  # a coarse grid would move the outlines
         path.write_text(json.dumps(config))
     # 600 HU lies at 0.8 of the window; the steep slope makes the probability cross 0.5 right there.
     weights = {"weight": torch.full((1, 1, 1, 1, 1), 100.0), "bias": torch.tensor([-80.0])}

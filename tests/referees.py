@@ -13,7 +13,9 @@ def dice(one, other):
 
 
 def conformance_errors(program, path):
-    result = subprocess.run([program("dciodvfy"), "-new", str(path)], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [program("dciodvfy"), "-new", str(path)], capture_output=True, text=True, check=False
+    )
     lines = (result.stdout + result.stderr).splitlines()
     assert any(line.startswith("RTStructureSet") for line in lines), lines[:3]
     return [line for line in lines if line.startswith("Error")]
@@ -50,6 +52,8 @@ def raw_contours(path):
     """{ROI number: [the bytes of each contour's coordinates]}"""
     dataset = pydicom.dcmread(path)
     return {
-        int(row.ReferencedROINumber): [contour.get_item("ContourData").value for contour in row.get("ContourSequence", [])]
+        int(row.ReferencedROINumber): [
+            contour.get_item("ContourData").value for contour in row.get("ContourSequence", [])
+        ]
         for row in dataset.ROIContourSequence
     }

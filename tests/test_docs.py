@@ -15,7 +15,9 @@ from medseg.errors import MedsegWarning
 from medseg.phantoms.thigh import chiral_phantom, write_series
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "monai_bundles").glob("*/docs/README.md")])
+PAGES = sorted(
+    [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "monai_bundles").glob("*/docs/README.md")]
+)
 
 
 def commands(page):
@@ -45,7 +47,9 @@ def test_every_link_of_a_page_leads_to_a_file(page):
 
 def test_every_command_and_option_stands_in_the_reference():
     text = (ROOT / "docs" / "reference" / "command_line.md").read_text(encoding="utf-8")
-    subparsers = next(action for action in _parser()._actions if action.choices and "segment" in action.choices)
+    subparsers = next(
+        action for action in _parser()._actions if action.choices and "segment" in action.choices
+    )
     for name in COMMANDS:
         assert f"## medseg {name}\n" in text
         section = text.split(f"## medseg {name}\n")[1].split("\n## ")[0]
@@ -57,7 +61,11 @@ def test_every_command_and_option_stands_in_the_reference():
 def test_the_commands_of_compare_and_margin_run_in_their_order(tmp_path, monkeypatch, capsys):
     phantom = chiral_phantom()
     write_series(phantom.volume_hu, phantom.geometry, tmp_path / "CT")
-    masks = {"GTV": phantom.masks["Marker"], "BODY": phantom.volume_hu > -500, "SpinalCord": phantom.masks["Foot"]}
+    masks = {
+        "GTV": phantom.masks["Marker"],
+        "BODY": phantom.volume_hu > -500,
+        "SpinalCord": phantom.masks["Foot"],
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MedsegWarning)
         write_rtstruct(masks, read_series(tmp_path / "CT"), tmp_path / "RS.dcm")
@@ -66,7 +74,14 @@ def test_the_commands_of_compare_and_margin_run_in_their_order(tmp_path, monkeyp
     assert len(lines) == 10
     for line in lines:
         assert main(shlex.split(line)[1:]) == 0, f"{line}: {capsys.readouterr().err}"
-    for name in ("RS_ptv.dcm", "RS_ring.dcm", "comparison.html", "masks/SpinalCord.nii.gz", "SEG.dcm", "ct.nii.gz"):
+    for name in (
+        "RS_ptv.dcm",
+        "RS_ring.dcm",
+        "comparison.html",
+        "masks/SpinalCord.nii.gz",
+        "SEG.dcm",
+        "ct.nii.gz",
+    ):
         assert (tmp_path / name).is_file(), name
 
 

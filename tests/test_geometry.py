@@ -24,7 +24,7 @@ def tilted(step_mm=(0, 1.0, 3.0)):
     return Geometry((4, 5, 6), np.arange(4)[:, None] * np.array(step_mm), (0, 2, 0), (1.5, 0, 0), "1.2.3")
 
 
-# ---- positions ---------------------------------------------------------------------------------------------------
+# ---- positions ---------------------------------------------------------------------------------------------
 
 
 def test_an_index_becomes_the_point_computed_by_hand_and_back():
@@ -48,7 +48,8 @@ def test_spacing_normal_and_volumes_of_an_axial_stack():
 
 
 def test_the_normal_follows_the_right_hand_rule_of_dicom():
-    # Coronal: columns to the left, rows to inferior; the normal is column x row = x cross -z = +y, to posterior.
+    # Coronal: columns to the left, rows to inferior; the normal is column x row = x cross -z = +y, to
+    # posterior.
     coronal = Geometry((2, 3, 3), [(0, 0, 0), (0, 4, 0)], (0, 0, -1), (1, 0, 0))
     assert coronal.normal_lps.tolist() == [0, 1, 0]
     assert coronal.spacing_mm[0] == 4
@@ -80,7 +81,7 @@ def test_a_stack_that_descends_keeps_positive_spacing():
     assert descending.affine_lps[:3, 0].tolist() == [0, 0, -3]
 
 
-# ---- even, sheared, regular --------------------------------------------------------------------------------------
+# ---- even, sheared, regular --------------------------------------------------------------------------------
 
 
 def test_even_uneven_and_tilted_stacks_are_told_apart():
@@ -120,7 +121,9 @@ def test_one_slice_out_of_place_by_more_than_a_tenth_of_a_millimetre_is_uneven()
 
 def test_large_pixels_do_not_hide_a_lean_of_more_than_a_quarter_of_a_millimetre():
     origins = np.stack([np.zeros(45), np.arange(45) * 0.04, np.arange(45) * 4.0], axis=1)
-    assert Geometry((45, 5, 6), origins, (0, 4.0, 0), (4.0, 0, 0)).is_sheared  # 1.76 mm in all, less than half a pixel
+    assert Geometry(
+        (45, 5, 6), origins, (0, 4.0, 0), (4.0, 0, 0)
+    ).is_sheared  # 1.76 mm in all, less than half a pixel
 
 
 def test_slices_that_lean_out_and_back_are_not_regular():
@@ -158,7 +161,7 @@ def test_a_stack_tilted_to_the_other_side_starts_its_regular_grid_where_its_last
     assert grid.origins_lps_mm[0].tolist() == [0, -4, 0]
 
 
-# ---- affines -----------------------------------------------------------------------------------------------------
+# ---- affines -----------------------------------------------------------------------------------------------
 
 
 def test_the_affine_agrees_with_the_points():
@@ -210,7 +213,7 @@ def test_a_nifti_affine_with_skewed_pixels_is_refused():
         Geometry.from_ras_affine(affine, (6, 5, 4))
 
 
-# ---- equality: shape, place, Frame of Reference ------------------------------------------------------------------
+# ---- equality: shape, place, Frame of Reference ------------------------------------------------------------
 
 
 def test_equal_geometries_do_not_differ():
@@ -233,8 +236,13 @@ def test_a_mirrored_stack_of_the_same_shape_and_corner_is_another():
 
 def test_a_small_turn_counts_by_the_distance_that_it_makes():
     angle = 0.002  # over 4 rows of 2 mm: 0.016 mm; over 5 columns of 1.5 mm: 0.015 mm
-    turned = Geometry((4, 5, 6), axial().origins_lps_mm, np.array([-np.sin(angle), np.cos(angle), 0]) * 2,
-                      np.array([np.cos(angle), np.sin(angle), 0]) * 1.5, "1.2.3")  # fmt: skip
+    turned = Geometry(
+        (4, 5, 6),
+        axial().origins_lps_mm,
+        np.array([-np.sin(angle), np.cos(angle), 0]) * 2,
+        np.array([np.cos(angle), np.sin(angle), 0]) * 1.5,
+        "1.2.3",
+    )
     assert "0.016 mm" in axial().difference(turned)
     assert axial().difference(turned, tolerance_mm=0.02) is None
 
@@ -244,21 +252,23 @@ def test_require_same_names_what_does_not_fit():
         axial().require_same(axial(slices=5), "mask GTV")
 
 
-# ---- what is refused ---------------------------------------------------------------------------------------------
+# ---- what is refused ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("shape", "origins", "row_step", "column_step", "words"),
-    [((2, 5, 6), [(0, 0, 0)], (0, 2, 0), (1, 0, 0), "1 slice positions for 2 slices"),
-     ((0, 5, 6), np.zeros((0, 3)), (0, 2, 0), (1, 0, 0), "at least 1"),
-     ((5, 6), [(0, 0, 0)], (0, 2, 0), (1, 0, 0), "expected"),
-     ((1, 5, 6), [(0, 0, 0)], (0, 0, 0), (1, 0, 0), "spacing is zero"),
-     ((1, 5, 6), [(0, 0, 0)], (1, 1, 0), (1, 0, 0), "not perpendicular"),
-     ((1, 5, 6), [(0, 0, np.nan)], (0, 1, 0), (1, 0, 0), "not a finite number"),
-     ((2, 5, 6), [(0, 0, 1), (0, 0, 1)], (0, 1, 0), (1, 0, 0), "sort them"),
-     ((3, 5, 6), [(0, 0, 1), (0, 0, 4), (0, 0, 2)], (0, 1, 0), (1, 0, 0), "sort them"),
-     ((2, 5, 6), [(0, 0, 1), (5, 5, 1)], (0, 1, 0), (1, 0, 0), "sort them")],
-)  # fmt: skip
+    [
+        ((2, 5, 6), [(0, 0, 0)], (0, 2, 0), (1, 0, 0), "1 slice positions for 2 slices"),
+        ((0, 5, 6), np.zeros((0, 3)), (0, 2, 0), (1, 0, 0), "at least 1"),
+        ((5, 6), [(0, 0, 0)], (0, 2, 0), (1, 0, 0), "expected"),
+        ((1, 5, 6), [(0, 0, 0)], (0, 0, 0), (1, 0, 0), "spacing is zero"),
+        ((1, 5, 6), [(0, 0, 0)], (1, 1, 0), (1, 0, 0), "not perpendicular"),
+        ((1, 5, 6), [(0, 0, np.nan)], (0, 1, 0), (1, 0, 0), "not a finite number"),
+        ((2, 5, 6), [(0, 0, 1), (0, 0, 1)], (0, 1, 0), (1, 0, 0), "sort them"),
+        ((3, 5, 6), [(0, 0, 1), (0, 0, 4), (0, 0, 2)], (0, 1, 0), (1, 0, 0), "sort them"),
+        ((2, 5, 6), [(0, 0, 1), (5, 5, 1)], (0, 1, 0), (1, 0, 0), "sort them"),
+    ],
+)
 def test_a_stack_that_cannot_exist_is_refused(shape, origins, row_step, column_step, words):
     with pytest.raises(GeometryError, match=words):
         Geometry(shape, origins, row_step, column_step)
@@ -266,7 +276,12 @@ def test_a_stack_that_cannot_exist_is_refused(shape, origins, row_step, column_s
 
 def test_a_geometry_cannot_be_changed_by_accident():
     geometry = axial()
-    for array in (geometry.origins_lps_mm, geometry.row_step_lps_mm, geometry.normal_lps, geometry.slice_positions_mm):
+    for array in (
+        geometry.origins_lps_mm,
+        geometry.row_step_lps_mm,
+        geometry.normal_lps,
+        geometry.slice_positions_mm,
+    ):
         with pytest.raises(ValueError):
             array[0] = 1
     with pytest.raises(AttributeError):

@@ -15,16 +15,46 @@ PACKAGE = ROOT / "medseg"
 LAYERS = (
     ("words", {"errors", "geometry", "structures", "tg263", "roi_names", "atomic", "datalist"}),
     ("maths", {"contours", "margins", "metrics", "packed", "scanline"}),
-    ("files and learning", {
-        "body", "dicom", "readers", "rtstruct_reader", "nifti", "masks", "phantom", "within", "networks", "losses", "noisy",
-        "partial", "radiographs", "regions", "sides", "training", "transforms", "inference",
-    }),
+    (
+        "files and learning",
+        {
+            "body",
+            "dicom",
+            "readers",
+            "rtstruct_reader",
+            "nifti",
+            "masks",
+            "phantom",
+            "within",
+            "networks",
+            "losses",
+            "noisy",
+            "partial",
+            "radiographs",
+            "regions",
+            "sides",
+            "training",
+            "transforms",
+            "inference",
+        },
+    ),
     ("bundles and reports", {"bundles", "report", "audit", "segment", "compare", "convert", "derive"}),
     ("doors", {"cli", "cli_audit", "cli_structures", "serve", "demo", "__main__"}),
-)  # fmt: skip
+)
 """From the bottom to the top. A module may import its own layer and those below it."""
 
-LEARNING = {"body", "networks", "losses", "noisy", "partial", "regions", "sides", "training", "transforms", "inference"}
+LEARNING = {
+    "body",
+    "networks",
+    "losses",
+    "noisy",
+    "partial",
+    "regions",
+    "sides",
+    "training",
+    "transforms",
+    "inference",
+}
 """Parts that must load where only torch and MONAI are installed."""
 
 MORE_THAN_7_PARAMETERS = {
@@ -43,7 +73,8 @@ def sources(*folders: Path) -> list[Path]:
 
 
 def imports(tree: ast.AST, *, at_import_time: bool) -> list[str]:
-    """Dotted names of what a module imports when it is loaded, or inside its functions; type checking is left out."""
+    """Dotted names of what a module imports when it is loaded, or inside its functions; type checking is left
+    out."""
     found = []
 
     def visit(node: ast.AST, inside: bool) -> None:
@@ -66,7 +97,9 @@ def part_of(path: Path) -> str:
 
 def own_parts(names: list[str]) -> list[str]:
     known = set().union(*(parts for _, parts in LAYERS))
-    return [name.split(".")[1] for name in names if name.startswith("medseg.") and name.split(".")[1] in known]
+    return [
+        name.split(".")[1] for name in names if name.startswith("medseg.") and name.split(".")[1] in known
+    ]
 
 
 def test_every_part_of_the_package_has_a_layer():
@@ -94,21 +127,29 @@ def test_a_forbidden_import_would_be_seen():
 
 
 def loads_without(missing: str, *modules: str) -> subprocess.CompletedProcess:
-    """Import modules in a fresh Python in which the comma-separated ``missing`` libraries cannot be imported."""
+    """Import modules in a fresh Python in which the comma-separated ``missing`` libraries cannot be
+    imported."""
     script = f"import sys\nfor name in {missing.split(',')!r}: sys.modules[name] = None\n"
     script += "".join(f"import {module}\n" for module in modules)
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False
+    )
 
 
 def test_dicom_files_and_the_words_and_maths_load_without_torch_and_monai():
-    modules = [f"medseg.{path.stem}" for path in PACKAGE.glob("*.py") if path.stem in LAYERS[0][1] | LAYERS[1][1]]
+    modules = [
+        f"medseg.{path.stem}" for path in PACKAGE.glob("*.py") if path.stem in LAYERS[0][1] | LAYERS[1][1]
+    ]
     result = loads_without("torch,monai", "medseg.dicom", "medseg.phantoms.thigh", *modules)
     assert result.returncode == 0, result.stderr
 
 
 def test_learning_parts_load_without_pydicom_and_simpleitk():
-    modules = [str(path.relative_to(ROOT).with_suffix("")).replace("/", ".") for path in sources(PACKAGE)
-               if part_of(path) in LEARNING]  # fmt: skip
+    modules = [
+        str(path.relative_to(ROOT).with_suffix("")).replace("/", ".")
+        for path in sources(PACKAGE)
+        if part_of(path) in LEARNING
+    ]
     result = loads_without("pydicom,SimpleITK,highdicom,contourpy,shapely", *modules)
     assert len(modules) > 3
     assert result.returncode == 0, result.stderr
@@ -122,11 +163,15 @@ def test_help_needs_neither_torch_nor_pydicom():
     script = "import sys; sys.argv = ['medseg', '--help']\n"
     script += "for name in ('torch', 'pydicom', 'monai'): sys.modules[name] = None\n"
     script += "from medseg.cli.main import main; main()"
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert result.returncode == 0 and "segment" in result.stdout, result.stderr
 
 
-@pytest.mark.parametrize("path", sources(PACKAGE, ROOT / "tools"), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", sources(PACKAGE, ROOT / "tools"), ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_files_and_functions_stay_short(path):
     text = path.read_text()
     assert len(text.splitlines()) <= MOST_LINES_OF_A_FILE
@@ -139,4 +184,6 @@ def test_files_and_functions_stay_short(path):
 
 
 def test_no_module_is_called_after_nothing_in_particular():
-    assert not {"utils.py", "util.py", "common.py", "helpers.py", "misc.py"} & {path.name for path in sources(PACKAGE)}
+    assert not {"utils.py", "util.py", "common.py", "helpers.py", "misc.py"} & {
+        path.name for path in sources(PACKAGE)
+    }

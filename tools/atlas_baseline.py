@@ -1,11 +1,13 @@
-"""What no network scores on ct_head_neck: contours of training patients, moved onto a test patient by affine registration.
+"""What no network scores on ct_head_neck: contours of training patients, moved onto a test patient by affine
+registration.
 
     python tools/atlas_baseline.py DATASET_DIR [--section test] [--atlases 5]
 
-The atlases are the first training patients of the bundle's datalist in whom every structure was contoured. Each is
-registered to the patient (SimpleITK: affine, mutual information, on 8 mm voxels; the start is moments), its structures are
-moved along, and a voxel is inside where at least half of the atlases say so. Prints the mean Dice of every structure on the
-patient's own grid with 95 % bootstrap intervals, as tools/evaluate_openkbp.py does for the network.
+The atlases are the first training patients of the bundle's datalist in whom every structure was contoured.
+Each is registered to the patient (SimpleITK: affine, mutual information, on 8 mm voxels; the start is
+moments), its structures are moved along, and a voxel is inside where at least half of the atlases say so.
+Prints the mean Dice of every structure on the patient's own grid with 95 % bootstrap intervals, as
+tools/evaluate_openkbp.py does for the network.
 """
 
 from __future__ import annotations
@@ -29,14 +31,25 @@ AIR_HU, BRIGHT_HU = -500.0, 500.0
 def read(dataset_dir: Path, case: dict) -> tuple[sitk.Image, sitk.Image]:
     """CT (float32, HU clipped to -500..500) and bit field of a case."""
     image = sitk.ReadImage(str(dataset_dir / case["image"]), sitk.sitkFloat32)
-    return sitk.Clamp(image, sitk.sitkFloat32, AIR_HU, BRIGHT_HU), sitk.ReadImage(str(dataset_dir / case["label"]))
+    return sitk.Clamp(image, sitk.sitkFloat32, AIR_HU, BRIGHT_HU), sitk.ReadImage(
+        str(dataset_dir / case["label"])
+    )
 
 
 def coarse(image: sitk.Image) -> sitk.Image:
-    size = [max(1, round(n * mm / COARSE_MM)) for n, mm in zip(image.GetSize(), image.GetSpacing(), strict=True)]
+    size = [
+        max(1, round(n * mm / COARSE_MM)) for n, mm in zip(image.GetSize(), image.GetSpacing(), strict=True)
+    ]
     smooth = sitk.SmoothingRecursiveGaussian(image, COARSE_MM / 2)
     return sitk.Resample(
-        smooth, size, sitk.Transform(), sitk.sitkLinear, image.GetOrigin(), [COARSE_MM] * 3, image.GetDirection(), AIR_HU
+        smooth,
+        size,
+        sitk.Transform(),
+        sitk.sitkLinear,
+        image.GetOrigin(),
+        [COARSE_MM] * 3,
+        image.GetDirection(),
+        AIR_HU,
     )
 
 
@@ -70,7 +83,9 @@ def moved_structures(atlases: list, image: sitk.Image, bits: dict[str, int]) -> 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dataset_dir", type=Path)
     parser.add_argument("--section", default="test", choices=("validation", "test"))
     parser.add_argument("--atlases", type=int, default=5)

@@ -2,9 +2,10 @@
 
     python tools/benchmark_compare.py CT_DIR RS.dcm "Lung L+Lung R" Patient
 
-Each structure (several joined by +) is compared with two masks made of it: one moved by a slice, two rows and three
-columns, and one redrawn by a hand that errs smoothly by a few mm. Seconds are the least of --repeats runs on masks that
-are in memory; medseg's include DSC, volumes and added path length, the others' surface DSC, HD95 and mean distance.
+Each structure (several joined by +) is compared with two masks made of it: one moved by a slice, two rows and
+three columns, and one redrawn by a hand that errs smoothly by a few mm. Seconds are the least of --repeats
+runs on masks that are in memory; medseg's include DSC, volumes and added path length, the others' surface
+DSC, HD95 and mean distance.
 """
 
 from __future__ import annotations
@@ -48,18 +49,30 @@ def by_deepmind(a: np.ndarray, b: np.ndarray, geometry: Geometry) -> dict[str, f
 def by_monai(a: np.ndarray, b: np.ndarray, geometry: Geometry) -> dict[str, float]:
     """Its HD95 and mean distance are of voxel edges, unweighted: other definitions, other numbers."""
     import torch
-    from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
+    from monai.metrics import (
+        compute_average_surface_distance,
+        compute_hausdorff_distance,
+        compute_surface_dice,
+    )
 
     reference, other = (torch.from_numpy(mask[None, None]) for mask in (a, b))
     options = {"include_background": True, "spacing": list(geometry.spacing_mm)}
     return {
-        "surface_dsc": float(compute_surface_dice(other, reference, [TOLERANCE_MM], use_subvoxels=True, **options)),
+        "surface_dsc": float(
+            compute_surface_dice(other, reference, [TOLERANCE_MM], use_subvoxels=True, **options)
+        ),
         "hd95_mm": float(compute_hausdorff_distance(other, reference, percentile=95, **options)),
-        "mean_surface_distance_mm": float(compute_average_surface_distance(other, reference, symmetric=True, **options)),
+        "mean_surface_distance_mm": float(
+            compute_average_surface_distance(other, reference, symmetric=True, **options)
+        ),
     }
 
 
-IMPLEMENTATIONS = {"medseg": by_medseg, "DeepMind surface-distance": by_deepmind, "MONAI use_subvoxels": by_monai}
+IMPLEMENTATIONS = {
+    "medseg": by_medseg,
+    "DeepMind surface-distance": by_deepmind,
+    "MONAI use_subvoxels": by_monai,
+}
 
 
 def moved(mask: np.ndarray) -> np.ndarray:
@@ -68,7 +81,9 @@ def moved(mask: np.ndarray) -> np.ndarray:
 
 def redrawn(mask: np.ndarray) -> np.ndarray:
     """The mask with an outline that wanders by a few mm, smoothly and always the same way."""
-    noise = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(mask.shape).astype(np.float32), (2, 6, 6))
+    noise = ndimage.gaussian_filter(
+        np.random.default_rng(0).standard_normal(mask.shape).astype(np.float32), (2, 6, 6)
+    )
     blurred = ndimage.gaussian_filter(mask.astype(np.float32), (0.7, 2, 2))
     return blurred + blurred * (1 - blurred) * noise / noise.std() > 0.5  # errs only where the outline is
 
@@ -88,7 +103,8 @@ def best_of(repeats: int, function: Callable[[], dict[str, float]]) -> tuple[flo
 
 
 def compare_once(what: str, mask: np.ndarray, other: np.ndarray, geometry: Geometry, repeats: int) -> None:
-    """A row of the table per implementation; AssertionError when medseg and DeepMind are more than 1e-3 apart."""
+    """A row of the table per implementation; AssertionError when medseg and DeepMind are more than 1e-3
+    apart."""
     first_seconds, first = None, {}
     for name, function in IMPLEMENTATIONS.items():
         wall, processor, row = best_of(repeats, partial(function, mask, other, geometry))
@@ -101,7 +117,9 @@ def compare_once(what: str, mask: np.ndarray, other: np.ndarray, geometry: Geome
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("ct_dir", type=Path)
     parser.add_argument("structure_set", type=Path)
     parser.add_argument("structures", nargs="+")
@@ -109,9 +127,14 @@ def main() -> None:
     options = parser.parse_args()
     series = read_series(options.ct_dir)
     source = open_masks(options.structure_set, series)
-    print(f"{describe_grid(series.geometry)}; tolerance {TOLERANCE_MM:g} mm; {os.cpu_count()} CPU cores; "
-          f"load {os.getloadavg()[0]:.1f}; least of {options.repeats}\n")  # fmt: skip
-    print("| structure | change | implementation | seconds | CPU seconds | ratio | surface DSC | HD95 mm | mean mm |")
+    print(
+        f"{describe_grid(series.geometry)}; tolerance {TOLERANCE_MM:g} mm; {os.cpu_count()} CPU cores; "
+        f"load {os.getloadavg()[0]:.1f}; least of {options.repeats}\n"
+    )
+    print(
+        "| structure | change | implementation | seconds | CPU seconds | ratio | surface DSC | HD95 mm | "
+        "mean mm |"
+    )
     print("|---|---|---|--:|--:|--:|--:|--:|--:|")
     for structure in options.structures:
         mask = np.logical_or.reduce([source.read(name)[0] for name in structure.split("+")])

@@ -4,11 +4,12 @@
     python tools/benchmark_noisy_labels.py run OUT --data cxr --cxr FOLDER --jobs 2
     python tools/benchmark_noisy_labels.py report OUT -o docs/reference
 
-`run` trains every cell of the grid of that data set (`--list` prints them) and writes OUT/cells/<cell>.json, one file per
-finished cell; what is there is not trained again, so a killed run goes on where it stopped. Cells run in --jobs processes
-of one thread each, all with the same budget (medseg.training.noisy.benchmark.Budget). `--only TEXT` takes the cells whose name
-contains TEXT. Noise is put on training labels only; there is no choice of epochs: every run ends with its last step; the
-clean test set is scored once. `report` writes noisy_labels.csv (a row per cell and structure), noisy_labels_comparison.csv
+`run` trains every cell of the grid of that data set (`--list` prints them) and writes OUT/cells/<cell>.json,
+one file per finished cell; what is there is not trained again, so a killed run goes on where it stopped.
+Cells run in --jobs processes of one thread each, all with the same budget
+(medseg.training.noisy.benchmark.Budget). `--only TEXT` takes the cells whose name contains TEXT. Noise is put
+on training labels only; there is no choice of epochs: every run ends with its last step; the clean test set
+is scored once. `report` writes noisy_labels.csv (a row per cell and structure), noisy_labels_comparison.csv
 (every method against plain cross-entropy: paired bootstrap over test images) and the figures.
 """
 
@@ -48,8 +49,12 @@ HARD = ("fixed", 0.5, "5-13")
 def grid(data: str) -> list[Cell]:
     """All cells of one data set, what matters most first; cells that follow another's ranking come last."""
 
-    def cells(generator: str, share: float, sizes: str, methods: tuple[str, ...], **more: object) -> list[Cell]:
-        return [Cell(data, generator, share, sizes, method, seed, **more) for method in methods for seed in SEEDS]
+    def cells(
+        generator: str, share: float, sizes: str, methods: tuple[str, ...], **more: object
+    ) -> list[Cell]:
+        return [
+            Cell(data, generator, share, sizes, method, seed, **more) for method in methods for seed in SEEDS
+        ]
 
     noisy = [(0.75, "5-13"), (0.5, "5-13")]
     if data == "phantom":
@@ -79,7 +84,8 @@ def path_of(out: Path, cell: Cell) -> Path:
 
 
 def read_result(path: Path, budget: Budget) -> dict:
-    """A finished cell. InputError when it was trained with another budget: such cells must not be compared."""
+    """A finished cell. InputError when it was trained with another budget: such cells must not be
+    compared."""
     result = json.loads(path.read_text())
     if result["budget"] != json.loads(json.dumps(asdict(budget))):
         raise InputError(f"{path} was trained with another budget; use another folder or delete it.")
@@ -96,7 +102,9 @@ def finish_cell(cell: Cell, budget: Budget, out: Path, cxr: Path | None) -> floa
     if cell.fixed_share and cell.fixed_by != "random":
         base_path = path_of(out, without_fixing(cell))
         if not base_path.exists():
-            raise InputError(f"{cell.key} needs {base_path.name}, which is not there; run the whole grid first.")
+            raise InputError(
+                f"{cell.key} needs {base_path.name}, which is not there; run the whole grid first."
+            )
         base = read_result(base_path, budget)
     result = run_cell(cell, budget, cxr, base)
     minutes = (time.perf_counter() - begin) / 60
@@ -134,7 +142,9 @@ def run(options: argparse.Namespace) -> None:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("run", help="train the cells that are not finished")
     one.add_argument("out", type=Path)

@@ -1,14 +1,15 @@
 """Measure RTSTRUCT writing and reading beside other tools, on masks and images made here.
 
-    python tools/benchmark_rtstruct.py write [--peer-python PY ...] [--markdown FILE]   nine structures, 512 x 512 x 120
-    python tools/benchmark_rtstruct.py read  [--peer-python PY ...] [--markdown FILE] --data DIR   real structure sets
-    python tools/benchmark_rtstruct.py odd   [--peer-python PY ...] [--markdown FILE]   awkward geometry and shapes
-    python tools/benchmark_rtstruct.py holes [--peer-python PY ...] [--markdown FILE]   hole encodings by reader
+    python tools/benchmark_rtstruct.py write [--peer-python PY ...] [--markdown FILE]   nine structures, 512 x
+512 x 120 python tools/benchmark_rtstruct.py read  [--peer-python PY ...] [--markdown FILE] --data DIR   real
+structure sets python tools/benchmark_rtstruct.py odd   [--peer-python PY ...] [--markdown FILE]   awkward
+geometry and shapes python tools/benchmark_rtstruct.py holes [--peer-python PY ...] [--markdown FILE]   hole
+encodings by reader
 
-Tools are looked for in this Python and in each --peer-python (another environment's python, for tools that need other
-versions of pydicom); one that is found nowhere is skipped with a line. --markdown replaces that file's section of the
-same name. medseg never judges its own files: `write` is read back by plastimatch --xor-contours, `odd` by a test of
-every voxel centre that knows only each slice's own ImagePositionPatient.
+Tools are looked for in this Python and in each --peer-python (another environment's python, for tools that
+need other versions of pydicom); one that is found nowhere is skipped with a line. --markdown replaces that
+file's section of the same name. medseg never judges its own files: `write` is read back by plastimatch
+--xor-contours, `odd` by a test of every voxel centre that knows only each slice's own ImagePositionPatient.
 """
 
 import argparse
@@ -35,8 +36,14 @@ from medseg.shapes.outlines import HOLE_MODES
 
 WRITERS = ("medseg", "rt-utils", "DicomRTTool", "plastimatch")
 READERS = (
-    "medseg", "plastimatch --xor-contours", "plastimatch", "rt-utils", "DicomRTTool", "dcmrtstruct2nii", "PlatiPy"
-)  # fmt: skip
+    "medseg",
+    "plastimatch --xor-contours",
+    "plastimatch",
+    "rt-utils",
+    "DicomRTTool",
+    "dcmrtstruct2nii",
+    "PlatiPy",
+)
 
 
 def save_case(folder: Path, masks: dict[str, np.ndarray], geometry: Geometry) -> tuple[Path, Path]:
@@ -49,11 +56,12 @@ def save_case(folder: Path, masks: dict[str, np.ndarray], geometry: Geometry) ->
     return ct_dir, mask_dir
 
 
-# ---- write: nine structures ------------------------------------------------------------------------------------------
+# ---- write: nine structures --------------------------------------------------------------------------------
 
 
 def nine_structures(geometry: Geometry) -> dict[str, np.ndarray]:
-    """Balls of 5, 12 and 30 mm, a cord, a ring with a hole, body, body less lungs, lungs and a rough bowel."""
+    """Balls of 5, 12 and 30 mm, a cord, a ring with a hole, body, body less lungs, lungs and a rough
+    bowel."""
     (slices, rows, columns), spacing_mm = geometry.shape, geometry.spacing_mm
     axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(geometry.shape, spacing_mm, strict=True)]
     z, y, x = np.ix_(*axes)
@@ -92,18 +100,31 @@ def benchmark_write(pythons: list[str], given: argparse.Namespace) -> str:
                 report = run_peer(pythons, "write", name, ct_dir, mask_dir, out_dir, "--repeats", 5)
                 if report is None:
                     continue
-                found = read_back(pythons, "plastimatch --xor-contours", ct_dir, report["file"], out_dir / "read")
+                found = read_back(
+                    pythons, "plastimatch --xor-contours", ct_dir, report["file"], out_dir / "read"
+                )
             except Failed as failure:
                 lines.append([name, f"failed: {failure}", *[""] * 7])
                 continue
             first = first or report
             lines.append(write_line(name, report, first, masks, found))
             shutil.rmtree(out_dir)
-    heads = ["writer", "convert + save", "with reading CT and masks", "file", "dciodvfy errors", "worst Dice of nine",
-             "Dice of GTV 5 mm", "Dice of cord", "largest change of volume"]  # fmt: skip
+    heads = [
+        "writer",
+        "convert + save",
+        "with reading CT and masks",
+        "file",
+        "dciodvfy errors",
+        "worst Dice of nine",
+        "Dice of GTV 5 mm",
+        "Dice of cord",
+        "largest change of volume",
+    ]
     return (
-        f"Nine structures on 512 x 512 x {given.slices}, 0.977 x 2.5 mm. Times are processor seconds (one core), medians of "
-        "up to 5 runs; (n x) is the ratio to medseg. Read back by plastimatch --xor-contours.\n\n" + table(heads, lines)
+        f"Nine structures on 512 x 512 x {given.slices}, 0.977 x 2.5 mm. Times are processor seconds (one "
+        f"core), medians of "
+        "up to 5 runs; (n x) is the ratio to medseg. Read back by plastimatch --xor-contours.\n\n"
+        + table(heads, lines)
     )
 
 
@@ -114,7 +135,8 @@ def write_line(name: str, report: dict, first: dict, masks: dict, found: dict) -
     change = {roi: found.get(roi, empty).sum() / mask.sum() - 1 for roi, mask in masks.items()}
     worst, largest = min(scores, key=scores.get), max(change, key=lambda roi: abs(change[roi]))
     seconds = [
-        f"{report[key]:.2f} s ({report[key] / first[key]:.1f} x)" if report[key] else "" for key in ("save_s", "whole_s")
+        f"{report[key]:.2f} s ({report[key] / first[key]:.1f} x)" if report[key] else ""
+        for key in ("save_s", "whole_s")
     ]
     return [
         f"{name} {report['version']}",
@@ -135,11 +157,12 @@ def dciodvfy_errors(path: str) -> str:
     return str(len(re.findall(r"^Error", done.stderr + done.stdout, flags=re.M)))
 
 
-# ---- odd: awkward geometry and shapes --------------------------------------------------------------------------------
+# ---- odd: awkward geometry and shapes ----------------------------------------------------------------------
 
 
 def odd_cases() -> dict[str, tuple[Geometry, dict[str, np.ndarray]]]:
-    """Case name: its geometry and masks. Geometries carry two balls and a body, shapes a plain axial stack."""
+    """Case name: its geometry and masks. Geometries carry two balls and a body, shapes a plain axial
+    stack."""
     shape, turn = (24, 96, 96), np.radians(15)
     axial = {"pixel_spacing_mm": (1.0, 1.0), "gaps_mm": 2.5}
     oblique = (np.cos(turn), np.sin(turn), 0, -np.sin(turn) * np.cos(turn), np.cos(turn) ** 2, np.sin(turn))
@@ -148,7 +171,9 @@ def odd_cases() -> dict[str, tuple[Geometry, dict[str, np.ndarray]]]:
         "gantry tilt 15 degrees": stack_geometry(shape, **axial, tilt_degrees=15),
         "oblique 15 degrees about two axes": stack_geometry(shape, **axial, orientation=oblique),
         "coronal": stack_geometry(shape, **axial, orientation=(1, 0, 0, 0, 0, -1)),
-        "96 x 128 pixels of 0.8 x 1.3 mm": stack_geometry((24, 96, 128), gaps_mm=3.0, pixel_spacing_mm=(0.8, 1.3)),
+        "96 x 128 pixels of 0.8 x 1.3 mm": stack_geometry(
+            (24, 96, 128), gaps_mm=3.0, pixel_spacing_mm=(0.8, 1.3)
+        ),
     }
     cases = {name: (geometry, balls(geometry)) for name, geometry in geometries.items()}
     plain = stack_geometry(shape, **axial)
@@ -168,21 +193,33 @@ def odd_cases() -> dict[str, tuple[Geometry, dict[str, np.ndarray]]]:
     for half, value in ((30, True), (20, False), (8, True)):
         island[4:9, 48 - half : 48 + half, 48 - half : 48 + half] = value
     diagonal[4:9] = np.kron(np.indices((8, 8)).sum(axis=0) % 2, np.ones((12, 12))) > 0
-    return {**cases, "island in a hole": (plain, {"Island": island}), "diagonal touch": (plain, {"Chess": diagonal})}
+    return {
+        **cases,
+        "island in a hole": (plain, {"Island": island}),
+        "diagonal touch": (plain, {"Chess": diagonal}),
+    }
 
 
 def balls(geometry: Geometry) -> dict[str, np.ndarray]:
-    centre = voxel_points_lps_mm(geometry, geometry.shape[0] // 2)[geometry.shape[1] // 2, geometry.shape[2] // 2]
+    centre = voxel_points_lps_mm(geometry, geometry.shape[0] // 2)[
+        geometry.shape[1] // 2, geometry.shape[2] // 2
+    ]
     distance_mm = np.stack(
-        [np.linalg.norm(voxel_points_lps_mm(geometry, index) - centre, axis=-1) for index in range(geometry.shape[0])]
+        [
+            np.linalg.norm(voxel_points_lps_mm(geometry, index) - centre, axis=-1)
+            for index in range(geometry.shape[0])
+        ]
     )
     return {"GTVp1": distance_mm <= 6, "CTVp1": distance_mm <= 14, "External": distance_mm <= 35}
 
 
 def referee(path: str, geometry: Geometry, ct_dir: Path) -> dict[str, np.ndarray]:
-    """Masks of a structure set: every voxel centre against every contour, with pydicom and matplotlib alone."""
+    """Masks of a structure set: every voxel centre against every contour, with pydicom and matplotlib
+    alone."""
     headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in ct_dir.iterdir()]
-    normal = np.cross(np.reshape(headers[0].ImageOrientationPatient, (2, 3))[0], headers[0].ImageOrientationPatient[3:])
+    normal = np.cross(
+        np.reshape(headers[0].ImageOrientationPatient, (2, 3))[0], headers[0].ImageOrientationPatient[3:]
+    )
     headers.sort(key=lambda header: normal @ np.array(header.ImagePositionPatient, dtype=float))
     positions = np.array([header.ImagePositionPatient for header in headers], dtype=float)
     along_columns, along_rows = np.reshape(np.array(headers[0].ImageOrientationPatient, dtype=float), (2, 3))
@@ -197,7 +234,9 @@ def referee(path: str, geometry: Geometry, ct_dir: Path) -> dict[str, np.ndarray
                 continue
             points = np.reshape(np.array(contour.ContourData, dtype=float), (-1, 3))
             index = int(np.abs((positions - points.mean(axis=0)) @ normal).argmin())
-            flat = (points - positions[index]) @ np.stack([along_rows / row_mm, along_columns / column_mm], axis=1)
+            flat = (points - positions[index]) @ np.stack(
+                [along_rows / row_mm, along_columns / column_mm], axis=1
+            )
             if len(flat) >= 3:
                 inside = Outline(flat, closed=False).contains_points(centres)
                 masks[names[item.ReferencedROINumber]][index] ^= inside.reshape(geometry.shape[1:])
@@ -214,7 +253,11 @@ def benchmark_odd(pythons: list[str], given: argparse.Namespace) -> str:
                 try:
                     report = run_peer(pythons, "write", name, ct_dir, mask_dir, Path(folder, name))
                     found = report and referee(report["file"], geometry, ct_dir)
-                    scores = [dice(mask, found.get(roi, mask & ~mask)) for roi, mask in masks.items()] if report else []
+                    scores = (
+                        [dice(mask, found.get(roi, mask & ~mask)) for roi, mask in masks.items()]
+                        if report
+                        else []
+                    )
                     line.append(f"{min(scores):.4f}" if scores else "")
                 except Failed as failure:
                     line.append(f"refused: {failure}")
@@ -223,7 +266,7 @@ def benchmark_odd(pythons: list[str], given: argparse.Namespace) -> str:
     return "Worst Dice of each case's structures.\n\n" + table(["case", *WRITERS], lines)
 
 
-# ---- holes: which encoding do readers understand ---------------------------------------------------------------------
+# ---- holes: which encoding do readers understand -----------------------------------------------------------
 
 
 def hole_masks(shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
@@ -246,7 +289,10 @@ def benchmark_holes(pythons: list[str], given: argparse.Namespace) -> str:
     lines, worst = [], {mode: [] for mode in modes}
     with tempfile.TemporaryDirectory() as folder:
         ct_dir, mask_dir = save_case(Path(folder), masks, geometry)
-        files = {m: run_peer(pythons, "write", "medseg", ct_dir, mask_dir, Path(folder, m), "--holes", m) for m in modes}
+        files = {
+            m: run_peer(pythons, "write", "medseg", ct_dir, mask_dir, Path(folder, m), "--holes", m)
+            for m in modes
+        }
         for reader in READERS:
             line = [reader]
             for mode in modes:
@@ -267,25 +313,37 @@ def benchmark_holes(pythons: list[str], given: argparse.Namespace) -> str:
     lines.append(["worst reader", *[f"{min(worst[mode]):.4f}" for mode in modes]])
     best = max(modes, key=lambda mode: (min(worst[mode]), np.mean(worst[mode])))
     return (
-        "What each reader makes of medseg's file: worst Dice (ring, island in a hole, plate with holes, sponge). "
+        "What each reader makes of medseg's file: worst Dice (ring, island in a hole, plate with holes, "
+        "sponge). "
         "A reader that fails counts as 0.\n\n"
         + table(["reader", *[f"{mode} ({HOLE_MODES[mode]})" for mode in modes]], lines)
         + f"\n\nBest supported: **{best}**, by the worst reader and then by the mean."
     )
 
 
-# ---- output ----------------------------------------------------------------------------------------------------------
+# ---- output ------------------------------------------------------------------------------------------------
 
 
-BENCHMARKS = {"write": benchmark_write, "read": benchmark_read, "odd": benchmark_odd, "holes": benchmark_holes}
+BENCHMARKS = {
+    "write": benchmark_write,
+    "read": benchmark_read,
+    "odd": benchmark_odd,
+    "holes": benchmark_holes,
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", nargs="?", default="write", choices=BENCHMARKS)
-    parser.add_argument("--peer-python", action="append", default=[], help="python of an environment with other tools")
+    parser.add_argument(
+        "--peer-python", action="append", default=[], help="python of an environment with other tools"
+    )
     parser.add_argument("--slices", type=int, default=120, help="slices of the nine structures")
-    parser.add_argument("--repeats", type=int, default=5, help="read: runs of each reader, as far as 20 s allow")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="read: runs of each reader, as far as 20 s allow"
+    )
     parser.add_argument("--data", type=Path, help="read: folder of real structure sets with their CT series")
     parser.add_argument("--markdown", type=Path, help="file whose section of this name is replaced")
     given = parser.parse_args()

@@ -1,12 +1,14 @@
-"""Contour a cohort of DICOM series with a bundle and compare with its structure sets: the test table of a model card.
+"""Contour a cohort of DICOM series with a bundle and compare with its structure sets: the test table of a
+model card.
 
     python tools/evaluate_cohort.py COHORT --bundle ct_gtv --truth GTV_Mass_CT -o OUT --region-margins-mm 5 40
 
-COHORT/<patient>/ holds one CT series and one structure set each, anywhere below. With --region-margins-mm every case is
-contoured within a box around the true structure, each side moved out by its own margin drawn from that range (seeded):
-what a planner's rough box does. Without it the whole image is given. "ellipsoid DSC" is what no network at all scores:
-the ellipsoid that fills the box less the mean margin; a model that does not beat it has only learned the box. Prints a row
-per patient and means with 95 % bootstrap intervals over patients. Contours are read back from the RTSTRUCT of medseg.
+COHORT/<patient>/ holds one CT series and one structure set each, anywhere below. With --region-margins-mm
+every case is contoured within a box around the true structure, each side moved out by its own margin drawn
+from that range (seeded): what a planner's rough box does. Without it the whole image is given. "ellipsoid
+DSC" is what no network at all scores: the ellipsoid that fills the box less the mean margin; a model that
+does not beat it has only learned the box. Prints a row per patient and means with 95 % bootstrap intervals
+over patients. Contours are read back from the RTSTRUCT of medseg.
 """
 
 from __future__ import annotations
@@ -29,9 +31,13 @@ SCORES = ("DSC", *(f"sDSC {t:g} mm" for t in TOLERANCES_MM), "HD95 mm", "ellipso
 COLUMNS = (*SCORES, "true cc", "contoured cc")
 
 
-def region_box(truth: np.ndarray, geometry, margins_mm: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+def region_box(
+    truth: np.ndarray, geometry, margins_mm: tuple[float, float], rng: np.random.Generator
+) -> np.ndarray:
     """A box (2, 3) in LPS mm: the truth's bounding box, each of its six sides moved out by its own margin."""
-    points = np.concatenate([geometry.points_lps_mm(k, np.argwhere(truth[k])) for k in np.flatnonzero(truth.any((1, 2)))])
+    points = np.concatenate(
+        [geometry.points_lps_mm(k, np.argwhere(truth[k])) for k in np.flatnonzero(truth.any((1, 2)))]
+    )
     outwards = rng.uniform(*margins_mm, size=(2, 3))
     return np.array([points.min(0) - outwards[0], points.max(0) + outwards[1]])
 
@@ -39,8 +45,13 @@ def region_box(truth: np.ndarray, geometry, margins_mm: tuple[float, float], rng
 def ellipsoid(box_lps_mm: np.ndarray, margin_mm: float, geometry) -> np.ndarray:
     """bool [slice, row, column]: the ellipsoid that fills the box less ``margin_mm`` on every side."""
     centre, half = box_lps_mm.mean(0), np.maximum((box_lps_mm[1] - box_lps_mm[0]) / 2 - margin_mm, 1.0)
-    pairs = np.stack(np.meshgrid(*(np.arange(n) for n in geometry.shape[1:]), indexing="ij"), axis=-1).reshape(-1, 2)
-    planes = [(((geometry.points_lps_mm(k, pairs) - centre) / half) ** 2).sum(1) <= 1 for k in range(geometry.shape[0])]
+    pairs = np.stack(
+        np.meshgrid(*(np.arange(n) for n in geometry.shape[1:]), indexing="ij"), axis=-1
+    ).reshape(-1, 2)
+    planes = [
+        (((geometry.points_lps_mm(k, pairs) - centre) / half) ** 2).sum(1) <= 1
+        for k in range(geometry.shape[0])
+    ]
     return np.array(planes).reshape(geometry.shape)
 
 
@@ -61,13 +72,20 @@ def evaluate_case(patient: Path, options: argparse.Namespace, rng: np.random.Gen
         no_network = dice(truth, ellipsoid(box, float(np.mean(options.region_margins_mm)), series.geometry))
     out = options.output / patient.name
     formats = ("rtstruct", "preview")
-    cohort = segment(Request(patient, options.bundle, out, formats=formats, device=options.device, within=within))
+    cohort = segment(
+        Request(patient, options.bundle, out, formats=formats, device=options.device, within=within)
+    )
     case = cohort["cases"][0]
     if case["status"] == "failed":
         raise InputError(f"{patient}: {case['error']}")
     result = read_rtstruct(Path(case["folder"]) / "RS.dcm", series)[options.roi]
     distances = surface_distances(truth, result, series.geometry.spacing_mm)
-    scores = [dice(truth, result), *(distances.dice(t) for t in TOLERANCES_MM), distances.hausdorff_mm(95.0), no_network]
+    scores = [
+        dice(truth, result),
+        *(distances.dice(t) for t in TOLERANCES_MM),
+        distances.hausdorff_mm(95.0),
+        no_network,
+    ]
     values = [*scores, volume_cc(truth, series.geometry), volume_cc(result, series.geometry)]
     return dict(zip(COLUMNS, map(float, values), strict=True))
 
@@ -100,7 +118,9 @@ def _number(name: str, value: float) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("cohort", type=Path)
     parser.add_argument("--bundle", required=True)
     parser.add_argument("--truth", required=True, help="ROI name of the truth in the structure sets")

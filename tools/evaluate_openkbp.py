@@ -1,12 +1,13 @@
-"""Contour the test patients of ct_head_neck through `medseg segment` and score every structure: the card's test table.
+"""Contour the test patients of ct_head_neck through `medseg segment` and score every structure: the card's
+test table.
 
     python tools/evaluate_openkbp.py DATASET_DIR -o OUT [--section test] [--bundle ct_head_neck]
 
-Cases are those of the bundle's configs/datalist.json; the masks are read back from the NIfTI files that medseg wrote, on
-the CT's own grid. A structure that was not contoured in a patient is not scored; what is contoured there all the same is
-counted. Prints, per structure: patients, mean Dice (DSC), surface Dice at 2 mm and 95th percentile Hausdorff distance with
-95 % bootstrap intervals over patients, the worst patient, the median of contoured over true volume, and how often an absent
-structure was contoured.
+Cases are those of the bundle's configs/datalist.json; the masks are read back from the NIfTI files that
+medseg wrote, on the CT's own grid. A structure that was not contoured in a patient is not scored; what is
+contoured there all the same is counted. Prints, per structure: patients, mean Dice (DSC), surface Dice at 2
+mm and 95th percentile Hausdorff distance with 95 % bootstrap intervals over patients, the worst patient, the
+median of contoured over true volume, and how often an absent structure was contoured.
 """
 
 from __future__ import annotations
@@ -38,14 +39,21 @@ def read_canonical(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[float, ...
 
 
 def contoured_cases(cases: list[dict], options: argparse.Namespace) -> dict[str, Path]:
-    """{case: folder of its masks} of the cases that `medseg segment` could do, all in one run; prints why others failed."""
+    """{case: folder of its masks} of the cases that `medseg segment` could do, all in one run; prints why
+    others failed."""
     with tempfile.TemporaryDirectory() as folder:
         for case in cases:
-            (Path(folder) / f"{case['case_id']}.nii.gz").symlink_to((options.dataset_dir / case["image"]).resolve())
+            (Path(folder) / f"{case['case_id']}.nii.gz").symlink_to(
+                (options.dataset_dir / case["image"]).resolve()
+            )
         formats = ("nifti", "preview")
-        request = Request(Path(folder), options.bundle, options.output, formats=formats, device=options.device)
+        request = Request(
+            Path(folder), options.bundle, options.output, formats=formats, device=options.device
+        )
         cohort = segment(request, report=_say_failure)
-    return {record["case"]: Path(record["folder"]) for record in cohort["cases"] if record["status"] != "failed"}
+    return {
+        record["case"]: Path(record["folder"]) for record in cohort["cases"] if record["status"] != "failed"
+    }
 
 
 def _say_failure(record: dict) -> None:
@@ -54,7 +62,8 @@ def _say_failure(record: dict) -> None:
 
 
 def case_scores(case: dict, folder: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """{structure: scores and volumes in cc} of one case; scores are nan where the structure was not contoured."""
+    """{structure: scores and volumes in cc} of one case; scores are nan where the structure was not
+    contoured."""
     field, affine, voxel_mm = read_canonical(options.dataset_dir / case["label"])
     voxel_cc, scores = float(np.prod(voxel_mm)) / 1000, {}
     for name, numbers in options.bits.items():
@@ -67,7 +76,9 @@ def case_scores(case: dict, folder: Path, options: argparse.Namespace) -> dict[s
             distances = surface_distances(truth, predicted, voxel_mm)
             row = dict(
                 zip(
-                    SCORES, (dice(truth, predicted), distances.dice(TOLERANCE_MM), distances.hausdorff_mm(95.0)), strict=True
+                    SCORES,
+                    (dice(truth, predicted), distances.dice(TOLERANCE_MM), distances.hausdorff_mm(95.0)),
+                    strict=True,
                 )
             )
         scores[name] = {**row, "true cc": truth.sum() * voxel_cc, "contoured cc": predicted.sum() * voxel_cc}
@@ -92,14 +103,16 @@ def structure_row(name: str, cases: dict[str, dict]) -> str:
     cells = [
         str(len(scored)),
         *(mean_with_interval(values[score], 1 if score == "HD95 mm" else 3) for score in SCORES),
-        f"{scored[worst]['DSC']:.3f} ({worst})", f"{ratio:.2f}",
+        f"{scored[worst]['DSC']:.3f} ({worst})",
+        f"{ratio:.2f}",
         f"{sum(row['contoured cc'] > 0 for row in absent)} of {len(absent)}",
-    ]  # fmt: skip
+    ]
     return f"| {name} | {' | '.join(cells)} |"
 
 
 def table(cases: dict[str, dict], structures: list[str]) -> str:
-    """Markdown: a row per structure, then the mean over the organs (every structure but PTV) of the mean DSC."""
+    """Markdown: a row per structure, then the mean over the organs (every structure but PTV) of the mean
+    DSC."""
     lines = [f"| structure | {' | '.join(COLUMNS)} |", "|---|" + "--:|" * len(COLUMNS)]
     lines += [structure_row(name, cases) for name in structures]
     organs = [name for name in structures if name != "PTV"]
@@ -108,12 +121,16 @@ def table(cases: dict[str, dict], structures: list[str]) -> str:
     means = np.nanmean(np.nanmean(dsc[draws], axis=1), axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
     mean = np.nanmean(np.nanmean(dsc, axis=0))
-    lines.append(f"| **mean of {len(organs)} organs** | | **{mean:.3f} ({low:.3f} to {high:.3f})** | | | | | |")
+    lines.append(
+        f"| **mean of {len(organs)} organs** | | **{mean:.3f} ({low:.3f} to {high:.3f})** | | | | | |"
+    )
     return "\n".join(lines)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dataset_dir", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--bundle", default="ct_head_neck")
@@ -134,7 +151,10 @@ def main() -> int:
         return 2
     if not scores:
         return 2
-    text = f"{table(scores, list(options.bits))}\n\nSurface measures: {SURFACE_DEFINITION}, on the CT's own grid."
+    text = (
+        f"{table(scores, list(options.bits))}\n\nSurface measures: {SURFACE_DEFINITION}, on the CT's own "
+        f"grid."
+    )
     print(text)
     if options.markdown:
         options.markdown.write_text(text + "\n", encoding="utf-8")

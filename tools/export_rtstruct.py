@@ -3,8 +3,8 @@
     python tools/export_rtstruct.py CT_DIR Lung_L.nii.gz Heart.nii.gz -o RS.dcm
     python tools/export_rtstruct.py CT_DIR MASK_DIR -o RS.dcm --append-to existing.dcm
 
-Each file becomes one structure, called by its file name. Masks must lie on the voxels of the series: nothing is
-resampled. Research use only, not a medical device. Every contour must be reviewed by a qualified person.
+Each file becomes one structure, called by its file name. Masks must lie on the voxels of the series: nothing
+is resampled. Research use only, not a medical device. Every contour must be reviewed by a qualified person.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ from medseg.shapes.outlines import HOLE_MODES
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the script; returns 0 when the file was written and 2, with one line on standard error, when it was not."""
+    """Run the script; returns 0 when the file was written and 2, with one line on standard error, when it was
+    not."""
     options = _parser().parse_args(arguments)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", MedsegWarning)
         try:
             series = read_series(options.ct_dir, series_uid=options.series_uid, allow=options.allow)
-            masks = {name: read_mask(path, series.geometry) for name, path in _mask_files(options.masks).items()}
+            masks = {
+                name: read_mask(path, series.geometry) for name, path in _mask_files(options.masks).items()
+            }
             write_rtstruct(
                 masks,
                 series,
@@ -54,18 +57,32 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("ct_dir", type=Path, metavar="CT_DIR", help="folder with one image series")
-    parser.add_argument("masks", type=Path, nargs="+", metavar="MASKS", help="NIfTI files, or folders of them")
+    parser.add_argument(
+        "masks", type=Path, nargs="+", metavar="MASKS", help="NIfTI files, or folders of them"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="RS.dcm")
-    parser.add_argument("--append-to", type=Path, metavar="RS.dcm", help="keep the structures of this set and add to them")
+    parser.add_argument(
+        "--append-to", type=Path, metavar="RS.dcm", help="keep the structures of this set and add to them"
+    )
     parser.add_argument("--holes", choices=tuple(HOLE_MODES), default="keyhole", help="how holes are stored")
-    parser.add_argument("--simplify-mm", type=float, default=0.0, help="thin vertices, moving no outline by more than this")
+    parser.add_argument(
+        "--simplify-mm", type=float, default=0.0, help="thin vertices, moving no outline by more than this"
+    )
     parser.add_argument("--label", default="medseg", help="StructureSetLabel, at most 16 characters")
-    parser.add_argument("--model", nargs=2, metavar=("NAME", "VERSION"), help="what drew the masks, recorded in the file")
+    parser.add_argument(
+        "--model", nargs=2, metavar=("NAME", "VERSION"), help="what drew the masks, recorded in the file"
+    )
     parser.add_argument("--series-uid", metavar="UID", help="which series, where the folder holds several")
     parser.add_argument(
-        "--allow", action="append", default=[], choices=tuple(ALLOWABLE), help="faults of the series to accept"
+        "--allow",
+        action="append",
+        default=[],
+        choices=tuple(ALLOWABLE),
+        help="faults of the series to accept",
     )
     return parser
 
@@ -82,7 +99,10 @@ def _mask_files(paths: list[Path]) -> dict[str, Path]:
 
 
 def _report(masks: dict[str, np.ndarray], series: Series, out: Path) -> None:
-    print(f"{out}: {len(masks)} structures on {series.geometry.shape[0]} slices of {series.description or 'the series'}")
+    print(
+        f"{out}: {len(masks)} structures on {series.geometry.shape[0]} slices of "
+        f"{series.description or 'the series'}"
+    )
     for name, mask in masks.items():
         inside = mask if mask.dtype == bool else mask >= 0.5
         volume_cc = float((inside.sum((1, 2)) * series.geometry.voxel_volumes_cc).sum())

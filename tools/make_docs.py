@@ -1,4 +1,5 @@
-"""Write the parts of the documentation that a command prints: run it after a change of the command line or the weights.
+"""Write the parts of the documentation that a command prints: run it after a change of the command line or
+the weights.
 
 python tools/make_docs.py              # docs/reference/command_line.md, README's demo output, docs/pictures/
 python tools/make_docs.py --no-demo    # only the command line reference
@@ -22,7 +23,8 @@ COMMAND_LINE = ROOT / "docs" / "reference" / "command_line.md"
 
 
 def medseg(*arguments: str, cwd: Path = ROOT) -> str:
-    """What ``medseg ARGUMENTS`` prints, on a terminal of 100 columns. Raises CalledProcessError when it fails."""
+    """What ``medseg ARGUMENTS`` prints, on a terminal of 100 columns. Raises CalledProcessError when it
+    fails."""
     code = "import sys; from medseg.cli.main import main; sys.exit(main())"
     environment = {"COLUMNS": "100", "PATH": "", "PYTHONPATH": str(ROOT)}
     run = [sys.executable, "-c", code, *arguments]
@@ -32,11 +34,15 @@ def medseg(*arguments: str, cwd: Path = ROOT) -> str:
 def command_line_reference() -> str:
     """The page: every command's help text."""
     lines = [
-        "# Command line", "",
-        "Written by `python tools/make_docs.py` from the help texts; a test compares them.", "",
-        "Exit codes: 0 done; 1 a fault in medseg; 2 the input's or the caller's. Errors are one line on standard error;",
-        "`--debug` adds the traceback. Progress bars go to standard error, and only on a terminal.", "",
-    ]  # fmt: skip
+        "# Command line",
+        "",
+        "Written by `python tools/make_docs.py` from the help texts; a test compares them.",
+        "",
+        "Exit codes: 0 done; 1 a fault in medseg; 2 the input's or the caller's. Errors are one line on "
+        "standard error;",
+        "`--debug` adds the traceback. Progress bars go to standard error, and only on a terminal.",
+        "",
+    ]
     for name in COMMANDS:
         lines += [f"## medseg {name}", "", "```", medseg(name, "--help").rstrip(), "```", ""]
     return "\n".join(lines)
@@ -61,13 +67,17 @@ def replace_block(text: str, marker: str, content: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--no-demo", action="store_true")
     options = parser.parse_args()
     COMMAND_LINE.write_text(command_line_reference(), encoding="utf-8")
     if not options.no_demo:
         output = demo_output(ROOT / "docs" / "pictures" / "demo_preview.png")
-        page = replace_block(README.read_text(encoding="utf-8"), "demo output", f"```\n{output.rstrip()}\n```")
+        page = replace_block(
+            README.read_text(encoding="utf-8"), "demo output", f"```\n{output.rstrip()}\n```"
+        )
         README.write_text(page, encoding="utf-8")
 
 

@@ -16,13 +16,25 @@ from medseg.files import atomic_path
 from medseg.training.noisy.benchmark import SURFACE_TOLERANCE_PX, detection
 from medseg.training.noisy.trainer import METHODS
 
-CELL = ("data", "generator", "direction", "share", "sizes", "method", "subset", "fixed_share", "fixed_by", "seed")
+CELL = (
+    "data",
+    "generator",
+    "direction",
+    "share",
+    "sizes",
+    "method",
+    "subset",
+    "fixed_share",
+    "fixed_by",
+    "seed",
+)
 CONDITION = ("data", "generator", "direction", "share", "sizes")
 BOOTSTRAP_SAMPLES = 10_000
 
 
 def write_report(out: Path, output: Path, page: Path | None = None) -> None:
-    """Read OUT/cells/*.json, write tables and figures to `output`, and sections "headline" and "results" of the page `page`.
+    """Read OUT/cells/*.json, write tables and figures to `output`, and sections "headline" and "results" of
+    the page `page`.
 
     InputError when there is no cell.
     """
@@ -60,8 +72,15 @@ def score_rows(results: list[dict]) -> list[dict]:
             means = {n: float(v.mean() if column is None else v[:, column].mean()) for n, v in scores.items()}
             means[f"surface_dice_{SURFACE_TOLERANCE_PX:g}px"] = means.pop("surface_dice")
             cell = {name: result["cell"][name] for name in CELL}
-            rows.append({**cell, "structure": structure, "test_cases": len(scores["dice"]), **means,
-                         "minutes": float(result["minutes"])})  # fmt: skip
+            rows.append(
+                {
+                    **cell,
+                    "structure": structure,
+                    "test_cases": len(scores["dice"]),
+                    **means,
+                    "minutes": float(result["minutes"]),
+                }
+            )
     return rows
 
 
@@ -105,7 +124,11 @@ def comparison_rows(results: list[dict]) -> list[dict]:
         for (method, subset), runs in sorted(methods.items()):
             seeds = [np.mean(run["test"]["dice"]) for run in runs]
             sd = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else float("nan")
-            row = dict(zip(CONDITION, condition, strict=True)) | {"method": method, "subset": subset, "seeds": len(runs)}
+            row = dict(zip(CONDITION, condition, strict=True)) | {
+                "method": method,
+                "subset": subset,
+                "seeds": len(runs),
+            }
             row |= {"dice": float(np.mean(seeds)), "sd_over_seeds": sd}
             for name, other in (("ce", plain), ("clean", clean)):
                 if other:
@@ -116,7 +139,8 @@ def comparison_rows(results: list[dict]) -> list[dict]:
 
 
 def markdown(results: list[dict]) -> str:
-    """A table per condition: Dice with its sd over seeds, the last structure, differences with 95 % intervals, AUROC."""
+    """A table per condition: Dice with its sd over seeds, the last structure, differences with 95 %
+    intervals, AUROC."""
     grouped = by_condition(results)
     rows = {tuple(row[n] for n in (*CONDITION, "method", "subset")): row for row in comparison_rows(results)}
     parts = []
@@ -141,7 +165,9 @@ def markdown(results: list[dict]) -> str:
             cells = [name, row["seeds"], f"{row['dice']:.3f} ± {row['sd_over_seeds']:.3f}", f"{thin:.3f}"]
             for other in ("ce", "clean"):
                 difference = [row.get(f"{part}_{other}") for part in ("minus", "low", "high")]
-                cells.append("" if difference[0] is None else "{:+.3f} ({:+.3f} to {:+.3f})".format(*difference))
+                cells.append(
+                    "" if difference[0] is None else "{:+.3f} ({:+.3f} to {:+.3f})".format(*difference)
+                )
             cells.append("" if np.isnan(found).all() else f"{np.nanmean(found):.3f}")
             lines.append("| " + " | ".join(map(str, cells)) + " |")
         parts.append("\n".join(lines))
@@ -167,7 +193,9 @@ def _figure(panels: int):
 
     columns = min(panels, 3)
     rows = -(-panels // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns, 3.4 * rows), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(4.2 * columns, 3.4 * rows), sharey=True, squeeze=False
+    )
     for axis in axes.flat[panels:]:
         axis.axis("off")
     for axis in axes[:, 0]:
@@ -181,12 +209,15 @@ def _save(figure, path: Path) -> None:
 
 
 def draw_dice(results: list[dict], data: str, path: Path) -> None:
-    """Mean test Dice against the share of corrupted labels, a line per method, a panel per kind and size of noise."""
+    """Mean test Dice against the share of corrupted labels, a line per method, a panel per kind and size of
+    noise."""
     import matplotlib
 
     colours = dict(zip(METHODS, matplotlib.colormaps["tab20"].colors, strict=False))
     grouped = {key: value for key, value in by_condition(results).items() if key[0] == data}
-    panels = sorted({(key[1], key[2], key[4]) for key in grouped if key[3] > 0}) or [("fixed", "both", "5-13")]
+    panels = sorted({(key[1], key[2], key[4]) for key in grouped if key[3] > 0}) or [
+        ("fixed", "both", "5-13")
+    ]
     figure, axes = _figure(len(panels))
     clean = grouped.get((data, "fixed", "both", 0.0, "5-13"), {})
     for axis, (generator, direction, sizes) in zip(axes, panels, strict=True):
@@ -200,19 +231,34 @@ def draw_dice(results: list[dict], data: str, path: Path) -> None:
                 points.insert(0, (0.0, [np.mean(run["test"]["dice"]) for run in clean[method, "all"]]))
             name = method if subset == "all" else f"{method}, clean cases only"
             shares, means = [100 * p[0] for p in points], [np.mean(p[1]) for p in points]
-            line = {"color": colours[method], "marker": "o" if subset == "all" else "*", "markersize": 4, "capsize": 2}
+            line = {
+                "color": colours[method],
+                "marker": "o" if subset == "all" else "*",
+                "markersize": 4,
+                "capsize": 2,
+            }
             axis.errorbar(shares, means, [np.std(p[1]) for p in points], label=name, **line)
         habit = "" if direction == "both" else f", {direction} only"
         axis.set(title=f"{generator}, {sizes} px{habit}", xlabel="corrupted training labels, %")
-    shown = {name: handle for axis in axes for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    shown = {
+        name: handle for axis in axes for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
     figure.tight_layout()
     names = sorted(shown)
-    figure.legend([shown[name] for name in names], names, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=5, fontsize=8)
+    figure.legend(
+        [shown[name] for name in names],
+        names,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+        ncols=5,
+        fontsize=8,
+    )
     _save(figure, path)
 
 
 def draw_review(results: list[dict], path: Path) -> None:
-    """Mean test Dice after the worst share of labels was corrected, by ranking, against corrections at random."""
+    """Mean test Dice after the worst share of labels was corrected, by ranking, against corrections at
+    random."""
     fixed = [result for result in results if result["cell"]["fixed_share"]]
     conditions = sorted({tuple(result["cell"][n] for n in CONDITION) for result in fixed})
     figure, axes = _figure(len(conditions))
@@ -232,8 +278,18 @@ def draw_review(results: list[dict], path: Path) -> None:
             shares = sorted(points)
             values = ([start] if start else []) + [points[share] for share in shares]
             x = ([0.0] if start else []) + [100 * share for share in shares]
-            axis.errorbar(x, [np.mean(v) for v in values], [np.std(v) for v in values], label=ranking, marker="o", capsize=2)
-        axis.set(title=f"{condition[0]}, {condition[1]} {condition[3]:.0%}, {condition[4]} px", xlabel="labels corrected, %")
+            axis.errorbar(
+                x,
+                [np.mean(v) for v in values],
+                [np.std(v) for v in values],
+                label=ranking,
+                marker="o",
+                capsize=2,
+            )
+        axis.set(
+            title=f"{condition[0]}, {condition[1]} {condition[3]:.0%}, {condition[4]} px",
+            xlabel="labels corrected, %",
+        )
         axis.legend()
     figure.tight_layout()
     _save(figure, path)

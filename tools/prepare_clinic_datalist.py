@@ -1,17 +1,20 @@
 """Turn a folder of clinic exports (patients nested, CT and RTSTRUCT mixed) into a MONAI datalist.
 
-    python tools/prepare_clinic_datalist.py EXPORT_DIR ROIS.json OUT.json --validation 0.2 --seed 0 [--prefer newest]
+    python tools/prepare_clinic_datalist.py EXPORT_DIR ROIS.json OUT.json --validation 0.2 --seed 0 [--prefer
+newest]
 
-ROIS.json says which ROI names mean which structure: {"GTV": ["gtv.*"], "Lung_L": []}. Patterns are regular expressions of
-the whole name, tried in order; then the structure's own name and its spellings by TG-263 (medseg.structures.aliases).
+ROIS.json says which ROI names mean which structure: {"GTV": ["gtv.*"], "Lung_L": []}. Patterns are regular
+expressions of the whole name, tried in order; then the structure's own name and its spellings by TG-263
+(medseg.structures.aliases).
 
-A structure set belongs to the series of its patient and Frame of Reference that it refers to, or to the only one there is.
-Every matched contour is laid on its images once; what cannot be read is listed, and nothing is chosen in silence: a
-series with several sets is left out unless --prefer decides, and a rejected set is never taken. Whole patients are drawn
-for validation, by the seed and their ID: a patient added later moves nobody else except at the cut. What shares a PatientID
-or a study is one patient. Items hold {"image", "label", "rois", "case_id",
-"patient_id"}, paths from EXPORT_DIR, for medseg.transforms.LoadCased and medseg.transforms.LoadRTStructd. The patient
-is a running number; IDs and names are not written. --report FILE writes the report as JSON too.
+A structure set belongs to the series of its patient and Frame of Reference that it refers to, or to the only
+one there is. Every matched contour is laid on its images once; what cannot be read is listed, and nothing is
+chosen in silence: a series with several sets is left out unless --prefer decides, and a rejected set is never
+taken. Whole patients are drawn for validation, by the seed and their ID: a patient added later moves nobody
+else except at the cut. What shares a PatientID or a study is one patient. Items hold {"image", "label",
+"rois", "case_id", "patient_id"}, paths from EXPORT_DIR, for medseg.transforms.LoadCased and
+medseg.transforms.LoadRTStructd. The patient is a running number; IDs and names are not written. --report FILE
+writes the report as JSON too.
 """
 
 import argparse
@@ -53,7 +56,7 @@ class Report:
     cases: dict[str, int] = field(default_factory=dict)
 
 
-# ---- which set belongs to which series -------------------------------------------------------------------------------
+# ---- which set belongs to which series ---------------------------------------------------------------------
 
 
 def link(found: Found, modality: str, name_of, report: Report) -> dict[str, list[StructureSet]]:
@@ -75,8 +78,13 @@ def link(found: Found, modality: str, name_of, report: Report) -> dict[str, list
 def series_of(structure_set: StructureSet, found: Found, modality: str, name_of, report: Report) -> str:
     """The UID of the series that a set was drawn on, or "" with the reason in the report."""
     name, frames = name_of(structure_set.path), structure_set.frame_of_reference_uids
-    own = [files for files in found.series.values() if same_id(files.patient_id) == same_id(structure_set.patient_id)
-           and files.modality == modality and not files.is_localizer]  # fmt: skip
+    own = [
+        files
+        for files in found.series.values()
+        if same_id(files.patient_id) == same_id(structure_set.patient_id)
+        and files.modality == modality
+        and not files.is_localizer
+    ]
     fitting = [files for files in own if frame_uid(files) in frames]
     named = [files for files in own if files.series_uid in structure_set.referenced_series_uids]
     for files in named:
@@ -89,10 +97,16 @@ def series_of(structure_set: StructureSet, found: Found, modality: str, name_of,
     chosen = both if both else ([] if named else fitting)
     if len(chosen) == 1:
         if not both:
-            report.notices.append(f"{name}: refers to no series that is here; laid on the only one of its frame")
+            report.notices.append(
+                f"{name}: refers to no series that is here; laid on the only one of its frame"
+            )
         return chosen[0].series_uid
     if not named or fitting:
-        count = f"{len(chosen)} series could be meant" if chosen else f"no {modality} series of its patient and frame"
+        count = (
+            f"{len(chosen)} series could be meant"
+            if chosen
+            else f"no {modality} series of its patient and frame"
+        )
         report.structure_sets_without_series.append(f"{name}: {count}")
     return ""
 
@@ -121,26 +135,33 @@ def choose(sets: list[StructureSet], prefer: list[str]) -> StructureSet | None:
     return sets[0] if len(sets) == 1 else None
 
 
-# ---- which contours are usable ---------------------------------------------------------------------------------------
+# ---- which contours are usable -----------------------------------------------------------------------------
 
 
-def item_of(files: SeriesFiles, structure_set: StructureSet, aliases, source: str, name_of, report: Report) -> dict | None:
+def item_of(
+    files: SeriesFiles, structure_set: StructureSet, aliases, source: str, name_of, report: Report
+) -> dict | None:
     """The datalist's item of one series, or None with the reason in the report."""
     name = name_of(structure_set.path)
     drawn = [roi for roi in structure_set.rois if any(contour.bounds_an_area for contour in roi.contours)]
     names = [roi.structure.name for roi in drawn]
     try:
-        chosen = {structure: roi for structure, roi in match_rois(aliases, names, name).items() if roi is not None}
+        chosen = {
+            structure: roi for structure, roi in match_rois(aliases, names, name).items() if roi is not None
+        }
     except MedsegError as error:
         report.ambiguous_names.append(str(error))
         return None
     report.unmatched_rois.update(set(names) - set(chosen.values()))
     wanted = tuple(roi for roi in drawn if roi.structure.name in chosen.values())
     if not wanted:
-        report.notices.append(f"{name}: none of the structures is among its ROIs {', '.join(names) or '(none)'}")
+        report.notices.append(
+            f"{name}: none of the structures is among its ROIs {', '.join(names) or '(none)'}"
+        )
         return None
     try:
-        # From the folder, as at the training: a damaged file beside the slices may be the missing end of the stack.
+        # From the folder, as at the training: a damaged file beside the slices may be the missing end of the
+        # stack.
         series = read_series(folder_of(files), series_uid=files.series_uid)
         masks, notices = place(replace(structure_set, rois=wanted), series)
     except MedsegError as error:
@@ -188,7 +209,9 @@ def collect(export_dir: Path, aliases, modality: str, prefer: list[str], report:
             report.several_structure_sets.append(f"{source}: {listed}{taken}")
         item = item_of(files, chosen, aliases, source, name_of, report) if chosen else None
         if item:
-            items.append({**item, "case_id": source, "patient_id": same_id(files.patient_id), "study": files.study_uid})
+            items.append(
+                {**item, "case_id": source, "patient_id": same_id(files.patient_id), "study": files.study_uid}
+            )
     return with_patients(items, report)
 
 
@@ -198,7 +221,8 @@ def describe(structure_set: StructureSet, name_of) -> str:
 
 
 def with_patients(items: list[dict], report: Report) -> list[dict]:
-    """The items without "study"; one "patient_id" for all that share a PatientID or a study, through others too."""
+    """The items without "study"; one "patient_id" for all that share a PatientID or a study, through others
+    too."""
     patient_of: dict[str, str] = {}
     for item in items:
         patient, study = item["patient_id"], f"study {item['study']}"
@@ -208,27 +232,35 @@ def with_patients(items: list[dict], report: Report) -> list[dict]:
         joined = {known, patient_of.get(study, known)}
         kept = min(joined)
         if len(joined) > 1:
-            report.notices.append(f"{item['case_id']}: shares a study with another PatientID; both count as one patient")
+            report.notices.append(
+                f"{item['case_id']}: shares a study with another PatientID; both count as one patient"
+            )
         patient_of.update({patient or study: kept, study: kept})
         patient_of.update({key: kept for key, value in patient_of.items() if value in joined})
     return [
-        {**{key: value for key, value in item.items() if key != "study"}, "patient_id": patient_of[f"study {item['study']}"]}
+        {
+            **{key: value for key, value in item.items() if key != "study"},
+            "patient_id": patient_of[f"study {item['study']}"],
+        }
         for item in items
     ]
 
 
-# ---- split and output ------------------------------------------------------------------------------------------------
+# ---- split and output --------------------------------------------------------------------------------------
 
 
 def split(items: list[dict], validation: float, seed: int) -> dict[str, list[dict]]:
-    """{"training": items, "validation": items}: patients in the order of a digest of seed and ID, then numbered."""
+    """{"training": items, "validation": items}: patients in the order of a digest of seed and ID, then
+    numbered."""
     order = sorted(
-        {item["patient_id"] for item in items}, key=lambda ID: hashlib.sha256(f"{seed} {ID}".encode()).hexdigest()
+        {item["patient_id"] for item in items},
+        key=lambda ID: hashlib.sha256(f"{seed} {ID}".encode()).hexdigest(),
     )
     count = round(validation * len(order))
     if not 0 < count < len(order):
         raise InputError(
-            f"{len(order)} patients and --validation {validation:g} leave one side empty; need at least 1 on each. "
+            f"{len(order)} patients and --validation {validation:g} leave one side empty; need at least 1 on "
+            f"each. "
             "Patients are told apart by PatientID and study."
         )
     validating = set(order[:count])
@@ -254,10 +286,16 @@ HEADS = {
 
 def report_lines(report: Report) -> list[str]:
     """The report as text; empty lists are left out."""
-    lines = [f"{side}: {report.cases[side]} cases of {report.patients[side]} patients" for side in report.cases]
+    lines = [
+        f"{side}: {report.cases[side]} cases of {report.patients[side]} patients" for side in report.cases
+    ]
     for structure in sorted({*report.matched, *report.not_contoured}):
-        names = ", ".join(f"{name} ({count})" for name, count in report.matched.get(structure, Counter()).most_common())
-        lines.append(f"{structure}: {names or 'never matched'}; not contoured in {report.not_contoured[structure]}")
+        names = ", ".join(
+            f"{name} ({count})" for name, count in report.matched.get(structure, Counter()).most_common()
+        )
+        lines.append(
+            f"{structure}: {names or 'never matched'}; not contoured in {report.not_contoured[structure]}"
+        )
     if report.unmatched_rois:
         lines.append(f"ROI names that matched nothing ({len(report.unmatched_rois)})")
         for name, count in report.unmatched_rois.most_common():
@@ -276,15 +314,24 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("export_dir", type=Path, metavar="EXPORT_DIR")
     parser.add_argument("rois", type=Path, metavar="ROIS.json")
     parser.add_argument("out", type=Path, metavar="OUT.json")
-    parser.add_argument("--validation", type=float, default=0.2, help="share of the patients that validate (default 0.2)")
+    parser.add_argument(
+        "--validation", type=float, default=0.2, help="share of the patients that validate (default 0.2)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--modality", default="CT")
-    parser.add_argument("--prefer", action="append", choices=PREFERENCES, default=[],
-                        help="which of several sets of one series to take; may be given twice, in order")  # fmt: skip
+    parser.add_argument(
+        "--prefer",
+        action="append",
+        choices=PREFERENCES,
+        default=[],
+        help="which of several sets of one series to take; may be given twice, in order",
+    )
     parser.add_argument("--report", type=Path, help="write the report as JSON too")
     given = parser.parse_args(arguments)
     if not 0 < given.validation < 1:

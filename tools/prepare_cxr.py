@@ -2,10 +2,10 @@
 
     python tools/prepare_cxr.py DATASET_DIR monai_bundles/cxr_anatomy/configs/datalist.json --seed 123
 
-DATASET_DIR holds cases.csv, images/*.png and masks/*.png (bit fields). The rule, fixed before any training: patients in the
-order of their numbers are shuffled with the seed; the first 8 test, the next 5 validate, the rest train, each with all of
-their images. Every case lists under ``present`` the structures that have a mask; the others may be in the picture all the
-same, and give no loss and no score.
+DATASET_DIR holds cases.csv, images/*.png and masks/*.png (bit fields). The rule, fixed before any training:
+patients in the order of their numbers are shuffled with the seed; the first 8 test, the next 5 validate, the
+rest train, each with all of their images. Every case lists under ``present`` the structures that have a mask;
+the others may be in the picture all the same, and give no loss and no score.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from pathlib import Path
 
 from medseg.errors import InputError
 
-NAMES = {"Right Lung": "Lung_R", "Left Lung": "Lung_L", "Cardiomediastinum": "Mediastinum", "Airways": "AirWay_Prox"}
+NAMES = {
+    "Right Lung": "Lung_R",
+    "Left Lung": "Lung_L",
+    "Cardiomediastinum": "Mediastinum",
+    "Airways": "AirWay_Prox",
+}
 """Column of cases.csv to structure; bit n of a mask is the n-th of them."""
 
 
@@ -27,27 +32,36 @@ def entry(row: dict[str, str]) -> dict:
     """The datalist's case of one row of cases.csv."""
     name = row["case"]
     return {
-        "image": f"images/{name}.png", "label": f"masks/{name}.png", "case_id": name, "patient_id": row["patientid"],
+        "image": f"images/{name}.png",
+        "label": f"masks/{name}.png",
+        "case_id": name,
+        "patient_id": row["patientid"],
         "present": [structure for column, structure in NAMES.items() if row[column] == "1"],
-    }  # fmt: skip
+    }
 
 
 def split(rows: list[dict[str, str]], seed: int, test: int, validate: int) -> dict[str, list[dict]]:
     """{section: cases} by the rule above; ``test`` and ``validate`` count patients."""
     patients = sorted({row["patientid"] for row in rows}, key=lambda name: (len(name), name))
     if test < 0 or validate < 0 or test + validate >= len(patients):
-        raise InputError(f"{test} patients to test and {validate} to validate of {len(patients)}: none is left to train.")
+        raise InputError(
+            f"{test} patients to test and {validate} to validate of {len(patients)}: none is left to train."
+        )
     random.Random(seed).shuffle(patients)
     chosen = {
         "training": set(patients[test + validate :]),
         "validation": set(patients[test : test + validate]),
         "test": set(patients[:test]),
     }
-    return {section: [entry(row) for row in rows if row["patientid"] in ids] for section, ids in chosen.items()}
+    return {
+        section: [entry(row) for row in rows if row["patientid"] in ids] for section, ids in chosen.items()
+    }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dataset_dir", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=123)
@@ -56,20 +70,28 @@ def main() -> int:
     options = parser.parse_args()
     table = options.dataset_dir / "cases.csv"
     if not table.is_file():
-        print(f"error: {table}: no such file; give the folder of the radiographs with their masks.", file=sys.stderr)
+        print(
+            f"error: {table}: no such file; give the folder of the radiographs with their masks.",
+            file=sys.stderr,
+        )
         return 2
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
         lacking = {"case", "patientid", *NAMES} - set(rows[0] if rows else ())
         if lacking:
-            raise InputError(f"{table}: no row with the columns {', '.join(sorted(lacking))}, separated by commas.")
+            raise InputError(
+                f"{table}: no row with the columns {', '.join(sorted(lacking))}, separated by commas."
+            )
         sections = split(rows, options.seed, options.test, options.validate)
     except (InputError, UnicodeDecodeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     words = f"{options.test} test, {options.validate} validate, the rest train"
-    about = {"description": f"Patients shuffled with the seed, {words}, each with all images.", "seed": options.seed}
+    about = {
+        "description": f"Patients shuffled with the seed, {words}, each with all images.",
+        "seed": options.seed,
+    }
     options.out.write_text(json.dumps({**about, **sections}, indent=4) + "\n", encoding="utf-8")
     for section, cases in sections.items():
         print(f"{section}: {len(cases)} images of {len({case['patient_id'] for case in cases})} patients")

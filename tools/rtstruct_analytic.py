@@ -1,4 +1,5 @@
-"""Seven bodies given by formulas: their contours as an RTSTRUCT written with pydicom alone, and their true voxels."""
+"""Seven bodies given by formulas: their contours as an RTSTRUCT written with pydicom alone, and their true
+voxels."""
 
 from pathlib import Path
 
@@ -17,10 +18,13 @@ RTSTRUCT_CLASS_UID = "1.2.840.10008.5.1.4.1.1.481.3"
 
 
 def radii_mm(name: str, z_mm: float) -> list[float]:
-    """Radii of the circles that bound a body of revolution at a height from the middle slice: outer, inner, or none."""
+    """Radii of the circles that bound a body of revolution at a height from the middle slice: outer, inner,
+    or none."""
 
     def half_chord(radius, offset=0.0):
-        return [offset + sign * np.sqrt(radius**2 - z_mm**2) for sign in (1, -1)] if abs(z_mm) < radius else []
+        return (
+            [offset + sign * np.sqrt(radius**2 - z_mm**2) for sign in (1, -1)] if abs(z_mm) < radius else []
+        )
 
     if name == "Sphere":
         return half_chord(60.2)[:1]
@@ -83,7 +87,9 @@ def write_analytic_rtstruct(ct_dir: Path, out: Path) -> None:
         roi.ReferencedFrameOfReferenceUID = headers[0].FrameOfReferenceUID
         contours.ReferencedROINumber, contours.ROIDisplayColor = number, [255, 0, 0]
         contours.ContourSequence = Sequence(
-            _contour(header, loop) for index, header in enumerate(headers) for loop in loops(name, index - (SIZE - 1) / 2)
+            _contour(header, loop)
+            for index, header in enumerate(headers)
+            for loop in loops(name, index - (SIZE - 1) / 2)
         )
         observation.ObservationNumber = observation.ReferencedROINumber = number
         observation.RTROIInterpretedType, observation.ROIInterpreter = "ORGAN", ""
@@ -110,18 +116,28 @@ def _empty_structure_set(headers: list[Dataset]) -> Dataset:
     meta.TransferSyntaxUID = ImplicitVRLittleEndian
     dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.SOPClassUID, dataset.SOPInstanceUID = RTSTRUCT_CLASS_UID, meta.MediaStorageSOPInstanceUID
-    dataset.Modality, dataset.StructureSetLabel, dataset.SeriesInstanceUID = "RTSTRUCT", "ANALYTIC", generate_uid()
+    dataset.Modality, dataset.StructureSetLabel, dataset.SeriesInstanceUID = (
+        "RTSTRUCT",
+        "ANALYTIC",
+        generate_uid(),
+    )
     for keyword in ("PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID"):
         setattr(dataset, keyword, first[keyword].value)
     dataset.StudyID, dataset.StudyDate, dataset.StudyTime = "", "", ""
     images = Sequence()
     for header in headers:
         image = Dataset()
-        image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
+        image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = (
+            header.SOPClassUID,
+            header.SOPInstanceUID,
+        )
         images.append(image)
     frame, study, series = Dataset(), Dataset(), Dataset()
     series.SeriesInstanceUID, series.ContourImageSequence = first.SeriesInstanceUID, images
-    study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = "1.2.840.10008.3.1.2.3.1", first.StudyInstanceUID
+    study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = (
+        "1.2.840.10008.3.1.2.3.1",
+        first.StudyInstanceUID,
+    )
     study.RTReferencedSeriesSequence = Sequence([series])
     frame.FrameOfReferenceUID, frame.RTReferencedStudySequence = first.FrameOfReferenceUID, Sequence([study])
     dataset.ReferencedFrameOfReferenceSequence = Sequence([frame])

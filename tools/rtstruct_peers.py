@@ -3,10 +3,11 @@
     PYTHON tools/rtstruct_peers.py write NAME CT_DIR MASK_DIR OUT_DIR [--repeats 3] [--holes keyhole]
     PYTHON tools/rtstruct_peers.py read  NAME CT_DIR RS.dcm   OUT_DIR [--repeats 3]
 
-Masks are NAME.npy, bool [slice, row, column], slices ascending along the normal. The last line printed is JSON: for
-write {"file", "version", "save_s": convert and save alone or null, "whole_s": with reading masks and images}, medians
-of processor seconds; for read {"version", "read_s": from files to masks in memory or null for a tool that writes files,
-"files_s": to masks in uncompressed files}. Importing is not timed. Exit code 3: the tool is not installed here.
+Masks are NAME.npy, bool [slice, row, column], slices ascending along the normal. The last line printed is
+JSON: for write {"file", "version", "save_s": convert and save alone or null, "whole_s": with reading masks
+and images}, medians of processor seconds; for read {"version", "read_s": from files to masks in memory or
+null for a tool that writes files, "files_s": to masks in uncompressed files}. Importing is not timed. Exit
+code 3: the tool is not installed here.
 """
 
 import argparse
@@ -24,7 +25,8 @@ import numpy as np
 
 
 def processor_s() -> float:
-    """User and system seconds of this process and its finished children; other work on the machine adds nothing."""
+    """User and system seconds of this process and its finished children; other work on the machine adds
+    nothing."""
     return sum(os.times()[:4])
 
 
@@ -32,7 +34,7 @@ def load_masks(mask_dir: Path) -> dict[str, np.ndarray]:
     return {path.stem: np.load(path) for path in sorted(mask_dir.glob("*.npy"))}
 
 
-# ---- writers: (CT_DIR, MASK_DIR, OUT_DIR, holes) -> (file, seconds of convert and save or None) ---------------------
+# ---- writers: (CT_DIR, MASK_DIR, OUT_DIR, holes) -> (file, seconds of convert and save or None) ------------
 
 
 def write_medseg(ct_dir: Path, mask_dir: Path, out_dir: Path, holes: str):
@@ -62,7 +64,9 @@ def write_dicomrttool(ct_dir: Path, mask_dir: Path, out_dir: Path, holes: str):
     reader = DicomReaderWriter(verbose=False)
     reader.walk_through_folders(str(ct_dir))
     reader.get_images()
-    channels = np.stack([np.zeros_like(next(iter(masks.values()))), *masks.values()], axis=-1).astype(np.uint8)
+    channels = np.stack([np.zeros_like(next(iter(masks.values()))), *masks.values()], axis=-1).astype(
+        np.uint8
+    )
     start = processor_s()
     reader.prediction_array_to_RT(channels, str(out_dir), list(masks))
     seconds = processor_s() - start
@@ -70,9 +74,12 @@ def write_dicomrttool(ct_dir: Path, mask_dir: Path, out_dir: Path, holes: str):
 
 
 def write_plastimatch(ct_dir: Path, mask_dir: Path, out_dir: Path, holes: str):
-    """Whole program from uncompressed NRRD masks, its own input format; making those is not timed (see main)."""
+    """Whole program from uncompressed NRRD masks, its own input format; making those is not timed (see
+    main)."""
     command = ["plastimatch", "convert", "--input-prefix", mask_dir / "nrrd", "--prefix-format", "nrrd"]
-    subprocess.run([*command, "--referenced-ct", ct_dir, "--output-dicom", out_dir], check=True, capture_output=True)
+    subprocess.run(
+        [*command, "--referenced-ct", ct_dir, "--output-dicom", out_dir], check=True, capture_output=True
+    )
     return next(out_dir.rglob("*.dcm")), None
 
 
@@ -90,7 +97,7 @@ def make_nrrd(ct_dir: Path, mask_dir: Path) -> None:
         SimpleITK.WriteImage(mask_image, str(mask_dir / "nrrd" / f"{name}.nrrd"), False)
 
 
-# ---- readers: (CT_DIR, RS.dcm, OUT_DIR) -> {ROI name: mask}, or the folder of mask files that the tool wrote ---------
+# ---- readers: (CT_DIR, RS.dcm, OUT_DIR) -> {ROI name: mask}, or the folder of mask files that the tool wrote
 
 
 def read_medseg(ct_dir: Path, structures: Path, out_dir: Path):
@@ -115,7 +122,16 @@ def read_rt_utils(ct_dir: Path, structures: Path, out_dir: Path):
 
 
 def read_plastimatch(ct_dir: Path, structures: Path, out_dir: Path, options=()):
-    command = ["plastimatch", "convert", "--input", structures, "--referenced-ct", ct_dir, "--prefix-format", "nrrd"]
+    command = [
+        "plastimatch",
+        "convert",
+        "--input",
+        structures,
+        "--referenced-ct",
+        ct_dir,
+        "--prefix-format",
+        "nrrd",
+    ]
     subprocess.run([*command, "--output-prefix", out_dir / "nrrd", *options], check=True, capture_output=True)
     return out_dir / "nrrd"
 
@@ -148,7 +164,9 @@ def read_dicomrttool(ct_dir: Path, structures: Path, out_dir: Path):
 def read_dcmrtstruct2nii(ct_dir: Path, structures: Path, out_dir: Path):
     from dcmrtstruct2nii import dcmrtstruct2nii
 
-    dcmrtstruct2nii(str(structures), str(ct_dir), str(out_dir / "nii"), gzip=False, convert_original_dicom=False)
+    dcmrtstruct2nii(
+        str(structures), str(ct_dir), str(out_dir / "nii"), gzip=False, convert_original_dicom=False
+    )
     return out_dir / "nii"
 
 
@@ -168,7 +186,8 @@ def load_files(folder: Path) -> dict[str, np.ndarray]:
 
     files = sorted([*folder.glob("*.nrrd"), *folder.glob("mask_*.nii")])
     return {
-        file.stem.removeprefix("mask_"): SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file))) > 0 for file in files
+        file.stem.removeprefix("mask_"): SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file))) > 0
+        for file in files
     }
 
 
@@ -182,7 +201,9 @@ def read_timed(given: argparse.Namespace) -> dict:
         masks = READERS[given.name](given.ct_dir, given.source, out_dir)
         in_memory = isinstance(masks, dict)
         read_s.append(processor_s() - start)
-        for name, mask in masks.items() if in_memory else ():  # each in its own order in memory, so without a copy
+        for name, mask in (
+            masks.items() if in_memory else ()
+        ):  # each in its own order in memory, so without a copy
             np.save(out_dir / f"{name.replace('/', '_')}.npy", mask.transpose(np.argsort(mask.strides)[::-1]))
         files_s.append(processor_s() - start)
         save_masks(masks if in_memory else load_files(masks), given.out_dir)
@@ -212,8 +233,13 @@ READERS = {
     "dcmrtstruct2nii": read_dcmrtstruct2nii,
     "PlatiPy": read_platipy,
 }
-IMPORTS = {"medseg": "medseg.dicom", "rt-utils": "rt_utils", "DicomRTTool": "DicomRTTool.ReaderWriter",
-           "dcmrtstruct2nii": "dcmrtstruct2nii", "PlatiPy": "platipy.dicom.io.rtstruct_to_nifti"}  # fmt: skip
+IMPORTS = {
+    "medseg": "medseg.dicom",
+    "rt-utils": "rt_utils",
+    "DicomRTTool": "DicomRTTool.ReaderWriter",
+    "dcmrtstruct2nii": "dcmrtstruct2nii",
+    "PlatiPy": "platipy.dicom.io.rtstruct_to_nifti",
+}
 
 
 def version_of(name: str) -> str:
@@ -230,7 +256,9 @@ def version_of(name: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["write", "read"])
     parser.add_argument("name", choices=sorted({*WRITERS, *READERS}))
     for name in ("ct_dir", "source", "out_dir"):

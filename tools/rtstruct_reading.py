@@ -1,4 +1,5 @@
-"""The `read` part of benchmark_rtstruct.py: real structure sets and seven analytic bodies, volumes, Dice and seconds."""
+"""The `read` part of benchmark_rtstruct.py: real structure sets and seven analytic bodies, volumes, Dice and
+seconds."""
 
 import argparse
 import csv
@@ -22,8 +23,14 @@ from medseg.metrics.surfaces import dice
 from medseg.phantoms.thigh import stack_geometry, write_series
 
 READERS = (
-    "medseg", "plastimatch", "plastimatch --xor-contours", "rt-utils", "DicomRTTool", "dcmrtstruct2nii", "PlatiPy"
-)  # fmt: skip
+    "medseg",
+    "plastimatch",
+    "plastimatch --xor-contours",
+    "rt-utils",
+    "DicomRTTool",
+    "dcmrtstruct2nii",
+    "PlatiPy",
+)
 
 IBSI_MASK = Path("ibsi1_lung_gtv", "nifti", "mask", "mask.nii.gz")
 ECLIPSE = Path("structure_sets", "eclipse81_prostate")
@@ -36,27 +43,35 @@ def benchmark_read(pythons: list[str], given: argparse.Namespace) -> str:
         cases, left_out = real_cases(data, Path(folder))
         runs = {}
         for number, (name, (ct_dir, structures)) in enumerate(cases.items()):
-            runs[name] = read_with_all(pythons, ct_dir, structures, Path(folder, f"case_{number}"), given.repeats)
+            runs[name] = read_with_all(
+                pythons, ct_dir, structures, Path(folder, f"case_{number}"), given.repeats
+            )
         bodies = analytic_case(Path(folder, "analytic"))
         analytic = read_with_all(pythons, *bodies, Path(folder, "bodies"), given.repeats)
         parts = [
-            f"Seconds of processor time (one core), medians of up to {given.repeats} runs (none begins after 20 s), imports "
-            "left out: to masks in memory / to masks in uncompressed files; (n x) is the ratio of the latter to medseg's. "
-            "plastimatch and dcmrtstruct2nii only write files. DicomRTTool is run once for each ROI, because its label map "
+            f"Seconds of processor time (one core), medians of up to {given.repeats} runs (none begins after "
+            f"20 s), imports "
+            "left out: to masks in memory / to masks in uncompressed files; (n x) is the ratio of the latter "
+            "to medseg's. "
+            "plastimatch and dcmrtstruct2nii only write files. DicomRTTool is run once for each ROI, because "
+            "its label map "
             "lets no two overlap.\n\n" + time_table(runs, analytic),
             "Volumes of the masks in cc, beside area of the contours times spacing (needs no images).\n\n"
             + volume_table(cases, runs),
             ibsi_table(data, cases, runs),
-            "Volumes without images, from contour area times spacing, beside the table that the planning system "
+            "Volumes without images, from contour area times spacing, beside the table that the planning "
+            "system "
             "(Eclipse 8.1) made itself.\n\n" + eclipse_table(data),
-            "Seven bodies of 1 mm voxels on 200 slices, contours from their formulas with 360 vertices, holes as nested "
+            "Seven bodies of 1 mm voxels on 200 slices, contours from their formulas with 360 vertices, "
+            "holes as nested "
             "contours: Dice against the voxel centres inside the formula.\n\n" + analytic_table(analytic),
-            "Structure sets that were not read, with medseg's reason:\n\n" + "\n".join(f"- {line}" for line in left_out),
+            "Structure sets that were not read, with medseg's reason:\n\n"
+            + "\n".join(f"- {line}" for line in left_out),
         ]
     return "\n\n".join(parts)
 
 
-# ---- cases -----------------------------------------------------------------------------------------------------------
+# ---- cases -------------------------------------------------------------------------------------------------
 
 
 def real_cases(data: Path, folder: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
@@ -104,7 +119,9 @@ def analytic_case(folder: Path) -> tuple[Path, Path]:
     return folder / "ct", folder / "rs.dcm"
 
 
-def read_with_all(pythons: list[str], ct_dir: Path, structures: Path, folder: Path, repeats: int) -> dict[str, dict]:
+def read_with_all(
+    pythons: list[str], ct_dir: Path, structures: Path, folder: Path, repeats: int
+) -> dict[str, dict]:
     """{reader: {"read_s", "files_s", "masks": {key of ROI name: mask}} or {"failed": why}}"""
     runs = {}
     for reader in READERS:
@@ -136,7 +153,7 @@ def unpacked(run: dict, name: str) -> np.ndarray | None:
     return np.unpackbits(packed, count=int(np.prod(run["shape"]))).astype(bool).reshape(run["shape"])
 
 
-# ---- tables ----------------------------------------------------------------------------------------------------------
+# ---- tables ------------------------------------------------------------------------------------------------
 
 
 def present(runs: dict[str, dict[str, dict]]) -> list[str]:
@@ -149,7 +166,10 @@ def time_table(runs: dict[str, dict[str, dict]], analytic: dict[str, dict]) -> s
     columns = {largest: runs[largest], f"all {len(runs)} real sets": sums, "seven bodies": analytic}
     lines = []
     for reader in present(runs):
-        version = next((run[reader]["version"] for run in (*runs.values(), analytic) if "masks" in run.get(reader, {})), "")
+        version = next(
+            (run[reader]["version"] for run in (*runs.values(), analytic) if "masks" in run.get(reader, {})),
+            "",
+        )
         lines.append([f"{reader} {version}", *(seconds(column, reader) for column in columns.values())])
     return table(["reader", *columns], lines)
 
@@ -192,7 +212,8 @@ def volume_table(cases: dict[str, tuple[Path, Path]], runs: dict[str, dict[str, 
 
 
 def ibsi_table(data: Path, cases: dict[str, tuple[Path, Path]], runs: dict[str, dict[str, dict]]) -> str:
-    """Dice with the mask that the distributor of the IBSI phantom made, turned to the array's directions by its affine."""
+    """Dice with the mask that the distributor of the IBSI phantom made, turned to the array's directions by
+    its affine."""
     name = next((name for name in cases if name.startswith(IBSI_MASK.parts[0])), None)
     if name is None:
         return "The IBSI phantom is not among the data."
@@ -219,7 +240,9 @@ def eclipse_table(data: Path) -> str:
     for roi, volume_cc in zip(structure_set.rois, structure_set_volumes(structure_set), strict=True):
         planned = stated.get(roi_key(roi.structure.name.replace("Femoral", "Fem")))
         if planned:
-            lines.append([roi.structure.name, f"{planned:.1f}", f"{volume_cc:.2f}", f"{volume_cc / planned - 1:+.1%}"])
+            lines.append(
+                [roi.structure.name, f"{planned:.1f}", f"{volume_cc:.2f}", f"{volume_cc / planned - 1:+.1%}"]
+            )
     return table(["ROI", "Eclipse, cc", "medseg, cc", "difference"], lines)
 
 

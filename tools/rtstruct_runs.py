@@ -26,7 +26,9 @@ def run_peer(pythons: list[str], what: str, name: str, *arguments) -> dict | Non
     return None
 
 
-def read_back(pythons: list[str], reader: str, ct_dir: Path, structures, out_dir: Path) -> dict[str, np.ndarray] | None:
+def read_back(
+    pythons: list[str], reader: str, ct_dir: Path, structures, out_dir: Path
+) -> dict[str, np.ndarray] | None:
     if run_peer(pythons, "read", reader, ct_dir, structures, out_dir) is None:
         return None
     return {path.stem: np.load(path) for path in out_dir.glob("*.npy")}

@@ -1,1 +1,2 @@
-"""Rank training labels by suspected error: out-of-fold predictions, a score, the reason in words and millimetres."""
+"""Rank training labels by suspected error: out-of-fold predictions, a score, the reason in words and
+millimetres."""

@@ -1,10 +1,12 @@
-"""How far a label lies from what a network that never saw it predicts, and how unusual that is for its structure.
+"""How far a label lies from what a network that never saw it predicts, and how unusual that is for its
+structure.
 
-The score of a case and structure, from 0 to 1, is 1 / (1 + exp(3 - z)). z is the mean of two robust z-values, each at most
-10, of the Dice that the label lacks and of the logarithm of the mean distance between both outlines, plus 5 times the Dice
-that the correction would gain which the reason names: what one simple blunder explains is seldom the network's doing.
-A robust z is (value - median) / (1.4826 * median absolute deviation) over all labels of that structure, so 0 is the
-structure's usual agreement, z = 3 gives 0.5, and neither the size of an organ nor how hard it is counts against its labels.
+The score of a case and structure, from 0 to 1, is 1 / (1 + exp(3 - z)). z is the mean of two robust z-values,
+each at most 10, of the Dice that the label lacks and of the logarithm of the mean distance between both
+outlines, plus 5 times the Dice that the correction would gain which the reason names: what one simple blunder
+explains is seldom the network's doing. A robust z is (value - median) / (1.4826 * median absolute deviation)
+over all labels of that structure, so 0 is the structure's usual agreement, z = 3 gives 0.5, and neither the
+size of an organ nor how hard it is counts against its labels.
 """
 
 from __future__ import annotations
@@ -24,16 +26,18 @@ LEAST_PIECE = 0.1
 HIGHEST_Z, HALF_SCORE_Z, GAIN_WEIGHT = 10.0, 3.0, 5.0
 LEAST_SPREAD = {"dice": 0.02, "log_distance": 0.1}
 LEAST_LABELS = 5
-"""With fewer labels a structure has no usual agreement of its own; that of all structures stands in for it."""
+"""With fewer labels a structure has no usual agreement of its own; that of all structures stands in for
+it."""
 
 
 @dataclass(frozen=True)
 class Disagreement:
     """Label against prediction. Sizes in cc or px, distances in mm or px.
 
-    ``soft_dice``: with the probabilities; ``dice``: with the prediction cut at its structure's threshold. ``distance``:
-    mean absolute distance between the outlines; ``bias``: mean signed distance, positive where the label lies outside.
-    With both empty Dice is nan and the distances are 0; with one empty Dice is 0, distance infinite, bias nan.
+    ``soft_dice``: with the probabilities; ``dice``: with the prediction cut at its structure's threshold.
+    ``distance``: mean absolute distance between the outlines; ``bias``: mean signed distance, positive where
+    the label lies outside. With both empty Dice is nan and the distances are 0; with one empty Dice is 0,
+    distance infinite, bias nan.
     """
 
     soft_dice: float
@@ -47,15 +51,17 @@ class Disagreement:
 def level_of(label: np.ndarray, probability: np.ndarray) -> float:
     """The probability at which the prediction is exactly as large as the label; nan for an empty label.
 
-    A network that is trained briefly is too careful or too bold for a structure in all cases alike, and what all labels
-    share is no error of one of them: the median of these levels is where the predictions of a structure are cut.
+    A network that is trained briefly is too careful or too bold for a structure in all cases alike, and what
+    all labels share is no error of one of them: the median of these levels is where the predictions of a
+    structure are cut.
     """
     count = int(label.sum())
     return float(np.partition(probability.ravel(), -count)[-count]) if count else math.nan
 
 
 def threshold_of(levels: Sequence[float]) -> float:
-    """The median level, kept between THRESHOLDS; 0.5 without any. For predictions that are masks every value will do."""
+    """The median level, kept between THRESHOLDS; 0.5 without any. For predictions that are masks every value
+    will do."""
     known = [level for level in levels if level == level]
     return float(np.clip(np.median(known), *THRESHOLDS)) if known else 0.5
 
@@ -72,17 +78,21 @@ def predicted_mask(probability: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def box_of(masks: Sequence[np.ndarray], margin: int = 1) -> tuple[slice, ...]:
-    """The box that holds all masks and so many voxels more where the image has them; empty for empty masks."""
+    """The box that holds all masks and so many voxels more where the image has them; empty for empty
+    masks."""
     either = np.logical_or.reduce(list(masks))
     box = []
     for axis in range(either.ndim):
         used = np.flatnonzero(either.any(axis=tuple(other for other in range(either.ndim) if other != axis)))
-        box.append(slice(max(int(used[0]) - margin, 0), int(used[-1]) + margin + 1) if used.size else slice(0, 0))
+        box.append(
+            slice(max(int(used[0]) - margin, 0), int(used[-1]) + margin + 1) if used.size else slice(0, 0)
+        )
     return tuple(box)
 
 
 def signed_distance(mask: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-    """Distance of each voxel centre to the outline, which runs half a voxel from the centres beside it: inside negative.
+    """Distance of each voxel centre to the outline, which runs half a voxel from the centres beside it:
+    inside negative.
 
     Infinite everywhere for an empty mask, minus infinite for a full one.
     """
@@ -94,10 +104,11 @@ def signed_distance(mask: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
 
 
 def outline_distances(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> tuple[float, float]:
-    """(mean absolute, mean signed) distance between the outlines of bool masks; signed: positive where a lies outside b.
+    """(mean absolute, mean signed) distance between the outlines of bool masks; signed: positive where a lies
+    outside b.
 
-    Each direction is a mean over the outermost voxels of one mask, and both directions count the same. Both empty: (0, 0);
-    one empty: (inf, nan).
+    Each direction is a mean over the outermost voxels of one mask, and both directions count the same. Both
+    empty: (0, 0); one empty: (inf, nan).
     """
     if not a.any() or not b.any():
         return (0.0, 0.0) if not a.any() and not b.any() else (math.inf, math.nan)
@@ -106,7 +117,8 @@ def outline_distances(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) ->
     cross = generate_binary_structure(a.ndim, 1)
     edges = [mask & ~binary_erosion(mask, cross) for mask in (a, b)]
     depth_a, depth_b = signed_distance(a, spacing), signed_distance(b, spacing)
-    # A voxel of the edge has its centre some way inside its own outline, which is no distance between the two.
+    # A voxel of the edge has its centre some way inside its own outline, which is no distance between the
+    # two.
     a_from_b, b_from_a = (depth_b - depth_a)[edges[0]], (depth_a - depth_b)[edges[1]]
     absolute = (np.abs(a_from_b).mean() + np.abs(b_from_a).mean()) / 2
     return float(absolute), float((a_from_b.mean() - b_from_a.mean()) / 2)
@@ -118,23 +130,28 @@ def dice_of(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * float((a * b).sum(dtype=np.float64)) / both if both else math.nan
 
 
-def disagreement(label: np.ndarray, probability: np.ndarray, mask: np.ndarray, spacing: Sequence[float], unit: str):
-    """The Disagreement of a bool label with a prediction: its probabilities and, cut at the threshold, its mask."""
+def disagreement(
+    label: np.ndarray, probability: np.ndarray, mask: np.ndarray, spacing: Sequence[float], unit: str
+):
+    """The Disagreement of a bool label with a prediction: its probabilities and, cut at the threshold, its
+    mask."""
     voxel = math.prod(spacing) / 1000.0 if unit == "mm" and len(spacing) == 3 else math.prod(spacing)
     distance, bias = outline_distances(label, mask, spacing)
     soft = dice_of(label.astype(np.float32), probability)
-    return Disagreement(soft, dice_of(label, mask), distance, bias, int(label.sum()) * voxel, int(mask.sum()) * voxel)
+    return Disagreement(
+        soft, dice_of(label, mask), distance, bias, int(label.sum()) * voxel, int(mask.sum()) * voxel
+    )
 
 
-# ---- how unusual -------------------------------------------------------------------------------------------------
+# ---- how unusual -------------------------------------------------------------------------------------------
 
 
 def scores(rows: Sequence[tuple[str, Disagreement, float]], reach: float) -> list[tuple[float, float]]:
-    """(score, z) of each (structure, disagreement, Dice that its reason gains), as the module says; ``reach``: a typical
-    voxel size.
+    """(score, z) of each (structure, disagreement, Dice that its reason gains), as the module says;
+    ``reach``: a typical voxel size.
 
-    The distance enters as log(distance + reach / 2), since nothing below a voxel tells two outlines apart. Where label and
-    prediction are both empty the score is 0 and z nan.
+    The distance enters as log(distance + reach / 2), since nothing below a voxel tells two outlines apart.
+    Where label and prediction are both empty the score is 0 and z nan.
     """
     lacking = np.array([1 - row.dice for _, row, _ in rows], dtype=np.float64)
     far = np.array([row.distance for _, row, _ in rows], dtype=np.float64)
@@ -147,12 +164,18 @@ def scores(rows: Sequence[tuple[str, Disagreement, float]], reach: float) -> lis
         result[own, 0] = robust_z(lacking[own], lacking[usual], LEAST_SPREAD["dice"])
         result[own, 1] = robust_z(apart[own], apart[usual], LEAST_SPREAD["log_distance"])
     result[np.isinf(far), 1] = HIGHEST_Z
-    z = np.clip(result, -HIGHEST_Z, HIGHEST_Z).mean(axis=1) + GAIN_WEIGHT * np.array([gain for *_, gain in rows])
-    return [(1 / (1 + math.exp(HALF_SCORE_Z - value)), value) if value == value else (0.0, math.nan) for value in z.tolist()]
+    z = np.clip(result, -HIGHEST_Z, HIGHEST_Z).mean(axis=1) + GAIN_WEIGHT * np.array(
+        [gain for *_, gain in rows]
+    )
+    return [
+        (1 / (1 + math.exp(HALF_SCORE_Z - value)), value) if value == value else (0.0, math.nan)
+        for value in z.tolist()
+    ]
 
 
 def robust_z(values: np.ndarray, usual: np.ndarray, least_spread: float) -> np.ndarray:
-    """How many robust standard deviations each value lies above the median of ``usual``, whose nan do not count."""
+    """How many robust standard deviations each value lies above the median of ``usual``, whose nan do not
+    count."""
     known = usual[np.isfinite(usual)]
     if not known.size:
         return np.full(len(values), np.nan)

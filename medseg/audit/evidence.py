@@ -1,7 +1,9 @@
-"""What an audit knows of one case: its label, what a network that never saw it predicts, and the image behind both.
+"""What an audit knows of one case: its label, what a network that never saw it predicts, and the image behind
+both.
 
-Arrays are turned to the display convention, so that directions have names: in 3D axis 0 runs to Superior, axis 1 to
-Posterior and axis 2 to Left; in 2D axis 0 runs down and axis 1 to the right of the image as it is shown.
+Arrays are turned to the display convention, so that directions have names: in 3D axis 0 runs to Superior,
+axis 1 to Posterior and axis 2 to Left; in 2D axis 0 runs down and axis 1 to the right of the image as it is
+shown.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ DIRECTIONS = {
     3: (("caudally", "cranially"), ("anteriorly", "posteriorly"), ("to the right", "to the left")),
     2: (("up", "down"), ("left in the image", "right in the image")),
 }
-"""For each axis the words for its lower and its higher end; left and right of a 3D image are the patient's."""
+"""For each axis the words for its lower and its higher end; left and right of a 3D image are the
+patient's."""
 
 PIXEL_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 """Files without a trustworthy pixel size: their sizes are told in pixels of the file."""
@@ -29,12 +32,14 @@ PIXEL_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """One case. ``label`` and ``probability``: bool and float32 (structures, *spatial), turned as the module says.
+    """One case. ``label`` and ``probability``: bool and float32 (structures, *spatial), turned as the module
+    says.
 
-    ``known``: bool (structures,), False where nobody contoured. ``image``: uint8 (*spatial) for pictures, or None.
-    ``spacing``: of each spatial axis, in ``unit`` ("mm" or "px"). ``affine_ras``: 4x4 from the turned 3D indices to RAS
-    mm, None in 2D. ``image_source`` and ``label_source``: the paths they came from, "" when unknown. ``group``: the
-    annotator or centre, "" without one. ``fold``: the number of the fold that predicted it, -1 without folds.
+    ``known``: bool (structures,), False where nobody contoured. ``image``: uint8 (*spatial) for pictures, or
+    None. ``spacing``: of each spatial axis, in ``unit`` ("mm" or "px"). ``affine_ras``: 4x4 from the turned
+    3D indices to RAS mm, None in 2D. ``image_source`` and ``label_source``: the paths they came from, "" when
+    unknown. ``group``: the annotator or centre, "" without one. ``fold``: the number of the fold that
+    predicted it, -1 without folds.
     """
 
     case: str
@@ -55,19 +60,27 @@ class Evidence:
         count, shape = len(self.names), self.label.shape[1:]
         if self.label.shape != self.probability.shape or len(self.label) != count or len(self.known) != count:
             raise GeometryError(
-                f"{self.case}: label {self.label.shape} and prediction {self.probability.shape} for {count} structures; "
+                f"{self.case}: label {self.label.shape} and prediction {self.probability.shape} for {count} "
+                f"structures; "
                 "expected one mask and one prediction of each, on one grid."
             )
         if self.image is not None and self.image.shape != shape:
             raise GeometryError(f"{self.case}: label of {shape} on an image of {self.image.shape} voxels.")
         if len(shape) not in DIRECTIONS or len(self.spacing) != len(shape):
-            raise GeometryError(f"{self.case}: label of shape {shape}; expected two or three spatial axes and spacings.")
-        if not np.isfinite(self.probability).all() or self.probability.min() < -1e-3 or self.probability.max() > 1.001:
+            raise GeometryError(
+                f"{self.case}: label of shape {shape}; expected two or three spatial axes and spacings."
+            )
+        if (
+            not np.isfinite(self.probability).all()
+            or self.probability.min() < -1e-3
+            or self.probability.max() > 1.001
+        ):
             raise StructureError(f"{self.case}: the prediction is not between 0 and 1.")
 
 
 def turned(array: np.ndarray, affine_ras: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """(array (channels, x, y[, z]) turned as Evidence is, affine of the turned indices); 2D arrays come as (x, y)."""
+    """(array (channels, x, y[, z]) turned as Evidence is, affine of the turned indices); 2D arrays come as
+    (x, y)."""
     if array.ndim == 3:
         return np.ascontiguousarray(array.transpose(0, 2, 1)), None
     from nibabel import orientations
@@ -90,21 +103,28 @@ def unit_of(image_source: str) -> str:
 
 
 def file_stem(case: str) -> str:
-    """A case's name as that of a file: what a file system might refuse is replaced, and a checksum keeps names apart."""
+    """A case's name as that of a file: what a file system might refuse is replaced, and a checksum keeps
+    names apart."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", case).strip(".")[-80:]
     return plain if plain == case else f"{plain}-{zlib.crc32(case.encode()):08x}"
 
 
-# ---- files -------------------------------------------------------------------------------------------------------
+# ---- files -------------------------------------------------------------------------------------------------
 
 
 def save_evidence(evidence: Evidence, folder: Path) -> Path:
     """Write FOLDER/<case>.npz atomically, probabilities as float16."""
     words = {
-        "case": evidence.case, "names": evidence.names, "spacing": evidence.spacing, "unit": evidence.unit,
-        "image_source": evidence.image_source, "label_source": evidence.label_source, "group": evidence.group,
-        "fold": evidence.fold, "shape": evidence.label.shape,
-    }  # fmt: skip
+        "case": evidence.case,
+        "names": evidence.names,
+        "spacing": evidence.spacing,
+        "unit": evidence.unit,
+        "image_source": evidence.image_source,
+        "label_source": evidence.label_source,
+        "group": evidence.group,
+        "fold": evidence.fold,
+        "shape": evidence.label.shape,
+    }
     arrays = {"label": np.packbits(evidence.label), "known": evidence.known}
     arrays["probability"] = evidence.probability.astype(np.float16)
     if evidence.image is not None:
@@ -127,7 +147,9 @@ def load_evidence(path: Path, group: str | None = None) -> Evidence:
             arrays = {name: file[name] if name in file else None for name in ("image", "affine_ras")}
             probability, known = file["probability"].astype(np.float32), file["known"]
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: not the prediction of a case as an audit keeps it ({error}); delete it.") from error
+        raise InputError(
+            f"{path}: not the prediction of a case as an audit keeps it ({error}); delete it."
+        ) from error
     words = {**words, "names": tuple(words["names"]), "spacing": tuple(words["spacing"])}
     if group is not None:
         words["group"] = group

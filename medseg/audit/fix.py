@@ -1,7 +1,8 @@
-"""Corrected labels come back: a new datalist, a training before and one after, and what changed on a locked gold set.
+"""Corrected labels come back: a new datalist, a training before and one after, and what changed on a locked
+gold set.
 
-Both trainings are the bundle's own ``train.json`` at equal length and seed; gold cases are in neither. The gold set is
-locked by a checksum at its first use: one that is changed after seeing a result proves nothing.
+Both trainings are the bundle's own ``train.json`` at equal length and seed; gold cases are in neither. The
+gold set is locked by a checksum at its first use: one that is changed after seeing a result proves nothing.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ DRAWS = 2000
 
 @dataclass(frozen=True)
 class FixRequest:
-    """``corrected``: a folder with labels of the same names as in the datalist. ``gold``: a datalist whose list "gold" holds
-    cases that are never trained on. ``output_dir``: the audit's, with its worklist; the rest as in its Request.
+    """``corrected``: a folder with labels of the same names as in the datalist. ``gold``: a datalist whose
+    list "gold" holds cases that are never trained on. ``output_dir``: the audit's, with its worklist; the
+    rest as in its Request.
     """
 
     bundle: str
@@ -45,17 +47,21 @@ class FixRequest:
 
 
 def fix(request: FixRequest, report: Callable[[str], None] = print) -> dict[str, Any]:
-    """Write OUT/fix/datalist.json, train before/ and after/, and write gold.csv and gold.json; returns the latter's content.
+    """Write OUT/fix/datalist.json, train before/ and after/, and write gold.csv and gold.json; returns the
+    latter's content.
 
-    Cases that the worklist rejects are left out of the new list. InputError when no label comes back, when a corrected
-    file belongs to no case, when a gold patient is among the training cases, and when the gold set is not the locked one.
+    Cases that the worklist rejects are left out of the new list. InputError when no label comes back, when a
+    corrected file belongs to no case, when a gold patient is among the training cases, and when the gold set
+    is not the locked one.
     """
     bundle = find_bundle(request.bundle)
     items = read_cases(request.datalist or bundle.folder / "configs" / "datalist.json")
     gold = read_cases(request.gold, "gold")
     both = {patient_of(case) for case in gold} & {patient_of(case) for case in items}
     if both:
-        raise InputError(f"{request.gold}: {', '.join(sorted(both)[:5])} in gold and training; gold is never trained on.")
+        raise InputError(
+            f"{request.gold}: {', '.join(sorted(both)[:5])} in gold and training; gold is never trained on."
+        )
     new, corrected, rejected = corrected_list(request, items)
     _lock(request, gold)
     out = request.output_dir / "fix"
@@ -65,28 +71,45 @@ def fix(request: FixRequest, report: Callable[[str], None] = print) -> dict[str,
     for name, cases in (("before", items), ("after", new)):
         folder = out / name
         run_fold(
-            Fold(bundle, request.data_dir, tuple(cases), tuple(gold), folder, folder / "cases", request.settings), report
+            Fold(
+                bundle,
+                request.data_dir,
+                tuple(cases),
+                tuple(gold),
+                folder,
+                folder / "cases",
+                request.settings,
+            ),
+            report,
         )
-        scores.append({case["case_id"]: _dice(folder / "cases" / f"{file_stem(case['case_id'])}.npz") for case in gold})
+        scores.append(
+            {case["case_id"]: _dice(folder / "cases" / f"{file_stem(case['case_id'])}.npz") for case in gold}
+        )
     rows = compared(*scores)
     write_csv(rows, COLUMNS, out / "gold.csv")
     content = {
-        "corrected": corrected, "rejected": rejected, "gold_cases": len(gold), "settings": dict(request.settings),
+        "corrected": corrected,
+        "rejected": rejected,
+        "gold_cases": len(gold),
+        "settings": dict(request.settings),
         "dice": [{name: _plain(value) for name, value in row.items()} for row in rows],
         "interval": f"95 % of {DRAWS} bootstraps over the gold cases, both trainings on the same draw",
-    }  # fmt: skip
+    }
     write_json(content, out / "gold.json")
     return content
 
 
 def corrected_list(request: FixRequest, items: Sequence[dict]) -> tuple[list[dict], list[str], list[str]]:
-    """(the cases with the corrected labels in place of theirs, names of the corrected, names of the rejected)."""
+    """(the cases with the corrected labels in place of theirs, names of the corrected, names of the
+    rejected)."""
     if not request.corrected.is_dir():
         raise InputError(f"{request.corrected}: no such folder of corrected labels.")
     worklist = read_worklist(request.output_dir / "worklist.csv")
     unknown = sorted({case for case, _ in worklist} - {item["case_id"] for item in items})
     if unknown:
-        raise InputError(f"{request.output_dir / 'worklist.csv'}: no case {', '.join(unknown[:5])} in the datalist.")
+        raise InputError(
+            f"{request.output_dir / 'worklist.csv'}: no case {', '.join(unknown[:5])} in the datalist."
+        )
     rejected = sorted({case for (case, _), row in worklist.items() if row["status"] == "rejected"})
     new, corrected, used = [], [], set()
     for item in items:
@@ -100,11 +123,19 @@ def corrected_list(request: FixRequest, items: Sequence[dict]) -> tuple[list[dic
             new.append({**item, "label": str(path.resolve())})
         else:
             new.append(item)
-    stray = [path for path in sorted(request.corrected.rglob("*")) if path.is_file() and not used & {path, *path.parents}]
+    stray = [
+        path
+        for path in sorted(request.corrected.rglob("*"))
+        if path.is_file() and not used & {path, *path.parents}
+    ]
     if stray:
-        raise InputError(f"{stray[0]}: not the label of any case; corrected labels have the names of the datalist's.")
+        raise InputError(
+            f"{stray[0]}: not the label of any case; corrected labels have the names of the datalist's."
+        )
     if not corrected and not rejected:
-        raise InputError(f"{request.corrected}: no label has the name of one in the datalist, such as {items[0]['label']}.")
+        raise InputError(
+            f"{request.corrected}: no label has the name of one in the datalist, such as {items[0]['label']}."
+        )
     return new, corrected, rejected
 
 
@@ -121,7 +152,8 @@ def _lock(request: FixRequest, gold: Sequence[dict]) -> None:
         write_json({"sha256": words.hexdigest(), "cases": [case["case_id"] for case in gold]}, lock)
     elif json.loads(lock.read_text(encoding="utf-8")).get("sha256") != words.hexdigest():
         raise InputError(
-            f"{request.gold}: not the gold set that was locked in {lock}; a result on another set would not compare."
+            f"{request.gold}: not the gold set that was locked in {lock}; a result on another set would not "
+            f"compare."
         )
 
 
@@ -138,27 +170,41 @@ def _dice(path: Path) -> dict[str, float]:
 def compared(
     before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]], seed: int = 0
 ) -> list[dict]:
-    """For each structure, and for "mean": gold cases, mean Dice before and after, and the change with its 95 % interval.
+    """For each structure, and for "mean": gold cases, mean Dice before and after, and the change with its 95
+    % interval.
 
-    ``before`` and ``after``: {case: {structure: Dice}}. "mean": each case's mean over its structures. Without nan.
+    ``before`` and ``after``: {case: {structure: Dice}}. "mean": each case's mean over its structures. Without
+    nan.
     """
     names = list(dict.fromkeys(name for scores in before.values() for name in scores))
     pairs = {
-        name: [(before[case].get(name, math.nan), after[case].get(name, math.nan)) for case in before] for name in names
+        name: [(before[case].get(name, math.nan), after[case].get(name, math.nan)) for case in before]
+        for name in names
     }
     pairs["mean"] = [
-        tuple(float(np.nanmean(list(scores[case].values()))) if scores[case] else math.nan for scores in (before, after))
+        tuple(
+            float(np.nanmean(list(scores[case].values()))) if scores[case] else math.nan
+            for scores in (before, after)
+        )
         for case in before
     ]
     rng, rows = np.random.default_rng([seed, 32452843]), []
     for name, values in pairs.items():
-        known = np.array([pair for pair in values if pair[0] == pair[0] and pair[1] == pair[1]]).reshape(-1, 2)
+        known = np.array([pair for pair in values if pair[0] == pair[0] and pair[1] == pair[1]]).reshape(
+            -1, 2
+        )
         if not len(known):
             continue
         changes = known[:, 1] - known[:, 0]
         low, high = np.percentile(rng.choice(changes, (DRAWS, len(changes))).mean(axis=1), [2.5, 97.5])
         means = known.mean(axis=0)
-        rows.append(dict(zip(COLUMNS, (name, len(known), *map(float, (*means, changes.mean(), low, high))), strict=True)))
+        rows.append(
+            dict(
+                zip(
+                    COLUMNS, (name, len(known), *map(float, (*means, changes.mean(), low, high))), strict=True
+                )
+            )
+        )
     return rows
 
 

@@ -1,8 +1,9 @@
-"""K-fold training of a bundle, grouped by patient, so that every training label meets a prediction that never saw it.
+"""K-fold training of a bundle, grouped by patient, so that every training label meets a prediction that never
+saw it.
 
-Each fold is the bundle's own ``train.json`` on the other folds' cases, trained to its last epoch: nothing is chosen by the
-held-out labels, which are what is in question. The held-out cases go through ``validate#dataset`` and
-``validate#inferer``, so labels and images come in whatever form the bundle reads.
+Each fold is the bundle's own ``train.json`` on the other folds' cases, trained to its last epoch: nothing is
+chosen by the held-out labels, which are what is in question. The held-out cases go through
+``validate#dataset`` and ``validate#inferer``, so labels and images come in whatever form the bundle reads.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ TAKEN = ("datalist", "dataset_dir", "ckpt_dir", "output_dir", "resume", "val_int
 
 @dataclass(frozen=True)
 class Fold:
-    """One training and what it predicts. ``settings``: overrides of train.json. ``predictions``: the folder of its cases."""
+    """One training and what it predicts. ``settings``: overrides of train.json. ``predictions``: the folder
+    of its cases."""
 
     bundle: Bundle
     dataset_dir: Path
@@ -46,10 +48,13 @@ class Fold:
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of what the predictions depend on: configuration, settings, cases, and sizes and times of files."""
+        """Hex digest of what the predictions depend on: configuration, settings, cases, and sizes and times
+        of files."""
         config = (self.bundle.folder / "configs" / "train.json").read_bytes()
         files = [
-            _stamp(self.dataset_dir / case[key]) for case in (*self.training, *self.held_out) for key in ("image", "label")
+            _stamp(self.dataset_dir / case[key])
+            for case in (*self.training, *self.held_out)
+            for key in ("image", "label")
         ]
         words = [dict(self.settings), self.training, self.held_out, str(self.dataset_dir), files]
         return hashlib.sha256(config + json.dumps(words, sort_keys=True).encode()).hexdigest()
@@ -68,16 +73,19 @@ def patient_of(case: Mapping[str, Any]) -> str:
 
 
 def patient_folds(cases: Sequence[Mapping[str, Any]], folds: int, seed: int = 0) -> list[int]:
-    """The fold of each case, 0 to folds - 1: patients are drawn by the seed, and all cases of one stay together.
+    """The fold of each case, 0 to folds - 1: patients are drawn by the seed, and all cases of one stay
+    together.
 
-    Patients with many cases are dealt first, each to the fold that has fewest, so folds are even to the largest patient.
-    InputError for fewer than two folds and for more folds than patients.
+    Patients with many cases are dealt first, each to the fold that has fewest, so folds are even to the
+    largest patient. InputError for fewer than two folds and for more folds than patients.
     """
     cases_of: dict[str, list[int]] = defaultdict(list)
     for number, case in enumerate(cases):
         cases_of[patient_of(case)].append(number)
     if not 2 <= folds <= len(cases_of):
-        raise InputError(f"{folds} folds of {len(cases_of)} patients: expected at least 2 folds and a patient for each.")
+        raise InputError(
+            f"{folds} folds of {len(cases_of)} patients: expected at least 2 folds and a patient for each."
+        )
     patients = sorted(cases_of)
     np.random.default_rng([seed, 1299709]).shuffle(patients)
     patients.sort(key=lambda patient: -len(cases_of[patient]))
@@ -93,7 +101,8 @@ def patient_folds(cases: Sequence[Mapping[str, Any]], folds: int, seed: int = 0)
 def run_fold(fold: Fold, report: Callable[[str], None] = print) -> None:
     """Train a fold, or continue it, and write the predictions of its held-out cases; nothing is done twice.
 
-    BundleError when the folder holds a fold of other data or settings, and whatever the bundle's classes raise.
+    BundleError when the folder holds a fold of other data or settings, and whatever the bundle's classes
+    raise.
     """
     state = _state(fold)
     if state == "done":
@@ -114,19 +123,24 @@ def run_fold(fold: Fold, report: Callable[[str], None] = print) -> None:
     report(f"{fold.folder.name}: {len(fold.held_out)} cases predicted")
 
 
-def predict_with_weights(fold: Fold, seen: Collection[Mapping[str, Any]], report: Callable[[str], None] = print) -> None:
+def predict_with_weights(
+    fold: Fold, seen: Collection[Mapping[str, Any]], report: Callable[[str], None] = print
+) -> None:
     """Write the predictions of the bundle's own weights for the held-out cases, without any training.
 
-    ``seen``: the cases that the weights learned from; BundleError when one of them, or another image of such a patient, is
-    to be audited, since a network agrees with what it was taught, right or wrong.
+    ``seen``: the cases that the weights learned from; BundleError when one of them, or another image of such
+    a patient, is to be audited, since a network agrees with what it was taught, right or wrong.
     """
     marks = {mark for case in seen for mark in (str(case["case_id"]), patient_of(case), case.get("image"))}
     known = sorted(
-        str(case["case_id"]) for case in fold.held_out if marks & {str(case["case_id"]), patient_of(case), case.get("image")}
+        str(case["case_id"])
+        for case in fold.held_out
+        if marks & {str(case["case_id"]), patient_of(case), case.get("image")}
     )
     if known:
         raise BundleError(
-            f"bundle {fold.bundle.name}: its weights learned from {len(known)} of these cases, the first {known[0]}; train "
+            f"bundle {fold.bundle.name}: its weights learned from {len(known)} of these cases, the first "
+            f"{known[0]}; train "
             "folds instead."
         )
     from medseg.bundles.find import load_network
@@ -157,21 +171,29 @@ def _state(fold: Fold) -> str:
         return "new"
     if not same:
         raise BundleError(
-            f"{fold.folder}: was trained with other data, labels or settings; choose another output folder or delete it."
+            f"{fold.folder}: was trained with other data, labels or settings; choose another output folder "
+            f"or delete it."
         )
     return "done" if record["done"] else "begun"
 
 
 def fold_parser(fold: Fold, resume: bool):
-    """The parsed train.json of a fold. BundleError for an unknown setting or one that an audit sets itself."""
+    """The parsed train.json of a fold. BundleError for an unknown setting or one that an audit sets
+    itself."""
     own = sorted(set(fold.settings) & set(TAKEN))
     if own:
-        raise BundleError(f"{', '.join(own)}: set by the audit itself; it takes the other settings of train.json.")
+        raise BundleError(
+            f"{', '.join(own)}: set by the audit itself; it takes the other settings of train.json."
+        )
     out = str(fold.folder)
     settings = {
-        **fold.settings, "datalist": str(fold.folder / "datalist.json"), "dataset_dir": str(fold.dataset_dir),
-        "ckpt_dir": out, "output_dir": out, "resume": resume,
-    }  # fmt: skip
+        **fold.settings,
+        "datalist": str(fold.folder / "datalist.json"),
+        "dataset_dir": str(fold.dataset_dir),
+        "ckpt_dir": out,
+        "output_dir": out,
+        "resume": resume,
+    }
     epochs = load_config(fold.bundle, "train", settings)["epochs"]
     # Never reached: a validation would choose the weights that please the labels in question.
     return load_config(fold.bundle, "train", {**settings, "val_interval": epochs + 1})
@@ -195,7 +217,8 @@ def _train(fold: Fold, parser, report: Callable[[str], None]) -> None:
         weights = parsed(fold.bundle, parser, "network").state_dict().values()
         if not all(bool(values.isfinite().all()) for values in weights):
             raise BundleError(
-                f"{fold.folder.name}: the training diverged in epoch {engine.state.epoch} (weights are not finite); delete "
+                f"{fold.folder.name}: the training diverged in epoch {engine.state.epoch} (weights are not "
+                f"finite); delete "
                 f"{fold.folder} and try a lower learning_rate, or amp=false."
             )
         report(f"{fold.folder.name}: epoch {engine.state.epoch} of {epochs}")
@@ -203,7 +226,10 @@ def _train(fold: Fold, parser, report: Callable[[str], None]) -> None:
     trainer.add_event_handler(Events.EPOCH_COMPLETED, tell)
     trainer.run()
     if not last.exists():
-        raise BundleError(f"bundle {fold.bundle.name}: train.json keeps no {LAST}; add medseg.training.checkpoints.Checkpoints to it.")
+        raise BundleError(
+            f"bundle {fold.bundle.name}: train.json keeps no {LAST}; add "
+            f"medseg.training.checkpoints.Checkpoints to it."
+        )
 
 
 def predictions(fold: Fold, parser) -> Iterator[Evidence]:
@@ -231,7 +257,9 @@ def group_of(case: Mapping[str, Any], key: str | None) -> str:
     if key is None:
         return ""
     if not isinstance(case.get(key), (str, int)):
-        raise InputError(f"{case['case_id']}: no {key!r} in the datalist; every case needs one for --group {key}.")
+        raise InputError(
+            f"{case['case_id']}: no {key!r} in the datalist; every case needs one for --group {key}."
+        )
     return str(case[key])
 
 
@@ -245,21 +273,27 @@ def probability_steps(postprocessing) -> list:
 
 
 def channel_names(bundle: Bundle) -> list[str]:
-    """Structures in the order of the network's channels, from metadata.json. BundleError when it does not say."""
+    """Structures in the order of the network's channels, from metadata.json. BundleError when it does not
+    say."""
     try:
         defined = bundle.metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         return [str(defined[key]) for key in sorted(defined, key=int)]
     except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"bundle {bundle.name}: metadata.json has no channel_def of its outputs ({error}).") from error
+        raise BundleError(
+            f"bundle {bundle.name}: metadata.json has no channel_def of its outputs ({error})."
+        ) from error
 
 
-def _evidence(case: Mapping[str, Any], sample: Mapping[str, Any], probability: np.ndarray, names: list[str]) -> Evidence:
+def _evidence(
+    case: Mapping[str, Any], sample: Mapping[str, Any], probability: np.ndarray, names: list[str]
+) -> Evidence:
     name, label, image = str(case["case_id"]), np.asarray(sample["label"]), np.asarray(sample["image"])
     if label.shape[0] == 1 and len(names) > 1:  # class numbers
         label = np.stack([label[0] == number for number in range(len(names))]).astype(np.float32)
     if label.shape != probability.shape or label.shape[1:] != image.shape[1:] or len(label) != len(names):
         raise GeometryError(
-            f"{name}: label {label.shape}, prediction {probability.shape}, image {image.shape} for {len(names)} structures; "
+            f"{name}: label {label.shape}, prediction {probability.shape}, image {image.shape} for "
+            f"{len(names)} structures; "
             "label and image must have the same size."
         )
     affine_ras = np.asarray(getattr(sample["image"], "affine", np.eye(4)), dtype=np.float64)
@@ -272,10 +306,18 @@ def _evidence(case: Mapping[str, Any], sample: Mapping[str, Any], probability: n
     else:
         spacing = tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
     return Evidence(
-        name, tuple(names[number] for number in kept), masks[kept], known[kept],
-        np.clip(turned(probability, affine_ras)[0][kept], 0, 1), grey_levels(turned(image[:1], affine_ras)[0][0]),
-        spacing, unit_of(str(case["image"])), affine, str(case["image"]), str(case["label"]),
-    )  # fmt: skip
+        name,
+        tuple(names[number] for number in kept),
+        masks[kept],
+        known[kept],
+        np.clip(turned(probability, affine_ras)[0][kept], 0, 1),
+        grey_levels(turned(image[:1], affine_ras)[0][0]),
+        spacing,
+        unit_of(str(case["image"])),
+        affine,
+        str(case["image"]),
+        str(case["label"]),
+    )
 
 
 def _write_json(content: Any, path: Path) -> None:

@@ -1,8 +1,9 @@
-"""Evidence from files where out-of-fold predictions exist already: masks or probabilities beside labels, no training.
+"""Evidence from files where out-of-fold predictions exist already: masks or probabilities beside labels, no
+training.
 
-Predictions are PREDICTIONS/<case>/<Structure>.nii.gz or .png: masks, or probabilities (0 to 1; in PNG 0 to 255). Labels are
-a folder of such files or an RT Structure Set, which needs its CT. Everything has to lie on one grid; nothing is resampled to
-fit, except an uneven or tilted stack onto its own regular box.
+Predictions are PREDICTIONS/<case>/<Structure>.nii.gz or .png: masks, or probabilities (0 to 1; in PNG 0 to
+255). Labels are a folder of such files or an RT Structure Set, which needs its CT. Everything has to lie on
+one grid; nothing is resampled to fit, except an uneven or tilted stack onto its own regular box.
 """
 
 from __future__ import annotations
@@ -28,22 +29,31 @@ AROUND = 20.0
 """So many mm (or px) are kept around label and prediction."""
 
 
-def cases_of(data_dir: Path, predictions_dir: Path, datalist: Sequence[Mapping[str, Any]] | None) -> list[dict]:
-    """The cases to audit: the datalist's, or one for each folder of ``data_dir``: {"case_id", "label", "image"}.
+def cases_of(
+    data_dir: Path, predictions_dir: Path, datalist: Sequence[Mapping[str, Any]] | None
+) -> list[dict]:
+    """The cases to audit: the datalist's, or one for each folder of ``data_dir``: {"case_id", "label",
+    "image"}.
 
-    Such a folder holds masks ("image.nii.gz" or "image.png" beside them is the image), or a CT and its RT Structure Set.
-    InputError when there is none, and for cases without a folder of predictions.
+    Such a folder holds masks ("image.nii.gz" or "image.png" beside them is the image), or a CT and its RT
+    Structure Set. InputError when there is none, and for cases without a folder of predictions.
     """
     if datalist is None:
-        folders = sorted(path for path in data_dir.iterdir() if path.is_dir() and not path.name.startswith("."))
-        items = [{"case_id": path.name, "label": path.name, "image": _image_in(path, data_dir)} for path in folders]
+        folders = sorted(
+            path for path in data_dir.iterdir() if path.is_dir() and not path.name.startswith(".")
+        )
+        items = [
+            {"case_id": path.name, "label": path.name, "image": _image_in(path, data_dir)} for path in folders
+        ]
     else:
         items = [dict(item) for item in datalist]
     if not items:
         raise InputError(f"{data_dir}: no case; expected a folder of label masks for each.")
     lacking = [item["case_id"] for item in items if not (predictions_dir / item["case_id"]).is_dir()]
     if lacking:
-        raise InputError(f"{predictions_dir}: no folder of predictions for {len(lacking)} cases, the first {lacking[0]}.")
+        raise InputError(
+            f"{predictions_dir}: no folder of predictions for {len(lacking)} cases, the first {lacking[0]}."
+        )
     return items
 
 
@@ -57,7 +67,12 @@ def _image_in(folder: Path, data_dir: Path) -> str:
 
 def structure_names(items: Sequence[Mapping[str, Any]], predictions_dir: Path) -> list[str]:
     """Every structure that some case has a prediction of, sorted. InputError when there is none."""
-    names = {stem(path) for item in items for path in (predictions_dir / item["case_id"]).iterdir() if _is_mask(path)}
+    names = {
+        stem(path)
+        for item in items
+        for path in (predictions_dir / item["case_id"]).iterdir()
+        if _is_mask(path)
+    }
     if not names:
         raise InputError(f"{predictions_dir}: no prediction; expected <case>/<Structure>.nii.gz or .png.")
     return sorted(names)
@@ -69,11 +84,18 @@ def stem(path: Path) -> str:
 
 
 def _is_mask(path: Path) -> bool:
-    return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".") and path.name not in IMAGE_NAMES
+    return (
+        path.name.lower().endswith(SUFFIXES)
+        and not path.name.startswith(".")
+        and path.name not in IMAGE_NAMES
+    )
 
 
-def evidence_from_files(item: Mapping[str, Any], data_dir: Path, predictions_dir: Path, names: Sequence[str]) -> Evidence:
-    """One case. A structure without a label file is not contoured here; one without a prediction file is not judged.
+def evidence_from_files(
+    item: Mapping[str, Any], data_dir: Path, predictions_dir: Path, names: Sequence[str]
+) -> Evidence:
+    """One case. A structure without a label file is not contoured here; one without a prediction file is not
+    judged.
 
     InputError for a label folder without any of the structures, GeometryError for sizes or grids that differ.
     """
@@ -87,10 +109,13 @@ def evidence_from_files(item: Mapping[str, Any], data_dir: Path, predictions_dir
 
 
 def without_prediction(item: Mapping[str, Any], data_dir: Path, predictions_dir: Path) -> list[str]:
-    """Structures that a case has a label file of and no prediction file, sorted; [] where the label is a structure set."""
+    """Structures that a case has a label file of and no prediction file, sorted; [] where the label is a
+    structure set."""
     label = data_dir / item["label"]
     drawn = {stem(path) for path in label.iterdir() if _is_mask(path)} if label.is_dir() else set()
-    return sorted(drawn - {stem(path) for path in (predictions_dir / item["case_id"]).iterdir() if _is_mask(path)})
+    return sorted(
+        drawn - {stem(path) for path in (predictions_dir / item["case_id"]).iterdir() if _is_mask(path)}
+    )
 
 
 def _flat(item, data_dir: Path, label: Path, files: Mapping[str, Path], names: list[str]) -> Evidence:
@@ -101,14 +126,29 @@ def _flat(item, data_dir: Path, label: Path, files: Mapping[str, Path], names: l
     shape = next(iter(drawn.values())).shape
     image = _picture(data_dir / item["image"]) if item.get("image") else None
     predicted = {name: _picture(path) for name, path in files.items()}
-    for what, array in (*drawn.items(), *predicted.items(), *([("the image", image)] if image is not None else [])):
+    for what, array in (
+        *drawn.items(),
+        *predicted.items(),
+        *([("the image", image)] if image is not None else []),
+    ):
         if array.shape != shape:
-            raise GeometryError(f"{item['case_id']}: {what} has {array.shape} pixels (rows, columns), a label {shape}.")
+            raise GeometryError(
+                f"{item['case_id']}: {what} has {array.shape} pixels (rows, columns), a label {shape}."
+            )
     masks, known, probability = _stacked(drawn, predicted, names, shape)
     return Evidence(
-        item["case_id"], tuple(names), masks, known, probability, None if image is None else grey_levels(image), (1.0, 1.0),
-        "px", None, item.get("image") or "", item["label"],
-    )  # fmt: skip
+        item["case_id"],
+        tuple(names),
+        masks,
+        known,
+        probability,
+        None if image is None else grey_levels(image),
+        (1.0, 1.0),
+        "px",
+        None,
+        item.get("image") or "",
+        item["label"],
+    )
 
 
 def _picture(path: Path) -> np.ndarray:
@@ -125,7 +165,8 @@ def _picture(path: Path) -> np.ndarray:
 
 
 def _mask(path: Path) -> np.ndarray:
-    """bool [row, column] of a label. InputError for more than two values: an outline is no matter of grey levels."""
+    """bool [row, column] of a label. InputError for more than two values: an outline is no matter of grey
+    levels."""
     picture = _picture(path)
     values = np.unique(picture)
     if len(values) > 2 or (len(values) == 2 and values[0] != 0):
@@ -137,20 +178,30 @@ def _solid(item, data_dir: Path, label: Path, files: Mapping[str, Path], names: 
     sets = _structure_sets(label)
     source = str(data_dir / item["image"]) if item.get("image") else ""
     if source.lower().endswith(PIXEL_SUFFIXES):
-        raise InputError(f"{item['case_id']}: a picture as image of NIfTI predictions; expected NIfTI or DICOM.")
+        raise InputError(
+            f"{item['case_id']}: a picture as image of NIfTI predictions; expected NIfTI or DICOM."
+        )
     case = open_case(source) if source else None
     if len(sets) > 1:
         raise InputError(f"{label}: {len(sets)} structure sets; name one as the label in a datalist.")
-    masks = open_masks(sets[0], case.series if case else None) if sets else open_masks(label, case.series if case else None)
+    masks = (
+        open_masks(sets[0], case.series if case else None)
+        if sets
+        else open_masks(label, case.series if case else None)
+    )
     geometry = masks.geometry
     if case is not None:
         geometry.require_same(case.geometry, f"{item['case_id']}: label")
     drawn = {name: masks.read(name)[0] >= 0.5 for name in names if name in masks.names}
     if not drawn:
-        raise InputError(f"{label}: none of {', '.join(names)} is there; it has {', '.join(masks.names) or 'nothing'}.")
+        raise InputError(
+            f"{label}: none of {', '.join(names)} is there; it has {', '.join(masks.names) or 'nothing'}."
+        )
     predicted = {name: _probability(path, geometry) for name, path in files.items()}
     stacks = _stacked(drawn, predicted, names, geometry.shape)
-    return _turned_case(item, stacks, names, geometry, case, str(sets[0].relative_to(data_dir)) if sets else item["label"])
+    return _turned_case(
+        item, stacks, names, geometry, case, str(sets[0].relative_to(data_dir)) if sets else item["label"]
+    )
 
 
 def _probability(path: Path, geometry: Geometry) -> np.ndarray:
@@ -158,7 +209,9 @@ def _probability(path: Path, geometry: Geometry) -> np.ndarray:
     array = read_mask(path, geometry)
     low, high = float(array.min()), float(array.max())
     if low < 0 or high > 1:
-        raise InputError(f"{path}: values from {low:g} to {high:g}; expected a mask or probabilities, 0 to 1.")
+        raise InputError(
+            f"{path}: values from {low:g} to {high:g}; expected a mask or probabilities, 0 to 1."
+        )
     return array
 
 
@@ -172,7 +225,9 @@ def _structure_sets(path: Path) -> list[Path]:
     ]
 
 
-def _stacked(drawn, predicted, names: list[str], shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _stacked(
+    drawn, predicted, names: list[str], shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     label, probability = np.zeros((len(names), *shape), bool), np.zeros((len(names), *shape), np.float32)
     for number, name in enumerate(names):
         if name in drawn:
@@ -197,24 +252,39 @@ def _turned_case(item, stacks, names: list[str], geometry: Geometry, case, label
     affine = turned(placed(label[0]), grid.affine_ras)[1]
     image = grey_levels(all_turned([case.volume])[0]) if case is not None else None
     return Evidence(
-        item["case_id"], tuple(names), all_turned(label) > 0.5, known, np.clip(all_turned(probability), 0, 1), image,
-        tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0)), "mm", affine, item.get("image") or "",
+        item["case_id"],
+        tuple(names),
+        all_turned(label) > 0.5,
+        known,
+        np.clip(all_turned(probability), 0, 1),
+        image,
+        tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0)),
+        "mm",
+        affine,
+        item.get("image") or "",
         label_source,
-    )  # fmt: skip
+    )
 
 
 def _cropped(evidence: Evidence) -> Evidence:
-    """The box of all labels and predictions with AROUND on each side: pictures need no more, and files stay small."""
+    """The box of all labels and predictions with AROUND on each side: pictures need no more, and files stay
+    small."""
     held = evidence.label.any(axis=0) | (evidence.probability.max(axis=0) > 0.02)
     if not held.any():
         return evidence
     margin = [round(AROUND / step) for step in evidence.spacing]
-    box = tuple(slice(max(side.start - n, 0), side.stop + n) for side, n in zip(box_of([held], 0), margin, strict=True))
+    box = tuple(
+        slice(max(side.start - n, 0), side.stop + n)
+        for side, n in zip(box_of([held], 0), margin, strict=True)
+    )
     affine = evidence.affine_ras
     if affine is not None:
         affine = affine.copy()
         affine[:3, 3] += affine[:3, :3] @ [side.start for side in box]
     return replace(
-        evidence, label=evidence.label[(slice(None), *box)], probability=evidence.probability[(slice(None), *box)],
-        image=None if evidence.image is None else evidence.image[box], affine_ras=affine,
-    )  # fmt: skip
+        evidence,
+        label=evidence.label[(slice(None), *box)],
+        probability=evidence.probability[(slice(None), *box)],
+        image=None if evidence.image is None else evidence.image[box],
+        affine_ras=affine,
+    )

@@ -20,49 +20,90 @@ DISCLAIMER = "Research use only, not a medical device. A suspicion is no finding
 
 DEFINITIONS = {
     "implementation": f"medseg {medseg.__version__}",
-    "score": "1 / (1 + exp(3 - z)): 0.5 three robust standard deviations beyond the structure's usual disagreement",
+    "score": "1 / (1 + exp(3 - z)): 0.5 three robust standard deviations beyond the structure's usual "
+    "disagreement",
     "z": "mean of two robust z: of 1 - Dice, and of log(distance + half a voxel); each (value - median) / "
-    "(1.4826 x median absolute deviation) over all labels of the structure, at most 10; plus 5 x (dice_after - dice)",
-    "dice": "label against the prediction, which is cut where the structure's median prediction is as large as its label",
+    "(1.4826 x median absolute deviation) over all labels of the structure, at most 10; plus 5 x "
+    "(dice_after - dice)",
+    "dice": "label against the prediction, which is cut where the structure's median prediction is as large "
+    "as its label",
     "soft_dice": "label against the predicted probabilities as they are",
     "distance": "mean absolute distance between both outlines, both directions alike",
     "bias": "mean signed distance, positive where the label lies outside the prediction",
     "dice_after": "Dice of the label with the correction that the reason names",
-    "style_removed": "the consistent bias of the case's group that was taken out of the label before it was judged",
+    "style_removed": "the consistent bias of the case's group that was taken out of the label before it was "
+    "judged",
     "empty": "label and prediction both empty: score 0; one of them empty: Dice 0, distance infinite",
 }
 
 COLUMNS = (
-    "rank", "case", "structure", "group", "fold", "score", "z", "reason", "words", "amount", "dice", "soft_dice",
-    "dice_after", "distance", "bias", "style_removed", "label_size", "predicted_size", "unit", "image", "label",
-)  # fmt: skip
+    "rank",
+    "case",
+    "structure",
+    "group",
+    "fold",
+    "score",
+    "z",
+    "reason",
+    "words",
+    "amount",
+    "dice",
+    "soft_dice",
+    "dice_after",
+    "distance",
+    "bias",
+    "style_removed",
+    "label_size",
+    "predicted_size",
+    "unit",
+    "image",
+    "label",
+)
 
 WORKLIST = ("case", "structure", "score", "reason", "status", "reviewer", "date", "comment")
 STATUSES = ("open", "accepted", "edited", "rejected")
-"""Of an entry of the worklist: not looked at; the label is right; it was corrected; the case is not to be trained on."""
+"""Of an entry of the worklist: not looked at; the label is right; it was corrected; the case is not to be
+trained on."""
 
 
 def row_of(finding: Finding, rank: int) -> dict[str, Any]:
     """One line of audit.csv, by COLUMNS."""
     numbers = finding.numbers
     return {
-        "rank": rank, "case": finding.case, "structure": finding.structure, "group": finding.group,
-        "fold": finding.fold + 1 if finding.fold >= 0 else "", "score": finding.score, "z": finding.z,
-        "reason": finding.reason.kind, "words": finding.reason.words, "amount": finding.reason.amount, "dice": numbers.dice,
-        "soft_dice": numbers.soft_dice, "dice_after": finding.reason.dice_after, "distance": numbers.distance,
-        "bias": numbers.bias, "style_removed": finding.style, "label_size": numbers.label_size,
-        "predicted_size": numbers.predicted_size, "unit": finding.unit, "image": finding.image_source,
+        "rank": rank,
+        "case": finding.case,
+        "structure": finding.structure,
+        "group": finding.group,
+        "fold": finding.fold + 1 if finding.fold >= 0 else "",
+        "score": finding.score,
+        "z": finding.z,
+        "reason": finding.reason.kind,
+        "words": finding.reason.words,
+        "amount": finding.reason.amount,
+        "dice": numbers.dice,
+        "soft_dice": numbers.soft_dice,
+        "dice_after": finding.reason.dice_after,
+        "distance": numbers.distance,
+        "bias": numbers.bias,
+        "style_removed": finding.style,
+        "label_size": numbers.label_size,
+        "predicted_size": numbers.predicted_size,
+        "unit": finding.unit,
+        "image": finding.image_source,
         "label": finding.label_source,
-    }  # fmt: skip
+    }
 
 
 def record(ranking: Ranking, about: Mapping[str, Any]) -> dict[str, Any]:
-    """The whole audit as plain values; a number that does not exist or is infinite is None. ``about``: how it was made."""
+    """The whole audit as plain values; a number that does not exist or is infinite is None. ``about``: how it
+    was made."""
     rows = []
     for number, finding in enumerate(ranking.findings, 1):
         row = {name: _plain(value) for name, value in row_of(finding, number).items()}
         row["vector"] = [_plain(part) for part in finding.reason.vector]
-        row["other_explanations"] = [{"words": words, "dice_after": _plain(dice)} for words, dice in finding.others]
+        row["other_explanations"] = [
+            {"words": words, "dice_after": _plain(dice)} for words, dice in finding.others
+        ]
         rows.append(row)
     habits = [{name: _plain(value) for name, value in vars(style).items()} for style in ranking.styles]
     thresholds = {
@@ -70,10 +111,17 @@ def record(ranking: Ranking, about: Mapping[str, Any]) -> dict[str, Any]:
         for name, by_fold in ranking.thresholds.items()
     }
     return {
-        **about, "cases": len(ranking.cases), "labels": len(rows), "definitions": DEFINITIONS, "reasons": KINDS,
-        "thresholds_by_fold": thresholds, "styles": habits, "findings": rows, "notices": list(ranking.notices),
+        **about,
+        "cases": len(ranking.cases),
+        "labels": len(rows),
+        "definitions": DEFINITIONS,
+        "reasons": KINDS,
+        "thresholds_by_fold": thresholds,
+        "styles": habits,
+        "findings": rows,
+        "notices": list(ranking.notices),
         "disclaimer": DISCLAIMER,
-    }  # fmt: skip
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -85,12 +133,14 @@ def _plain(value: Any) -> Any:
 def write_json(content: Mapping[str, Any], out: Path) -> None:
     """Write plain values atomically."""
     with atomic_path(out) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], out: Path) -> None:
-    """Write a table atomically: floats with six digits, nothing for nan; words that a spreadsheet would take for a formula
-    have an apostrophe before them."""
+    """Write a table atomically: floats with six digits, nothing for nan; words that a spreadsheet would take
+    for a formula have an apostrophe before them."""
     text = io.StringIO()
     table = csv.DictWriter(text, columns, restval="")
     table.writeheader()
@@ -108,33 +158,40 @@ def _cell(value: Any) -> Any:
     return value
 
 
-# ---- the list that annotators work through --------------------------------------------------------------------------
+# ---- the list that annotators work through -----------------------------------------------------------------
 
 
 def read_worklist(path: Path) -> dict[tuple[str, str], dict[str, str]]:
     """{(case, structure): row} of a worklist, {} without a file.
 
-    As spreadsheets write it: with or without a byte-order mark, separated by commas or semicolons, blank lines, a status in
-    capitals. InputError for other columns, an unknown status, a row given twice, and another encoding than UTF-8.
+    As spreadsheets write it: with or without a byte-order mark, separated by commas or semicolons, blank
+    lines, a status in capitals. InputError for other columns, an unknown status, a row given twice, and
+    another encoding than UTF-8.
     """
     if not path.exists():
         return {}
     try:
         text = path.read_text(encoding="utf-8-sig")
         first = text.split("\n", 1)[0]
-        table = csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if first.count(";") > first.count(",") else ",")
+        table = csv.DictReader(
+            io.StringIO(text, newline=""), delimiter=";" if first.count(";") > first.count(",") else ","
+        )
         rows = list(table)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a readable worklist ({error}); save it as CSV in UTF-8.") from error
     if not {"case", "structure", "status"} <= set(table.fieldnames or ()):
-        raise InputError(f"{path}: expected the columns {', '.join(WORKLIST)}; it has {', '.join(table.fieldnames or ())}.")
+        raise InputError(
+            f"{path}: expected the columns {', '.join(WORKLIST)}; it has {', '.join(table.fieldnames or ())}."
+        )
     found: dict[tuple[str, str], dict[str, str]] = {}
     for number, row in enumerate(rows, 2):
         if not any(value for value in row.values()):
             continue
         status, key = (row["status"] or "").strip().lower(), (_bare(row["case"]), _bare(row["structure"]))
         if status not in STATUSES:
-            raise InputError(f"{path}, line {number}: status {row['status']!r}; expected one of {', '.join(STATUSES)}.")
+            raise InputError(
+                f"{path}, line {number}: status {row['status']!r}; expected one of {', '.join(STATUSES)}."
+            )
         if key in found:
             raise InputError(f"{path}, line {number}: {key[0]} {key[1]} is there twice; which row holds?")
         found[key] = {**row, "status": status}
@@ -148,16 +205,25 @@ def _bare(text: str) -> str:
 def write_worklist(ranking: Ranking, out: Path, least_score: float, most: int) -> int:
     """Write the worst labels, worst first, for people to work through; returns how many there are.
 
-    Labels of at least ``least_score``, at most ``most`` of them. What a person entered in an earlier worklist at ``out``
-    stays, also for a label that is no longer among them.
+    Labels of at least ``least_score``, at most ``most`` of them. What a person entered in an earlier worklist
+    at ``out`` stays, also for a label that is no longer among them.
     """
     earlier = read_worklist(out)
-    done = {key: row for key, row in earlier.items() if row["status"] != "open" or row.get("reviewer") or row.get("comment")}
+    done = {
+        key: row
+        for key, row in earlier.items()
+        if row["status"] != "open" or row.get("reviewer") or row.get("comment")
+    }
     worst = [one for one in ranking.findings if one.score >= least_score][:most]
     rows = []
     for finding in worst:
         kept = done.pop((finding.case, finding.structure), {})
-        new = {"case": finding.case, "structure": finding.structure, "score": finding.score, "reason": finding.reason.words}
+        new = {
+            "case": finding.case,
+            "structure": finding.structure,
+            "score": finding.score,
+            "reason": finding.reason.words,
+        }
         rows.append({"status": "open", **{key: kept.get(key, "") for key in WORKLIST[4:] if kept}, **new})
     rows += [{**row, "case": case, "structure": structure} for (case, structure), row in done.items()]
     write_csv(rows, WORKLIST, out)

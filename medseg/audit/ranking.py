@@ -1,4 +1,5 @@
-"""From the evidence of all cases to a ranking: one Finding per case and structure, the most suspicious first."""
+"""From the evidence of all cases to a ranking: one Finding per case and structure, the most suspicious
+first."""
 
 from __future__ import annotations
 
@@ -32,8 +33,9 @@ NOT_JUDGED = Reason("not judged", "not judged: the predictions of this structure
 
 @dataclass(frozen=True)
 class Finding:
-    """One label. ``score``: suspected error, 0 to 1; ``z``: how unusual, in robust standard deviations. ``style``: the habit
-    of its group that was taken out first, nan without one. ``others``: the next best explanations with their Dice."""
+    """One label. ``score``: suspected error, 0 to 1; ``z``: how unusual, in robust standard deviations.
+    ``style``: the habit of its group that was taken out first, nan without one. ``others``: the next best
+    explanations with their Dice."""
 
     case: str
     structure: str
@@ -52,7 +54,8 @@ class Finding:
 
     @property
     def gain(self) -> float:
-        """The Dice that the correction would win which the reason names; 0 where it names none, or no fault of the label."""
+        """The Dice that the correction would win which the reason names; 0 where it names none, or no fault
+        of the label."""
         if self.reason.kind == "far prediction":
             return 0.0
         gained = self.reason.dice_after - self.numbers.dice
@@ -61,7 +64,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Findings, worst first; ``thresholds``: {structure: {fold: where its predictions were cut}}; ``styles`` of groups."""
+    """Findings, worst first; ``thresholds``: {structure: {fold: where its predictions were cut}}; ``styles``
+    of groups."""
 
     findings: tuple[Finding, ...]
     thresholds: dict[str, dict[int, float]]
@@ -94,8 +98,8 @@ class _Levels:
 def rank(paths: Sequence[Path], groups: dict[str, str] | None = None) -> Ranking:
     """Rank the labels of evidence files (one case each; they are read one at a time, three times).
 
-    ``groups``: {case: annotator or centre}. InputError without a case, for a name that two cases share, for cases of other
-    structures or units, and when every label is empty.
+    ``groups``: {case: annotator or centre}. InputError without a case, for a name that two cases share, for
+    cases of other structures or units, and when every label is empty.
     """
     cases: dict[str, Path] = {}
     levels, names, unit, reach = _Levels(), (), "", []
@@ -116,12 +120,16 @@ def rank(paths: Sequence[Path], groups: dict[str, str] | None = None) -> Ranking
     scored = scores([(finding.structure, finding.numbers, finding.gain) for finding in findings], voxel)
     poor = _not_learned(findings, notices)
     findings = [
-        replace(one, score=0.0, z=math.nan, reason=NOT_JUDGED) if one.structure in poor else replace(one, score=score, z=z)
+        replace(one, score=0.0, z=math.nan, reason=NOT_JUDGED)
+        if one.structure in poor
+        else replace(one, score=score, z=z)
         for one, (score, z) in zip(findings, scored, strict=True)
     ]
     findings.sort(key=lambda finding: (-finding.score, finding.case, finding.structure))
     folds = sorted({finding.fold for finding in findings})
-    cut = {name: {fold: levels.threshold(number, fold) for fold in folds} for number, name in enumerate(names)}
+    cut = {
+        name: {fold: levels.threshold(number, fold) for fold in folds} for number, name in enumerate(names)
+    }
     return Ranking(tuple(findings), cut, tuple(habits.values()), tuple(cases), names, unit, tuple(notices))
 
 
@@ -129,7 +137,11 @@ def _not_learned(findings: Sequence[Finding], notices: list[str]) -> set[str]:
     """Structures whose usual Dice is below LEAST_DICE, with a sentence each in ``notices``."""
     poor = set()
     for name in dict.fromkeys(one.structure for one in findings):
-        known = [one.numbers.dice for one in findings if one.structure == name and one.numbers.dice == one.numbers.dice]
+        known = [
+            one.numbers.dice
+            for one in findings
+            if one.structure == name and one.numbers.dice == one.numbers.dice
+        ]
         if known and np.median(known) < LEAST_DICE:
             poor.add(name)
             usual = f"the median Dice of labels and predictions is {np.median(known):.2f}, below {LEAST_DICE}"
@@ -153,33 +165,60 @@ def _biases(evidence: Evidence, levels: _Levels) -> Iterator[tuple[str, str, flo
         yield evidence.case, name, outline_distances(evidence.label[number], masks[name], evidence.spacing)[1]
 
 
-def _findings(evidence: Evidence, levels: _Levels, groups: Mapping[str, str], kept: Mapping) -> Iterator[Finding]:
-    """The case's findings, as yet without score; a label of a group with a style is judged without that style."""
+def _findings(
+    evidence: Evidence, levels: _Levels, groups: Mapping[str, str], kept: Mapping
+) -> Iterator[Finding]:
+    """The case's findings, as yet without score; a label of a group with a style is judged without that
+    style."""
     masks, group = predicted_masks(evidence, levels), groups.get(evidence.case, "")
-    labels = {evidence.names[number]: evidence.label[number] for number in np.flatnonzero(evidence.known).tolist()}
+    labels = {
+        evidence.names[number]: evidence.label[number] for number in np.flatnonzero(evidence.known).tolist()
+    }
     for number, (name, label) in zip(np.flatnonzero(evidence.known).tolist(), labels.items(), strict=True):
         habit = kept.get((group, name))
         own = without_style(label, habit.bias, evidence.spacing) if habit else label
-        reason, others = find_reason(Pair(own, masks[name], evidence.spacing, evidence.unit), name, masks, labels)
+        reason, others = find_reason(
+            Pair(own, masks[name], evidence.spacing, evidence.unit), name, masks, labels
+        )
         yield Finding(
-            evidence.case, name, group, evidence.fold, math.nan, math.nan, reason,
+            evidence.case,
+            name,
+            group,
+            evidence.fold,
+            math.nan,
+            math.nan,
+            reason,
             disagreement(own, evidence.probability[number], masks[name], evidence.spacing, evidence.unit),
-            habit.bias if habit else math.nan, evidence.unit, evidence.spacing, evidence.image_source, evidence.label_source,
+            habit.bias if habit else math.nan,
+            evidence.unit,
+            evidence.spacing,
+            evidence.image_source,
+            evidence.label_source,
             tuple((one.words, one.dice_after) for one in others if one is not reason)[:2],
-        )  # fmt: skip
+        )
 
 
-def _check_alike(evidence: Evidence, path: Path, cases: Mapping[str, Path], names: tuple[str, ...], unit: str) -> None:
+def _check_alike(
+    evidence: Evidence, path: Path, cases: Mapping[str, Path], names: tuple[str, ...], unit: str
+) -> None:
     if evidence.case in cases:
-        raise InputError(f"two cases are called {evidence.case!r} ({cases[evidence.case].name}, {path.name}).")
+        raise InputError(
+            f"two cases are called {evidence.case!r} ({cases[evidence.case].name}, {path.name})."
+        )
     if names and evidence.names != names:
-        raise InputError(f"{evidence.case}: structures {', '.join(evidence.names)}; the cases before it {', '.join(names)}.")
+        raise InputError(
+            f"{evidence.case}: structures {', '.join(evidence.names)}; the cases before it "
+            f"{', '.join(names)}."
+        )
     if unit and evidence.unit != unit:
-        raise InputError(f"{evidence.case}: sizes in {evidence.unit}, the cases before it in {unit}; audit them apart.")
+        raise InputError(
+            f"{evidence.case}: sizes in {evidence.unit}, the cases before it in {unit}; audit them apart."
+        )
 
 
 def _check_labels(levels: _Levels, names: Sequence[str], count: int) -> list[str]:
-    """Sentences about structures that cannot be judged; InputError without a case, and when no structure can be."""
+    """Sentences about structures that cannot be judged; InputError without a case, and when no structure can
+    be."""
     if not count:
         raise InputError("there is no case to audit.")
     notices, empty = [], []
@@ -189,10 +228,14 @@ def _check_labels(levels: _Levels, names: Sequence[str], count: int) -> list[str
         if not drawn:
             empty.append(name)
             notices.append(
-                f"{name}: no label has a voxel of it; it is not judged." if known else f"{name}: nobody contoured it."
+                f"{name}: no label has a voxel of it; it is not judged."
+                if known
+                else f"{name}: nobody contoured it."
             )
         elif drawn < LEAST_LABELS:
             notices.append(f"{name}: {drawn} labels; what is usual is taken from all structures together.")
     if len(empty) == len(names):
-        raise InputError(f"every label of {', '.join(names)} is empty in all {count} cases; there is nothing to judge.")
+        raise InputError(
+            f"every label of {', '.join(names)} is empty in all {count} cases; there is nothing to judge."
+        )
     return notices

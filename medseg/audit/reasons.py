@@ -1,9 +1,10 @@
-"""Why a label disagrees with its prediction: of the corrections one could make, the one that explains most, in words.
+"""Why a label disagrees with its prediction: of the corrections one could make, the one that explains most,
+in words.
 
-Each candidate undoes one blunder: moves the label back, shrinks or grows it, adds or removes a piece, fills a gap, takes an
-end off or puts one on, or takes the label for another structure's. What brings the label closest to the prediction is the
-reason; corrections with more freedom (a shift has three numbers) pay for it by COST. A correction that closes less than
-LEAST_EXPLAINED of the gap in Dice is no reason.
+Each candidate undoes one blunder: moves the label back, shrinks or grows it, adds or removes a piece, fills a
+gap, takes an end off or puts one on, or takes the label for another structure's. What brings the label
+closest to the prediction is the reason; corrections with more freedom (a shift has three numbers) pay for it
+by COST. A correction that closes less than LEAST_EXPLAINED of the gap in Dice is no reason.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from medseg.audit.disagreement import box_of, dice_of, signed_distance
 from medseg.audit.evidence import DIRECTIONS
 
 COST = {"shifted": 0.05, "expanded": 0.01, "contracted": 0.01, "wrong structure": -0.1, "sides swapped": -0.1}
-"""What a correction pays, in Dice. To lie where another structure is predicted is no coincidence, so that earns some."""
+"""What a correction pays, in Dice. To lie where another structure is predicted is no coincidence, so that
+earns some."""
 
 OTHER_COST = 0.02
 LEAST_EXPLAINED, LEAST_GAIN = 0.25, 0.03
@@ -30,14 +32,16 @@ LEAST_PIECE = 0.1
 """A piece that is missing or too much has at least this share of the prediction, or of the label."""
 
 FAR_PIECE = 2.0
-"""A predicted piece this many times the label's length (the diagonal of its box) away says nothing about the label."""
+"""A predicted piece this many times the label's length (the diagonal of its box) away says nothing about the
+label."""
 
 LEAST_REST = 0.6
 FARTHEST_STEPS = 40
 """So many half voxels outwards or inwards an outline is moved at most."""
 
 COARSE = 48
-"""The best shift is first looked for on at most so many voxels along an axis, then voxel by voxel around it."""
+"""The best shift is first looked for on at most so many voxels along an axis, then voxel by voxel around
+it."""
 
 PLACES = {
     3: (("caudal end", "cranial end"), ("anterior side", "posterior side"), ("right side", "left side")),
@@ -47,8 +51,9 @@ PLACES = {
 
 @dataclass(frozen=True)
 class Reason:
-    """``kind``: a key of KINDS. ``words``: the sentence for a person. ``amount``: in mm or px, nan where it has none.
-    ``vector``: of a shift, along the axes of Evidence. ``dice_after``: of the corrected label with the prediction."""
+    """``kind``: a key of KINDS. ``words``: the sentence for a person. ``amount``: in mm or px, nan where it
+    has none. ``vector``: of a shift, along the axes of Evidence. ``dice_after``: of the corrected label with
+    the prediction."""
 
     kind: str
     words: str
@@ -62,7 +67,9 @@ KINDS = {
     "expanded": "its outline lies outside the prediction all round",
     "contracted": "its outline lies inside the prediction all round",
     "missing component": "a piece of the prediction has no label",
-    "far prediction": "the prediction has a piece so far from the label that it is likely the prediction's own error",
+    "far prediction": (
+        "the prediction has a piece so far from the label that it is likely the prediction's own error"
+    ),
     "extra component": "a piece of the label has no prediction",
     "wrong structure": "fits the prediction of another structure better",
     "sides swapped": "left and right fit each other's prediction",
@@ -78,7 +85,8 @@ KINDS = {
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A label and its prediction, bool (*spatial) in the convention of Evidence, with voxel ``spacing`` in ``unit``."""
+    """A label and its prediction, bool (*spatial) in the convention of Evidence, with voxel ``spacing`` in
+    ``unit``."""
 
     label: np.ndarray
     prediction: np.ndarray
@@ -87,12 +95,20 @@ class Pair:
 
     def says(self, distance: float) -> str:
         """A distance for a reader: "6 mm"."""
-        return f"{distance:.0f} {self.unit}" if distance >= 2 or self.unit == "px" else f"{distance:.1f} {self.unit}"
+        return (
+            f"{distance:.0f} {self.unit}"
+            if distance >= 2 or self.unit == "px"
+            else f"{distance:.1f} {self.unit}"
+        )
 
     def size(self, voxels: float) -> str:
         """A volume or area for a reader: "3.2 cc"."""
         volume = voxels * math.prod(self.spacing)
-        return f"{volume / 1000:.1f} cc" if self.unit == "mm" and len(self.spacing) == 3 else f"{volume:.0f} {self.unit}²"
+        return (
+            f"{volume / 1000:.1f} cc"
+            if self.unit == "mm" and len(self.spacing) == 3
+            else f"{volume:.0f} {self.unit}²"
+        )
 
 
 def find_reason(
@@ -101,7 +117,8 @@ def find_reason(
     predictions: dict[str, np.ndarray] | None = None,
     labels: dict[str, np.ndarray] | None = None,
 ) -> tuple[Reason, tuple[Reason, ...]]:
-    """(the reason, all candidates best first). ``predictions`` and ``labels``: of all structures of the case, for swaps."""
+    """(the reason, all candidates best first). ``predictions`` and ``labels``: of all structures of the case,
+    for swaps."""
     if not pair.label.any() or not pair.prediction.any():
         return _one_empty(pair), ()
     before = dice_of(pair.label, pair.prediction)
@@ -113,19 +130,27 @@ def find_reason(
     candidates.sort(key=lambda one: COST.get(one.kind, OTHER_COST) - one.dice_after)
     best = candidates[0] if candidates else None
     if best is None or best.dice_after - before < max(LEAST_GAIN, LEAST_EXPLAINED * (1 - before)):
-        return Reason("no single cause", "differs without one simple cause", dice_after=before), tuple(candidates)
+        return Reason("no single cause", "differs without one simple cause", dice_after=before), tuple(
+            candidates
+        )
     return best, tuple(candidates)
 
 
 def _one_empty(pair: Pair) -> Reason:
     if pair.prediction.any():
-        return Reason("empty label", f"empty, though {pair.size(int(pair.prediction.sum()))} are predicted", dice_after=1.0)
+        return Reason(
+            "empty label",
+            f"empty, though {pair.size(int(pair.prediction.sum()))} are predicted",
+            dice_after=1.0,
+        )
     if pair.label.any():
-        return Reason("nothing predicted", f"{pair.size(int(pair.label.sum()))} contoured where nothing is predicted")
+        return Reason(
+            "nothing predicted", f"{pair.size(int(pair.label.sum()))} contoured where nothing is predicted"
+        )
     return Reason("no single cause", "empty in label and prediction")
 
 
-# ---- another structure -------------------------------------------------------------------------------------------
+# ---- another structure -------------------------------------------------------------------------------------
 
 
 def _whole(
@@ -139,21 +164,26 @@ def _whole(
         if name == twin:
             theirs = labels.get(twin)
             swapped = theirs is not None and dice_of(theirs, pair.prediction) > dice_of(theirs, mask)
-            words = f"left and right are swapped: this and {name}" if swapped else f"on the wrong side: this is {name}"
+            words = (
+                f"left and right are swapped: this and {name}"
+                if swapped
+                else f"on the wrong side: this is {name}"
+            )
             yield Reason("sides swapped" if swapped else "wrong structure", words, dice_after=after)
         elif after == after:
             yield Reason("wrong structure", f"looks like {name}", dice_after=after)
 
 
 def other_side(name: str, names: Sequence[str]) -> str | None:
-    """The name among ``names`` that differs from ``name`` by its side alone (_L and _R, left and right, lt and rt)."""
+    """The name among ``names`` that differs from ``name`` by its side alone (_L and _R, left and right, lt
+    and rt)."""
     swap = {"l": "r", "r": "l", "left": "right", "right": "left", "lt": "rt", "rt": "lt"}
     words = re.split(r"([\W_]+)", name.casefold())
     mirrored = "".join(swap.get(word, word) for word in words)
     return next((other for other in names if other.casefold() == mirrored != name.casefold()), None)
 
 
-# ---- moved, grown ------------------------------------------------------------------------------------------------
+# ---- moved, grown ------------------------------------------------------------------------------------------
 
 
 def _moved(pair: Pair) -> Iterator[Reason]:
@@ -168,7 +198,8 @@ def _moved(pair: Pair) -> Iterator[Reason]:
 
 
 def shift_words(vector: Sequence[float], pair: Pair) -> str:
-    """ "6 mm cranially", or "10 mm (8 mm to the left, 6 mm cranially)"; parts below a third of the whole are left out."""
+    """ "6 mm cranially", or "10 mm (8 mm to the left, 6 mm cranially)"; parts below a third of the whole are
+    left out."""
     length, words = math.hypot(*vector), DIRECTIONS[len(vector)]
     parts = sorted(((abs(part), words[axis][part > 0]) for axis, part in enumerate(vector)), reverse=True)
     parts = [(size, word) for size, word in parts if size > length / 3]
@@ -193,7 +224,9 @@ def best_shift(label: np.ndarray, prediction: np.ndarray) -> tuple[int, ...]:
 
 def _blocks(mask: np.ndarray, factors: Sequence[int]) -> np.ndarray:
     """float32 means of blocks of so many voxels along each axis."""
-    padded = np.pad(mask.astype(np.float32), [(0, -n % factor) for n, factor in zip(mask.shape, factors, strict=True)])
+    padded = np.pad(
+        mask.astype(np.float32), [(0, -n % factor) for n, factor in zip(mask.shape, factors, strict=True)]
+    )
     shape = [part for n, factor in zip(padded.shape, factors, strict=True) for part in (n // factor, factor)]
     return padded.reshape(shape).mean(axis=tuple(range(1, 2 * mask.ndim, 2)))
 
@@ -208,7 +241,8 @@ def _overlap(label: np.ndarray, prediction: np.ndarray, steps: Sequence[int]) ->
 
 
 def _grown(pair: Pair) -> Iterator[Reason]:
-    """The label with its outline moved evenly; all distances at once, by counting voxels along the signed distance."""
+    """The label with its outline moved evenly; all distances at once, by counting voxels along the signed
+    distance."""
     step = min(pair.spacing) / 2
     margin = [(math.ceil(FARTHEST_STEPS / 4 * step / size),) * 2 for size in pair.spacing]
     label, prediction = np.pad(pair.label, margin), np.pad(pair.prediction, margin)
@@ -222,11 +256,13 @@ def _grown(pair: Pair) -> Iterator[Reason]:
     alike = np.flatnonzero(dice >= dice[best] - 0.01)
     excess = -float(edges[alike].mean())
     if abs(excess) >= step:
-        kind, word = ("expanded", "too large all round") if excess > 0 else ("contracted", "too small all round")
+        kind, word = (
+            ("expanded", "too large all round") if excess > 0 else ("contracted", "too small all round")
+        )
         yield Reason(kind, f"{kind} by {pair.says(abs(excess))} ({word})", abs(excess), (), float(dice[best]))
 
 
-# ---- pieces, gaps, ends ------------------------------------------------------------------------------------------
+# ---- pieces, gaps, ends ------------------------------------------------------------------------------------
 
 
 def _pieces(pair: Pair) -> Iterator[Reason]:
@@ -239,7 +275,12 @@ def _pieces(pair: Pair) -> Iterator[Reason]:
         piece = np.logical_or.reduce([piece for piece, _ in far])
         size, away = pair.size(int(piece.sum())), pair.says(min(gap for _, gap in far))
         words = f"a predicted piece of {size} lies {away} away: likely the prediction's error"
-        yield Reason("far prediction", words, min(gap for _, gap in far), dice_after=dice_of(label, prediction & ~piece))
+        yield Reason(
+            "far prediction",
+            words,
+            min(gap for _, gap in far),
+            dice_after=dice_of(label, prediction & ~piece),
+        )
     if near:
         piece = np.logical_or.reduce(near)
         corrected = label | piece
@@ -254,7 +295,8 @@ def _pieces(pair: Pair) -> Iterator[Reason]:
 
 
 def _alone(whole: np.ndarray, other: np.ndarray) -> list[np.ndarray]:
-    """The pieces of `whole`, large enough to count, that `other` does not meet; none when it meets no piece at all."""
+    """The pieces of `whole`, large enough to count, that `other` does not meet; none when it meets no piece
+    at all."""
     pieces, count = connected(whole, generate_binary_structure(whole.ndim, whole.ndim))
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     met = np.bincount(pieces[other], minlength=count + 1) > 0
@@ -264,7 +306,10 @@ def _alone(whole: np.ndarray, other: np.ndarray) -> list[np.ndarray]:
 
 
 def _box_mm(mask: np.ndarray, spacing: Sequence[float]) -> list[slice]:
-    return [slice(part.start * mm, part.stop * mm) for part, mm in zip(box_of([mask], margin=0), spacing, strict=True)]
+    return [
+        slice(part.start * mm, part.stop * mm)
+        for part, mm in zip(box_of([mask], margin=0), spacing, strict=True)
+    ]
 
 
 def _gap_mm(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> float:
@@ -274,8 +319,9 @@ def _gap_mm(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> float:
 
 
 def _rest_agrees(label: np.ndarray, rest: np.ndarray, corrected: np.ndarray, prediction: np.ndarray) -> bool:
-    """False when a label and the part of the prediction that it is not to be given agree much less than the two would then:
-    whatever is copied from a prediction agrees with it, also beside a label that lies somewhere else."""
+    """False when a label and the part of the prediction that it is not to be given agree much less than the
+    two would then: whatever is copied from a prediction agrees with it, also beside a label that lies
+    somewhere else."""
     return dice_of(label, rest) >= LEAST_REST * dice_of(corrected, prediction)
 
 
@@ -299,7 +345,9 @@ def _gaps(pair: Pair) -> Iterator[Reason]:
         if not _rest_agrees(pair.label, rest, corrected, pair.prediction):
             continue
         amount = int(empty.sum()) * pair.spacing[axis]
-        what = f"{int(empty.sum())} slices dropped" if axis == 0 and pair.label.ndim == 3 else "a stripe dropped"
+        what = (
+            f"{int(empty.sum())} slices dropped" if axis == 0 and pair.label.ndim == 3 else "a stripe dropped"
+        )
         words = f"{what}: a gap of {pair.says(amount)}"
         yield Reason("slices dropped", words, amount, dice_after=dice_of(corrected, pair.prediction))
 

@@ -1,4 +1,5 @@
-"""One audit from its request to its outputs: predictions that are out of fold, the ranking, the page, lists and contours."""
+"""One audit from its request to its outputs: predictions that are out of fold, the ranking, the page, lists
+and contours."""
 
 from __future__ import annotations
 
@@ -12,7 +13,16 @@ from medseg.audit import folds as kfold
 from medseg.audit.disagreement import predicted_mask
 from medseg.audit.evidence import file_stem, load_evidence, save_evidence
 from medseg.audit.mask_files import cases_of, evidence_from_files, structure_names, without_prediction
-from medseg.audit.outputs import COLUMNS, DEFINITIONS, read_worklist, record, row_of, write_csv, write_json, write_worklist
+from medseg.audit.outputs import (
+    COLUMNS,
+    DEFINITIONS,
+    read_worklist,
+    record,
+    row_of,
+    write_csv,
+    write_json,
+    write_worklist,
+)
 from medseg.audit.ranking import Finding, Ranking, rank
 from medseg.audit.viewer_sets import write_viewer_set
 from medseg.bundles.find import find_bundle
@@ -22,11 +32,12 @@ from medseg.reports.audit import Shown, draw, write_html
 
 @dataclass(frozen=True)
 class Request:
-    """What is audited. Either ``bundle``, which is trained, or ``predictions``, a folder of what exists already.
+    """What is audited. Either ``bundle``, which is trained, or ``predictions``, a folder of what exists
+    already.
 
-    ``data_dir``: where the datalist's paths start. ``folds``: 0 takes the bundle's own weights, for cases it never saw.
-    ``group``: the datalist's key of annotator or centre. ``settings``: overrides of train.json. ``worst``: at most so many
-    labels are drawn and listed, if they score ``least_score``.
+    ``data_dir``: where the datalist's paths start. ``folds``: 0 takes the bundle's own weights, for cases it
+    never saw. ``group``: the datalist's key of annotator or centre. ``settings``: overrides of train.json.
+    ``worst``: at most so many labels are drawn and listed, if they score ``least_score``.
     """
 
     data_dir: Path
@@ -43,33 +54,48 @@ class Request:
 
 
 def audit(request: Request, report: Callable[[str], None] = print) -> dict[str, Any]:
-    """Make or read the predictions, rank the labels, and write audit.csv, .json, .html, worklist.csv and rtstruct/.
+    """Make or read the predictions, rank the labels, and write audit.csv, .json, .html, worklist.csv and
+    rtstruct/.
 
-    Returns what audit.json holds. InputError, GeometryError, StructureError or BundleError in one line, before anything of
-    the ranking is written.
+    Returns what audit.json holds. InputError, GeometryError, StructureError or BundleError in one line,
+    before anything of the ranking is written.
     """
     if (request.bundle is None) == (request.predictions is None):
-        raise InputError("an audit needs a bundle to train, or --predictions that exist already, and not both.")
+        raise InputError(
+            "an audit needs a bundle to train, or --predictions that exist already, and not both."
+        )
     for path in filter(None, (request.data_dir, request.predictions, request.datalist)):
         if not path.exists():
             raise InputError(f"{path}: no such file or folder.")
     if request.worst < 0 or not 0 <= request.least_score <= 1:
-        raise InputError(f"worst {request.worst} and least score {request.least_score}: expected 0 or more, and 0 to 1.")
+        raise InputError(
+            f"worst {request.worst} and least score {request.least_score}: expected 0 or more, and 0 to 1."
+        )
     if request.output_dir in (request.data_dir, request.predictions):
-        raise InputError(f"{request.output_dir}: holds what is audited; choose another folder for the output.")
-    read_worklist(request.output_dir / "worklist.csv")  # one that cannot be read must stop us before hours of training
+        raise InputError(
+            f"{request.output_dir}: holds what is audited; choose another folder for the output."
+        )
+    read_worklist(
+        request.output_dir / "worklist.csv"
+    )  # one that cannot be read must stop us before hours of training
     evidence_dir = request.output_dir / "cases"
     if request.predictions is not None:
-        items, about = _from_files(request, evidence_dir, report), {"Predictions": f"as given in {request.predictions}"}
+        items, about = (
+            _from_files(request, evidence_dir, report),
+            {"Predictions": f"as given in {request.predictions}"},
+        )
     else:
         items, about = _from_bundle(request, evidence_dir, report)
-    groups = {str(item["case_id"]): kfold.group_of(item, request.group) for item in items} if request.group else {}
+    groups = (
+        {str(item["case_id"]): kfold.group_of(item, request.group) for item in items} if request.group else {}
+    )
     ranking = rank([evidence_dir / f"{file_stem(str(item['case_id']))}.npz" for item in items], groups)
     return _write(request, ranking, about, report)
 
 
 def read_cases(datalist: Path, section: str = "training") -> list[dict]:
-    """A section of a MONAI datalist. InputError for an unreadable file, a missing section or a case without its keys."""
+    """A section of a MONAI datalist. InputError for an unreadable file, a missing section or a case without
+    its keys."""
     try:
         content = json.loads(datalist.read_text(encoding="utf-8"))
         cases = content[section]
@@ -80,7 +106,9 @@ def read_cases(datalist: Path, section: str = "training") -> list[dict]:
     for number, case in enumerate(cases):
         lacking = [key for key in ("label", "case_id") if not isinstance(case.get(key), str)]
         if lacking:
-            raise InputError(f"{datalist}: case {number} of {section} has no text under {', '.join(lacking)}.")
+            raise InputError(
+                f"{datalist}: case {number} of {section} has no text under {', '.join(lacking)}."
+            )
     names = [case["case_id"] for case in cases]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -88,7 +116,7 @@ def read_cases(datalist: Path, section: str = "training") -> list[dict]:
     return cases
 
 
-# ---- where predictions come from -------------------------------------------------------------------------------------
+# ---- where predictions come from ---------------------------------------------------------------------------
 
 
 def _from_files(request: Request, evidence_dir: Path, report: Callable[[str], None]) -> list[dict]:
@@ -101,30 +129,42 @@ def _from_files(request: Request, evidence_dir: Path, report: Callable[[str], No
     for item in items:
         lacking = without_prediction(item, request.data_dir, request.predictions)
         if lacking:
-            report(f"note: {item['case_id']}: no prediction of {', '.join(lacking)}; these labels are not judged.")
+            report(
+                f"note: {item['case_id']}: no prediction of {', '.join(lacking)}; these labels are not "
+                f"judged."
+            )
         save_evidence(evidence_from_files(item, request.data_dir, request.predictions, names), evidence_dir)
     return items
 
 
-def _from_bundle(request: Request, evidence_dir: Path, report: Callable[[str], None]) -> tuple[list[dict], dict[str, str]]:
+def _from_bundle(
+    request: Request, evidence_dir: Path, report: Callable[[str], None]
+) -> tuple[list[dict], dict[str, str]]:
     bundle = find_bundle(request.bundle)
     own_list = bundle.folder / "configs" / "datalist.json"
     items = read_cases(request.datalist or own_list)
     if request.group:
         for item in items:
             kfold.group_of(item, request.group)
-    fold_of = [0] * len(items) if request.folds == 0 else kfold.patient_folds(items, request.folds, request.seed)
+    fold_of = (
+        [0] * len(items) if request.folds == 0 else kfold.patient_folds(items, request.folds, request.seed)
+    )
     request.output_dir.mkdir(parents=True, exist_ok=True)
     made = [
         kfold.Fold(
-            bundle, request.data_dir,
-            tuple(item for item, own in zip(items, fold_of, strict=True) if own != number or request.folds == 0),
+            bundle,
+            request.data_dir,
+            tuple(
+                item for item, own in zip(items, fold_of, strict=True) if own != number or request.folds == 0
+            ),
             tuple(item for item, own in zip(items, fold_of, strict=True) if own == number),
-            request.output_dir / "folds" / (f"fold_{number + 1}" if request.folds else "weights"), evidence_dir,
-            request.settings, number if request.folds else -1,
+            request.output_dir / "folds" / (f"fold_{number + 1}" if request.folds else "weights"),
+            evidence_dir,
+            request.settings,
+            number if request.folds else -1,
         )
         for number in range(max(request.folds, 1))
-    ]  # fmt: skip
+    ]
     words = "; ".join(f"{key}={json.dumps(value)}" for key, value in request.settings.items())
     if request.folds == 0:
         seen = read_cases(own_list) if own_list.exists() else []
@@ -136,15 +176,21 @@ def _from_bundle(request: Request, evidence_dir: Path, report: Callable[[str], N
     return items, {"Predictions": f"{how}{', ' + words if words else ''}"}
 
 
-# ---- outputs ---------------------------------------------------------------------------------------------------------
+# ---- outputs -----------------------------------------------------------------------------------------------
 
 
-def _write(request: Request, ranking: Ranking, about: dict[str, str], report: Callable[[str], None]) -> dict[str, Any]:
+def _write(
+    request: Request, ranking: Ranking, about: dict[str, str], report: Callable[[str], None]
+) -> dict[str, Any]:
     out = request.output_dir
     worst = [one for one in ranking.findings if one.score >= request.least_score][: request.worst]
     shown, notices = _shown(request, ranking, worst)
     content = record(ranking, {"about": about, "contour_sets": notices})
-    write_csv([row_of(finding, number) for number, finding in enumerate(ranking.findings, 1)], COLUMNS, out / "audit.csv")
+    write_csv(
+        [row_of(finding, number) for number, finding in enumerate(ranking.findings, 1)],
+        COLUMNS,
+        out / "audit.csv",
+    )
     write_worklist(ranking, out / "worklist.csv", request.least_score, request.worst)
     write_html(ranking, shown, about, DEFINITIONS, out / "audit.html")
     write_json(content, out / "audit.json")
@@ -153,18 +199,27 @@ def _write(request: Request, ranking: Ranking, about: dict[str, str], report: Ca
     return content
 
 
-def _shown(request: Request, ranking: Ranking, worst: Sequence[Finding]) -> tuple[list[Shown], dict[str, str]]:
-    """The worst findings with pictures, and {case: file or why there is none} of the contour sets; one case at a time."""
+def _shown(
+    request: Request, ranking: Ranking, worst: Sequence[Finding]
+) -> tuple[list[Shown], dict[str, str]]:
+    """The worst findings with pictures, and {case: file or why there is none} of the contour sets; one case
+    at a time."""
     shown, sets = [], {}
     for case in dict.fromkeys(one.case for one in worst):
         evidence = load_evidence(request.output_dir / "cases" / f"{file_stem(case)}.npz")
         own = [one for one in worst if one.case == case]
         for finding in own:
             number = evidence.names.index(finding.structure)
-            mask = predicted_mask(evidence.probability[number], ranking.thresholds[finding.structure][finding.fold])
-            pictures = draw(evidence.label[number], mask, evidence.image, evidence.spacing, evidence.affine_ras)
+            mask = predicted_mask(
+                evidence.probability[number], ranking.thresholds[finding.structure][finding.fold]
+            )
+            pictures = draw(
+                evidence.label[number], mask, evidence.image, evidence.spacing, evidence.affine_ras
+            )
             shown.append(Shown(finding, ranking.findings.index(finding) + 1, pictures))
         cuts = {one.structure: ranking.thresholds[one.structure][one.fold] for one in own}
-        written = write_viewer_set(evidence, list(cuts), cuts, request.data_dir, request.output_dir / "rtstruct")
+        written = write_viewer_set(
+            evidence, list(cuts), cuts, request.data_dir, request.output_dir / "rtstruct"
+        )
         sets[case] = written if isinstance(written, str) else f"rtstruct/{written.name}"
     return sorted(shown, key=lambda one: one.rank), sets

@@ -1,7 +1,8 @@
 """Style or error: what all labels of an annotator or centre share is a habit, not a mistake of one case.
 
-A habit is a mean signed distance between label and prediction, structure by structure. The group's value is the median over
-its cases, so that single errors do not make a style; its 95 % interval comes from a bootstrap over cases.
+A habit is a mean signed distance between label and prediction, structure by structure. The group's value is
+the median over its cases, so that single errors do not make a style; its 95 % interval comes from a bootstrap
+over cases.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ DRAWS = 2000
 
 @dataclass(frozen=True)
 class Style:
-    """One group and structure. ``bias``: median over its ``cases`` of the mean signed distance, in mm or px, positive where
-    its labels lie outside the prediction; ``low`` and ``high``: its 95 % interval, nan below LEAST_CASES cases.
-    ``consistent``: the interval excludes 0 and the bias is no smaller than LEAST_STYLE voxels."""
+    """One group and structure. ``bias``: median over its ``cases`` of the mean signed distance, in mm or px,
+    positive where its labels lie outside the prediction; ``low`` and ``high``: its 95 % interval, nan below
+    LEAST_CASES cases. ``consistent``: the interval excludes 0 and the bias is no smaller than LEAST_STYLE
+    voxels."""
 
     group: str
     structure: str
@@ -37,11 +39,17 @@ class Style:
 
     def words(self, unit: str) -> str:
         side = "outside" if self.bias > 0 else "inside"
-        return f"{abs(self.bias):.1f} {unit} {side} the prediction ({self.low:+.1f} to {self.high:+.1f}, {self.cases} cases)"
+        return (
+            f"{abs(self.bias):.1f} {unit} {side} the prediction ({self.low:+.1f} to {self.high:+.1f}, "
+            f"{self.cases} cases)"
+        )
 
 
-def styles(rows: Sequence[tuple[str, str, float]], reach: float, seed: int = 0) -> dict[tuple[str, str], Style]:
-    """{(group, structure): Style} of (group, structure, bias) rows; rows without a group or a bias do not count.
+def styles(
+    rows: Sequence[tuple[str, str, float]], reach: float, seed: int = 0
+) -> dict[tuple[str, str], Style]:
+    """{(group, structure): Style} of (group, structure, bias) rows; rows without a group or a bias do not
+    count.
 
     ``reach``: a typical voxel size in the unit of the biases.
     """
@@ -63,6 +71,7 @@ def styles(rows: Sequence[tuple[str, str, float]], reach: float, seed: int = 0) 
 
 
 def without_style(label: np.ndarray, bias: float, spacing: Sequence[float]) -> np.ndarray:
-    """The bool label with its outline moved back by ``bias``, to the nearest voxel; an outline that would vanish stays."""
+    """The bool label with its outline moved back by ``bias``, to the nearest voxel; an outline that would
+    vanish stays."""
     moved = signed_distance(label, spacing) < -bias
     return moved if moved.any() else label

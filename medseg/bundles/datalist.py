@@ -1,4 +1,5 @@
-"""Check a MONAI datalist before a training touches it: files that exist, and no patient on both sides of a split."""
+"""Check a MONAI datalist before a training touches it: files that exist, and no patient on both sides of a
+split."""
 
 from __future__ import annotations
 
@@ -12,10 +13,11 @@ FILE_KEYS = ("image", "label")
 
 
 def check_datalist(datalist: str | Path, dataset_dir: str | Path) -> None:
-    """Raise InputError unless every case of the list has an image and a label below ``dataset_dir``, in one section only.
+    """Raise InputError unless every case of the list has an image and a label below ``dataset_dir``, in one
+    section only.
 
-    ``datalist``: JSON with the lists ``training`` and ``validation`` of ``{"image", "label", "case_id"}``. A patient is told
-    by ``patient_id`` where a case has one, else by ``case_id``.
+    ``datalist``: JSON with the lists ``training`` and ``validation`` of ``{"image", "label", "case_id"}``. A
+    patient is told by ``patient_id`` where a case has one, else by ``case_id``.
     """
     try:
         content = json.loads(Path(datalist).read_text(encoding="utf-8"))
@@ -30,24 +32,31 @@ def check_datalist(datalist: str | Path, dataset_dir: str | Path) -> None:
     patients = [{_patient(case) for case in sections[name]} for name in SECTIONS]
     both = sorted(patients[0] & patients[1])
     if both:
-        raise InputError(f"{datalist}: {', '.join(both[:5])} in training and validation; keep all of a patient on one side.")
+        raise InputError(
+            f"{datalist}: {', '.join(both[:5])} in training and validation; keep all of a patient on one "
+            f"side."
+        )
 
 
 def _check_cases(cases: list[dict], section: str, datalist: Path, dataset_dir: Path) -> None:
     for number, case in enumerate(cases):
         lacking = [key for key in (*FILE_KEYS, "case_id") if not isinstance(case.get(key), str)]
         if lacking:
-            raise InputError(f"{datalist}: case {number} of {section} has no text under {', '.join(lacking)}.")
+            raise InputError(
+                f"{datalist}: case {number} of {section} has no text under {', '.join(lacking)}."
+            )
     missing = [case[key] for case in cases for key in FILE_KEYS if not _exists(dataset_dir / case[key])]
     if missing:
         raise InputError(
-            f"{dataset_dir}: {len(missing)} files of {datalist.name} are not there, the first {missing[0]}; the paths of a "
+            f"{dataset_dir}: {len(missing)} files of {datalist.name} are not there, the first {missing[0]}; "
+            f"the paths of a "
             "datalist start from the data folder."
         )
 
 
 def _exists(path: Path) -> bool:
-    """True for a file or folder, and for FOLDER#SeriesInstanceUID, one series of a folder (medseg.cases.volume)."""
+    """True for a file or folder, and for FOLDER#SeriesInstanceUID, one series of a folder
+    (medseg.cases.volume)."""
     return path.exists() or Path(str(path).rpartition("#")[0] or path).exists()
 
 

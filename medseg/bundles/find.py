@@ -1,4 +1,5 @@
-"""Find, check and load MONAI bundles. A bundle's own ``inference.json`` says what happens between case and contours."""
+"""Find, check and load MONAI bundles. A bundle's own ``inference.json`` says what happens between case and
+contours."""
 
 from __future__ import annotations
 
@@ -20,16 +21,32 @@ from medseg.bundles.datalist import check_datalist
 from medseg.errors import BundleError, MedsegError
 
 REQUIRED_FILES = (
-    "LICENSE", "configs/metadata.json", "configs/train.json", "configs/evaluate.json", "configs/inference.json",
-    "configs/multi_gpu_train.json", "configs/logging.conf", "docs/README.md", "models/model.pt",
-)  # fmt: skip
+    "LICENSE",
+    "configs/metadata.json",
+    "configs/train.json",
+    "configs/evaluate.json",
+    "configs/inference.json",
+    "configs/multi_gpu_train.json",
+    "configs/logging.conf",
+    "docs/README.md",
+    "models/model.pt",
+)
 MAX_WEIGHTS_MB = 10.0
 
 METADATA_SCHEMA = {
     "type": "object",
     "required": [
-        "schema", "version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version", "task",
-        "description", "authors", "copyright", "network_data_format",
+        "schema",
+        "version",
+        "monai_version",
+        "pytorch_version",
+        "numpy_version",
+        "required_packages_version",
+        "task",
+        "description",
+        "authors",
+        "copyright",
+        "network_data_format",
     ],
     "properties": {
         "version": {"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
@@ -45,9 +62,9 @@ METADATA_SCHEMA = {
             },
         },
     },
-}  # fmt: skip
-"""What MONAI's metadata schema (2024-07-25) requires, and what medseg needs besides: written here because MONAI fetches
-its schema from the network, and a hospital's computer has none."""
+}
+"""What MONAI's metadata schema (2024-07-25) requires, and what medseg needs besides: written here because
+MONAI fetches its schema from the network, and a hospital's computer has none."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +91,9 @@ class Bundle:
     def weights_sha256(self) -> str:
         """Hex digest of models/model.pt. BundleError when there are no weights."""
         if not self.weights.is_file():
-            raise BundleError(f"bundle {self.name}: no weights at {self.weights}; train it or restore the file.")
+            raise BundleError(
+                f"bundle {self.name}: no weights at {self.weights}; train it or restore the file."
+            )
         return hashlib.sha256(self.weights.read_bytes()).hexdigest()
 
     @cached_property
@@ -83,15 +102,20 @@ class Bundle:
         try:
             return hashlib.sha256((self.folder / "configs" / "inference.json").read_bytes()).hexdigest()
         except OSError as error:
-            raise BundleError(f"bundle {self.name}: configs/inference.json cannot be read ({error}).") from error
+            raise BundleError(
+                f"bundle {self.name}: configs/inference.json cannot be read ({error})."
+            ) from error
 
     @property
     def modality(self) -> str | None:
-        """The modality of the images that the network takes ("CT"), from metadata.json; None when it does not say."""
+        """The modality of the images that the network takes ("CT"), from metadata.json; None when it does not
+        say."""
         try:
             return self.metadata["network_data_format"]["inputs"]["image"].get("modality")
         except (KeyError, TypeError, AttributeError) as error:
-            raise BundleError(f"bundle {self.name}: metadata.json has no network_data_format/inputs/image.") from error
+            raise BundleError(
+                f"bundle {self.name}: metadata.json has no network_data_format/inputs/image."
+            ) from error
 
 
 def _json(path: Path) -> dict:
@@ -102,7 +126,8 @@ def _json(path: Path) -> dict:
 
 
 def bundle_folders() -> dict[str, Path]:
-    """{name: folder} of the bundles that come with medseg: installed inside the package, or beside it in a checkout."""
+    """{name: folder} of the bundles that come with medseg: installed inside the package, or beside it in a
+    checkout."""
     package = Path(__file__).resolve().parents[1]
     found: dict[str, Path] = {}
     for root in (package.parent / "monai_bundles", package / "monai_bundles"):
@@ -112,20 +137,24 @@ def bundle_folders() -> dict[str, Path]:
 
 
 def find_bundle(name: str | Path) -> Bundle:
-    """A bundle by the name of one that comes with medseg, or by its folder. BundleError lists the names when unknown."""
+    """A bundle by the name of one that comes with medseg, or by its folder. BundleError lists the names when
+    unknown."""
     folder = Path(name)
     if (folder / "configs" / "metadata.json").is_file():
         return Bundle(folder.resolve().name, folder.resolve())
     known = bundle_folders()
     if str(name) not in known:
-        raise BundleError(f"no bundle {str(name)!r}: expected a bundle folder or one of {', '.join(known) or '(none)'}.")
+        raise BundleError(
+            f"no bundle {str(name)!r}: expected a bundle folder or one of {', '.join(known) or '(none)'}."
+        )
     return Bundle(str(name), known[str(name)])
 
 
 def load_config(bundle: Bundle, config: str, overrides: Mapping[str, Any]):
     """MONAI ConfigParser over ``configs/<config>.json`` with ``bundle_root`` set and ``overrides`` applied.
 
-    Unlike MONAI, which takes any new name in silence, an override must name an id that the config already has.
+    Unlike MONAI, which takes any new name in silence, an override must name an id that the config already
+    has.
     """
     from monai.bundle import ConfigParser
 
@@ -141,7 +170,8 @@ def load_config(bundle: Bundle, config: str, overrides: Mapping[str, Any]):
 
 
 def check_override(bundle: Bundle, config: str, content: Mapping[str, Any], key: str, value: Any) -> None:
-    """Raise BundleError when ``key`` (``a``, ``a#b#0`` or ``a::b``) names nothing in the config or takes no such value.
+    """Raise BundleError when ``key`` (``a``, ``a#b#0`` or ``a::b``) names nothing in the config or takes no
+    such value.
 
     An empty mapping, such as ``method_options``, takes any name: its reader knows which there are.
     """
@@ -156,22 +186,28 @@ def check_override(bundle: Bundle, config: str, content: Mapping[str, Any], key:
         )
         if not inside:
             names = ", ".join(sorted(content))
-            raise BundleError(f"bundle {bundle.name}: {config}.json has no setting {key!r}. Its settings: {names}.")
+            raise BundleError(
+                f"bundle {bundle.name}: {config}.json has no setting {key!r}. Its settings: {names}."
+            )
         node = node[part] if isinstance(node, Mapping) else node[int(part)]
     expected = _other_kind(node, value)
     if expected:
         raise BundleError(
-            f"bundle {bundle.name}: {config}.json: {key}={json.dumps(value)}: expected {expected}, as in {json.dumps(node)}."
+            f"bundle {bundle.name}: {config}.json: {key}={json.dumps(value)}: expected {expected}, as in "
+            f"{json.dumps(node)}."
         )
 
 
 def _other_kind(present: Any, value: Any) -> str | None:
-    """What kind of value a setting takes, when ``value`` is of another; None when it fits, or the config computes it."""
+    """What kind of value a setting takes, when ``value`` is of another; None when it fits, or the config
+    computes it."""
     if present is None or (isinstance(present, str) and present.startswith(("$", "@"))):
         return None
     if isinstance(present, list):
         numbers = bool(present) and all(map(_is_number, present))
-        fits = isinstance(value, list) and (not numbers or len(value) == len(present) and all(map(_is_number, value)))
+        fits = isinstance(value, list) and (
+            not numbers or len(value) == len(present) and all(map(_is_number, value))
+        )
         return None if fits else f"a list of {len(present)} numbers" if numbers else "a list"
     for kind, words, fits in (
         (bool, "true or false", isinstance(value, bool)),
@@ -189,7 +225,8 @@ def _is_number(value: Any) -> bool:
 
 
 def parsed(bundle: Bundle, parser, name: str) -> Any:
-    """What the config builds under ``name``. MONAI wraps what a class raises; the error here has the class's own words."""
+    """What the config builds under ``name``. MONAI wraps what a class raises; the error here has the class's
+    own words."""
     try:
         return parser.get_parsed_content(name)
     except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, ImportError) as error:
@@ -197,12 +234,15 @@ def parsed(bundle: Bundle, parser, name: str) -> Any:
         if isinstance(cause, MedsegError):
             raise cause from error
         reason = " ".join(f"{type(cause).__name__}: {cause}".split())
-        raise BundleError(f"bundle {bundle.name}: {name} cannot be built with these settings: {reason}") from error
+        raise BundleError(
+            f"bundle {bundle.name}: {name} cannot be built with these settings: {reason}"
+        ) from error
 
 
 def _first_cause(error: BaseException) -> BaseException:
     """What was raised first: MONAI wraps an error once for every component that the config builds."""
-    # MONAI's cache is filled by a pool of threads; one that still works when Python ends would abort the process.
+    # MONAI's cache is filled by a pool of threads; one that still works when Python ends would abort the
+    # process.
     for thread in threading.enumerate():
         if isinstance(thread, DummyProcess) and thread is not threading.current_thread():
             thread.join(timeout=60)
@@ -212,14 +252,17 @@ def _first_cause(error: BaseException) -> BaseException:
 
 
 def load_network(bundle: Bundle, parser, device):
-    """The bundle's network with its weights, in evaluation mode. Loads strictly and executes nothing from the file."""
+    """The bundle's network with its weights, in evaluation mode. Loads strictly and executes nothing from the
+    file."""
     import pickle
 
     import torch
 
     network = parsed(bundle, parser, "network_def")
     if not isinstance(network, torch.nn.Module):
-        raise BundleError(f"bundle {bundle.name}: network_def is {type(network).__name__}; expected a torch.nn.Module.")
+        raise BundleError(
+            f"bundle {bundle.name}: network_def is {type(network).__name__}; expected a torch.nn.Module."
+        )
     network = network.to(device)
     digest = bundle.weights_sha256
     try:
@@ -227,14 +270,18 @@ def load_network(bundle: Bundle, parser, device):
         network.load_state_dict(state, strict=True)
     except (RuntimeError, pickle.UnpicklingError, AttributeError, TypeError, EOFError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise BundleError(f"bundle {bundle.name}: weights {digest[:12]} do not fit its network_def ({reason}).") from error
+        raise BundleError(
+            f"bundle {bundle.name}: weights {digest[:12]} do not fit its network_def ({reason})."
+        ) from error
     return network.eval()
 
 
 def run_config(bundle: Bundle, configs: Sequence[str], run_id: str, settings: Mapping[str, Any]) -> None:
-    """``python -m monai.bundle run RUN_ID`` over ``configs/<name>.json`` in order, with overrides checked by name.
+    """``python -m monai.bundle run RUN_ID`` over ``configs/<name>.json`` in order, with overrides checked by
+    name.
 
-    ``settings`` hold at least ``dataset_dir``; without ``datalist`` the bundle's own is taken. The list is checked first.
+    ``settings`` hold at least ``dataset_dir``; without ``datalist`` the bundle's own is taken. The list is
+    checked first.
     """
     import monai.bundle
 
@@ -261,13 +308,15 @@ def run_config(bundle: Bundle, configs: Sequence[str], run_id: str, settings: Ma
         raise
 
 
-# ---- verification -----------------------------------------------------------------------------------------------
+# ---- verification ------------------------------------------------------------------------------------------
 
 
 def verify(bundle: Bundle) -> list[tuple[str, str | None]]:
     """Run every check: [(what was checked, None when good, else what is wrong)], all of them, offline."""
     results = []
-    logging.disable(logging.WARNING)  # MONAI's verifiers log every argument; the results below say what matters
+    logging.disable(
+        logging.WARNING
+    )  # MONAI's verifiers log every argument; the results below say what matters
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -305,7 +354,8 @@ def _properties(bundle: Bundle) -> str | None:
     from monai.bundle import ConfigWorkflow
 
     class Unbuilt(ConfigWorkflow):
-        """MONAI's check looks at every property, which would build the data set; ids alone tell whether they exist."""
+        """MONAI's check looks at every property, which would build the data set; ids alone tell whether they
+        exist."""
 
         def _get_property(self, name, property):
             if property["id"] not in self.parser:
@@ -321,9 +371,12 @@ def _properties(bundle: Bundle) -> str | None:
     ):
         paths = [str(configs / name) for name in files]
         workflow = Unbuilt(
-            config_file=paths, meta_file=str(configs / "metadata.json"), logging_file=False, workflow_type=kind,
+            config_file=paths,
+            meta_file=str(configs / "metadata.json"),
+            logging_file=False,
+            workflow_type=kind,
             bundle_root=str(bundle.folder),
-        )  # fmt: skip
+        )
         workflow.parser.parse(reset=True)
         wrong = workflow.check_properties()
         if wrong:
@@ -336,16 +389,25 @@ def _network_in_out(bundle: Bundle) -> str | None:
 
     configs = bundle.folder / "configs"
     verify_net_in_out(
-        net_id="network_def", meta_file=str(configs / "metadata.json"), config_file=str(configs / "inference.json"),
-        device="cpu", n=4, p=2, any=64,
-    )  # fmt: skip
+        net_id="network_def",
+        meta_file=str(configs / "metadata.json"),
+        config_file=str(configs / "inference.json"),
+        device="cpu",
+        n=4,
+        p=2,
+        any=64,
+    )
     return None
 
 
 def _weights(bundle: Bundle) -> str | None:
     load_network(bundle, load_config(bundle, "inference", {"device": "cpu"}), "cpu")
     size_mb = bundle.weights.stat().st_size / 1e6
-    return None if size_mb <= MAX_WEIGHTS_MB else f"{size_mb:.1f} MB of weights; at most {MAX_WEIGHTS_MB:g} MB are shipped"
+    return (
+        None
+        if size_mb <= MAX_WEIGHTS_MB
+        else f"{size_mb:.1f} MB of weights; at most {MAX_WEIGHTS_MB:g} MB are shipped"
+    )
 
 
 def _agreement(bundle: Bundle) -> str | None:
@@ -353,7 +415,9 @@ def _agreement(bundle: Bundle) -> str | None:
     if train.get("network_def") != inference.get("network_def"):
         return "train.json and inference.json define different networks"
     if inference.get("bundle_version") != bundle.version:
-        return f"inference.json says version {inference.get('bundle_version')}, metadata.json {bundle.version}"
+        return (
+            f"inference.json says version {inference.get('bundle_version')}, metadata.json {bundle.version}"
+        )
     return None
 
 

@@ -39,29 +39,47 @@ FORMATS = ("rtstruct", "seg", "nifti", "png", "preview")
 VOLUME_FORMATS = ("rtstruct", "seg", "nifti", "preview")
 COHORT_KEYS = ("case", "status", "fault", "error", "folder", "seconds", "warnings")
 OWN_OPTIONS = {
-    "device": "--device", "engine": "--engine", "output_dir": "-o", "formats": "--format", "within": "--within",
-    "allow": "--allow", "dataset_dir": "INPUT", "bundle_root": "--bundle",
-}  # fmt: skip
+    "device": "--device",
+    "engine": "--engine",
+    "output_dir": "-o",
+    "formats": "--format",
+    "within": "--within",
+    "allow": "--allow",
+    "dataset_dir": "INPUT",
+    "bundle_root": "--bundle",
+}
 """Ids of inference.json that have an option of their own; a second way to set them would contradict it."""
 
 NOT_USED = {
-    "bundle_name", "bundle_version", "checkpoint", "dataloader", "dataset", "evaluator", "handlers", "imports", "network",
-    "progress", "run",
-}  # fmt: skip
-"""Ids that say what the bundle is or serve MONAI's own command line; here they would change nothing, or lie."""
+    "bundle_name",
+    "bundle_version",
+    "checkpoint",
+    "dataloader",
+    "dataset",
+    "evaluator",
+    "handlers",
+    "imports",
+    "network",
+    "progress",
+    "run",
+}
+"""Ids that say what the bundle is or serve MONAI's own command line; here they would change nothing, or
+lie."""
 
 NEEDS_REGION = (
-    "this bundle learned from crops around tumours and was given the whole image; contours far from a tumour are likely. "
+    "this bundle learned from crops around tumours and was given the whole image; contours far from a tumour "
+    "are likely. "
     "Say where to look with --within."
 )
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks of ``medseg segment``; one to one with its options. ``settings``: overrides of inference.json.
+    """What a user asks of ``medseg segment``; one to one with its options. ``settings``: overrides of
+    inference.json.
 
-    No ``formats`` means RTSTRUCT and preview for DICOM, NIfTI and preview for a NIfTI file, which has no series to refer to,
-    PNG and preview for a radiograph.
+    No ``formats`` means RTSTRUCT and preview for DICOM, NIfTI and preview for a NIfTI file, which has no
+    series to refer to, PNG and preview for a radiograph.
     """
 
     input: Path
@@ -80,10 +98,14 @@ class Request:
 
         faults = [name for name in self.allow if name not in ALLOWABLE]
         if faults:
-            raise InputError(f"fault {', '.join(map(repr, faults))}: expected some of {', '.join(ALLOWABLE)}.")
+            raise InputError(
+                f"fault {', '.join(map(repr, faults))}: expected some of {', '.join(ALLOWABLE)}."
+            )
         unknown = [name for name in self.formats if name not in FORMATS]
         if unknown:
-            raise InputError(f"format {', '.join(map(repr, unknown))}: expected some of {', '.join(FORMATS)}.")
+            raise InputError(
+                f"format {', '.join(map(repr, unknown))}: expected some of {', '.join(FORMATS)}."
+            )
         if self.within is not None and not self.within.strip():
             raise InputError("within is empty; leave it out to contour the whole image.")
         for key in self.settings:
@@ -101,7 +123,14 @@ class Request:
 class Pipeline:
     """A bundle's preprocessing, network, inferer and postprocessing, built once and used for every case."""
 
-    def __init__(self, bundle: Bundle, request: Request, formats: Sequence[str], staging_dir: Path, progress: bool = False):
+    def __init__(
+        self,
+        bundle: Bundle,
+        request: Request,
+        formats: Sequence[str],
+        staging_dir: Path,
+        progress: bool = False,
+    ):
         import torch
 
         # Files are written here and moved when a case is complete, so that a killed run leaves no half case.
@@ -125,12 +154,15 @@ class Pipeline:
         self.device = torch.device(device)
         self.network = load_network(bundle, parser, self.device)
         self.inferer = parsed(bundle, parser, "inferer")
-        self.engine = engine_name(self.inferer.engine, device) if isinstance(self.inferer, SlidingWindow) else "torch"
+        self.engine = (
+            engine_name(self.inferer.engine, device) if isinstance(self.inferer, SlidingWindow) else "torch"
+        )
         self.preprocessing = parsed(bundle, parser, "preprocessing")
         self.postprocessing = parsed(bundle, parser, "postprocessing")
 
     def prepare(self, item: dict[str, Any], stage: Callable) -> dict[str, Any]:
-        """Read and preprocess one ``{"image": source, "case_name": name}``; ``stage(name)`` times each step."""
+        """Read and preprocess one ``{"image": source, "case_name": name}``; ``stage(name)`` times each
+        step."""
         return _through(self.preprocessing, item, stage)
 
     def predict(self, item: dict[str, Any], stage: Callable) -> dict[str, Any]:
@@ -156,12 +188,13 @@ def _through(chain, item: dict[str, Any], stage: Callable) -> dict[str, Any]:
 def segment(
     request: Request, report: Callable[[dict[str, Any]], None] = lambda record: None, progress: bool = False
 ) -> dict[str, Any]:
-    """Contour every case of ``request.input``; returns the cohort's record, which is also ``output_dir/run.json``.
+    """Contour every case of ``request.input``; returns the cohort's record, which is also
+    ``output_dir/run.json``.
 
-    A case that fails is recorded with its one-line reason and never stops the others; a case already contoured with the
-    same input, region, bundle and options is skipped, so an interrupted cohort continues where it stopped. Files that
-    medseg did not write are never replaced. ``report`` gets each case's record, see report.run_record.case_line. Raises
-    InputError or BundleError only for what concerns the whole run.
+    A case that fails is recorded with its one-line reason and never stops the others; a case already
+    contoured with the same input, region, bundle and options is skipped, so an interrupted cohort continues
+    where it stopped. Files that medseg did not write are never replaced. ``report`` gets each case's record,
+    see report.run_record.case_line. Raises InputError or BundleError only for what concerns the whole run.
     """
     bundle = find_bundle(request.bundle)
     cases, notes = find_cases(request.input, bundle.modality)
@@ -170,7 +203,10 @@ def segment(
         wanted = dict.fromkeys(_formats(bundle, request, source) for _, source in cases)
         one = progress and len(cases) == 1
         pipelines = {formats: Pipeline(bundle, request, formats, staging_dir, one) for formats in wanted}
-        jobs = [Job(name, source, pipelines[_formats(bundle, request, source)], bundle, request) for name, source in cases]
+        jobs = [
+            Job(name, source, pipelines[_formats(bundle, request, source)], bundle, request)
+            for name, source in cases
+        ]
         with warnings.catch_warnings(), closing(in_turn(jobs)) as done:
             warnings.simplefilter("ignore")  # medseg's own are noted for each case
             for record in _bar(done, len(cases), progress):
@@ -189,15 +225,19 @@ def _formats(bundle: Bundle, request: Request, source: str) -> tuple[str, ...]:
     if bundle.modality in PROJECTION_MODALITIES:  # a bundle of radiographs says itself what it cannot write
         return tuple(dict.fromkeys(request.formats)) or ("png", "preview")
     if "png" in request.formats:
-        raise InputError(f"format png: {bundle.name} contours volumes; expected some of {', '.join(VOLUME_FORMATS)}.")
+        raise InputError(
+            f"format png: {bundle.name} contours volumes; expected some of {', '.join(VOLUME_FORMATS)}."
+        )
     return tuple(dict.fromkeys(request.formats)) or ("nifti" if is_nifti(source) else "rtstruct", "preview")
 
 
 def _bundle_record(bundle: Bundle) -> dict[str, str]:
     return {
-        "name": bundle.name, "version": bundle.version, "weights_sha256": bundle.weights_sha256,
+        "name": bundle.name,
+        "version": bundle.version,
+        "weights_sha256": bundle.weights_sha256,
         "inference_sha256": bundle.inference_sha256,
-    }  # fmt: skip
+    }
 
 
 def _bar(records: Iterable[dict], count: int, progress: bool):
@@ -215,21 +255,28 @@ def _identity(bundle: Bundle, request: Request, source: str) -> dict[str, Any]:
         "input_sha256": fingerprint_sha256(source, leave_out=request.output_dir),
         "bundle": _bundle_record(bundle),
         "options": {
-            "formats": sorted(_formats(bundle, request, source)), "within": request.within,
+            "formats": sorted(_formats(bundle, request, source)),
+            "within": request.within,
             "region_sha256": hashlib.sha256(region[0].read_bytes()).hexdigest() if region else None,
-            "allow": sorted(request.allow), "settings": dict(sorted(request.settings.items())),
+            "allow": sorted(request.allow),
+            "settings": dict(sorted(request.settings.items())),
         },
-    }  # fmt: skip
+    }
 
 
 def _previous(folder: Path, source: str) -> dict[str, Any]:
-    """The record of the case's earlier run. InputError when the folder belongs to another case, or is the input itself."""
+    """The record of the case's earlier run. InputError when the folder belongs to another case, or is the
+    input itself."""
     path = source_path(source)
     if path.is_dir() and folder.resolve() == path.resolve():
-        raise InputError(f"{folder}: results would lie among the images themselves; choose another output folder.")
+        raise InputError(
+            f"{folder}: results would lie among the images themselves; choose another output folder."
+        )
     previous = read_record(folder)
     if previous and source_path(previous["source"]) != path:
-        raise InputError(f"{folder} holds the result of {previous['source']}; choose another output folder for {path}.")
+        raise InputError(
+            f"{folder} holds the result of {previous['source']}; choose another output folder for {path}."
+        )
     return previous
 
 
@@ -237,12 +284,13 @@ def _reason(error: MedsegError | OSError) -> str:
     return " ".join((system_error_line(error) if isinstance(error, OSError) else str(error)).split())
 
 
-# ---- one case ----------------------------------------------------------------------------------------------------
+# ---- one case ----------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Job:
-    """One case on its way through :meth:`prepare`, :meth:`predict` and :meth:`finish`, each in whatever thread.
+    """One case on its way through :meth:`prepare`, :meth:`predict` and :meth:`finish`, each in whatever
+    thread.
 
     Every error becomes the case's outcome, and the later steps then do nothing but record it.
     """
@@ -270,7 +318,8 @@ class Job:
         return self.pipeline.staging_dir / self.name
 
     def prepare(self) -> Job:
-        """Look at what lies in the case's folder already, where a refusal leaves it untouched; read and preprocess."""
+        """Look at what lies in the case's folder already, where a refusal leaves it untouched; read and
+        preprocess."""
         self.started = time.time()
         try:
             self.identity = _identity(self.bundle, self.request, self.source)
@@ -280,7 +329,8 @@ class Job:
                 return self
             if staged_elsewhere(self.pipeline.staging_dir, self.name):
                 raise InputError(
-                    f"another medseg process is writing {self.folder}; wait for it or choose another output folder."
+                    f"another medseg process is writing {self.folder}; wait for it or choose another output "
+                    f"folder."
                 )
             remove_outputs(previous, self.folder)
             case_folder(self.name, self.request.output_dir)
@@ -303,21 +353,34 @@ class Job:
             return self.record
         self._step(self._written)
         self.item = {}
-        if self.outcome["status"] == "done" and self.bundle.metadata.get("requires_region") and not self.request.within:
+        if (
+            self.outcome["status"] == "done"
+            and self.bundle.metadata.get("requires_region")
+            and not self.request.within
+        ):
             self.notes.append(NEEDS_REGION)
         notes = dict.fromkeys([*self.outcome.get("warnings", ()), *self.notes])
         self.record = {
-            "case": self.name, "folder": str(self.folder), **self.identity, **self.outcome, "warnings": list(notes),
-            "device": str(self.pipeline.device), "engine": self.pipeline.engine, "timings_s": self.timings_s,
+            "case": self.name,
+            "folder": str(self.folder),
+            **self.identity,
+            **self.outcome,
+            "warnings": list(notes),
+            "device": str(self.pipeline.device),
+            "engine": self.pipeline.engine,
+            "timings_s": self.timings_s,
             "started": datetime.fromtimestamp(self.started).astimezone().isoformat(timespec="seconds"),
             "seconds": round(self.seconds, 3),
-        }  # fmt: skip
+        }
         try:
             if self.record["status"] == "done":
                 publish(self.record, self.staged, self.folder)
             else:
                 write_record(self.record, self.folder / "run.json")
-        except (MedsegError, OSError) as error:  # a full disk; what lies there says "interrupted", or is not ours
+        except (
+            MedsegError,
+            OSError,
+        ) as error:  # a full disk; what lies there says "interrupted", or is not ours
             reason = self.record.get("error") or _reason(error)
             self.record |= {"status": "failed", "fault": "input", "error": reason}
         finally:
@@ -332,7 +395,8 @@ class Job:
         return {}
 
     def _step(self, run: Callable[[], dict[str, Any]]) -> None:
-        """Let ``run`` make the next item, unless the case has come to its end; its time and warnings are the case's."""
+        """Let ``run`` make the next item, unless the case has come to its end; its time and warnings are the
+        case's."""
         if self.record or self.outcome:
             return
         began = time.perf_counter()
@@ -341,9 +405,16 @@ class Job:
                 self.item = run()
             except (MedsegError, OSError) as error:
                 self.outcome = {"status": "failed", "fault": "input", "error": _reason(error)}
-            except Exception as error:  # whatever breaks one case must not stop the cohort; the reason goes into run.json
+            except (
+                Exception
+            ) as error:  # whatever breaks one case must not stop the cohort; the reason goes into run.json
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
-                self.outcome = {"status": "failed", "fault": "medseg", "error": reason, "traceback": traceback.format_exc()}
+                self.outcome = {
+                    "status": "failed",
+                    "fault": "medseg",
+                    "error": reason,
+                    "traceback": traceback.format_exc(),
+                }
         self.seconds += time.perf_counter() - began
 
     @contextmanager
@@ -354,10 +425,11 @@ class Job:
 
 
 def in_turn(jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
-    """The records of the cases, in order. While the network runs on one, the next is read and the one before is written.
+    """The records of the cases, in order. While the network runs on one, the next is read and the one before
+    is written.
 
-    One case at most waits on either side. When the caller stops early (Ctrl-C), nothing new is begun and what is being
-    written is finished first, so that no half case stays. A single case runs without threads.
+    One case at most waits on either side. When the caller stops early (Ctrl-C), nothing new is begun and what
+    is being written is finished first, so that no half case stays. A single case runs without threads.
     """
     if len(jobs) == 1:
         yield jobs[0].prepare().predict().finish()

@@ -1,4 +1,5 @@
-"""run.json: what was contoured, with what, and what came out. For machines, and for the physicist who asks a year later."""
+"""run.json: what was contoured, with what, and what came out. For machines, and for the physicist who asks a
+year later."""
 
 from __future__ import annotations
 
@@ -26,16 +27,21 @@ RECORDED_PACKAGES = ("torch", "openvino", "monai", "numpy", "pydicom", "highdico
 
 
 def case_record(result: CaseStructures, folder: Path) -> dict[str, Any]:
-    """Input UIDs, geometry, structures with volumes, and the files in ``folder`` with their hashes. No patient names."""
+    """Input UIDs, geometry, structures with volumes, and the files in ``folder`` with their hashes. No
+    patient names."""
     case = result.case
     structures = []
     for structure, mask in result.masks.items():
         inside = mask >= 0.5
         cc = volume_cc(inside, case.geometry)
-        structures.append({
-            "name": structure.name, "interpreted_type": structure.interpreted_type,
-            "volume_cc": None if np.isnan(cc) else round(cc, 3), "empty": not bool(inside.any()),
-        })  # fmt: skip
+        structures.append(
+            {
+                "name": structure.name,
+                "interpreted_type": structure.interpreted_type,
+                "volume_cc": None if np.isnan(cc) else round(cc, 3),
+                "empty": not bool(inside.any()),
+            }
+        )
     return {
         "input": _input(case),
         "geometry": geometry_record(case.geometry),
@@ -99,7 +105,7 @@ def _file(path: Path) -> dict[str, Any]:
     return {"file": path.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-# ---- for people -----------------------------------------------------------------------------------------------------
+# ---- for people --------------------------------------------------------------------------------------------
 
 
 def case_line(record: dict) -> str:
@@ -129,7 +135,7 @@ def _size(structure: dict) -> str:
     return f"{name} {structure['volume_cc']:.1f} cc" if known else f"{name} present"
 
 
-# ---- writing, and deciding whether a case is done -----------------------------------------------------------------
+# ---- writing, and deciding whether a case is done ----------------------------------------------------------
 
 
 def write_record(record: dict[str, Any], out: Path) -> None:
@@ -147,26 +153,34 @@ def read_record(folder: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable run record ({error}); move it away.") from error
-    if not (isinstance(record, dict) and isinstance(record.get("source"), str) and _names_files(record.get("outputs", []))):
+    if not (
+        isinstance(record, dict)
+        and isinstance(record.get("source"), str)
+        and _names_files(record.get("outputs", []))
+    ):
         raise InputError(f"{path}: not the run record of a case of medseg; move it away.")
     return record
 
 
 def _names_files(outputs: Any) -> bool:
     rows = outputs if isinstance(outputs, list) else [None]
-    complete = all(isinstance(row, dict) and isinstance(row.get("file"), str) and "sha256" in row for row in rows)
+    complete = all(
+        isinstance(row, dict) and isinstance(row.get("file"), str) and "sha256" in row for row in rows
+    )
     return complete and all(Path(row["file"]).name == row["file"] for row in rows)
 
 
 def is_done(record: dict[str, Any], identity: dict[str, Any], folder: Path) -> bool:
-    """True when ``record`` tells of a finished run of the same input, weights and options whose files are all there."""
+    """True when ``record`` tells of a finished run of the same input, weights and options whose files are all
+    there."""
     same = all(record.get(key) == value for key, value in identity.items())
     there = all((folder / output["file"]).is_file() for output in record.get("outputs", ()))
     return same and record.get("status") == "done" and there
 
 
 def remove_outputs(record: dict[str, Any], folder: Path) -> None:
-    """Remove the files an earlier run wrote, and its record, so that old contours never stand beside new ones.
+    """Remove the files an earlier run wrote, and its record, so that old contours never stand beside new
+    ones.
 
     InputError, and nothing is removed, when somebody changed one of them since: it may hold hours of work.
     """
@@ -174,23 +188,30 @@ def remove_outputs(record: dict[str, Any], folder: Path) -> None:
     written = {output["file"]: output["sha256"] for output in record.get("outputs", ())}
     changed = [path for path in paths if path.is_file() and _file(path)["sha256"] != written[path.name]]
     if changed:
-        raise InputError(f"{changed[0]} was changed after medseg wrote it; move it away or choose another output folder.")
+        raise InputError(
+            f"{changed[0]} was changed after medseg wrote it; move it away or choose another output folder."
+        )
     for path in [*paths, folder / "run.json"]:
         path.unlink(missing_ok=True)
 
 
 def require_free(staged: Path, folder: Path) -> None:
-    """InputError when a finished file of ``staged`` would replace one in ``folder``: it is not ours, and may be clinical."""
+    """InputError when a finished file of ``staged`` would replace one in ``folder``: it is not ours, and may
+    be clinical."""
     for path in sorted(staged.iterdir()):
         other = folder / path.name
         if other.exists():
-            raise InputError(f"{other} was not written by medseg; move it away or choose another output folder.")
+            raise InputError(
+                f"{other} was not written by medseg; move it away or choose another output folder."
+            )
 
 
 def publish(record: dict[str, Any], staged: Path, folder: Path) -> None:
-    """Move a case's finished files from its staging folder to its own folder on the same disk, then write its record.
+    """Move a case's finished files from its staging folder to its own folder on the same disk, then write its
+    record.
 
-    A record that says "interrupted" goes first: a run killed half-way leaves files that the next run knows as its own.
+    A record that says "interrupted" goes first: a run killed half-way leaves files that the next run knows as
+    its own.
     """
     write_record({**record, "status": "interrupted"}, folder / "run.json")
     for path in sorted(staged.iterdir()):

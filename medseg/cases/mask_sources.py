@@ -1,7 +1,8 @@
-"""Structures from wherever they are kept (RT Structure Set, DICOM Segmentation, NIfTI files), one mask at a time.
+"""Structures from wherever they are kept (RT Structure Set, DICOM Segmentation, NIfTI files), one mask at a
+time.
 
-A body of 512 x 512 x 300 voxels takes 75 MB, and structure sets hold dozens: whoever goes through two sets reads each
-mask when its turn comes.
+A body of 512 x 512 x 300 voxels takes 75 MB, and structure sets hold dozens: whoever goes through two sets
+reads each mask when its turn comes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ INDEX = "structures.json"
 
 @dataclass(frozen=True)
 class Reference:
-    """The images that contours belong to: ``folder``, one ``series_uid`` of it, and faults to ``allow``, of either kind."""
+    """The images that contours belong to: ``folder``, one ``series_uid`` of it, and faults to ``allow``, of
+    either kind."""
 
     folder: Path | None = None
     series_uid: str | None = None
@@ -45,7 +47,9 @@ class Reference:
         """The series, read with those of the faults that a series can have; InputError without a folder."""
         if self.folder is None:
             raise InputError("contours need the images they belong to; name their folder with --reference.")
-        return read_series(self.folder, series_uid=self.series_uid, allow=[n for n in self.allow if n in ALLOWABLE])
+        return read_series(
+            self.folder, series_uid=self.series_uid, allow=[n for n in self.allow if n in ALLOWABLE]
+        )
 
     @property
     def allow_in_sets(self) -> list[str]:
@@ -54,10 +58,11 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class MaskSource:
-    """The structures of ``path`` on one grid. ``kind``: "RT Structure Set", "DICOM Segmentation" or "NIfTI masks".
+    """The structures of ``path`` on one grid. ``kind``: "RT Structure Set", "DICOM Segmentation" or "NIfTI
+    masks".
 
-    ``read(name)`` gives (array [slice, row, column], sentences about what was odd): bool, or a float map from 0 to 1.
-    ``notices``: what was odd about the whole, and what was left out.
+    ``read(name)`` gives (array [slice, row, column], sentences about what was odd): bool, or a float map from
+    0 to 1. ``notices``: what was odd about the whole, and what was left out.
     """
 
     path: Path
@@ -72,7 +77,8 @@ class MaskSource:
         return tuple(structure.name for structure in self.structures)
 
     def require(self, names: Sequence[str]) -> None:
-        """StructureError, with the names that there are, unless all ``names`` are structures of this source."""
+        """StructureError, with the names that there are, unless all ``names`` are structures of this
+        source."""
         for name in names:
             if name not in self.names:
                 there = ", ".join(map(repr, sorted(self.names))) or "none"
@@ -90,13 +96,17 @@ def is_dicom(path: Path) -> bool:
 
 
 def open_masks(
-    path: str | Path, series: Series | None = None, geometry: Geometry | None = None, allow: Collection[str] = ()
+    path: str | Path,
+    series: Series | None = None,
+    geometry: Geometry | None = None,
+    allow: Collection[str] = (),
 ) -> MaskSource:
     """The structures of an RT Structure Set, a DICOM Segmentation, a NIfTI mask or a folder of NIfTI masks.
 
-    They lie on the grid of ``series``, which DICOM files need; NIfTI masks may do with ``geometry``, or with the grid of
-    the first of them. ROIs without an area are left out with a notice. ``allow``: see read_rtstruct. Raises InputError,
-    GeometryError or StructureError for what cannot be read or lies elsewhere.
+    They lie on the grid of ``series``, which DICOM files need; NIfTI masks may do with ``geometry``, or with
+    the grid of the first of them. ROIs without an area are left out with a notice. ``allow``: see
+    read_rtstruct. Raises InputError, GeometryError or StructureError for what cannot be read or lies
+    elsewhere.
     """
     path = Path(path)
     if path.is_dir() or is_nifti(path):
@@ -104,7 +114,9 @@ def open_masks(
     if not path.is_file():
         raise InputError(f"{path}: no such file or folder; expected a structure set (.dcm) or NIfTI masks.")
     if series is None:
-        raise InputError(f"{path}: contours need the images they were drawn on; name their folder with --reference.")
+        raise InputError(
+            f"{path}: contours need the images they were drawn on; name their folder with --reference."
+        )
     if modality(path) == "SEG":
         return _segmentation_source(path, series)
     return _structure_set_source(path, series, allow)
@@ -121,25 +133,31 @@ def modality(path: Path) -> str:
         return ""  # whoever opens it next says what is wrong with it
 
 
-# ---- DICOM -------------------------------------------------------------------------------------------------------
+# ---- DICOM -------------------------------------------------------------------------------------------------
 
 
 def _structure_set_source(path: Path, series: Series, allow: Collection[str]) -> MaskSource:
     structure_set = read_structure_set(path)
     readers, notices = placeable(structure_set, series, allow)
     stored = {roi.structure.name: roi.structure for roi in structure_set.rois}
-    structures = tuple(stored.get(name) or Structure(name) for name in readers)  # "NAME (number 3)" where names repeat
+    structures = tuple(
+        stored.get(name) or Structure(name) for name in readers
+    )  # "NAME (number 3)" where names repeat
     said = (*structure_set.notices, *notices)
-    return MaskSource(path, "RT Structure Set", series.geometry, structures, said, lambda name: readers[name]())
+    return MaskSource(
+        path, "RT Structure Set", series.geometry, structures, said, lambda name: readers[name]()
+    )
 
 
 def _segmentation_source(path: Path, series: Series) -> MaskSource:
     masks = read_seg(path, series)
     by_name = {structure.name: mask for structure, mask in masks.items()}
-    return MaskSource(path, "DICOM Segmentation", series.geometry, tuple(masks), (), lambda name: (by_name[name], []))
+    return MaskSource(
+        path, "DICOM Segmentation", series.geometry, tuple(masks), (), lambda name: (by_name[name], [])
+    )
 
 
-# ---- NIfTI -------------------------------------------------------------------------------------------------------
+# ---- NIfTI -------------------------------------------------------------------------------------------------
 
 
 def _nifti_source(path: Path, geometry: Geometry | None) -> MaskSource:
@@ -148,14 +166,19 @@ def _nifti_source(path: Path, geometry: Geometry | None) -> MaskSource:
         first = next(iter(files.values()))
         image, array = load_image(first)
         if array.ndim < 3 or image.affine is None or np.isclose(np.linalg.det(image.affine), 0):
-            raise InputError(f"{first}: array of shape {array.shape} without a usable affine; expected a mask (x, y, z).")
+            raise InputError(
+                f"{first}: array of shape {array.shape} without a usable affine; expected a mask (x, y, z)."
+            )
         geometry = Geometry.from_ras_affine(image.affine, array.shape[:3])
 
     def read(name: str) -> tuple[np.ndarray, list[str]]:
         array = read_mask(files[by_name[name]], geometry)
-        if array.dtype != bool and not (array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1):  # nan is neither
+        if array.dtype != bool and not (
+            array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1
+        ):  # nan is neither
             raise StructureError(
-                f"{files[by_name[name]]}: values from {array.min():g} to {array.max():g}; expected a mask of 0 and 1 or a "
+                f"{files[by_name[name]]}: values from {array.min():g} to {array.max():g}; expected a mask of "
+                f"0 and 1 or a "
                 "map between them; split a label map into one file per structure."
             )
         return array, []
@@ -176,7 +199,8 @@ def _plain(name: str, file: Path) -> Structure:
 
 
 def mask_files(path: Path) -> dict[str, Path]:
-    """{structure name: NIfTI file} of a file or of the files of a folder; InputError for none and for a name used twice."""
+    """{structure name: NIfTI file} of a file or of the files of a folder; InputError for none and for a name
+    used twice."""
     files = [path]
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if is_nifti(file) and not file.name.startswith("."))
@@ -194,7 +218,8 @@ def mask_files(path: Path) -> dict[str, Path]:
 def read_index(folder: Path) -> dict[str, Structure]:
     """{file name: Structure} that ``medseg convert`` wrote beside its masks; {} without such a file.
 
-    InputError when the file is not one of medseg's; StructureError for a name, number or type that DICOM does not take.
+    InputError when the file is not one of medseg's; StructureError for a name, number or type that DICOM does
+    not take.
     """
     path = folder / INDEX
     if not path.is_file():
@@ -212,14 +237,16 @@ def read_index(folder: Path) -> dict[str, Structure]:
             for row in rows
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a list of structures by medseg ({error}); repair or remove it.") from error
+        raise InputError(
+            f"{path}: not a list of structures by medseg ({error}); repair or remove it."
+        ) from error
 
 
 def file_names(names: Sequence[str]) -> dict[str, str]:
     """{structure name: file name without suffix} that every file system takes, as like the name as can be.
 
-    Separators, control characters and what Windows forbids become ``_``. StructureError when two names would need the
-    same file (letters' case does not tell files apart everywhere).
+    Separators, control characters and what Windows forbids become ``_``. StructureError when two names would
+    need the same file (letters' case does not tell files apart everywhere).
     """
     chosen: dict[str, str] = {}
     owners: dict[str, str] = {}
@@ -231,7 +258,8 @@ def file_names(names: Sequence[str]) -> dict[str, str]:
         other = owners.setdefault(file.casefold(), name)
         if other != name:
             raise StructureError(
-                f"structures {other!r} and {name!r} would both be written as {file}.nii.gz; choose one of them with --roi."
+                f"structures {other!r} and {name!r} would both be written as {file}.nii.gz; choose one of "
+                f"them with --roi."
             )
         chosen[name] = file
     return chosen

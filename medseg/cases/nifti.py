@@ -23,7 +23,8 @@ def write_mask(mask: np.ndarray, geometry: Geometry, out: str | Path) -> Path:
 
 
 def write_volume(volume: np.ndarray, geometry: Geometry, out: str | Path) -> Path:
-    """Write an image [slice, row, column] as NIfTI, atomically: int16 where that holds every value exactly, else float32.
+    """Write an image [slice, row, column] as NIfTI, atomically: int16 where that holds every value exactly,
+    else float32.
 
     Raises GeometryError for a stack that is not a plain box of voxels.
     """
@@ -38,10 +39,13 @@ def _write(array: np.ndarray, geometry: Geometry, out: str | Path) -> Path:
     if not geometry.is_regular:
         kind = "tilted" if geometry.is_uniform else "uneven"
         raise GeometryError(
-            f"{Path(out).name}: the slices are {kind}, which NIfTI cannot describe; write an RTSTRUCT instead."
+            f"{Path(out).name}: the slices are {kind}, which NIfTI cannot describe; write an RTSTRUCT "
+            f"instead."
         )
     if array.shape != geometry.shape:
-        raise GeometryError(f"{Path(out).name}: mask {array.shape} for an image of {geometry.shape} (slice, row, column).")
+        raise GeometryError(
+            f"{Path(out).name}: mask {array.shape} for an image of {geometry.shape} (slice, row, column)."
+        )
     image = nibabel.Nifti1Image(array.transpose(2, 1, 0), geometry.affine_ras)
     image.header.set_xyzt_units("mm")
     image.set_qform(geometry.affine_ras, code=1)
@@ -52,11 +56,13 @@ def _write(array: np.ndarray, geometry: Geometry, out: str | Path) -> Path:
 
 
 def read_mask(path: str | Path, geometry: Geometry) -> np.ndarray:
-    """A mask, or a map of probabilities, [slice, row, column] from a NIfTI file that lies on the image's own grid.
+    """A mask, or a map of probabilities, [slice, row, column] from a NIfTI file that lies on the image's own
+    grid.
 
-    NIfTI files keep the same voxels in other axis orders and directions (dcm2niix turns the rows round); they are put
-    in the image's order by their affine, never resampled. Arrays of only 0 and 1 become bool. Raises InputError for a
-    file that is no three-dimensional NIfTI image, and GeometryError when its voxels are not those of the image.
+    NIfTI files keep the same voxels in other axis orders and directions (dcm2niix turns the rows round); they
+    are put in the image's order by their affine, never resampled. Arrays of only 0 and 1 become bool. Raises
+    InputError for a file that is no three-dimensional NIfTI image, and GeometryError when its voxels are not
+    those of the image.
     """
     from nibabel import orientations
 
@@ -73,7 +79,9 @@ def read_mask(path: str | Path, geometry: Geometry) -> np.ndarray:
     turn = orientations.ornt_transform(own, wanted)
     affine_ras = image.affine @ orientations.inv_ornt_aff(turn, array.shape)
     array = orientations.apply_orientation(array, turn)
-    if geometry.is_uniform:  # compare with what NIfTI can say of these slices, whose own positions were rounded
+    if (
+        geometry.is_uniform
+    ):  # compare with what NIfTI can say of these slices, whose own positions were rounded
         geometry = Geometry.from_lps_affine(geometry.affine_lps, geometry.shape)
     Geometry.from_ras_affine(affine_ras, array.shape).require_same(geometry, str(path))
     array = np.ascontiguousarray(array.transpose(2, 1, 0))
@@ -81,18 +89,30 @@ def read_mask(path: str | Path, geometry: Geometry) -> np.ndarray:
 
 
 def load_image(path: str | Path):
-    """(nibabel image, array of its voxels) of a NIfTI file; InputError when it is damaged or its voxels are no numbers."""
+    """(nibabel image, array of its voxels) of a NIfTI file; InputError when it is damaged or its voxels are
+    no numbers."""
     import nibabel
 
-    errors = (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, OSError, EOFError,
-              ValueError, ArithmeticError, MemoryError, struct.error, zlib.error)  # fmt: skip
+    errors = (
+        nibabel.filebasedimages.ImageFileError,
+        nibabel.spatialimages.HeaderDataError,
+        OSError,
+        EOFError,
+        ValueError,
+        ArithmeticError,
+        MemoryError,
+        struct.error,
+        zlib.error,
+    )
     try:
         image = nibabel.load(path)
         array = np.asarray(image.dataobj)
         if str(path).lower().endswith(".gz"):
             _read_to_the_end(path)
     except errors as error:
-        raise InputError(f"{path}: cannot be read as NIfTI ({' '.join(str(error).split())[:160]}).") from error
+        raise InputError(
+            f"{path}: cannot be read as NIfTI ({' '.join(str(error).split())[:160]})."
+        ) from error
     if array.dtype.kind not in "biuf":
         raise InputError(f"{path}: its voxels are of type {array.dtype}; expected one real number each.")
     return image, array

@@ -1,8 +1,9 @@
-"""Radiographs: flat pictures (PNG, JPEG, CR and DX) that a user points at, opened as grey values. One reader for every door.
+"""Radiographs: flat pictures (PNG, JPEG, CR and DX) that a user points at, opened as grey values. One reader
+for every door.
 
-A radiograph has no slices, no place in the patient and often no pixel spacing, so it is no :class:`medseg.cases.volume.Case`.
-What is not known stays unknown: sizes are then given in pixels. Arrays are [row, column], the patient's right on the
-viewer's left.
+A radiograph has no slices, no place in the patient and often no pixel spacing, so it is no
+:class:`medseg.cases.volume.Case`. What is not known stays unknown: sizes are then given in pixels. Arrays are
+[row, column], the patient's right on the viewer's left.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ COLOUR_TOLERANCE = 4
 
 @dataclass(frozen=True, eq=False)
 class Radiograph:
-    """``pixels``: float32 [row, column], 0 (black) to 1 (white, dense). ``shown``: how the file's numbers became grey.
+    """``pixels``: float32 [row, column], 0 (black) to 1 (white, dense). ``shown``: how the file's numbers
+    became grey.
 
     ``projection``: the DICOM side, None for a picture file, which says nothing of spacing or patient.
     """
@@ -62,7 +64,8 @@ class Radiograph:
 
 @dataclass(frozen=True)
 class RadiographStructures:
-    """Structures on their own radiograph: ``masks`` {Structure: bool [row, column]}, of the shape of ``case.pixels``."""
+    """Structures on their own radiograph: ``masks`` {Structure: bool [row, column]}, of the shape of
+    ``case.pixels``."""
 
     case: Radiograph
     masks: Mapping[Structure, np.ndarray]
@@ -70,13 +73,17 @@ class RadiographStructures:
     def __post_init__(self):
         for structure, mask in self.masks.items():
             if mask.shape != self.case.pixels.shape:
-                raise StructureError(f"{structure.name}: mask {mask.shape} for a picture of {self.case.pixels.shape}.")
+                raise StructureError(
+                    f"{structure.name}: mask {mask.shape} for a picture of {self.case.pixels.shape}."
+                )
 
 
 def open_radiograph(source: str | os.PathLike) -> Radiograph:
-    """Open a PNG, JPEG, CR or DX file. The last three stay in memory, so that reader and writers share one decoding.
+    """Open a PNG, JPEG, CR or DX file. The last three stay in memory, so that reader and writers share one
+    decoding.
 
-    InputError, in one line, for anything that is not one grey picture; see also dicom.projections.read_projection.
+    InputError, in one line, for anything that is not one grey picture; see also
+    dicom.projections.read_projection.
     """
     path = Path(source)
     if not path.is_file():
@@ -102,7 +109,8 @@ def is_picture(path: str | os.PathLike) -> bool:
 
 
 def _read_picture(path: Path) -> tuple[np.ndarray, int]:
-    """(float32 [row, column] in 0..1, bits per pixel) of a grey PNG or JPEG, or of a colour file that holds only grey."""
+    """(float32 [row, column] in 0..1, bits per pixel) of a grey PNG or JPEG, or of a colour file that holds
+    only grey."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -110,10 +118,14 @@ def _read_picture(path: Path) -> tuple[np.ndarray, int]:
             if getattr(image, "n_frames", 1) != 1:
                 raise InputError(f"{path}: {image.n_frames} frames; expected one picture.")
             if image.getexif().get(0x0112, 1) != 1:  # Orientation
-                raise InputError(f"{path}: the file asks for turning (EXIF orientation); save it upright first.")
+                raise InputError(
+                    f"{path}: the file asks for turning (EXIF orientation); save it upright first."
+                )
             values = _grey_values(image, path)
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: the picture cannot be read ({' '.join(str(error).split())[:120]}).") from error
+        raise InputError(
+            f"{path}: the picture cannot be read ({' '.join(str(error).split())[:120]})."
+        ) from error
     bits = 8 * values.dtype.itemsize
     found = len(np.unique(values))
     if found < FEWEST_GREY_VALUES:
@@ -141,10 +153,12 @@ def _grey_values(image, path: Path) -> np.ndarray:
 
 
 class RadiographReader(ImageReader):
-    """MONAI ImageReader for radiographs: arrays are (row, column), not turned over as MONAI's PILReader would.
+    """MONAI ImageReader for radiographs: arrays are (row, column), not turned over as MONAI's PILReader
+    would.
 
-    The affine that MONAI attaches counts pixels, since millimetres are often unknown and never needed by the network. Use
-    :class:`medseg.transforms.LoadRadiographd`, which has no other reader to fall back on when this one refuses a file.
+    The affine that MONAI attaches counts pixels, since millimetres are often unknown and never needed by the
+    network. Use :class:`medseg.transforms.LoadRadiographd`, which has no other reader to fall back on when
+    this one refuses a file.
     """
 
     def verify_suffix(self, filename) -> bool:
@@ -176,8 +190,9 @@ def write_mask_png(mask: np.ndarray, out: str | Path) -> Path:
 def write_mask_nifti(mask: np.ndarray, spacing_mm: tuple[float, float] | None, out: str | Path) -> Path:
     """Write a bool mask [row, column] as a flat uint8 NIfTI file (x=column, y=row) of 0 and 1, atomically.
 
-    Position and direction are marked unknown (qform and sform code 0), since a radiograph has none. Without ``spacing_mm``
-    (between rows, between columns) the unit of length is marked unknown too, and a pixel counts 1.
+    Position and direction are marked unknown (qform and sform code 0), since a radiograph has none. Without
+    ``spacing_mm`` (between rows, between columns) the unit of length is marked unknown too, and a pixel
+    counts 1.
     """
     import nibabel
 
@@ -191,10 +206,12 @@ def write_mask_nifti(mask: np.ndarray, spacing_mm: tuple[float, float] | None, o
 
 
 def find_radiographs(path: str | os.PathLike) -> tuple[list[tuple[str, str]], list[str]]:
-    """Every radiograph under ``path``: ([(name, source), …] sorted by name, [what was passed over and why, …]).
+    """Every radiograph under ``path``: ([(name, source), …] sorted by name, [what was passed over and why,
+    …]).
 
-    ``path``: a PNG, JPEG or DICOM file, or a folder (nested) of them. Hidden files and what an earlier run of medseg wrote
-    are passed over. Names come from file names, never from the patient's name. Raises InputError when nothing is found.
+    ``path``: a PNG, JPEG or DICOM file, or a folder (nested) of them. Hidden files and what an earlier run of
+    medseg wrote are passed over. Names come from file names, never from the patient's name. Raises InputError
+    when nothing is found.
     """
     path = Path(path)
     if not path.exists():
@@ -215,8 +232,12 @@ def find_radiographs(path: str | os.PathLike) -> tuple[list[tuple[str, str]], li
     notes = [_note(why, found) for why, found in passed_over.items()]
     if not cases:
         kinds = Counter(file.suffix.lower() or "no suffix" for file in files)
-        seen = notes[:5] or [f"{count} files of {kind}" for kind, count in kinds.most_common(5)] or ["no file"]
-        raise InputError(f"{path}: no radiograph found (PNG, JPEG, or DICOM of CR or DX). Seen: {'; '.join(seen)}.")
+        seen = (
+            notes[:5] or [f"{count} files of {kind}" for kind, count in kinds.most_common(5)] or ["no file"]
+        )
+        raise InputError(
+            f"{path}: no radiograph found (PNG, JPEG, or DICOM of CR or DX). Seen: {'; '.join(seen)}."
+        )
     return sorted(cases), notes
 
 

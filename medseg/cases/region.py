@@ -1,7 +1,7 @@
 """Where a planner said to look: a box in mm or an ROI of a structure set.
 
-A tumour model that learned from crops around tumours has to be shown such a crop. The region bounds both what the
-network sees (its box) and where contours may lie (its voxels).
+A tumour model that learned from crops around tumours has to be shown such a crop. The region bounds both what
+the network sees (its box) and where contours may lie (its voxels).
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ HELP = "x0,x1,y0,y1,z0,z1 in LPS mm, or STRUCTURE_SET.dcm:ROI name"
 def region_mask(within: str | Sequence[float], case: Case) -> np.ndarray:
     """bool [slice, row, column]: the voxels of ``case`` whose centres lie in the region.
 
-    ``within``: six numbers ``x0,x1,y0,y1,z0,z1`` (LPS mm), or ``FILE.dcm:ROI``; see :func:`region_file` for where a relative
-    FILE is looked for. A sequence of six numbers is a box too: MONAI's command line turns the text into one. Raises
-    InputError for anything else, GeometryError for a region that holds no voxel of the image.
+    ``within``: six numbers ``x0,x1,y0,y1,z0,z1`` (LPS mm), or ``FILE.dcm:ROI``; see :func:`region_file` for
+    where a relative FILE is looked for. A sequence of six numbers is a box too: MONAI's command line turns
+    the text into one. Raises InputError for anything else, GeometryError for a region that holds no voxel of
+    the image.
     """
     within = _text(within)
     found = region_file(within, case.source)
     mask = _roi_mask(*found, case) if found else _box_mask(_box(within), case.geometry)
     if not mask.any():
         raise GeometryError(
-            f"--within {within}: no voxel centre of the image lies in the region; it lies elsewhere or is smaller than a "
+            f"--within {within}: no voxel centre of the image lies in the region; it lies elsewhere or is "
+            f"smaller than a "
             "voxel. Check the Frame of Reference and the millimetres."
         )
     return mask
@@ -41,8 +43,9 @@ def region_mask(within: str | Sequence[float], case: Case) -> np.ndarray:
 def region_file(within: str | Sequence[float], source: str) -> tuple[Path, str] | None:
     """(structure set, ROI name) that a region names for a case source, or None for a box.
 
-    A relative file is looked for in the case's own folder, then in the folder above, then in the current folder. File and
-    ROI may hold colons: the first colon that follows an existing file parts them. InputError when there is no such file.
+    A relative file is looked for in the case's own folder, then in the folder above, then in the current
+    folder. File and ROI may hold colons: the first colon that follows an existing file parts them. InputError
+    when there is no such file.
     """
     within = _text(within)
     if ":" not in within:
@@ -56,7 +59,8 @@ def region_file(within: str | Sequence[float], source: str) -> tuple[Path, str] 
             if candidate.is_file():
                 return candidate, ":".join(parts[count:]).strip()
     raise InputError(
-        f"--within {within}: no such structure set, neither in {folder}, nor in the folder above, nor in the current folder."
+        f"--within {within}: no such structure set, neither in {folder}, nor in the folder above, nor in the "
+        f"current folder."
     )
 
 
@@ -81,10 +85,12 @@ def _box_mask(box_mm: np.ndarray, geometry: Geometry) -> np.ndarray:
     rows = np.arange(geometry.shape[1])[:, None, None] * geometry.row_step_lps_mm
     columns = np.arange(geometry.shape[2])[None, :, None] * geometry.column_step_lps_mm
     in_plane_mm = rows + columns
-    return np.stack([
-        ((in_plane_mm + origin >= box_mm[:, 0]) & (in_plane_mm + origin <= box_mm[:, 1])).all(-1)
-        for origin in geometry.origins_lps_mm
-    ])  # fmt: skip
+    return np.stack(
+        [
+            ((in_plane_mm + origin >= box_mm[:, 0]) & (in_plane_mm + origin <= box_mm[:, 1])).all(-1)
+            for origin in geometry.origins_lps_mm
+        ]
+    )
 
 
 def _roi_mask(file: Path, roi: str, case: Case) -> np.ndarray:
@@ -92,7 +98,9 @@ def _roi_mask(file: Path, roi: str, case: Case) -> np.ndarray:
     from medseg.dicom.rtstruct.read import place, read_structure_set
 
     if case.series is None:
-        raise InputError(f"--within {file}:{roi}: an ROI needs a DICOM series; give a box in mm for {case.source}.")
+        raise InputError(
+            f"--within {file}:{roi}: an ROI needs a DICOM series; give a box in mm for {case.source}."
+        )
     structure_set = read_structure_set(file)
     wanted = tuple(row for row in structure_set.rois if row.structure.name == roi)
     if not wanted:
@@ -107,9 +115,11 @@ def _roi_mask(file: Path, roi: str, case: Case) -> np.ndarray:
 
 
 def grid_box(mask: np.ndarray, geometry: Geometry, grid: Geometry) -> tuple[slice, slice, slice]:
-    """The smallest box of ``grid`` (x, y, z slices, for MONAI) that covers every set voxel of ``mask`` on ``geometry``.
+    """The smallest box of ``grid`` (x, y, z slices, for MONAI) that covers every set voxel of ``mask`` on
+    ``geometry``.
 
-    ``grid`` is ``geometry`` itself or the regular grid that stands for it. An empty mask raises GeometryError.
+    ``grid`` is ``geometry`` itself or the regular grid that stands for it. An empty mask raises
+    GeometryError.
     """
     if not mask.any():
         raise GeometryError("an empty region has no box.")

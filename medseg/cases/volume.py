@@ -1,7 +1,8 @@
 """Cases: what a user points at, opened as one volume with its geometry. One reader for every door.
 
-A case source is a string: a folder that holds one DICOM series, ``FOLDER#SeriesInstanceUID`` where it holds several, or
-a NIfTI file. MONAI keeps that string as ``filename_or_obj``, so writers at the end of a pipeline find the case again.
+A case source is a string: a folder that holds one DICOM series, ``FOLDER#SeriesInstanceUID`` where it holds
+several, or a NIfTI file. MONAI keeps that string as ``filename_or_obj``, so writers at the end of a pipeline
+find the case again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ if TYPE_CHECKING:  # pydicom is loaded only when a DICOM case is opened: NIfTI t
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 PROJECTION_MODALITIES = ("CR", "DX")
-"""What a bundle's metadata says of its image when it takes radiographs (medseg.cases.radiograph) instead of slices."""
+"""What a bundle's metadata says of its image when it takes radiographs (medseg.cases.radiograph) instead of
+slices."""
 
 UID_SEPARATOR = "#"
 MAX_NAME_BYTES = 120
@@ -39,7 +41,8 @@ ALLOW_KEY = "allowed_faults"
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One image to contour. ``volume``: float32 [slice, row, column], HU for CT. ``series`` is None for NIfTI."""
+    """One image to contour. ``volume``: float32 [slice, row, column], HU for CT. ``series`` is None for
+    NIfTI."""
 
     source: str
     volume: np.ndarray
@@ -60,8 +63,8 @@ def is_nifti(path: str | Path) -> bool:
 def open_case(source: str, allow: tuple[str, ...] = ()) -> Case:
     """Open a case source. The last three stay in memory, so that reader and writers share one decoding.
 
-    ``allow``: names of series faults to accept with a warning, see :func:`medseg.dicom.read_series`. Raises InputError or
-    GeometryError in one line.
+    ``allow``: names of series faults to accept with a warning, see :func:`medseg.dicom.read_series`. Raises
+    InputError or GeometryError in one line.
     """
     return _open(source, tuple(allow), _fingerprint(source))
 
@@ -72,7 +75,8 @@ def source_path(source: str) -> Path:
 
 
 def _fingerprint(source: str, leave_out: Path | None = None) -> tuple:
-    """Sizes and times of the files, so that a folder which was exported anew is never answered from memory."""
+    """Sizes and times of the files, so that a folder which was exported anew is never answered from
+    memory."""
     path = source_path(source)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder.")
@@ -89,7 +93,9 @@ def fingerprint_sha256(source: str, leave_out: Path | None = None) -> str:
     return hashlib.sha256(repr(_fingerprint(source, leave_out)).encode()).hexdigest()
 
 
-@lru_cache(maxsize=3)  # of a cohort: the case that is read ahead, the one in the network and the one being written
+@lru_cache(
+    maxsize=3
+)  # of a cohort: the case that is read ahead, the one in the network and the one being written
 def _open(source: str, allow: tuple[str, ...], _files: tuple) -> Case:
     if is_nifti(source) and Path(source).is_file():
         return _open_nifti(source)
@@ -111,7 +117,9 @@ def _open_nifti(source: str) -> Case:
     if not np.isfinite(array).all():
         raise InputError(f"{source}: holds values that are not finite numbers; clean the file first.")
     if int(image.header["qform_code"]) == 0 and int(image.header["sform_code"]) == 0:
-        raise InputError(f"{source}: the header has neither qform nor sform, so position and orientation are unknown.")
+        raise InputError(
+            f"{source}: the header has neither qform nor sform, so position and orientation are unknown."
+        )
     geometry = Geometry.from_ras_affine(image.affine, array.shape)
     return Case(source, np.ascontiguousarray(array.transpose(2, 1, 0)), geometry, None)
 
@@ -119,11 +127,12 @@ def _open_nifti(source: str) -> Case:
 class CaseReader(ImageReader):
     """MONAI ImageReader for DICOM series and NIfTI that refuses what it cannot place.
 
-    Arrays come as (x=column, y=row, z=slice) with an RAS affine, as MONAI expects. Uneven or tilted stacks, which have
-    no affine, come resampled on their regular grid; :class:`medseg.transforms.ToStructuresd` samples results back.
+    Arrays come as (x=column, y=row, z=slice) with an RAS affine, as MONAI expects. Uneven or tilted stacks,
+    which have no affine, come resampled on their regular grid; :class:`medseg.transforms.ToStructuresd`
+    samples results back.
 
-    Give it to ``LoadImage`` at call time or use :class:`medseg.transforms.LoadCased`: a reader that is only *registered*
-    is followed by MONAI's own readers when it raises, and those would load the refused series.
+    Give it to ``LoadImage`` at call time or use :class:`medseg.transforms.LoadCased`: a reader that is only
+    *registered* is followed by MONAI's own readers when it raises, and those would load the refused series.
     """
 
     def __init__(self, allow: tuple[str, ...] = ()):
@@ -166,9 +175,9 @@ def case_of(meta: dict) -> Case:
 def resample(volume: np.ndarray, source: Geometry, target: Geometry) -> np.ndarray:
     """Linear interpolation of ``volume`` [slice, row, column] from one stack of slices to a parallel one.
 
-    Both stacks share pixel size and directions, but may be uneven or sheared: every target slice is mixed from its two
-    neighbours, each shifted in plane to where that slice really lies. Outside the source the nearest value is used:
-    air at the border of a CT stays air.
+    Both stacks share pixel size and directions, but may be uneven or sheared: every target slice is mixed
+    from its two neighbours, each shifted in plane to where that slice really lies. Outside the source the
+    nearest value is used: air at the border of a CT stays air.
     """
     from scipy.ndimage import shift
 
@@ -176,7 +185,9 @@ def resample(volume: np.ndarray, source: Geometry, target: Geometry) -> np.ndarr
     positions_mm = source.slice_positions_mm
     upwards = np.argsort(positions_mm)  # slices of a left-handed NIfTI file descend
     for index, position_mm in enumerate(target.slice_positions_mm):
-        above = int(np.clip(np.searchsorted(positions_mm, position_mm, sorter=upwards), 1, len(positions_mm) - 1))
+        above = int(
+            np.clip(np.searchsorted(positions_mm, position_mm, sorter=upwards), 1, len(positions_mm) - 1)
+        )
         lower, upper = upwards[above - 1], upwards[above]
         weight = (position_mm - positions_mm[lower]) / (positions_mm[upper] - positions_mm[lower])
         result[index] = 0.0
@@ -196,11 +207,12 @@ def resample(volume: np.ndarray, source: Geometry, target: Geometry) -> np.ndarr
 def find_cases(path: str | Path, modality: str | None = None) -> tuple[list[tuple[str, str]], list[str]]:
     """Every case under ``path``: ([(name, source), …] sorted by name, [what was passed over and why, …]).
 
-    ``path``: a DICOM folder (one or many series and patients, nested), a NIfTI file, a folder of NIfTI files, or a single
-    DICOM file, which is read alone. Hidden files and what an earlier run of medseg wrote are passed over.
-    ``modality``: only DICOM series of it ("CT") are cases; None takes every modality. Names are unique and come from the
-    folder names, never from the patient's name. Raises InputError when nothing is found. Of projection radiographs ("DX",
-    "CR") every file is a case, see :func:`medseg.cases.radiograph.find_radiographs`.
+    ``path``: a DICOM folder (one or many series and patients, nested), a NIfTI file, a folder of NIfTI files,
+    or a single DICOM file, which is read alone. Hidden files and what an earlier run of medseg wrote are
+    passed over. ``modality``: only DICOM series of it ("CT") are cases; None takes every modality. Names are
+    unique and come from the folder names, never from the patient's name. Raises InputError when nothing is
+    found. Of projection radiographs ("DX", "CR") every file is a case, see
+    :func:`medseg.cases.radiograph.find_radiographs`.
     """
     if modality in PROJECTION_MODALITIES:
         from medseg.cases.radiograph import find_radiographs
@@ -213,7 +225,9 @@ def find_cases(path: str | Path, modality: str | None = None) -> tuple[list[tupl
         return [(unique_name(_nifti_name(Path(path.name)), []), str(path))], []
     cases, notes = _dicom_cases(path, modality)
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if is_nifti(p) and p.is_file() and not is_hidden(p.relative_to(path)))
+        found = sorted(
+            p for p in path.rglob("*") if is_nifti(p) and p.is_file() and not is_hidden(p.relative_to(path))
+        )
         own = [file for file in found if is_own_output(file)]
         if own:
             notes.append(f"{len(own)} NIfTI files that medseg wrote, e.g. {own[0]}: results are no cases")
@@ -232,7 +246,8 @@ def is_hidden(path: Path) -> bool:
 
 
 def is_own_output(file: Path) -> bool:
-    """True for a file that a run.json beside it lists: a result must not be taken for an image at the next run."""
+    """True for a file that a run.json beside it lists: a result must not be taken for an image at the next
+    run."""
     try:
         outputs = json.loads((file.parent / "run.json").read_text(encoding="utf-8"))["outputs"]
         return any(output["file"] == file.name for output in outputs)
@@ -241,7 +256,8 @@ def is_own_output(file: Path) -> bool:
 
 
 def case_items(path: str | Path, modality: str | None = None) -> list[dict[str, str]]:
-    """:func:`find_cases` as MONAI data items ``{"image": source, "case_name": name}``, for a bundle's ``dataset``."""
+    """:func:`find_cases` as MONAI data items ``{"image": source, "case_name": name}``, for a bundle's
+    ``dataset``."""
     return [{"image": source, "case_name": name} for name, source in find_cases(path, modality)[0]]
 
 
@@ -250,7 +266,8 @@ def _nifti_name(file: Path) -> str:
 
 
 def folder_name(name: str) -> str:
-    """``name`` as the name of one folder: odd characters become ``_``; never empty, hidden, ``..`` or too long."""
+    """``name`` as the name of one folder: odd characters become ``_``; never empty, hidden, ``..`` or too
+    long."""
     safe = re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "case"
     if len(safe.encode()) <= MAX_NAME_BYTES:
         return safe

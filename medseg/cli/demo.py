@@ -1,4 +1,5 @@
-"""``medseg demo``: the main job on a CT phantom that it makes itself, so that nobody needs a patient to try it."""
+"""``medseg demo``: the main job on a CT phantom that it makes itself, so that nobody needs a patient to try
+it."""
 
 from __future__ import annotations
 
@@ -18,10 +19,11 @@ SURFACE_TOLERANCE_MM = 2.0
 
 
 def demo(out: Path, report: Callable[[str], None], progress: bool = False) -> dict[str, float]:
-    """Make a phantom CT, contour its tumour with the shipped weights, write RTSTRUCT, SEG, NIfTI and preview, compare.
+    """Make a phantom CT, contour its tumour with the shipped weights, write RTSTRUCT, SEG, NIfTI and preview,
+    compare.
 
-    Returns the GTV's metrics against the phantom's truth, read back from the RTSTRUCT. Raises MedsegError when the
-    contouring fails.
+    Returns the GTV's metrics against the phantom's truth, read back from the RTSTRUCT. Raises MedsegError
+    when the contouring fails.
     """
     report(f"1. A CT phantom of a thigh with a soft-tissue sarcoma -> {short_path(out / 'phantom')}")
     phantom = write_thigh_phantom(out / "phantom")
@@ -32,7 +34,9 @@ def demo(out: Path, report: Callable[[str], None], progress: bool = False) -> di
     margins = f"--ctv-mm {CTV_MARGIN_MM:g} --ptv-mm {PTV_MARGIN_MM:g}"
     report(f"2. Contour it:\n   {command} \\")
     report(f"     {margins} --format {','.join(VOLUME_FORMATS)} -o {short_path(out / 'contours')}")
-    request = Request(phantom.ct_dir, BUNDLE, out / "contours", formats=VOLUME_FORMATS, within=within, settings=settings)
+    request = Request(
+        phantom.ct_dir, BUNDLE, out / "contours", formats=VOLUME_FORMATS, within=within, settings=settings
+    )
     cohort = segment(request, report=lambda record: report(f"   {case_line(record)}"), progress=progress)
     case = cohort["cases"][0]
     if case["status"] == "failed":

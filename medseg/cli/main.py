@@ -1,4 +1,5 @@
-"""The ``medseg`` command: parse, call one function, print. Heavy modules load inside the commands, so --help is quick."""
+"""The ``medseg`` command: parse, call one function, print. Heavy modules load inside the commands, so --help
+is quick."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from medseg.cli.audit import add_audit
 from medseg.cli.structures import add_compare, add_convert, add_margin
 from medseg.errors import InputError, MedsegError, system_error_line
 
-RESEARCH_USE = "Research use only, not a medical device. Every contour must be reviewed by a qualified person."
+RESEARCH_USE = (
+    "Research use only, not a medical device. Every contour must be reviewed by a qualified person."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,11 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail(
             options,
-            "interrupted; what was finished is kept, nothing is half-written; run the same command again (medseg train with "
+            "interrupted; what was finished is kept, nothing is half-written; run the same command again "
+            "(medseg train with "
             "--resume)",
             2,
         )
-    except BrokenPipeError:  # the reader of our output went away (medseg inspect DIR | head): not an error of ours
+    except (
+        BrokenPipeError
+    ):  # the reader of our output went away (medseg inspect DIR | head): not an error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # no permission, no space, a file where a folder is wanted
@@ -57,13 +63,15 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, add in COMMANDS.items():
         summary = add.__doc__
-        command = commands.add_parser(name, help=summary, description=f"{summary} {RESEARCH_USE}", allow_abbrev=False)
+        command = commands.add_parser(
+            name, help=summary, description=f"{summary} {RESEARCH_USE}", allow_abbrev=False
+        )
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         command.set_defaults(run=add(command))
     return parser
 
 
-# ---- one function per command: adds its options, returns what runs it ------------------------------------------------
+# ---- one function per command: adds its options, returns what runs it --------------------------------------
 
 
 def _add_inspect(command: argparse.ArgumentParser):
@@ -84,22 +92,42 @@ def _add_inspect(command: argparse.ArgumentParser):
 def _add_segment(command: argparse.ArgumentParser):
     """Contour one case or a cohort with a bundle; writes RTSTRUCT, SEG, NIfTI, preview and run.json."""
     command.add_argument(
-        "input", type=Path, metavar="INPUT", help="DICOM folder (nested, several patients), NIfTI, radiograph, or folder"
+        "input",
+        type=Path,
+        metavar="INPUT",
+        help="DICOM folder (nested, several patients), NIfTI, radiograph, or folder",
     )
-    command.add_argument("--bundle", required=True, metavar="NAME", help="a bundle's name (medseg bundles) or its folder")
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="one folder per case is made in it")
     command.add_argument(
-        "--format", default=None, metavar="LIST",
+        "--bundle", required=True, metavar="NAME", help="a bundle's name (medseg bundles) or its folder"
+    )
+    command.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="one folder per case is made in it"
+    )
+    command.add_argument(
+        "--format",
+        default=None,
+        metavar="LIST",
         help="of rtstruct,seg,nifti,preview; default rtstruct,preview; of a radiograph png,nifti,seg,preview",
-    )  # fmt: skip
+    )
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    engines, meaning = ("auto", "torch", "openvino"), "auto: openvino on a processor where it is installed, else torch"
+    engines, meaning = (
+        ("auto", "torch", "openvino"),
+        "auto: openvino on a processor where it is installed, else torch",
+    )
     command.add_argument("--engine", default="auto", choices=engines, help=meaning)
-    command.add_argument("--within", metavar="REGION", help="contour only there: x0,x1,y0,y1,z0,z1 in LPS mm, or RS.dcm:ROI")
-    command.add_argument("--ctv-mm", type=float, metavar="MM", help="add a CTV: the GTV and this margin")
-    command.add_argument("--ptv-mm", type=float, metavar="MM", help="add a PTV: the CTV (GTV without one) and this margin")
     command.add_argument(
-        "--allow", action="append", default=[], metavar="FAULT", help="accept this fault of a series, with a warning"
+        "--within", metavar="REGION", help="contour only there: x0,x1,y0,y1,z0,z1 in LPS mm, or RS.dcm:ROI"
+    )
+    command.add_argument("--ctv-mm", type=float, metavar="MM", help="add a CTV: the GTV and this margin")
+    command.add_argument(
+        "--ptv-mm", type=float, metavar="MM", help="add a PTV: the CTV (GTV without one) and this margin"
+    )
+    command.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="FAULT",
+        help="accept this fault of a series, with a warning",
     )
     command.add_argument(
         "--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of inference.json"
@@ -117,10 +145,16 @@ def _run_segment(options) -> int:
         if value is not None:
             settings[name] = value
     request = Request(
-        input=options.input.resolve(), bundle=options.bundle, output_dir=options.output.resolve(),
-        formats=_formats(options.format), device=options.device, engine=options.engine, within=options.within,
-        allow=tuple(options.allow), settings=settings,
-    )  # fmt: skip
+        input=options.input.resolve(),
+        bundle=options.bundle,
+        output_dir=options.output.resolve(),
+        formats=_formats(options.format),
+        device=options.device,
+        engine=options.engine,
+        within=options.within,
+        allow=tuple(options.allow),
+        settings=settings,
+    )
 
     def report(record: dict) -> None:
         for warning in record.get("warnings", ()) if record["status"] != "skipped" else ():
@@ -163,7 +197,8 @@ def _require_plain(pair: str, value) -> None:
             _require_plain(pair, part)
     elif isinstance(value, dict) or isinstance(value, str) and value.lstrip().startswith(("$", "@", "%")):
         raise InputError(
-            f"{pair!r}: expressions, references and definitions are not taken from the command line; give a plain value."
+            f"{pair!r}: expressions, references and definitions are not taken from the command line; give a "
+            f"plain value."
         )
 
 
@@ -179,7 +214,8 @@ def _add_train(command: argparse.ArgumentParser):
     def run(options) -> int:
         if (options.output / "last.pt").exists() and not options.resume:
             raise InputError(
-                f"{options.output} holds a training (last.pt) that would be overwritten; add --resume to go on with it, or "
+                f"{options.output} holds a training (last.pt) that would be overwritten; add --resume to go "
+                f"on with it, or "
                 "name another folder."
             )
         out = str(options.output.resolve())
@@ -199,7 +235,9 @@ def _add_train(command: argparse.ArgumentParser):
 def _add_evaluate(command: argparse.ArgumentParser):
     """Score a bundle's weights on the validation cases of a datalist; writes a row per case."""
     _add_bundle_options(command, "where the table of scores goes")
-    command.add_argument("--weights", type=Path, metavar="DIR", help="folder with model.pt; default: the bundle's")
+    command.add_argument(
+        "--weights", type=Path, metavar="DIR", help="folder with model.pt; default: the bundle's"
+    )
 
     def run(options) -> int:
         settings = {"output_dir": str(options.output.resolve())}
@@ -212,10 +250,16 @@ def _add_evaluate(command: argparse.ArgumentParser):
 
 def _add_bundle_options(command: argparse.ArgumentParser, output_help: str) -> None:
     command.add_argument("bundle", metavar="BUNDLE", help="a bundle's name (medseg bundles) or its folder")
-    command.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder the datalist's paths start from")
-    command.add_argument("--datalist", type=Path, metavar="FILE", help="MONAI datalist JSON; default: the bundle's own")
+    command.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="folder the datalist's paths start from"
+    )
+    command.add_argument(
+        "--datalist", type=Path, metavar="FILE", help="MONAI datalist JSON; default: the bundle's own"
+    )
     command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help=output_help)
-    command.add_argument("--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of the config")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of the config"
+    )
 
 
 def _run_bundle(options, configs: list[str], run_id: str, settings: dict) -> int:
@@ -247,7 +291,9 @@ def _add_bundles(command: argparse.ArgumentParser):
 
         if options.action == "list":
             if options.name:
-                raise InputError(f"bundles list takes no name; did you mean medseg bundles verify {options.name}?")
+                raise InputError(
+                    f"bundles list takes no name; did you mean medseg bundles verify {options.name}?"
+                )
             for name in bundle_folders():
                 bundle = find_bundle(name)
                 print(f"{name:20} {bundle.version:8} {bundle.metadata.get('task', '')}")
@@ -256,7 +302,9 @@ def _add_bundles(command: argparse.ArgumentParser):
             raise InputError("bundles verify: name a bundle, as in medseg bundles verify ct_gtv.")
         results = verify(find_bundle(options.name))
         for what, problem in results:
-            print(f"{'ok  ' if problem is None else 'FAIL'}  {what}{'' if problem is None else ': ' + problem}")
+            print(
+                f"{'ok  ' if problem is None else 'FAIL'}  {what}{'' if problem is None else ': ' + problem}"
+            )
         return 0 if all(problem is None for _, problem in results) else 2
 
     return run

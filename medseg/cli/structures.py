@@ -1,4 +1,5 @@
-"""The commands on structures that are already drawn: convert, compare, margin. Each parses, calls one function, prints."""
+"""The commands on structures that are already drawn: convert, compare, margin. Each parses, calls one
+function, prints."""
 
 from __future__ import annotations
 
@@ -12,17 +13,26 @@ from medseg.errors import InputError
 
 
 def add_convert(command: argparse.ArgumentParser):
-    """Convert a structure set to NIfTI masks, masks to a structure set, or a series to NIfTI; the paths say which."""
-    command.add_argument("source", type=Path, metavar="SOURCE", help="RS.dcm, SEG.dcm, folder of NIfTI masks, or CT folder")
-    command.add_argument("out", type=Path, metavar="OUT", help="folder for masks, OUT.dcm, or OUT.nii.gz for a CT")
+    """Convert a structure set to NIfTI masks, masks to a structure set, or a series to NIfTI; the paths say
+    which."""
+    command.add_argument(
+        "source", type=Path, metavar="SOURCE", help="RS.dcm, SEG.dcm, folder of NIfTI masks, or CT folder"
+    )
+    command.add_argument(
+        "out", type=Path, metavar="OUT", help="folder for masks, OUT.dcm, or OUT.nii.gz for a CT"
+    )
     _add_reference(command)
-    command.add_argument("--roi", action="append", default=[], metavar="NAME", help="only this structure; repeatable")
+    command.add_argument(
+        "--roi", action="append", default=[], metavar="NAME", help="only this structure; repeatable"
+    )
     command.add_argument("--format", choices=("rtstruct", "seg"), default="rtstruct", help="of OUT.dcm")
     _add_holes(command)
     command.add_argument(
         "--simplify-mm", type=float, default=0.0, metavar="MM", help="thin vertices, moving no outline more"
     )
-    command.add_argument("--append-to", type=Path, metavar="RS.dcm", help="keep the structures of this set and add to them")
+    command.add_argument(
+        "--append-to", type=Path, metavar="RS.dcm", help="keep the structures of this set and add to them"
+    )
     _add_overwrite(command)
     command.add_argument("--json", action="store_true", help="print the record as JSON")
 
@@ -31,10 +41,17 @@ def add_convert(command: argparse.ArgumentParser):
 
         record = convert(
             Conversion(
-                options.source, options.out, _reference(options), tuple(options.roi), options.format, options.holes,
-                options.simplify_mm, options.append_to, options.overwrite,
+                options.source,
+                options.out,
+                _reference(options),
+                tuple(options.roi),
+                options.format,
+                options.holes,
+                options.simplify_mm,
+                options.append_to,
+                options.overwrite,
             )
-        )  # fmt: skip
+        )
         _warn(record["warnings"])
         if options.json:
             print(json.dumps(record, indent=1))
@@ -56,23 +73,50 @@ def add_compare(command: argparse.ArgumentParser):
     command.add_argument("b", type=Path, metavar="B", help="what is judged: the same kinds")
     _add_reference(command)
     command.add_argument(
-        "--tolerance-mm", action="append", default=[], metavar="[NAME=]MM", help="of surface DSC and added path, default 2"
+        "--tolerance-mm",
+        action="append",
+        default=[],
+        metavar="[NAME=]MM",
+        help="of surface DSC and added path, default 2",
     )
     command.add_argument(
-        "--map", action="append", default=[], metavar="A=B", help="pair structure A with structure B; repeatable"
+        "--map",
+        action="append",
+        default=[],
+        metavar="A=B",
+        help="pair structure A with structure B; repeatable",
     )
-    for kind, what in (("json", "numbers and definitions"), ("csv", "a row per structure"), ("html", "table and pictures")):
-        command.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write {what}; an existing file is replaced")
+    for kind, what in (
+        ("json", "numbers and definitions"),
+        ("csv", "a row per structure"),
+        ("html", "table and pictures"),
+    ):
+        command.add_argument(
+            f"--{kind}", type=Path, metavar="FILE", help=f"write {what}; an existing file is replaced"
+        )
 
     def run(options) -> int:
         from medseg.reports.comparison import write_html
-        from medseg.workbench.compare import DEFINITIONS, Request, check_outputs, compare, table_lines, write_csv, write_json
+        from medseg.workbench.compare import (
+            DEFINITIONS,
+            Request,
+            check_outputs,
+            compare,
+            table_lines,
+            write_csv,
+            write_json,
+        )
 
         tolerance_mm, tolerances_mm = _tolerances(options.tolerance_mm)
         request = Request(
-            options.a, options.b, _reference(options), tolerance_mm, tolerances_mm, tuple(options.map),
+            options.a,
+            options.b,
+            _reference(options),
+            tolerance_mm,
+            tolerances_mm,
+            tuple(options.map),
             pictures=options.html is not None,
-        )  # fmt: skip
+        )
         check_outputs([out for out in (options.json, options.csv, options.html) if out])
         comparison = compare(request)
         _warn(comparison.notices)
@@ -89,22 +133,37 @@ def add_compare(command: argparse.ArgumentParser):
 
 
 def add_margin(command: argparse.ArgumentParser):
-    """Make a structure of others by a margin, cropping or Boolean operations; writes a copy of the set with it."""
+    """Make a structure of others by a margin, cropping or Boolean operations; writes a copy of the set with
+    it."""
     command.add_argument("source", type=Path, metavar="RS.dcm")
     command.add_argument("out", type=Path, metavar="OUT.dcm", help="the copy; RS.dcm itself stays as it is")
     _add_reference(command)
-    command.add_argument("--from", dest="start", required=True, metavar="NAME", help="the structure to start from")
-    command.add_argument("--to", dest="name", required=True, metavar="NAME", help="what the new structure is called")
-    command.add_argument("--mm", metavar="MM", help="margin; negative shrinks; or left=7,right=5,anterior=5,… (others 0)")
-    command.add_argument("--union", action="append", default=[], metavar="NAME", help="1: add this one; repeatable")
+    command.add_argument(
+        "--from", dest="start", required=True, metavar="NAME", help="the structure to start from"
+    )
+    command.add_argument(
+        "--to", dest="name", required=True, metavar="NAME", help="what the new structure is called"
+    )
+    command.add_argument(
+        "--mm", metavar="MM", help="margin; negative shrinks; or left=7,right=5,anterior=5,… (others 0)"
+    )
+    command.add_argument(
+        "--union", action="append", default=[], metavar="NAME", help="1: add this one; repeatable"
+    )
     command.add_argument(
         "--intersect", action="append", default=[], metavar="NAME", help="2: keep what lies in this one too"
     )
     command.add_argument(
-        "--minus", action="append", default=[], metavar="NAME[,MM]", help="4: take this one (and MM around it) away"
+        "--minus",
+        action="append",
+        default=[],
+        metavar="NAME[,MM]",
+        help="4: take this one (and MM around it) away",
     )
     command.add_argument("--crop-to", metavar="NAME", help="5: keep what lies in this one")
-    command.add_argument("--crop-mm", type=float, default=0.0, metavar="MM", help="at least so far inside its surface")
+    command.add_argument(
+        "--crop-mm", type=float, default=0.0, metavar="MM", help="at least so far inside its surface"
+    )
     _add_holes(command)
     _add_overwrite(command)
     command.add_argument("--json", action="store_true", help="print the record as JSON")
@@ -116,11 +175,22 @@ def _run_margin(options) -> int:
     from medseg.workbench.derive import Derivation, Recipe, derive_structure_set
 
     recipe = Recipe(
-        options.start, _margin(options.mm), tuple(options.union), tuple(options.intersect),
-        tuple(_minus(text) for text in options.minus), options.crop_to, options.crop_mm,
-    )  # fmt: skip
+        options.start,
+        _margin(options.mm),
+        tuple(options.union),
+        tuple(options.intersect),
+        tuple(_minus(text) for text in options.minus),
+        options.crop_to,
+        options.crop_mm,
+    )
     request = Derivation(
-        options.source, options.out, _reference(options), options.name, recipe, options.holes, options.overwrite
+        options.source,
+        options.out,
+        _reference(options),
+        options.name,
+        recipe,
+        options.holes,
+        options.overwrite,
     )
     record = derive_structure_set(request)
     _warn(record["warnings"])
@@ -133,23 +203,33 @@ def _run_margin(options) -> int:
     return 0
 
 
-# ---- options that several commands have, and their words ----------------------------------------------------------
+# ---- options that several commands have, and their words ---------------------------------------------------
 
 
 def _add_reference(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--reference", type=Path, metavar="CT_DIR", help="the images that the contours belong to")
+    command.add_argument(
+        "--reference", type=Path, metavar="CT_DIR", help="the images that the contours belong to"
+    )
     command.add_argument("--series-uid", metavar="UID", help="which series, where the folder holds several")
     command.add_argument(
-        "--allow", action="append", default=[], metavar="FAULT", help="accept this fault of images or structure set"
+        "--allow",
+        action="append",
+        default=[],
+        metavar="FAULT",
+        help="accept this fault of images or structure set",
     )
 
 
 def _add_holes(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--holes", choices=("keyhole", "nested", "xor"), default="keyhole", help="how holes are stored")
+    command.add_argument(
+        "--holes", choices=("keyhole", "nested", "xor"), default="keyhole", help="how holes are stored"
+    )
 
 
 def _add_overwrite(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--overwrite", action="store_true", help="replace files that are there, never an APPROVED set")
+    command.add_argument(
+        "--overwrite", action="store_true", help="replace files that are there, never an APPROVED set"
+    )
 
 
 def _reference(options):
@@ -171,7 +251,8 @@ def _number(text: str, what: str) -> float:
 
 
 def _tolerances(texts: Sequence[str]) -> tuple[float, dict[str, float]]:
-    """(tolerance of all, tolerance of single structures) from "MM" and "NAME=MM" words; the name may hold "="."""
+    """(tolerance of all, tolerance of single structures) from "MM" and "NAME=MM" words; the name may hold
+    "="."""
     default_mm, single_mm = 2.0, {}
     for text in texts:
         name, equals, value = text.rpartition("=")
@@ -199,7 +280,8 @@ def _margin(text: str | None) -> float | dict[str, float]:
 
 
 def _minus(text: str) -> tuple[str, float]:
-    """(name, gap in mm) of NAME[,MM]; a name may hold commas, so only a number after the last one is a gap."""
+    """(name, gap in mm) of NAME[,MM]; a name may hold commas, so only a number after the last one is a
+    gap."""
     name, comma, value = text.rpartition(",")
     try:
         return (name.strip(), float(value)) if comma else (text.strip(), 0.0)

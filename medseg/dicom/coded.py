@@ -1,4 +1,5 @@
-"""Coded concepts of a structure, for structure sets and segmentations alike (DICOM PS3.16 CID 244, 9502, 9534)."""
+"""Coded concepts of a structure, for structure sets and segmentations alike (DICOM PS3.16 CID 244, 9502,
+9534)."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ SIDES = {"L": Code("7771000", "SCT", "Left"), "R": Code("24028007", "SCT", "Righ
 
 
 def category_code(structure: Structure) -> Code:
-    """What kind of thing a structure is: an RT target, the body's outline, an anatomical structure, or just a volume."""
+    """What kind of thing a structure is: an RT target, the body's outline, an anatomical structure, or just a
+    volume."""
     if structure.interpreted_type in TARGET_CODES:
         return RT_TARGET
     if structure.interpreted_type == "EXTERNAL":

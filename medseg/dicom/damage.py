@@ -13,15 +13,28 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from medseg.errors import InputError
 
 PARSE_ERRORS = (
-    ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NotImplementedError, RuntimeError, OSError,
-    EOFError, MemoryError, struct.error, zlib.error, BytesLengthException, InvalidDicomError,
-)  # fmt: skip
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    EOFError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    BytesLengthException,
+    InvalidDicomError,
+)
 """What pydicom and its decoders raise on damaged files; each becomes one InputError that names the file."""
 
 
 @contextmanager
 def damage_as_input_error(path: str | os.PathLike) -> Iterator[None]:
-    """Turn whatever pydicom raises on a damaged file into one InputError that names it; for reading code only."""
+    """Turn whatever pydicom raises on a damaged file into one InputError that names it; for reading code
+    only."""
     try:
         yield
     except PARSE_ERRORS as error:

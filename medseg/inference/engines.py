@@ -1,4 +1,5 @@
-"""What computes a network's answer: torch, or OpenVINO, which on a processor takes a fraction of torch's time."""
+"""What computes a network's answer: torch, or OpenVINO, which on a processor takes a fraction of torch's
+time."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ ENGINE_NAMES = ("auto", "torch", "openvino")
 
 
 class Engine(Protocol):
-    """A network ready to run: a batch (B, C, *spatial) float32 in, float32 logits of the network's own shape out.
+    """A network ready to run: a batch (B, C, *spatial) float32 in, float32 logits of the network's own shape
+    out.
 
     The answer may lie in memory that the next call fills again: use or copy it first.
     """
@@ -48,8 +50,9 @@ class TorchEngine:
 class OpenVINOEngine:
     """The network compiled by OpenVINO, in memory, for each input shape that occurs; float32 like torch's.
 
-    ``precision``: "f32" or "bf16". OpenVINO would choose bfloat16 by itself where the processor has it, which halves the
-    time of a window and moves 0.3 to 0.8 % of the structures' voxels (tools/benchmark_inference.py engines).
+    ``precision``: "f32" or "bf16". OpenVINO would choose bfloat16 by itself where the processor has it, which
+    halves the time of a window and moves 0.3 to 0.8 % of the structures' voxels (tools/benchmark_inference.py
+    engines).
     """
 
     network: nn.Module
@@ -67,13 +70,18 @@ class OpenVINOEngine:
 def _compile(network: nn.Module, shape: tuple[int, ...], precision: str):
     import openvino
 
-    # Parameters made under inference_mode cannot be traced outside it, nor others inside it: plain tensors work in both.
+    # Parameters made under inference_mode cannot be traced outside it, nor others inside it: plain tensors
+    # work in both.
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch announces that tracing will go; the branches traced are checks of sizes
+        warnings.simplefilter(
+            "ignore"
+        )  # torch announces that tracing will go; the branches traced are checks of sizes
         try:
             traced = torch.jit.trace(network, torch.zeros(shape), check_trace=False)
             model = _converted(traced, shape)
-        except Exception as error:  # whatever a network of somebody else does when traced: RuntimeError, its own errors...
+        except (
+            Exception
+        ) as error:  # whatever a network of somebody else does when traced: RuntimeError, its own errors...
             reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"engine openvino cannot convert {type(network).__name__} ({reason}); use --engine torch."
@@ -89,7 +97,8 @@ def _compile(network: nn.Module, shape: tuple[int, ...], precision: str):
 def _converted(traced: torch.jit.ScriptModule, shape: tuple[int, ...]):
     """OpenVINO's model of a traced network, by OpenVINO's own reader of such networks.
 
-    Its ``convert_model`` calls the same reader, but reports every use over the internet unless the user has opted out.
+    Its ``convert_model`` calls the same reader, but reports every use over the internet unless the user has
+    opted out.
     """
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
@@ -105,7 +114,8 @@ ENGINES: dict[str, Callable[[nn.Module], Engine]] = {"torch": TorchEngine, "open
 
 
 def engine_name(wanted: str, device: torch.device | str) -> str:
-    """The engine that ``wanted`` (auto, torch, openvino) means on this device: auto takes OpenVINO on a processor.
+    """The engine that ``wanted`` (auto, torch, openvino) means on this device: auto takes OpenVINO on a
+    processor.
 
     InputError for an unknown name, for OpenVINO where it is not installed, and for OpenVINO on a GPU.
     """
@@ -115,14 +125,21 @@ def engine_name(wanted: str, device: torch.device | str) -> str:
     if wanted == "auto":
         return "openvino" if on_processor and installed else "torch"
     if wanted == "openvino" and not installed:
-        raise InputError("engine openvino is not installed: pip install 'medseg[openvino]', or use --engine torch.")
+        raise InputError(
+            "engine openvino is not installed: pip install 'medseg[openvino]', or use --engine torch."
+        )
     if wanted == "openvino" and not on_processor:
-        raise InputError(f"engine openvino runs on the processor, not on {device}: use --device cpu or --engine torch.")
+        raise InputError(
+            f"engine openvino runs on the processor, not on {device}: use --device cpu or --engine torch."
+        )
     return wanted
 
 
-def engine_for(wanted: str, network: Callable[[torch.Tensor], torch.Tensor], device: torch.device | str) -> Engine:
-    """The engine for a network on a device. One is kept per network and its weights, so compiling is done once.
+def engine_for(
+    wanted: str, network: Callable[[torch.Tensor], torch.Tensor], device: torch.device | str
+) -> Engine:
+    """The engine for a network on a device. One is kept per network and its weights, so compiling is done
+    once.
 
     Anything callable that is no torch module (a function, an engine) runs as it is.
     """

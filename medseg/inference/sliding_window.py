@@ -1,8 +1,9 @@
-"""A sliding window that holds the frontier of its windows instead of structures x volume, and computes air once.
+"""A sliding window that holds the frontier of its windows instead of structures x volume, and computes air
+once.
 
-Windows are merged in cells: the boxes between the edges of all windows. A cell is finished when the last window over it
-has been added, and is then written out, as logits or as one bit per structure. Only cells at the frontier, which further
-windows will reach, are held as floats.
+Windows are merged in cells: the boxes between the edges of all windows. A cell is finished when the last
+window over it has been added, and is then written out, as logits or as one bit per structure. Only cells at
+the frontier, which further windows will reach, are held as floats.
 """
 
 from __future__ import annotations
@@ -25,20 +26,24 @@ Box = tuple[slice, ...]
 
 KEEPS = ("logits", "masks")
 PACKED_SIZE = "packed_size"
-"""Meta data key of packed masks: how many voxels the last axis has. Its presence says that a tensor is packed."""
+"""Meta data key of packed masks: how many voxels the last axis has. Its presence says that a tensor is
+packed."""
 
 
 class SlidingWindow(Inferer):
-    """Run a network over an image in overlapping windows, as MONAI's SlidingWindowInferer does, through an engine.
+    """Run a network over an image in overlapping windows, as MONAI's SlidingWindowInferer does, through an
+    engine.
 
-    ``roi_size``, ``overlap``, ``mode`` ("constant", "gaussian"), ``sw_batch_size``, ``progress``: as MONAI's, with the
-    same result. ``engine``: see :func:`medseg.inference.engines.engine_name`.
+    ``roi_size``, ``overlap``, ``mode`` ("constant", "gaussian"), ``sw_batch_size``, ``progress``: as MONAI's,
+    with the same result. ``engine``: see :func:`medseg.inference.engines.engine_name`.
 
     ``keep``: "logits" gives float32 (B, C, *spatial) like MONAI. "masks" cuts every finished cell at logit 0
-    (probability 0.5) and gives uint8 (B, C, X, Y, ceil(Z/8)), a bit per voxel, see :func:`unpacked`: 32 times less.
+    (probability 0.5) and gives uint8 (B, C, X, Y, ceil(Z/8)), a bit per voxel, see :func:`unpacked`: 32 times
+    less.
 
-    ``air_at_most``: a window whose values are all at most this holds nothing but air, and all such windows get the answer
-    of the first of them. With the smallest value of the normalised image the result is the very same.
+    ``air_at_most``: a window whose values are all at most this holds nothing but air, and all such windows
+    get the answer of the first of them. With the smallest value of the normalised image the result is the
+    very same.
     """
 
     def __init__(
@@ -58,20 +63,28 @@ class SlidingWindow(Inferer):
         self.roi_size = tuple(roi_size)
         if not self.roi_size or min(self.roi_size) < 1:
             raise InputError(f"roi_size is {list(self.roi_size)}; expected 1 or more voxels for every axis.")
-        self.overlap = (overlap,) * len(self.roi_size) if isinstance(overlap, (int, float)) else tuple(overlap)
+        self.overlap = (
+            (overlap,) * len(self.roi_size) if isinstance(overlap, (int, float)) else tuple(overlap)
+        )
         if len(self.overlap) != len(self.roi_size) or not all(0 <= part < 1 for part in self.overlap):
-            raise InputError(f"overlap is {overlap}; expected 0 or more and less than 1, once or for every axis.")
+            raise InputError(
+                f"overlap is {overlap}; expected 0 or more and less than 1, once or for every axis."
+            )
         self.sw_batch_size, self.mode, self.engine = sw_batch_size, mode, engine
         self.keep, self.air_at_most, self.progress = keep, air_at_most, progress
 
     def __call__(self, inputs: torch.Tensor, network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         if inputs.ndim - 2 != len(self.roi_size):
-            raise InputError(f"image of {inputs.ndim - 2} dimensions for windows of {self.roi_size}; they must agree.")
+            raise InputError(
+                f"image of {inputs.ndim - 2} dimensions for windows of {self.roi_size}; they must agree."
+            )
         image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         engine = engine_for(self.engine, network, image.device)
         with torch.no_grad():
             results = [self._one(image[index : index + 1], engine) for index in range(len(image))]
-            result = torch.cat(results) if len(results) > 1 else results[0]  # cat would copy even a single one
+            result = (
+                torch.cat(results) if len(results) > 1 else results[0]
+            )  # cat would copy even a single one
         if not isinstance(inputs, MetaTensor):
             return result
         result = MetaTensor(result).copy_meta_from(inputs)
@@ -87,13 +100,17 @@ class SlidingWindow(Inferer):
         if np.any(padding):
             image = pad(image, [n for pair in reversed(padding) for n in pair])
         windows = _windows(tuple(image.shape[2:]), self.roi_size, self.overlap)
-        weights = compute_importance_map(self.roi_size, mode=self.mode, sigma_scale=0.125, device=image.device)
+        weights = compute_importance_map(
+            self.roi_size, mode=self.mode, sigma_scale=0.125, device=image.device
+        )
         merge = _Merge(windows, weights)
         inside = _Inside(tuple(before for before, _ in padding), size)
         result = None
         for window, logits in self._answers(image, windows, engine):
             if not _is_finite(logits):  # cut at 0.5 it would pass for "nothing there"
-                raise InputError("the network's answer is not finite numbers (weights, values of the image, or float16).")
+                raise InputError(
+                    "the network's answer is not finite numbers (weights, values of the image, or float16)."
+                )
             for cell, merged in merge.add(window, logits):
                 if result is None:
                     result = _Packed(merged.shape[0], size) if self.keep == "masks" else _Dense(merged, size)
@@ -103,14 +120,18 @@ class SlidingWindow(Inferer):
             logits = merged = None  # or they would stay beside the next window's
         return result.tensor()
 
-    def _answers(self, image: torch.Tensor, windows: list[Box], engine: Engine) -> Iterator[tuple[Box, torch.Tensor]]:
+    def _answers(
+        self, image: torch.Tensor, windows: list[Box], engine: Engine
+    ) -> Iterator[tuple[Box, torch.Tensor]]:
         """(window, its logits (C, *roi)); windows of air share one answer and may come before their turn."""
         from tqdm import tqdm
 
         answer_to_air = None
         waiting: list[Box] = []
         for number, window in enumerate(tqdm(windows, disable=not self.progress), start=1):
-            is_air = self.air_at_most is not None and bool(image[(0, slice(None), *window)].max() <= self.air_at_most)
+            is_air = self.air_at_most is not None and bool(
+                image[(0, slice(None), *window)].max() <= self.air_at_most
+            )
             if is_air and answer_to_air is None:
                 answer_to_air = engine(image[(slice(None), slice(None), *window)])[0].clone()
             if is_air:
@@ -126,10 +147,12 @@ class SlidingWindow(Inferer):
 def _windows(size: tuple[int, ...], roi: tuple[int, ...], overlap: tuple[float, ...]) -> list[Box]:
     """MONAI's windows, in the order that keeps the frontier small.
 
-    Outermost runs the longest axis. The last window of an axis is moved back to end with the image, so it overlaps the
-    one before by more than the others do; these two layers are done together.
+    Outermost runs the longest axis. The last window of an axis is moved back to end with the image, so it
+    overlaps the one before by more than the others do; these two layers are done together.
     """
-    steps = [r if r == n else max(int(r * (1 - part)), 1) for n, r, part in zip(size, roi, overlap, strict=True)]
+    steps = [
+        r if r == n else max(int(r * (1 - part)), 1) for n, r, part in zip(size, roi, overlap, strict=True)
+    ]
     order = sorted(range(len(size)), key=lambda axis: -size[axis])
 
     def layer(start: int, axis: int) -> int:
@@ -139,21 +162,25 @@ def _windows(size: tuple[int, ...], roi: tuple[int, ...], overlap: tuple[float, 
     return sorted(
         boxes,
         key=lambda box: (
-            [layer(box[axis].start, axis) for axis in order], [box[axis].start for axis in reversed(order)]
+            [layer(box[axis].start, axis) for axis in order],
+            [box[axis].start for axis in reversed(order)],
         ),
-    )  # fmt: skip
+    )
 
 
 def _is_finite(logits: torch.Tensor) -> bool:
-    """Whether every value is finite: then the ends are, and NaN would be both ends. Nothing of the answer's size is made."""
+    """Whether every value is finite: then the ends are, and NaN would be both ends. Nothing of the answer's
+    size is made."""
     return bool(torch.isfinite(torch.stack(torch.aminmax(logits))).all())
 
 
 @dataclass
 class _Merge:
-    """Weighted sums of windows, cell by cell; what is finished is handed out, and its memory is used for later cells.
+    """Weighted sums of windows, cell by cell; what is finished is handed out, and its memory is used for
+    later cells.
 
-    There are few sizes of cells and many cells: given back to the allocator, their memory would be cut up and grow.
+    There are few sizes of cells and many cells: given back to the allocator, their memory would be cut up and
+    grow.
     """
 
     windows: list[Box]
@@ -167,7 +194,8 @@ class _Merge:
         roi = [self.windows[0][axis].stop - self.windows[0][axis].start for axis in axes]
         self.cuts = [sorted({edge for s in starts[axis] for edge in (s, s + roi[axis])}) for axis in axes]
         self.covers = [
-            {cut: sum(s <= cut < s + roi[axis] for s in starts[axis]) for cut in self.cuts[axis][:-1]} for axis in axes
+            {cut: sum(s <= cut < s + roi[axis] for s in starts[axis]) for cut in self.cuts[axis][:-1]}
+            for axis in axes
         ]
 
     def add(self, window: Box, logits: torch.Tensor) -> Iterator[tuple[Box, torch.Tensor]]:
@@ -181,7 +209,10 @@ class _Merge:
             edges.append(list(itertools.pairwise(cuts)))
         for cell in itertools.product(*edges):
             key = tuple(low for low, _ in cell)
-            part = tuple(slice(low - side.start, high - side.start) for (low, high), side in zip(cell, window, strict=True))
+            part = tuple(
+                slice(low - side.start, high - side.start)
+                for (low, high), side in zip(cell, window, strict=True)
+            )
             here, weight = logits[(slice(None), *part)], self.weights[part]
             wanted = int(np.prod([self.covers[axis][low] for axis, low in enumerate(key)]))
             box = tuple(slice(low, high) for low, high in cell)
@@ -211,7 +242,8 @@ class _Inside:
     size: tuple[int, ...]
 
     def __call__(self, cell: Box) -> tuple[Box | None, Box]:
-        """(place in the image, the part of the cell that lies there); (None, ()) for a cell in the padding."""
+        """(place in the image, the part of the cell that lies there); (None, ()) for a cell in the
+        padding."""
         place, part = [], []
         for side, before, n in zip(cell, self.before, self.size, strict=True):
             low, high = max(side.start - before, 0), min(side.stop - before, n)
@@ -243,7 +275,9 @@ class _Packed:
 
     def put(self, place: Box, logits: torch.Tensor) -> None:
         first = place[-1].start // 8
-        mask = np.pad((logits >= 0).cpu().numpy(), [(0, 0)] * (logits.ndim - 1) + [(place[-1].start - 8 * first, 0)])
+        mask = np.pad(
+            (logits >= 0).cpu().numpy(), [(0, 0)] * (logits.ndim - 1) + [(place[-1].start - 8 * first, 0)]
+        )
         packed = np.packbits(mask, axis=-1)
         self.bits[(slice(None), *place[:-1], slice(first, first + packed.shape[-1]))] |= packed
 

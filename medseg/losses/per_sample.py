@@ -1,11 +1,12 @@
 """Segmentation losses that return one value per sample, shape (B,).
 
-Plain training takes their mean (MONAI's trainers call `.mean()`); label-quality weighting takes a weighted sum.
-Channels are independent structures (sigmoid, not softmax), because structures overlap: a GTV lies inside its CTV.
+Plain training takes their mean (MONAI's trainers call `.mean()`); label-quality weighting takes a weighted
+sum. Channels are independent structures (sigmoid, not softmax), because structures overlap: a GTV lies inside
+its CTV.
 
-A structure that was not contoured in a case is not an empty structure. Mark it by filling its label channel with NaN:
-the channel then gives no loss and no gradient, and the sample's loss is the mean over the channels that remain
-(0 when none remains).
+A structure that was not contoured in a case is not an empty structure. Mark it by filling its label channel
+with NaN: the channel then gives no loss and no gradient, and the sample's loss is the mean over the channels
+that remain (0 when none remains).
 """
 
 import torch
@@ -16,7 +17,8 @@ from medseg.errors import InputError
 
 
 class PerSampleLoss(nn.Module):
-    """A loss that knows its value for every structure of every sample. A subclass defines `channel_losses`."""
+    """A loss that knows its value for every structure of every sample. A subclass defines
+    `channel_losses`."""
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return (B,) from logits and target (0..1, NaN channel = not labelled), both (B, C, *spatial)."""
@@ -24,7 +26,8 @@ class PerSampleLoss(nn.Module):
         return (per_channel * labelled).sum(1) / labelled.sum(1).clamp(min=1)
 
     def per_channel(self, logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the loss of each channel and whether it was labelled (bool), both (B, C), from the same inputs."""
+        """Return the loss of each channel and whether it was labelled (bool), both (B, C), from the same
+        inputs."""
         logits, target, labelled = _prepare(logits, target)
         return self.channel_losses(logits.flatten(2), target.flatten(2)), labelled
 
@@ -41,16 +44,20 @@ class BCEPerSample(PerSampleLoss):
 
 
 class DicePerSample(PerSampleLoss):
-    """Soft Dice loss 1 - (2 sum(p t) + s) / (sum(p) + sum(t) + s) per channel, averaged over labelled channels.
+    """Soft Dice loss 1 - (2 sum(p t) + s) / (sum(p) + sum(t) + s) per channel, averaged over labelled
+    channels.
 
-    `smooth` (s, in voxels, above 0) decides the empty case on purpose: with an empty truth the loss is
-    1 - s / (sum(p) + s), so it is 0 for an empty prediction and rises towards 1 with every voxel predicted in error.
+    `smooth` (s, in voxels, above 0) decides the empty case on purpose: with an empty truth the loss is 1 - s
+    / (sum(p) + s), so it is 0 for an empty prediction and rises towards 1 with every voxel predicted in
+    error.
     """
 
     def __init__(self, smooth: float = 1.0) -> None:
         super().__init__()
         if smooth <= 0:
-            raise InputError(f"DicePerSample got smooth={smooth}; it must be above 0, or an empty truth divides by 0.")
+            raise InputError(
+                f"DicePerSample got smooth={smooth}; it must be above 0, or an empty truth divides by 0."
+            )
         self.smooth = smooth
 
     def channel_losses(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -70,7 +77,9 @@ class DiceBCEPerSample(PerSampleLoss):
         self.dice = DicePerSample(smooth)
 
     def channel_losses(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return self.dice.channel_losses(logits, target) + self.bce_weight * self.bce.channel_losses(logits, target)
+        return self.dice.channel_losses(logits, target) + self.bce_weight * self.bce.channel_losses(
+            logits, target
+        )
 
 
 def _prepare(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

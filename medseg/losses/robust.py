@@ -1,7 +1,9 @@
-"""Losses that promise to bear wrong labels, each with one value per sample, shape (B,), and per channel, (B, C).
+"""Losses that promise to bear wrong labels, each with one value per sample, shape (B,), and per channel, (B,
+C).
 
-Structures are independent sigmoid channels, so every formula is applied to one binary channel; a NaN channel was not
-contoured and gives no loss (see medseg.losses.per_sample). Plain cross-entropy is BCEPerSample there, Dice + CE DiceBCEPerSample.
+Structures are independent sigmoid channels, so every formula is applied to one binary channel; a NaN channel
+was not contoured and gives no loss (see medseg.losses.per_sample). Plain cross-entropy is BCEPerSample there,
+Dice + CE DiceBCEPerSample.
 """
 
 import math
@@ -15,12 +17,14 @@ from medseg.losses.per_sample import PerSampleLoss
 
 
 class InverseFrequencyBCE(PerSampleLoss):
-    """Cross-entropy in which a channel's foreground weighs 1 / max(foreground / background, `floor`) per voxel.
+    """Cross-entropy in which a channel's foreground weighs 1 / max(foreground / background, `floor`) per
+    voxel.
 
-    The voxels' weighted mean, as in torch's weighted cross-entropy: foreground and background then have equal say, so
-    label noise that is symmetric in the outline turns into over-segmentation. The weights are taken from each sample's
-    own label, noise included; a label without foreground has nothing to weight and gives plain cross-entropy.
-    Source: class weights of the code that the authors of QAM published later (zhuhd15/Quality-Awareness-Module).
+    The voxels' weighted mean, as in torch's weighted cross-entropy: foreground and background then have equal
+    say, so label noise that is symmetric in the outline turns into over-segmentation. The weights are taken
+    from each sample's own label, noise included; a label without foreground has nothing to weight and gives
+    plain cross-entropy. Source: class weights of the code that the authors of QAM published later
+    (zhuhd15/Quality-Awareness-Module).
     """
 
     def __init__(self, floor: float = 0.001) -> None:
@@ -36,7 +40,8 @@ class InverseFrequencyBCE(PerSampleLoss):
 
 
 class GeneralisedCE(PerSampleLoss):
-    """(1 - p_y^q) / q, averaged over voxels, p_y the probability of the label; q -> 0 is cross-entropy, q = 1 MAE.
+    """(1 - p_y^q) / q, averaged over voxels, p_y the probability of the label; q -> 0 is cross-entropy, q = 1
+    MAE.
 
     Source: Zhang and Sabuncu, NeurIPS 2018, arXiv 1805.07836, the loss L_q.
     """
@@ -74,7 +79,8 @@ class NoiseRobustDice(PerSampleLoss):
 
 
 class TLoss(PerSampleLoss):
-    """Negative log-likelihood of a Student-t distribution of the whole channel's error image, divided by its voxels.
+    """Negative log-likelihood of a Student-t distribution of the whole channel's error image, divided by its
+    voxels.
 
     With D voxels, error d = p - y and degrees of freedom nu = exp(log_nu), learnt along with the network:
     ((nu + D) / 2) log(1 + |d|^2 / nu) + (D / 2) log(pi nu) + lgamma(nu / 2) - lgamma((nu + D) / 2).
@@ -92,5 +98,7 @@ class TLoss(PerSampleLoss):
         squared = (torch.sigmoid(logits) - target).square().sum(-1).double()
         # In float32 the two log-gammas of a large image cancel to nothing.
         nu = self.log_nu.double().exp()
-        constant = torch.lgamma(nu / 2) - torch.lgamma((nu + size) / 2) + size / 2 * (math.log(math.pi) + nu.log())
+        constant = (
+            torch.lgamma(nu / 2) - torch.lgamma((nu + size) / 2) + size / 2 * (math.log(math.pi) + nu.log())
+        )
         return ((constant + (nu + size) / 2 * torch.log1p(squared / nu)) / size).float()

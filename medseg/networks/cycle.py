@@ -9,10 +9,11 @@ from medseg.errors import InputError
 class CycleNet(nn.Module):
     """Run `network` `cycles` times on the image and its own previous prediction, with shared weights.
 
-    `network` takes C_image + `out_channels` input channels and returns logits with `out_channels` channels. The first
-    pass sees an all-zero prediction, later ones the sigmoid probabilities of the pass before; gradients flow through
-    all passes. Returns the logits of the last pass, so any loss and any inferer work unchanged. `cycles=1` is the plain
-    network on image and zeros. The number of parameters does not depend on `cycles`.
+    `network` takes C_image + `out_channels` input channels and returns logits with `out_channels` channels.
+    The first pass sees an all-zero prediction, later ones the sigmoid probabilities of the pass before;
+    gradients flow through all passes. Returns the logits of the last pass, so any loss and any inferer work
+    unchanged. `cycles=1` is the plain network on image and zeros. The number of parameters does not depend on
+    `cycles`.
 
     Use a norm without batch statistics: the first pass and the later ones see different inputs.
     Source: Mosinska et al., CVPR 2018, arXiv 1712.02190, without its weighting of earlier passes.

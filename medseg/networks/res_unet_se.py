@@ -17,8 +17,9 @@ LEAKY_RELU = ("LEAKYRELU", {"negative_slope": 0.01})
 class ConvUnit(nn.Module):
     """Two 3x3(x3) convolutions, each with norm and activation.
 
-    `residual` adds the input (through a 1x1 convolution when the channel counts differ) before the last activation;
-    `squeeze_excitation` rescales the channels of the convolution branch (Hu et al., CVPR 2018) before that sum.
+    `residual` adds the input (through a 1x1 convolution when the channel counts differ) before the last
+    activation; `squeeze_excitation` rescales the channels of the convolution branch (Hu et al., CVPR 2018)
+    before that sum.
     """
 
     def __init__(
@@ -36,13 +37,21 @@ class ConvUnit(nn.Module):
         super().__init__()
         ordering = "NDA" if dropout > 0 else "NA"
         self.first = Convolution(
-            spatial_dims, in_channels, out_channels, norm=norm, act=activation, dropout=dropout, adn_ordering=ordering
+            spatial_dims,
+            in_channels,
+            out_channels,
+            norm=norm,
+            act=activation,
+            dropout=dropout,
+            adn_ordering=ordering,
         )
         self.second = Convolution(spatial_dims, out_channels, out_channels, norm=norm, adn_ordering="N")
         self.excite = ChannelSELayer(spatial_dims, out_channels) if squeeze_excitation else nn.Identity()
         self.shortcut: nn.Module | None = None
         if residual and in_channels != out_channels:
-            self.shortcut = Convolution(spatial_dims, in_channels, out_channels, kernel_size=1, conv_only=True)
+            self.shortcut = Convolution(
+                spatial_dims, in_channels, out_channels, kernel_size=1, conv_only=True
+            )
         elif residual:
             self.shortcut = nn.Identity()
         self.activation = get_act_layer(activation)
@@ -55,14 +64,15 @@ class ConvUnit(nn.Module):
 
 
 class ResUNetSE(nn.Module):
-    """U-Net with residual units, squeeze-and-excitation and concatenated skips; (B, C_in, *spatial) -> logits.
+    """U-Net with residual units, squeeze-and-excitation and concatenated skips; (B, C_in, *spatial) ->
+    logits.
 
-    `channels` holds one width per resolution; `strides` one step per descent, an int or one int per axis, so that
-    (2, 2, 1) keeps the slices of a thick-slice CT. With `residual=False` and `squeeze_excitation=False` it is the plain
-    U-Net baseline (Ronneberger 2015, Cicek 2016).
+    `channels` holds one width per resolution; `strides` one step per descent, an int or one int per axis, so
+    that (2, 2, 1) keeps the slices of a thick-slice CT. With `residual=False` and `squeeze_excitation=False`
+    it is the plain U-Net baseline (Ronneberger 2015, Cicek 2016).
 
-    The size of the input must be a multiple of `size_multiple` on every axis; any other size raises InputError that
-    names the size to pad to (SlidingWindowInferer with a fitting roi_size pads by itself).
+    The size of the input must be a multiple of `size_multiple` on every axis; any other size raises
+    InputError that names the size to pad to (SlidingWindowInferer with a fitting roi_size pads by itself).
     """
 
     def __init__(
@@ -85,7 +95,9 @@ class ResUNetSE(nn.Module):
                 f"ResUNetSE got {len(channels)} channels and {len(steps)} strides; "
                 f"give one stride fewer than channels ({len(channels) - 1})."
             )
-        self.size_multiple = tuple(int(torch.tensor([s[axis] for s in steps]).prod()) for axis in range(spatial_dims))
+        self.size_multiple = tuple(
+            int(torch.tensor([s[axis] for s in steps]).prod()) for axis in range(spatial_dims)
+        )
 
         def unit(n_in: int, n_out: int) -> ConvUnit:
             return ConvUnit(
@@ -99,14 +111,18 @@ class ResUNetSE(nn.Module):
                 dropout=dropout,
             )
 
-        self.encoders = nn.ModuleList([unit(a, b) for a, b in zip([in_channels, *channels[:-1]], channels, strict=True)])
+        self.encoders = nn.ModuleList(
+            [unit(a, b) for a, b in zip([in_channels, *channels[:-1]], channels, strict=True)]
+        )
         pool = Pool[Pool.MAX, spatial_dims]
         self.pools = nn.ModuleList([pool(kernel_size=step, stride=step) for step in steps])
         self.upsamples = nn.ModuleList()
         self.decoders = nn.ModuleList()
         for level in reversed(range(len(steps))):
             above, here = channels[level + 1], channels[level]
-            self.upsamples.append(UpSample(spatial_dims, above, here, scale_factor=steps[level], mode="deconv"))
+            self.upsamples.append(
+                UpSample(spatial_dims, above, here, scale_factor=steps[level], mode="deconv")
+            )
             self.decoders.append(unit(2 * here, here))
         self.head = Convolution(spatial_dims, channels[0], out_channels, kernel_size=1, conv_only=True)
 

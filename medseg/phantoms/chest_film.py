@@ -1,8 +1,10 @@
-"""A synthetic chest radiograph with lungs, heart and clavicles of true proportions, made of formulas and a seed.
+"""A synthetic chest radiograph with lungs, heart and clavicles of true proportions, made of formulas and a
+seed.
 
-Coordinates are fractions of the image side: x runs to the viewer's right (the patient's left), y downwards. Sizes
-follow the films that the label-noise literature uses: at 256 pixels a clavicle's inscribed radius is about 8.
-Structures overlap (a clavicle lies over its lung, the heart over the left one), so each has a channel of its own.
+Coordinates are fractions of the image side: x runs to the viewer's right (the patient's left), y downwards.
+Sizes follow the films that the label-noise literature uses: at 256 pixels a clavicle's inscribed radius is
+about 8. Structures overlap (a clavicle lies over its lung, the heart over the left one), so each has a
+channel of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ STRUCTURES = ("Lungs", "Heart", "Clavicles")
 
 @dataclass(frozen=True)
 class Radiograph:
-    """image float32 (side, side) in 0..1, bone bright; masks bool (3, side, side) in the order of STRUCTURES."""
+    """image float32 (side, side) in 0..1, bone bright; masks bool (3, side, side) in the order of
+    STRUCTURES."""
 
     image: np.ndarray
     masks: np.ndarray
@@ -29,7 +32,9 @@ class Radiograph:
 def make_radiograph(seed: int, side: int = 256) -> Radiograph:
     """One patient: the same seed gives the same picture. InputError for an image smaller than 32 pixels."""
     if side < 32:
-        raise InputError(f"a radiograph phantom of {side} pixels; it needs at least 32 for a clavicle to be visible.")
+        raise InputError(
+            f"a radiograph phantom of {side} pixels; it needs at least 32 for a clavicle to be visible."
+        )
     rng = np.random.default_rng([seed, 20190703])
     y, x = (np.mgrid[0:side, 0:side] + 0.5) / side
     x, y = _posture(x, y, rng)
@@ -45,18 +50,24 @@ def make_radiograph(seed: int, side: int = 256) -> Radiograph:
     attenuation += rng.uniform(0.18, 0.28) * gaussian_filter(clavicle_thickness, 0.003 * side)
     attenuation += rng.uniform(0.05, 0.10) * _ribs(x, y, rng)
     attenuation += rng.uniform(0.10, 0.20) * np.exp(-(((x - 0.5) / 0.055) ** 2))  # spine and mediastinum
-    attenuation += rng.uniform(0.02, 0.05) * _smooth_field(rng, side, 0.02) + 0.04 * _smooth_field(rng, side, 0.15)
+    attenuation += rng.uniform(0.02, 0.05) * _smooth_field(rng, side, 0.02) + 0.04 * _smooth_field(
+        rng, side, 0.15
+    )
     image = (attenuation - 0.2) / rng.uniform(0.75, 1.0)
     image += rng.normal(0, rng.uniform(0.02, 0.05), image.shape)
     return Radiograph(np.clip(image, 0, 1).astype(np.float32) ** rng.uniform(0.8, 1.25), masks)
 
 
 def _posture(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates of the standard patient: rotation, scale, shift, and a smooth displacement of up to about 2 %."""
+    """Coordinates of the standard patient: rotation, scale, shift, and a smooth displacement of up to about 2
+    %."""
     angle = rng.normal(0, np.deg2rad(2.5))
     scale_x, scale_y = rng.normal(1, 0.05, 2)
     u, v = x - 0.5 - rng.normal(0, 0.015), y - 0.5 - rng.normal(0, 0.02)
-    u, v = (np.cos(angle) * u - np.sin(angle) * v) / scale_x, (np.sin(angle) * u + np.cos(angle) * v) / scale_y
+    u, v = (
+        (np.cos(angle) * u - np.sin(angle) * v) / scale_x,
+        (np.sin(angle) * u + np.cos(angle) * v) / scale_y,
+    )
     side = x.shape[0]
     return u + 0.5 + 0.01 * _smooth_field(rng, side, 0.15), v + 0.5 + 0.01 * _smooth_field(rng, side, 0.15)
 
@@ -122,7 +133,8 @@ def _clavicles(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> tuple[
 
 
 def _ribs(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Posterior ribs that fall and anterior ribs that rise towards the side; brightest along their borders."""
+    """Posterior ribs that fall and anterior ribs that rise towards the side; brightest along their
+    borders."""
     across = np.abs(x - 0.5)
     inside = 1 / (1 + np.exp((across - 0.40) / 0.01))
     pattern = np.zeros(x.shape)

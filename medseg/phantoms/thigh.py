@@ -1,4 +1,5 @@
-"""Images made by medseg itself: a series writer for any geometry, and phantoms of known truth for tests and demo."""
+"""Images made by medseg itself: a series writer for any geometry, and phantoms of known truth for tests and
+demo."""
 
 from __future__ import annotations
 
@@ -31,24 +32,47 @@ SOP_CLASSES = {
 """Modalities that write_series knows, with their SOP Class."""
 
 _MODALITY_ATTRIBUTES = {
-    "CT": {"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "KVP": "120", "RescaleType": "HU", "RescaleIntercept": -1024},
+    "CT": {
+        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+        "KVP": "120",
+        "RescaleType": "HU",
+        "RescaleIntercept": -1024,
+    },
     "MR": {
-        "ImageType": ["ORIGINAL", "PRIMARY", "OTHER"], "ScanningSequence": "SE", "SequenceVariant": "NONE",
-        "ScanOptions": "", "MRAcquisitionType": "2D", "EchoTime": "10", "EchoTrainLength": "1", "RepetitionTime": "500",
+        "ImageType": ["ORIGINAL", "PRIMARY", "OTHER"],
+        "ScanningSequence": "SE",
+        "SequenceVariant": "NONE",
+        "ScanOptions": "",
+        "MRAcquisitionType": "2D",
+        "EchoTime": "10",
+        "EchoTrainLength": "1",
+        "RepetitionTime": "500",
         "RescaleIntercept": 0,
     },
     "PT": {
-        "ImageType": ["ORIGINAL", "PRIMARY"], "SeriesDate": "20260101", "SeriesTime": "120000",
-        "Units": "BQML", "CountsSource": "EMISSION", "SeriesType": ["STATIC", "IMAGE"], "DecayCorrection": "START",
-        "CorrectedImage": ["ATTN", "DECY"], "CollimatorType": "NONE", "FrameReferenceTime": "0",
-        "ActualFrameDuration": "60000", "DecayFactor": "1", "AcquisitionDate": "20260101", "AcquisitionTime": "120000",
-        "RadiopharmaceuticalInformationSequence": [], "PatientOrientationCodeSequence": [],
-        "PatientGantryRelationshipCodeSequence": [], "RescaleIntercept": 0,
+        "ImageType": ["ORIGINAL", "PRIMARY"],
+        "SeriesDate": "20260101",
+        "SeriesTime": "120000",
+        "Units": "BQML",
+        "CountsSource": "EMISSION",
+        "SeriesType": ["STATIC", "IMAGE"],
+        "DecayCorrection": "START",
+        "CorrectedImage": ["ATTN", "DECY"],
+        "CollimatorType": "NONE",
+        "FrameReferenceTime": "0",
+        "ActualFrameDuration": "60000",
+        "DecayFactor": "1",
+        "AcquisitionDate": "20260101",
+        "AcquisitionTime": "120000",
+        "RadiopharmaceuticalInformationSequence": [],
+        "PatientOrientationCodeSequence": [],
+        "PatientGantryRelationshipCodeSequence": [],
+        "RescaleIntercept": 0,
     },
-}  # fmt: skip
+}
 
 
-# ---- geometries ---------------------------------------------------------------------------------------------------
+# ---- geometries --------------------------------------------------------------------------------------------
 
 
 def stack_geometry(
@@ -63,9 +87,9 @@ def stack_geometry(
 ) -> Geometry:
     """Geometry of ``shape`` (slices, rows, columns) whose middle lies at ``centre_lps_mm``.
 
-    ``gaps_mm``: one distance between slices, or one for each of the slices - 1 gaps. ``pixel_spacing_mm``: (between
-    rows, between columns). ``orientation``: six cosines as in ImageOrientationPatient, made exactly perpendicular.
-    ``tilt_degrees``: the stack leans towards its rows by this angle, as with a tilted gantry.
+    ``gaps_mm``: one distance between slices, or one for each of the slices - 1 gaps. ``pixel_spacing_mm``:
+    (between rows, between columns). ``orientation``: six cosines as in ImageOrientationPatient, made exactly
+    perpendicular. ``tilt_degrees``: the stack leans towards its rows by this angle, as with a tilted gantry.
     """
     along_columns = np.asarray(orientation[:3], dtype=np.float64)
     along_columns = along_columns / np.linalg.norm(along_columns)
@@ -78,7 +102,9 @@ def stack_geometry(
     upwards = np.cross(along_columns, along_rows) + np.tan(np.deg2rad(tilt_degrees)) * along_rows
     row_step, column_step = along_rows * pixel_spacing_mm[0], along_columns * pixel_spacing_mm[1]
     corner = np.asarray(centre_lps_mm) - row_step * (shape[1] - 1) / 2 - column_step * (shape[2] - 1) / 2
-    return Geometry(shape, corner + heights_mm[:, None] * upwards, row_step, column_step, frame_of_reference_uid)
+    return Geometry(
+        shape, corner + heights_mm[:, None] * upwards, row_step, column_step, frame_of_reference_uid
+    )
 
 
 def voxel_points_lps_mm(geometry: Geometry, index: int) -> np.ndarray:
@@ -91,7 +117,7 @@ def voxel_points_lps_mm(geometry: Geometry, index: int) -> np.ndarray:
     )
 
 
-# ---- DICOM writing ------------------------------------------------------------------------------------------------
+# ---- DICOM writing -----------------------------------------------------------------------------------------
 
 
 def phantom_uid(*words) -> str:
@@ -103,19 +129,23 @@ def phantom_uid(*words) -> str:
 def write_series(
     volume_hu: np.ndarray, geometry: Geometry, out_dir, *, modality: str = "CT", seed: int | str = 0, **header
 ) -> list[Path]:
-    """Write a volume as a DICOM series of single-frame files that conform to the standard; return them in stack order.
+    """Write a volume as a DICOM series of single-frame files that conform to the standard; return them in
+    stack order.
 
-    ``volume_hu``: numbers [slice, row, column] of the geometry's shape; rounded to int16 steps of RescaleSlope.
-    ``seed``: makes all UIDs, so that the same seed gives the same files and another seed another patient and study.
-    ``header``: DICOM keyword = value for every slice; a function is called with the slice index; None removes the
-    attribute. RescaleSlope and RescaleIntercept given here change the stored numbers, not the volume.
+    ``volume_hu``: numbers [slice, row, column] of the geometry's shape; rounded to int16 steps of
+    RescaleSlope. ``seed``: makes all UIDs, so that the same seed gives the same files and another seed
+    another patient and study. ``header``: DICOM keyword = value for every slice; a function is called with
+    the slice index; None removes the attribute. RescaleSlope and RescaleIntercept given here change the
+    stored numbers, not the volume.
 
-    Raises GeometryError when volume and geometry differ in shape, InputError for an unknown modality and for values
-    that int16 cannot hold. Existing files of the same names are replaced.
+    Raises GeometryError when volume and geometry differ in shape, InputError for an unknown modality and for
+    values that int16 cannot hold. Existing files of the same names are replaced.
     """
     volume_hu = np.asarray(volume_hu)
     if volume_hu.shape != geometry.shape:
-        raise GeometryError(f"volume {volume_hu.shape} on a geometry of {geometry.shape}; expected the same shape.")
+        raise GeometryError(
+            f"volume {volume_hu.shape} on a geometry of {geometry.shape}; expected the same shape."
+        )
     if modality not in SOP_CLASSES:
         raise InputError(f"modality {modality!r}: expected one of {', '.join(SOP_CLASSES)}.")
     out_dir = Path(out_dir)
@@ -156,7 +186,9 @@ def _slice_header(geometry: Geometry, index: int, modality: str, seed) -> Datase
     row_mm, column_mm = geometry.pixel_spacing_mm
     cosines = [*(geometry.column_step_lps_mm / column_mm), *(geometry.row_step_lps_mm / row_mm)]
     dataset.ImageOrientationPatient = [format_number_as_ds(float(cosine) + 0.0) for cosine in cosines]
-    dataset.ImagePositionPatient = [format_number_as_ds(float(mm) + 0.0) for mm in geometry.origins_lps_mm[index]]
+    dataset.ImagePositionPatient = [
+        format_number_as_ds(float(mm) + 0.0) for mm in geometry.origins_lps_mm[index]
+    ]
     dataset.PixelSpacing = [format_number_as_ds(mm) for mm in (row_mm, column_mm)]
     thickness_mm = geometry.slice_thickness_mm[index]
     dataset.SliceThickness = None if np.isnan(thickness_mm) else format_number_as_ds(float(thickness_mm))
@@ -176,7 +208,8 @@ def _set_pixels(dataset: Dataset, slice_hu: np.ndarray) -> None:
     stored = np.rint((slice_hu.astype(np.float64) - intercept) / slope)
     if not (np.isfinite(stored).all() and stored.min() >= -32768 and stored.max() <= 32767):
         raise InputError(
-            f"values {slice_hu.min()} to {slice_hu.max()} do not fit int16 with slope {slope}, intercept {intercept}."
+            f"values {slice_hu.min()} to {slice_hu.max()} do not fit int16 with slope {slope}, intercept "
+            f"{intercept}."
         )
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = dataset.get("PhotometricInterpretation", "MONOCHROME2")
@@ -198,7 +231,7 @@ def _save(dataset: Dataset, path: Path) -> Path:
     return path
 
 
-# ---- chiral phantom -----------------------------------------------------------------------------------------------
+# ---- chiral phantom ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -214,13 +247,15 @@ class ChiralPhantom:
 def chiral_phantom(geometry: Geometry | None = None) -> ChiralPhantom:
     """A body with an asymmetric L and a ball on the patient's left, drawn in patient space on any geometry.
 
-    Whatever the slice orientation, the L stands superior with its foot to the left and its heel to posterior, so that
-    every flip and swap of axes shows. Default: 30 axial slices of 48 x 56 voxels of 3 x 1.5 x 1.25 mm. HU: outside
-    -1000, body 0, L 500, Marker (a ball of 7 mm radius) 1000. ``points_lps_mm`` holds the true centre of Marker and of
-    L's foot ("Foot"), a block of 24 x 8 x 9 mm that is a mask too.
+    Whatever the slice orientation, the L stands superior with its foot to the left and its heel to posterior,
+    so that every flip and swap of axes shows. Default: 30 axial slices of 48 x 56 voxels of 3 x 1.5 x 1.25
+    mm. HU: outside -1000, body 0, L 500, Marker (a ball of 7 mm radius) 1000. ``points_lps_mm`` holds the
+    true centre of Marker and of L's foot ("Foot"), a block of 24 x 8 x 9 mm that is a mask too.
     """
     if geometry is None:
-        geometry = stack_geometry((30, 48, 56), pixel_spacing_mm=(1.5, 1.25), centre_lps_mm=(7.0, -20.0, 110.0))
+        geometry = stack_geometry(
+            (30, 48, 56), pixel_spacing_mm=(1.5, 1.25), centre_lps_mm=(7.0, -20.0, 110.0)
+        )
     rows, columns = geometry.shape[1:]
     middle = geometry.shape[0] // 2
     centre = geometry.points_lps_mm(middle, [[(rows - 1) / 2, (columns - 1) / 2]])[0]
@@ -232,7 +267,9 @@ def chiral_phantom(geometry: Geometry | None = None) -> ChiralPhantom:
         masks["Body"][index] = (left / 32) ** 2 + (posterior / 32) ** 2 + (superior / 40) ** 2 <= 1
         stem = (np.abs(left + 8) <= 4) & (np.abs(posterior - 4) <= 4) & (np.abs(superior) <= 21)
         masks["Foot"][index] = (
-            (np.abs(left - foot[0]) <= 12) & (np.abs(posterior - foot[1]) <= 4) & (np.abs(superior - foot[2]) <= 4.5)
+            (np.abs(left - foot[0]) <= 12)
+            & (np.abs(posterior - foot[1]) <= 4)
+            & (np.abs(superior - foot[2]) <= 4.5)
         )
         heel = (np.abs(left + 8) <= 4) & (np.abs(posterior - 12) <= 4) & (np.abs(superior + 16.5) <= 4.5)
         masks["L"][index] = stem | masks["Foot"][index] | heel
@@ -243,15 +280,16 @@ def chiral_phantom(geometry: Geometry | None = None) -> ChiralPhantom:
     return ChiralPhantom(volume_hu, geometry, masks, {"Marker": centre + marker, "Foot": centre + foot})
 
 
-# ---- thigh phantom ------------------------------------------------------------------------------------------------
+# ---- thigh phantom -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Phantom:
-    """What write_thigh_phantom made: the series, the truth on its grid, and a box for a network that wants a region.
+    """What write_thigh_phantom made: the series, the truth on its grid, and a box for a network that wants a
+    region.
 
-    ``truth``: bool [slice, row, column] of "GTV" (the sarcoma), "Femur_L" and "Thigh_L" (within the skin). ``box_lps_mm``:
-    (2, 3), lowest and highest LPS mm of the tumour with 12 mm around it.
+    ``truth``: bool [slice, row, column] of "GTV" (the sarcoma), "Femur_L" and "Thigh_L" (within the skin).
+    ``box_lps_mm``: (2, 3), lowest and highest LPS mm of the tumour with 12 mm around it.
     """
 
     ct_dir: Path
@@ -262,27 +300,45 @@ class Phantom:
 
 
 _MUSCLES_MM = (
-    (-2, -52, 26), (34, -44, 24), (-38, -40, 22), (54, -14, 20), (14, -30, 14), (-58, -12, 14), (-46, 14, 22), (56, 18, 18),
-    (-18, 20, 18), (-34, 44, 20), (2, 54, 18), (34, 46, 20), (24, 14, 12),
-)  # fmt: skip
-"""Thirteen muscles of a left thigh in cross-section: (lateral, posterior) of the middle from the axis, and a weight, mm."""
+    (-2, -52, 26),
+    (34, -44, 24),
+    (-38, -40, 22),
+    (54, -14, 20),
+    (14, -30, 14),
+    (-58, -12, 14),
+    (-46, 14, 22),
+    (56, 18, 18),
+    (-18, 20, 18),
+    (-34, 44, 20),
+    (2, 54, 18),
+    (34, 46, 20),
+    (24, 14, 12),
+)
+"""Thirteen muscles of a left thigh in cross-section: (lateral, posterior) of the middle from the axis, and a
+weight, mm."""
 
 _LOBES_MM = (
-    ((0, 0, 0), (28, 23, 42)), ((19, 9, 24), (19, 18, 26)), ((-22, 8, -18), (18, 18, 25)), ((9, -9, -30), (18, 15, 20)),
-)  # fmt: skip
-"""The sarcoma as a union of ellipsoids: middle from the tumour's middle and half axes, (left, posterior, superior) mm."""
+    ((0, 0, 0), (28, 23, 42)),
+    ((19, 9, 24), (19, 18, 26)),
+    ((-22, 8, -18), (18, 18, 25)),
+    ((9, -9, -30), (18, 15, 20)),
+)
+"""The sarcoma as a union of ellipsoids: middle from the tumour's middle and half axes, (left, posterior,
+superior) mm."""
 
 _TUMOUR_LPS_MM = np.array([96.0, 34.0, 4.0])
 _THIGH_AXIS_LPS_MM = np.array([96.0, 0.0])
 
 
 def write_thigh_phantom(out_dir, seed: int = 0) -> Phantom:
-    """Make a planning CT of a left thigh with a soft-tissue sarcoma: ``out_dir``/CT and ``out_dir``/truth/<name>.nii.gz.
+    """Make a planning CT of a left thigh with a soft-tissue sarcoma: ``out_dir``/CT and
+    ``out_dir``/truth/<name>.nii.gz.
 
-    64 axial slices of 256 x 256 voxels of 3.27 x 0.9766 x 0.9766 mm: skin, fat, muscles with fat between them, femur,
-    vessels, nerve, the edge of the other thigh and the table; the tumour lies behind the femur, pushes the muscles
-    aside and is 20-30 HU darker than they are. HU, contrast and noise are of the order of published sarcoma CTs; no
-    patient's data is in it. ``seed``: noise, texture and small differences of shape; the same seed, the same bytes.
+    64 axial slices of 256 x 256 voxels of 3.27 x 0.9766 x 0.9766 mm: skin, fat, muscles with fat between
+    them, femur, vessels, nerve, the edge of the other thigh and the table; the tumour lies behind the femur,
+    pushes the muscles aside and is 20-30 HU darker than they are. HU, contrast and noise are of the order of
+    published sarcoma CTs; no patient's data is in it. ``seed``: noise, texture and small differences of
+    shape; the same seed, the same bytes.
     """
     geometry = stack_geometry(
         (64, 256, 256), gaps_mm=3.27, pixel_spacing_mm=(0.9766, 0.9766), centre_lps_mm=(82.0, 8.0, 0.0)
@@ -324,7 +380,8 @@ def _smooth_noise(rng: np.random.Generator, shape, sigmas) -> np.ndarray:
 
 
 def _blend(below_hu, above_hu, inside_mm, edge_mm: float = 0.5):
-    """``below_hu`` replaced by ``above_hu`` where ``inside_mm`` (signed distance into it) is positive, with a soft edge."""
+    """``below_hu`` replaced by ``above_hu`` where ``inside_mm`` (signed distance into it) is positive, with a
+    soft edge."""
     share = 1 / (1 + np.exp(-np.clip(inside_mm / edge_mm, -30, 30)))
     return below_hu + (above_hu - below_hu) * share
 
@@ -353,7 +410,11 @@ def _thigh_slice(points, texture, clumps, muscles_mm) -> tuple[np.ndarray, dict[
     fat_mm = 12.0 + 4.0 * np.sin(np.arctan2(posterior, lateral) * 2 + 0.7) + 2.0 * clumps
     slice_hu = _blend(slice_hu, 52.0 + 4 * texture, other_thigh_mm - 14.0)
     slice_hu = _blend(slice_hu, _muscle_hu(points, tumour_mm, texture, clumps, muscles_mm), skin_mm - fat_mm)
-    for left, back, radius, hu, sheath in ((-38, -8, 4.2, 48, 10), (-42, 2, 5.0, 45, 0), (44, 40, 3.6, 32, 6.5)):
+    for left, back, radius, hu, sheath in (
+        (-38, -8, 4.2, 48, 10),
+        (-42, 2, 5.0, 45, 0),
+        (44, 40, 3.6, 32, 6.5),
+    ):
         distance_mm = np.hypot(lateral - left - 0.04 * superior, posterior - back)
         slice_hu = _blend(slice_hu, -95.0, sheath - distance_mm) if sheath else slice_hu
         slice_hu = _blend(slice_hu, hu, radius - distance_mm)
@@ -364,7 +425,11 @@ def _thigh_slice(points, texture, clumps, muscles_mm) -> tuple[np.ndarray, dict[
     femur_mm = _femur_depth_mm(lateral, posterior, superior)
     slice_hu = _blend(slice_hu, 1250.0 + 40 * texture, femur_mm)
     slice_hu = _blend(slice_hu, -45.0 + 15 * texture, femur_mm - 4.6 - 0.5 * clumps)
-    return slice_hu, {"GTV": (tumour_mm > 0) & (femur_mm <= 0), "Femur_L": femur_mm > 0, "Thigh_L": skin_mm > 0}
+    return slice_hu, {
+        "GTV": (tumour_mm > 0) & (femur_mm <= 0),
+        "Femur_L": femur_mm > 0,
+        "Thigh_L": skin_mm > 0,
+    }
 
 
 def _skin_depth_mm(lateral, posterior, superior: float) -> np.ndarray:
@@ -383,7 +448,8 @@ def _femur_depth_mm(lateral, posterior, superior: float) -> np.ndarray:
 
 
 def _muscle_hu(points, tumour_mm, texture, clumps, muscles_mm) -> np.ndarray:
-    """HU of the muscle compartment: cells around the muscles' middles, bent around the tumour, fat in the seams."""
+    """HU of the muscle compartment: cells around the muscles' middles, bent around the tumour, fat in the
+    seams."""
     offset = points - _TUMOUR_LPS_MM
     reach = np.sqrt((offset / (32.0, 28.0, 50.0)) ** 2 @ np.ones(3))
     squeeze = np.sqrt(np.clip(1 - 0.85 / np.maximum(reach, 1.0) ** 2, 0.0, 1.0))[..., None]

@@ -1,7 +1,8 @@
-"""A comparison of two sets of contours as one HTML file that needs nothing else: table, pictures, definitions.
+"""A comparison of two sets of contours as one HTML file that needs nothing else: table, pictures,
+definitions.
 
-Pictures are SVG: the image as an embedded PNG, both outlines as paths along the masks' own pixels, sharp at any zoom.
-Every text that comes from a file passes through Jinja's escaping.
+Pictures are SVG: the image as an embedded PNG, both outlines as paths along the masks' own pixels, sharp at
+any zoom. Every text that comes from a file passes through Jinja's escaping.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ AROUND_MM = 20.0
 
 @dataclass(frozen=True)
 class Picture:
-    """One plane: what it shows, its size in mm, the PNG, and the SVG path data of each outline and difference in mm."""
+    """One plane: what it shows, its size in mm, the PNG, and the SVG path data of each outline and difference
+    in mm."""
 
     caption: str
     width_mm: float
@@ -48,13 +50,19 @@ class Picture:
 
 
 def draw_pair(
-    reference: np.ndarray, other: np.ndarray, geometry: Geometry, volume: np.ndarray | None, modality: str = "CT"
+    reference: np.ndarray,
+    other: np.ndarray,
+    geometry: Geometry,
+    volume: np.ndarray | None,
+    modality: str = "CT",
 ) -> tuple[Picture, ...]:
-    """Pictures of two bool masks [slice, row, column] on ``volume`` (None draws on grey), () when both are empty.
+    """Pictures of two bool masks [slice, row, column] on ``volume`` (None draws on grey), () when both are
+    empty.
 
-    The axial slice with the largest differing area (if any differs), the middle slice, and the coronal and sagittal plane
-    through the reference's centre (the other's, when it is empty). Patient right is on the viewer's left, superior and
-    anterior up. Uneven slices are repeated to their true heights; tilted stacks have axial pictures alone.
+    The axial slice with the largest differing area (if any differs), the middle slice, and the coronal and
+    sagittal plane through the reference's centre (the other's, when it is empty). Patient right is on the
+    viewer's left, superior and anterior up. Uneven slices are repeated to their true heights; tilted stacks
+    have axial pictures alone.
     """
     either = reference | other
     if not either.any():
@@ -71,11 +79,15 @@ def draw_pair(
         planes[0] = ("middle slice and the one with the largest difference", 0, middle)
     if not geometry.is_sheared and geometry.shape[0] > 1:
         planes += [("through the centre", axis, centre[axis]) for axis in (1, 2)]
-    return tuple(_picture(what, axis, index, (reference, other), volume, geometry, window) for what, axis, index in planes)
+    return tuple(
+        _picture(what, axis, index, (reference, other), volume, geometry, window)
+        for what, axis, index in planes
+    )
 
 
 def _window(values: np.ndarray, modality: str) -> tuple[float, float]:
-    """Lowest and highest shown value for what lies inside the structures: fixed for CT, by percentiles for other images."""
+    """Lowest and highest shown value for what lies inside the structures: fixed for CT, by percentiles for
+    other images."""
     if modality == "CT":
         return LUNG_WINDOW_HU if np.median(values) < LUNG_HU else WINDOW_HU
     low, high = np.percentile(values, [1, 99])
@@ -83,7 +95,8 @@ def _window(values: np.ndarray, modality: str) -> tuple[float, float]:
 
 
 def _picture(what, axis, index, masks, volume, geometry, window) -> Picture:
-    """The plane at ``index`` of an array axis, cut to what both masks fill and some way around, turned for the viewer."""
+    """The plane at ``index`` of an array axis, cut to what both masks fill and some way around, turned for
+    the viewer."""
     order, flips = anatomical_axes(geometry)
     shown, spacing_mm = _even_heights(geometry)
     row_axis, column_axis = [other for other in order if other != axis]
@@ -106,18 +119,25 @@ def _picture(what, axis, index, masks, volume, geometry, window) -> Picture:
     name = {0: "axial", 1: "coronal", 2: "sagittal"}[order.index(axis)]
     caption = f"{name} {what}" if axis else f"{name}, {what}: {index + 1} of {geometry.shape[0]}"
     return Picture(
-        caption, a.shape[1] * steps_mm[1], a.shape[0] * steps_mm[0], _png(grey),
+        caption,
+        a.shape[1] * steps_mm[1],
+        a.shape[0] * steps_mm[0],
+        _png(grey),
         *(_path(mask, steps_mm) for mask in (a, b, a & ~b, b & ~a)),
-    )  # fmt: skip
+    )
 
 
 def _even_heights(geometry: Geometry) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """(for evenly spaced heights, the nearest slice of each; spacing of slices so repeated, of rows, of columns)."""
+    """(for evenly spaced heights, the nearest slice of each; spacing of slices so repeated, of rows, of
+    columns)."""
     positions_mm = geometry.slice_positions_mm
     if len(positions_mm) < 2:
         return np.zeros(1, dtype=int), (geometry.pixel_spacing_mm[0], *geometry.pixel_spacing_mm)
     if geometry.is_uniform:
-        return np.arange(len(positions_mm)), (float(np.abs(np.diff(positions_mm)).mean()), *geometry.pixel_spacing_mm)
+        return np.arange(len(positions_mm)), (
+            float(np.abs(np.diff(positions_mm)).mean()),
+            *geometry.pixel_spacing_mm,
+        )
     gap_mm = float(np.abs(np.diff(positions_mm)).min())
     count = round(abs(positions_mm[-1] - positions_mm[0]) / gap_mm) + 1
     heights_mm = np.linspace(positions_mm[0], positions_mm[-1], count)
@@ -154,7 +174,7 @@ def _path(mask: np.ndarray, steps_mm: tuple[float, float]) -> str:
     return "".join(parts)
 
 
-# ---- the page ----------------------------------------------------------------------------------------------------
+# ---- the page ----------------------------------------------------------------------------------------------
 
 
 def write_html(comparison: Comparison, definitions: Mapping[str, str], out: Path) -> None:
@@ -162,7 +182,9 @@ def write_html(comparison: Comparison, definitions: Mapping[str, str], out: Path
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters["number"] = _number
     page = environment.get_template(TEMPLATE).render(

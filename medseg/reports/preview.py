@@ -38,7 +38,9 @@ class _Shown:
 class _Turned(Mapping):
     """Masks turned when they are asked for, so that one at a time exists however many there are."""
 
-    def __init__(self, masks: Mapping[Structure, np.ndarray], turn: Callable[[np.ndarray], np.ndarray]) -> None:
+    def __init__(
+        self, masks: Mapping[Structure, np.ndarray], turn: Callable[[np.ndarray], np.ndarray]
+    ) -> None:
         self.masks, self.turn = masks, turn
 
     def __getitem__(self, structure: Structure) -> np.ndarray:
@@ -52,12 +54,17 @@ class _Turned(Mapping):
 
 
 def anatomical_axes(geometry: Geometry) -> tuple[list[int], list[bool]]:
-    """Which array axis runs closest to Superior, Posterior and Left, and which of them have to be turned round."""
-    directions = np.stack([
-        geometry.normal_lps if geometry.shape[0] < 2 else geometry.origins_lps_mm[-1] - geometry.origins_lps_mm[0],
-        geometry.row_step_lps_mm,
-        geometry.column_step_lps_mm,
-    ])  # fmt: skip
+    """Which array axis runs closest to Superior, Posterior and Left, and which of them have to be turned
+    round."""
+    directions = np.stack(
+        [
+            geometry.normal_lps
+            if geometry.shape[0] < 2
+            else geometry.origins_lps_mm[-1] - geometry.origins_lps_mm[0],
+            geometry.row_step_lps_mm,
+            geometry.column_step_lps_mm,
+        ]
+    )
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     from scipy.optimize import linear_sum_assignment
 
@@ -84,12 +91,15 @@ def _shown(volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.
     return _Shown(turn(volume), _Turned(masks, turn), tuple(spacing_mm[axis] for axis in order))
 
 
-def write_preview(volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.ndarray], out: str | Path) -> Path:
-    """Draw ``masks`` (bool or probability, [slice, row, column]) on ``volume`` (HU) and save a PNG, atomically.
+def write_preview(
+    volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.ndarray], out: str | Path
+) -> Path:
+    """Draw ``masks`` (bool or probability, [slice, row, column]) on ``volume`` (HU) and save a PNG,
+    atomically.
 
-    Patient right is on the viewer's left, anterior and superior up, whatever the orientation of the stack. Without any
-    contoured voxel the middle of the image is shown and the picture says so. Raises StructureError for masks of another
-    shape than the volume.
+    Patient right is on the viewer's left, anterior and superior up, whatever the orientation of the stack.
+    Without any contoured voxel the middle of the image is shown and the picture says so. Raises
+    StructureError for masks of another shape than the volume.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -106,7 +116,9 @@ def write_preview(volume: np.ndarray, geometry: Geometry, masks: Mapping[Structu
     target = _target(shown, filled)
     figure = Figure(figsize=(14, 8.4), facecolor="black")
     FigureCanvasAgg(figure)
-    rows = figure.add_gridspec(2, 1, height_ratios=(2.5, 1), left=0.02, right=0.98, top=0.96, bottom=0.13, hspace=0.12)
+    rows = figure.add_gridspec(
+        2, 1, height_ratios=(2.5, 1), left=0.02, right=0.98, top=0.96, bottom=0.13, hspace=0.12
+    )
     views = [*_draw_planes(figure, rows[0], shown, target), *_draw_strip(figure, rows[1], shown, target)]
     for structure, mask in shown.masks.items():
         for view in views if structure in filled else ():
@@ -118,7 +130,8 @@ def write_preview(volume: np.ndarray, geometry: Geometry, masks: Mapping[Structu
 
 
 def _target(shown: _Shown, filled: list[Structure]) -> np.ndarray | None:
-    """The mask to look at: the first GTV, else the first of the structures with a voxel; None when all are empty."""
+    """The mask to look at: the first GTV, else the first of the structures with a voxel; None when all are
+    empty."""
     gtv = [structure for structure in filled if structure.interpreted_type == "GTV"]
     first = next(iter([*gtv, *filled]), None)
     return None if first is None else shown.masks[first] >= 0.5
@@ -156,7 +169,9 @@ def _draw_planes(figure, cell, shown: _Shown, target: np.ndarray | None) -> list
         ax.set_title(name, color="white", fontsize=12)
         places = ((0.015, 0.5), (0.985, 0.5), (0.5, 0.97), (0.5, 0.03))
         for letter, (x, y) in zip(letters, places, strict=True):
-            text = ax.text(x, y, letter, color="gold", transform=ax.transAxes, ha="center", va="center", fontsize=12)
+            text = ax.text(
+                x, y, letter, color="gold", transform=ax.transAxes, ha="center", va="center", fontsize=12
+            )
             text.set_path_effects([withStroke(linewidth=2.5, foreground="black")])
     return views
 
@@ -168,12 +183,16 @@ def _draw_strip(figure, cell, shown: _Shown, target: np.ndarray | None) -> list[
         for axis in range(3):
             used = np.flatnonzero(target.any(tuple(other for other in range(3) if other != axis)))
             margin = 0 if axis == 0 else int(np.ceil(STRIP_MARGIN_MM / shown.spacing_mm[axis]))
-            window[axis] = slice(max(int(used[0]) - margin, 0), min(int(used[-1]) + margin + 1, shown.volume.shape[axis]))
+            window[axis] = slice(
+                max(int(used[0]) - margin, 0), min(int(used[-1]) + margin + 1, shown.volume.shape[axis])
+            )
     indices = np.linspace(window[0].start, window[0].stop - 1, STRIP_SLICES).round().astype(int)
     indices = np.unique(indices)[::-1]
     for ax in axes[len(indices) :]:
         ax.set_axis_off()
-    views = [_View(ax, 0, int(index), (window[1], window[2])) for ax, index in zip(axes, indices, strict=False)]
+    views = [
+        _View(ax, 0, int(index), (window[1], window[2])) for ax, index in zip(axes, indices, strict=False)
+    ]
     for view in views:
         _draw_slice(view, shown)
         view.ax.set_title(f"slice {view.index + 1} of {shown.volume.shape[0]}", color="silver", fontsize=8)
@@ -186,7 +205,9 @@ def _draw_slice(view: _View, shown: _Shown) -> None:
     plane = np.take(shown.volume, view.index, view.axis)[view.window]
     # Axis 0 runs to Superior: drawn upwards. Posterior runs down, Left runs right.
     origin = "lower" if row_axis == 0 else "upper"
-    view.ax.imshow(plane, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], aspect=row_mm / column_mm, origin=origin)
+    view.ax.imshow(
+        plane, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], aspect=row_mm / column_mm, origin=origin
+    )
     view.ax.set_axis_off()
 
 
@@ -200,7 +221,8 @@ def _draw_outline(view: _View, structure: Structure, mask: np.ndarray) -> None:
 
 
 def _draw_words(figure, volumes_cc: Mapping[Structure, float], nothing_found: bool) -> None:
-    """Names and volumes in as many lines as fit, each structure in its colour; what fits no line is counted."""
+    """Names and volumes in as many lines as fit, each structure in its colour; what fits no line is
+    counted."""
     left, right = 0.02, 0.98
     x, y, hidden = left, 0.105, 0
     for structure, value in volumes_cc.items():

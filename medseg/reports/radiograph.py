@@ -19,17 +19,23 @@ SIDE_INCHES = 9.0
 def radiograph_record(result: RadiographStructures, folder: Path) -> dict[str, Any]:
     """Input, structures with their areas, and the files in ``folder`` with their hashes. No patient names.
 
-    Areas are in pixels, and in cm2 where the file gives a spacing; ``spacing_from`` says where that spacing holds.
+    Areas are in pixels, and in cm2 where the file gives a spacing; ``spacing_from`` says where that spacing
+    holds.
     """
     case = result.case
     cm2 = None if case.spacing_mm is None else case.spacing_mm[0] * case.spacing_mm[1] / 100
     structures = []
     for structure, mask in result.masks.items():
         pixels = int(np.count_nonzero(mask))
-        structures.append({
-            "name": structure.name, "interpreted_type": structure.interpreted_type, "area_pixels": pixels,
-            "area_cm2": None if cm2 is None else round(pixels * cm2, 2), "empty": pixels == 0,
-        })  # fmt: skip
+        structures.append(
+            {
+                "name": structure.name,
+                "interpreted_type": structure.interpreted_type,
+                "area_pixels": pixels,
+                "area_cm2": None if cm2 is None else round(pixels * cm2, 2),
+                "empty": pixels == 0,
+            }
+        )
     return {
         "input": _input(case),
         "geometry": {
@@ -60,9 +66,11 @@ def _input(case: Radiograph) -> dict[str, Any]:
 
 
 def write_preview(result: RadiographStructures, out: str | Path) -> Path:
-    """Draw the outlines on the radiograph and save a PNG, atomically; the patient's right is on the viewer's left.
+    """Draw the outlines on the radiograph and save a PNG, atomically; the patient's right is on the viewer's
+    left.
 
-    R and L stand plainly where the file states how the patient lies in it, and with a question mark where it does not.
+    R and L stand plainly where the file states how the patient lies in it, and with a question mark where it
+    does not.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -75,7 +83,9 @@ def write_preview(result: RadiographStructures, out: str | Path) -> Path:
     ax = figure.add_axes((0.0, 0.7 / (height + 0.7), 1.0, height / (height + 0.7)))
     ax.imshow(result.case.pixels, cmap="gray", vmin=0, vmax=1, aspect=row_mm / column_mm)
     ax.set_axis_off()
-    stated = result.case.projection is not None and bool(result.case.projection.header.get("PatientOrientation"))
+    stated = result.case.projection is not None and bool(
+        result.case.projection.header.get("PatientOrientation")
+    )
     for x, letter in ((0.02, "R"), (0.98, "L")):
         words = letter if stated else f"{letter}?"
         ax.text(x, 0.5, words, color="gold", transform=ax.transAxes, ha="center", va="center", fontsize=12)
@@ -84,7 +94,14 @@ def write_preview(result: RadiographStructures, out: str | Path) -> Path:
         colour = [part / 255 for part in structure.colour_rgb or fixed_colour_rgb(structure.name)]
         if mask.any():
             at_rows, at_columns = np.arange(-1, rows + 1), np.arange(-1, columns + 1)
-            ax.contour(at_columns, at_rows, np.pad(mask, 1).astype(float), levels=[0.5], colors=[colour], linewidths=1.4)
+            ax.contour(
+                at_columns,
+                at_rows,
+                np.pad(mask, 1).astype(float),
+                levels=[0.5],
+                colors=[colour],
+                linewidths=1.4,
+            )
         label = structure.name if mask.any() else f"{structure.name} (not found)"
         text = figure.text(left, 0.45 / (height + 0.7), label, color=colour, fontsize=11, va="center")
         left += text.get_window_extent().width / figure.bbox.width + 0.025

@@ -1,9 +1,11 @@
-"""Margins in millimetres: GTV to CTV to PTV, on the patient's own slices, however uneven, tilted or oblique they are.
+"""Margins in millimetres: GTV to CTV to PTV, on the patient's own slices, however uneven, tilted or oblique
+they are.
 
-The rule: a mask's surface is known at the centres of the faces between set and unset voxels, half-way between the two
-voxel centres. A voxel belongs to the expanded mask when it is set, or when its *centre* lies within the margin of such
-a point. So a flat face moves out by the margin rounded to whole voxels; measuring from voxel centres instead would lose
-half a voxel on every side, and measuring from the voxels' corners would add as much to a curved surface.
+The rule: a mask's surface is known at the centres of the faces between set and unset voxels, half-way between
+the two voxel centres. A voxel belongs to the expanded mask when it is set, or when its *centre* lies within
+the margin of such a point. So a flat face moves out by the margin rounded to whole voxels; measuring from
+voxel centres instead would lose half a voxel on every side, and measuring from the voxels' corners would add
+as much to a curved surface.
 """
 
 from __future__ import annotations
@@ -17,8 +19,13 @@ from medseg.errors import GeometryError, InputError, StructureError
 from medseg.geometry import Geometry
 
 DIRECTIONS = {
-    "left": (0, 1), "right": (0, -1), "posterior": (1, 1), "anterior": (1, -1), "superior": (2, 1), "inferior": (2, -1),
-}  # fmt: skip
+    "left": (0, 1),
+    "right": (0, -1),
+    "posterior": (1, 1),
+    "anterior": (1, -1),
+    "superior": (2, 1),
+    "inferior": (2, -1),
+}
 """Patient directions as (LPS axis, sign)."""
 
 ROUNDING_MM = 1e-4
@@ -28,17 +35,20 @@ ROUNDING_MM = 1e-4
 def expand(mask: np.ndarray, geometry: Geometry, mm: float | Mapping[str, float]) -> np.ndarray:
     """The bool mask [slice, row, column] grown by ``mm`` in every direction, or shrunk by a negative ``mm``.
 
-    ``mm`` may be a mapping from patient directions (left, right, anterior, posterior, superior, inferior; one left out
-    is 0) to margins of 0 or more: the mask grows by an ellipsoid whose eighths have these half axes. Shrinking counts
-    everything outside the image as unset. Growth ends at the image border. An empty mask stays empty.
-    StructureError for a mask that is not bool, GeometryError for one of another shape and for a single slice, whose
-    height is not known, InputError for an unknown direction or a margin that cannot be used.
+    ``mm`` may be a mapping from patient directions (left, right, anterior, posterior, superior, inferior; one
+    left out is 0) to margins of 0 or more: the mask grows by an ellipsoid whose eighths have these half axes.
+    Shrinking counts everything outside the image as unset. Growth ends at the image border. An empty mask
+    stays empty. StructureError for a mask that is not bool, GeometryError for one of another shape and for a
+    single slice, whose height is not known, InputError for an unknown direction or a margin that cannot be
+    used.
     """
     mask = np.asarray(mask)
     if mask.dtype != bool:
         raise StructureError(f"mask of type {mask.dtype}: expected bool; threshold a probability map first.")
     if mask.shape != geometry.shape:
-        raise GeometryError(f"mask of shape {mask.shape} on an image of {geometry.shape} (slices, rows, columns).")
+        raise GeometryError(
+            f"mask of shape {mask.shape} on an image of {geometry.shape} (slices, rows, columns)."
+        )
     if geometry.shape[0] < 2:
         raise GeometryError("one slice has no slice spacing, so a margin across slices is not known.")
     margins_mm, shrink = _margins(mm)
@@ -78,7 +88,8 @@ def subtract(mask: np.ndarray, other: np.ndarray, geometry: Geometry, gap_mm: fl
 
 
 def _margins(mm: float | Mapping[str, float]) -> tuple[np.ndarray, bool]:
-    """Half axes (3, 2) in mm per LPS axis and sign (0: negative, 1: positive), and whether to shrink by them."""
+    """Half axes (3, 2) in mm per LPS axis and sign (0: negative, 1: positive), and whether to shrink by
+    them."""
     margins_mm = np.zeros((3, 2))
     if not isinstance(mm, Mapping):
         if not np.isfinite(mm):
@@ -89,7 +100,9 @@ def _margins(mm: float | Mapping[str, float]) -> tuple[np.ndarray, bool]:
         if name not in DIRECTIONS:
             raise InputError(f"margin direction {name!r}: expected one of {', '.join(DIRECTIONS)}.")
         if not (np.isfinite(value) and value >= 0):
-            raise InputError(f"margin of {value} mm to the {name}: expected 0 or more; only one margin for all can shrink.")
+            raise InputError(
+                f"margin of {value} mm to the {name}: expected 0 or more; only one margin for all can shrink."
+            )
         axis, sign = DIRECTIONS[name]
         margins_mm[axis, int(sign > 0)] = value
     return margins_mm, False
@@ -98,7 +111,8 @@ def _margins(mm: float | Mapping[str, float]) -> tuple[np.ndarray, bool]:
 def _grow_in_box(
     mask: np.ndarray, around: np.ndarray, origins: np.ndarray, steps: np.ndarray, margins_mm: np.ndarray
 ) -> np.ndarray:
-    """The mask grown, working only in the box within the margin (and at least one voxel) of the mask ``around``."""
+    """The mask grown, working only in the box within the margin (and at least one voxel) of the mask
+    ``around``."""
     reach_mm = float(margins_mm.max()) + ROUNDING_MM
     heights_mm = origins @ _normal(steps)
     slices = np.flatnonzero(around.any(axis=(1, 2)))
@@ -127,7 +141,9 @@ def _grow(mask: np.ndarray, origins: np.ndarray, steps: np.ndarray, margins_mm: 
         np.cumsum(points, axis=1, out=sums[:, 1:])
         for index in np.flatnonzero(np.abs((origins - origin) @ normal) <= reach_mm):
             offset = tuple(np.round(origins[index] - origin, 6).tolist())
-            runs = _runs(offset, tuple(steps.ravel().tolist()), tuple(margins_mm.ravel().tolist()), mask.shape[1:])
+            runs = _runs(
+                offset, tuple(steps.ravel().tolist()), tuple(margins_mm.ravel().tolist()), mask.shape[1:]
+            )
             _stamp(result[index], sums, runs)
     return result
 
@@ -146,15 +162,20 @@ def _faces(mask: np.ndarray, origins: np.ndarray, steps: np.ndarray):
 
 @lru_cache(maxsize=4096)
 def _runs(offset: tuple, steps: tuple, margins: tuple, shape: tuple[int, int]) -> list[tuple[int, int, int]]:
-    """Which voxels of a slice lie within the margin of a point: (row offset, first column offset, last column offset).
+    """Which voxels of a slice lie within the margin of a point: (row offset, first column offset, last column
+    offset).
 
-    ``offset``: LPS mm from the point to the voxel of offset (0, 0). The ellipsoid's eighths form a convex body, so each
-    row of it is one run. No offset leads farther than from one side of the slice, of ``shape``, to the other.
+    ``offset``: LPS mm from the point to the voxel of offset (0, 0). The ellipsoid's eighths form a convex
+    body, so each row of it is one run. No offset leads farther than from one side of the slice, of ``shape``,
+    to the other.
     """
     offset, steps, margins_mm = np.array(offset), np.reshape(steps, (2, 3)), np.reshape(margins, (3, 2))
     centre = -(steps @ offset) / (steps**2).sum(axis=1)
     reach = (margins_mm.max() + ROUNDING_MM) / np.linalg.norm(steps, axis=1)
-    low, high = np.maximum(np.floor(centre - reach), np.negative(shape)), np.minimum(np.ceil(centre + reach), shape)
+    low, high = (
+        np.maximum(np.floor(centre - reach), np.negative(shape)),
+        np.minimum(np.ceil(centre + reach), shape),
+    )
     rows, columns = (np.arange(*ends) for ends in zip(low, high + 1, strict=True))
     distance = offset + rows[:, None, None] * steps[0] + columns[None, :, None] * steps[1]
     half_axes = np.where(distance > 0, margins_mm[:, 1], margins_mm[:, 0]) + ROUNDING_MM
@@ -167,7 +188,8 @@ def _runs(offset: tuple, steps: tuple, margins: tuple, shape: tuple[int, int]) -
 
 
 def _stamp(target: np.ndarray, sums: np.ndarray, runs: list[tuple[int, int, int]]) -> None:
-    """Set each voxel of ``target`` [row, column] that some point's run reaches; ``sums`` counts points along rows."""
+    """Set each voxel of ``target`` [row, column] that some point's run reaches; ``sums`` counts points along
+    rows."""
     rows, columns = target.shape
     width = sums.shape[1] - 1
     for row, first, last in runs:
@@ -177,7 +199,9 @@ def _stamp(target: np.ndarray, sums: np.ndarray, runs: list[tuple[int, int, int]
         # A voxel in column c is reached from the points in columns c - last ... c - first.
         ends = np.arange(columns)
         counted = sums[low - row : high - row]
-        target[low:high] |= counted[:, np.clip(ends - first + 1, 0, width)] != counted[:, np.clip(ends - last, 0, width)]
+        target[low:high] |= (
+            counted[:, np.clip(ends - first + 1, 0, width)] != counted[:, np.clip(ends - last, 0, width)]
+        )
 
 
 def _normal(steps: np.ndarray) -> np.ndarray:

@@ -1,10 +1,12 @@
-"""Masks and probability maps to closed polygons, one slice at a time; :mod:`medseg.shapes.scanline` is the way back.
+"""Masks and probability maps to closed polygons, one slice at a time; :mod:`medseg.shapes.scanline` is the
+way back.
 
-Coordinates are (row, column) in index units, float64, voxel centres at integers: a voxel covers +-0.5, so a contour
-that bounds the voxels' *area* runs along half-integers; one through the voxel centres loses half a pixel all round.
+Coordinates are (row, column) in index units, float64, voxel centres at integers: a voxel covers +-0.5, so a
+contour that bounds the voxels' *area* runs along half-integers; one through the voxel centres loses half a
+pixel all round.
 
-Loops never repeat their first point. Exteriors run clockwise as an image is drawn (rows downwards), holes the other
-way, so that the even-odd and the non-zero winding rule agree.
+Loops never repeat their first point. Exteriors run clockwise as an image is drawn (rows downwards), holes the
+other way, so that the even-odd and the non-zero winding rule agree.
 """
 
 from __future__ import annotations
@@ -19,14 +21,17 @@ from medseg.errors import GeometryError, StructureError
 from medseg.geometry import Geometry
 
 HOLE_MODES = {"keyhole": "CLOSED_PLANAR", "nested": "CLOSED_PLANAR", "xor": "CLOSEDPLANAR_XOR"}
-"""How a loop with a hole is written, with its Contour Geometric Type (DICOM PS3.3 C.8.8.6.1 and C.8.8.6.3)."""
+"""How a loop with a hole is written, with its Contour Geometric Type (DICOM PS3.3 C.8.8.6.1 and
+C.8.8.6.3)."""
 
 CLEARANCE = 0.01
-"""Iso-contours treat a probability this close to the level as lying this far from it, so that no contour comes nearer
-than 0.01 pixel to a voxel centre, and rounding coordinates to micrometres cannot move a voxel in or out."""
+"""Iso-contours treat a probability this close to the level as lying this far from it, so that no contour
+comes nearer than 0.01 pixel to a voxel centre, and rounding coordinates to micrometres cannot move a voxel in
+or out."""
 
 LONGEST_SLANT = 50
-"""cut_stairs leaves longer edges as they are: on so flat a slant, rounded ends could move where it crosses a row."""
+"""cut_stairs leaves longer edges as they are: on so flat a slant, rounded ends could move where it crosses a
+row."""
 
 
 class Polygon(NamedTuple):
@@ -36,15 +41,15 @@ class Polygon(NamedTuple):
     holes: tuple[np.ndarray, ...] = ()
 
 
-# ---- masks to polygons -------------------------------------------------------------------------------------------
+# ---- masks to polygons -------------------------------------------------------------------------------------
 
 
 def mask_polygons(mask: np.ndarray) -> list[Polygon]:
     """Outlines of a bool mask [row, column] along the pixel edges: their area is exactly the pixel count.
 
-    Vertices stand only where the outline turns. Pixels that touch at a corner alone belong to separate polygons
-    (4-connected), and every polygon is valid in the OGC sense: its rings may touch at a point, never cross. An empty
-    mask gives []. StructureError for an array that is not two-dimensional or not a mask.
+    Vertices stand only where the outline turns. Pixels that touch at a corner alone belong to separate
+    polygons (4-connected), and every polygon is valid in the OGC sense: its rings may touch at a point, never
+    cross. An empty mask gives []. StructureError for an array that is not two-dimensional or not a mask.
     """
     mask = _as_mask(mask)
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -67,12 +72,13 @@ def mask_polygons(mask: np.ndarray) -> list[Polygon]:
 
 
 def _linked_vertices(padded: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """The corners of a padded mask in row order, and for each the corner at the other end of its vertical edge.
+    """The corners of a padded mask in row order, and for each the corner at the other end of its vertical
+    edge.
 
-    Along every grid line the outline's edges alternate with gaps, so corners pair up in order: 0 with 1, 2 with 3...
-    in row order along horizontal edges (partner = index ^ 1), and likewise in column order along vertical ones. Where
-    two set pixels touch at a corner, four edges meet: that corner is listed twice, and the tie in column order is
-    chosen so that each copy joins the two edges of the same set pixel.
+    Along every grid line the outline's edges alternate with gaps, so corners pair up in order: 0 with 1, 2
+    with 3... in row order along horizontal edges (partner = index ^ 1), and likewise in column order along
+    vertical ones. Where two set pixels touch at a corner, four edges meet: that corner is listed twice, and
+    the tie in column order is chosen so that each copy joins the two edges of the same set pixel.
     """
     change = padded[:, 1:] ^ padded[:, :-1]
     turn = change[1:] ^ change[:-1]
@@ -93,7 +99,8 @@ def _linked_vertices(padded: np.ndarray) -> tuple[np.ndarray, list[int]]:
 
 
 def _trace(vertical: list[int]) -> list[list[int]]:
-    """Closed loops of vertex numbers, each from its topmost-leftmost vertex to the right along its top edge."""
+    """Closed loops of vertex numbers, each from its topmost-leftmost vertex to the right along its top
+    edge."""
     seen = bytearray(len(vertical))
     loops = []
     for start in range(0, len(vertical), 2):
@@ -137,7 +144,8 @@ def _split_at_pinches(ring: np.ndarray, width: int) -> list[np.ndarray]:
 
 
 def _signed_area(ring: np.ndarray) -> int:
-    """Area in pixels of a ring (n, 2) whose edges run along rows and columns, positive when clockwise on screen."""
+    """Area in pixels of a ring (n, 2) whose edges run along rows and columns, positive when clockwise on
+    screen."""
     row, column = ring[:, 0], ring[:, 1]
     return int(column[:-1] @ row[1:] - row[:-1] @ column[1:] + column[-1] * row[0] - row[-1] * column[0]) // 2
 
@@ -167,19 +175,21 @@ def _as_mask(mask: np.ndarray) -> np.ndarray:
         return mask
     if mask.dtype.kind not in "iu" or (mask.size and (mask.min() < 0 or mask.max() > 1)):
         raise StructureError(
-            f"mask of type {mask.dtype}: expected bool, or whole numbers 0 and 1; split a label map into one mask each."
+            f"mask of type {mask.dtype}: expected bool, or whole numbers 0 and 1; split a label map into one "
+            f"mask each."
         )
     return mask.astype(bool)
 
 
 def cut_stairs(polygons: list[Polygon]) -> list[Polygon]:
-    """A mask's polygons with the corners of their stairs cut: about a third of the vertices, and the very same mask.
+    """A mask's polygons with the corners of their stairs cut: about a third of the vertices, and the very
+    same mask.
 
-    Where an outline goes on in the direction in which it came to an edge, that edge is replaced by the slant through
-    its middle, from half a pixel before it to half a pixel behind it. The two corners cut are equal, so every ring
-    keeps its area exactly; the outline moves by less than half a pixel and crosses the lines of voxel centres (rows,
-    or for an upright edge columns) where it did, so exactly the same voxel centres lie inside. Rings stay valid,
-    because each corner is cut inside its own pixels.
+    Where an outline goes on in the direction in which it came to an edge, that edge is replaced by the slant
+    through its middle, from half a pixel before it to half a pixel behind it. The two corners cut are equal,
+    so every ring keeps its area exactly; the outline moves by less than half a pixel and crosses the lines of
+    voxel centres (rows, or for an upright edge columns) where it did, so exactly the same voxel centres lie
+    inside. Rings stay valid, because each corner is cut inside its own pixels.
     """
     if not polygons:
         return []
@@ -205,7 +215,8 @@ def cut_stairs(polygons: list[Polygon]) -> list[Polygon]:
 
 
 def _neighbours(owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each point of rings stored one after the other, the numbers of the points before and after it on its ring."""
+    """For each point of rings stored one after the other, the numbers of the points before and after it on
+    its ring."""
     first = np.concatenate([[0], np.flatnonzero(np.diff(owner)) + 1])
     last = np.concatenate([first[1:] - 1, [len(owner) - 1]])
     before, after = np.arange(len(owner)) - 1, np.arange(len(owner)) + 1
@@ -213,24 +224,29 @@ def _neighbours(owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return before, after
 
 
-# ---- probability maps to polygons --------------------------------------------------------------------------------
+# ---- probability maps to polygons --------------------------------------------------------------------------
 
 
 def probability_polygons(probability: np.ndarray, level: float = 0.5) -> list[Polygon]:
-    """Sub-pixel iso-contours of a probability map [row, column], linear between voxel centres (marching squares).
+    """Sub-pixel iso-contours of a probability map [row, column], linear between voxel centres (marching
+    squares).
 
-    Exactly the voxel centres with probability >= level lie inside (see CLEARANCE), a single one included. Outside the
-    image the probability is 0, so contours close at the border, at most at the pixel edge. A map below the level
-    everywhere gives []. StructureError for values outside 0-1 or not finite, and for a level not between 0.02 and 0.98.
+    Exactly the voxel centres with probability >= level lie inside (see CLEARANCE), a single one included.
+    Outside the image the probability is 0, so contours close at the border, at most at the pixel edge. A map
+    below the level everywhere gives []. StructureError for values outside 0-1 or not finite, and for a level
+    not between 0.02 and 0.98.
     """
     probability = np.asarray(probability)
     if probability.ndim != 2 or probability.dtype.kind != "f":
-        raise StructureError(f"probability map {probability.dtype} {probability.shape}: expected floats [row, column].")
+        raise StructureError(
+            f"probability map {probability.dtype} {probability.shape}: expected floats [row, column]."
+        )
     if not 2 * CLEARANCE <= level <= 1 - 2 * CLEARANCE:
         raise StructureError(f"contour level {level}: expected 0.02 to 0.98.")
     if probability.size and not (probability.min() >= -1e-3 and probability.max() <= 1 + 1e-3):
         raise StructureError(
-            f"probabilities from {probability.min():.4g} to {probability.max():.4g}: expected 0 to 1 (apply sigmoid or "
+            f"probabilities from {probability.min():.4g} to {probability.max():.4g}: expected 0 to 1 (apply "
+            f"sigmoid or "
             "softmax to network outputs first; there must be no nan)."
         )
     inside = probability >= level
@@ -249,27 +265,33 @@ def probability_polygons(probability: np.ndarray, level: float = 0.5) -> list[Po
     return polygons
 
 
-# ---- simplification ----------------------------------------------------------------------------------------------
+# ---- simplification ----------------------------------------------------------------------------------------
 
 
-def simplify(polygons: list[Polygon], tolerance_mm: float, pixel_spacing_mm: tuple[float, float]) -> list[Polygon]:
-    """Fewer vertices, with every outline within ``tolerance_mm`` (Hausdorff distance, both ways) of the given one.
+def simplify(
+    polygons: list[Polygon], tolerance_mm: float, pixel_spacing_mm: tuple[float, float]
+) -> list[Polygon]:
+    """Fewer vertices, with every outline within ``tolerance_mm`` (Hausdorff distance, both ways) of the given
+    one.
 
-    Douglas-Peucker that keeps the topology (JTS); no polygon and no hole is ever dropped. A slice for which that cannot
-    be had is left as it was. ``pixel_spacing_mm`` is (between rows, between columns). StructureError for a tolerance
-    below 0.
+    Douglas-Peucker that keeps the topology (JTS); no polygon and no hole is ever dropped. A slice for which
+    that cannot be had is left as it was. ``pixel_spacing_mm`` is (between rows, between columns).
+    StructureError for a tolerance below 0.
     """
     import shapely  # here, because most contours are never simplified and it loads slowly
 
     if not 0 <= tolerance_mm < np.inf:
         raise StructureError(f"simplification by {tolerance_mm} mm: expected 0 or more.")
     spacing = np.asarray(pixel_spacing_mm, dtype=np.float64)
-    given = shapely.MultiPolygon([(p.exterior * spacing, [hole * spacing for hole in p.holes]) for p in polygons])
+    given = shapely.MultiPolygon(
+        [(p.exterior * spacing, [hole * spacing for hole in p.holes]) for p in polygons]
+    )
 
     def rings(shape) -> list:
         return [ring for part in shapely.get_parts(shape) for ring in (part.exterior, *part.interiors)]
 
-    # GEOS may also drop the vertex at which a ring starts, which can double the distance: then half of it is asked for.
+    # GEOS may also drop the vertex at which a ring starts, which can double the distance: then half of it is
+    # asked for.
     for asked_mm in (tolerance_mm, tolerance_mm / 2):
         simple = shapely.simplify(given, asked_mm, preserve_topology=True)
         holes = [len(part.interiors) for part in shapely.get_parts(simple)]
@@ -281,16 +303,17 @@ def simplify(polygons: list[Polygon], tolerance_mm: float, pixel_spacing_mm: tup
     return polygons
 
 
-# ---- polygons to loops -------------------------------------------------------------------------------------------
+# ---- polygons to loops -------------------------------------------------------------------------------------
 
 
 def encode_holes(polygons: list[Polygon], mode: str) -> tuple[list[np.ndarray], str]:
     """Loops (n, 2) that carry the polygons in a file that knows only loops, and their Contour Geometric Type.
 
-    ``mode`` "keyhole": one loop per polygon, joined to its holes by channels of no width, which run along a row inside
-    the polygon; on a mask's polygons they keep half a pixel away from voxel centres. "nested": exteriors and holes as
-    separate loops of type CLOSED_PLANAR. "xor": the same loops, typed CLOSEDPLANAR_XOR. The even-odd rule over all
-    loops gives the polygons back in every mode. StructureError for another mode.
+    ``mode`` "keyhole": one loop per polygon, joined to its holes by channels of no width, which run along a
+    row inside the polygon; on a mask's polygons they keep half a pixel away from voxel centres. "nested":
+    exteriors and holes as separate loops of type CLOSED_PLANAR. "xor": the same loops, typed
+    CLOSEDPLANAR_XOR. The even-odd rule over all loops gives the polygons back in every mode. StructureError
+    for another mode.
     """
     if mode not in HOLE_MODES:
         raise StructureError(f"hole encoding {mode!r}: expected one of {', '.join(HOLE_MODES)}.")
@@ -302,7 +325,8 @@ def encode_holes(polygons: list[Polygon], mode: str) -> tuple[list[np.ndarray], 
 
 
 def _keyhole(polygon: Polygon) -> np.ndarray:
-    """One loop: from left to right, each hole is joined by a channel from its leftmost vertex to the next outline.
+    """One loop: from left to right, each hole is joined by a channel from its leftmost vertex to the next
+    outline.
 
     What lies to the left was joined before, so a channel never meets an outline that is still to come.
     """
@@ -336,16 +360,20 @@ def structure_loops(
     simplify_mm: float = 0.0,
     level: float = 0.5,
 ) -> tuple[dict[int, list[np.ndarray]], str]:
-    """The loops of one structure as {slice index: [loop (n, 2), ...]}, without empty slices, and their geometric type.
+    """The loops of one structure as {slice index: [loop (n, 2), ...]}, without empty slices, and their
+    geometric type.
 
-    ``volume`` [slice, row, column]: a bool mask is bounded by its pixel edges with the stairs cut (cut_stairs), a
-    float map is contoured at ``level``. ``holes`` and ``simplify_mm`` (0: every vertex) are as in encode_holes and
-    simplify. The type is CLOSEDPLANAR_XOR only for a structure that has a hole, because all loops of a structure share
-    it. An empty volume gives no slices. GeometryError when the volume's shape is not the geometry's.
+    ``volume`` [slice, row, column]: a bool mask is bounded by its pixel edges with the stairs cut
+    (cut_stairs), a float map is contoured at ``level``. ``holes`` and ``simplify_mm`` (0: every vertex) are
+    as in encode_holes and simplify. The type is CLOSEDPLANAR_XOR only for a structure that has a hole,
+    because all loops of a structure share it. An empty volume gives no slices. GeometryError when the
+    volume's shape is not the geometry's.
     """
     volume = np.asarray(volume)
     if volume.shape != geometry.shape:
-        raise GeometryError(f"mask of shape {volume.shape} on an image of {geometry.shape} (slices, rows, columns).")
+        raise GeometryError(
+            f"mask of shape {volume.shape} on an image of {geometry.shape} (slices, rows, columns)."
+        )
     loops, any_hole, geometric_type = {}, False, HOLE_MODES["nested"]
     for index, plane in enumerate(volume):
         if volume.dtype.kind == "f":

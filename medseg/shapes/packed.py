@@ -1,4 +1,5 @@
-"""Masks of many structures in little memory: each is kept in its own box, and expanded to the whole grid one at a time."""
+"""Masks of many structures in little memory: each is kept in its own box, and expanded to the whole grid one
+at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from medseg.structures.structure import Structure
 
 @dataclass(frozen=True, eq=False)
 class Boxed:
-    """A mask within the box that holds its set voxels. ``values``: float32, or a bool mask's bits along the last axis."""
+    """A mask within the box that holds its set voxels. ``values``: float32, or a bool mask's bits along the
+    last axis."""
 
     corner: tuple[int, ...]
     shape: tuple[int, ...]
@@ -35,10 +37,11 @@ class Boxed:
 
 
 def boxed(array: np.ndarray, corner: tuple[int, ...] | None = None) -> Boxed:
-    """A bool mask, or a map of probabilities, in the box of what it holds; ``corner``: where the array itself begins.
+    """A bool mask, or a map of probabilities, in the box of what it holds; ``corner``: where the array itself
+    begins.
 
-    A map keeps one voxel around its values of 0.5 and more, which is all that its iso-contour at 0.5 depends on. Values
-    further away become 0. An array without a set voxel gives an empty box.
+    A map keeps one voxel around its values of 0.5 and more, which is all that its iso-contour at 0.5 depends
+    on. Values further away become 0. An array without a set voxel gives an empty box.
     """
     corner = corner or (0,) * array.ndim
     is_mask = array.dtype == bool
@@ -68,7 +71,9 @@ class PackedMasks(Mapping[Structure, np.ndarray]):
         for structure, box in self.boxes.items():
             ends = [low + n for low, n in zip(box.corner, box.shape, strict=True)]
             if min(box.corner) < 0 or any(end > n for end, n in zip(ends, self.shape, strict=True)):
-                raise StructureError(f"{structure.name}: box at {box.corner} of {box.shape} leaves the grid {self.shape}.")
+                raise StructureError(
+                    f"{structure.name}: box at {box.corner} of {box.shape} leaves the grid {self.shape}."
+                )
 
     def __getitem__(self, structure: Structure) -> np.ndarray:
         return self.boxes[structure].expanded(self.shape)
@@ -82,8 +87,8 @@ class PackedMasks(Mapping[Structure, np.ndarray]):
     def changed(self, change: Callable[[Structure, np.ndarray, int], np.ndarray]) -> PackedMasks:
         """Every mask as ``change(structure, part, first)`` gives it back; no box is expanded to the grid.
 
-        ``part``: the mask within its box, which begins at slice ``first``; outside nothing is set, nor can be by ``change``.
-        ``part`` itself given back means "as it was".
+        ``part``: the mask within its box, which begins at slice ``first``; outside nothing is set, nor can be
+        by ``change``. ``part`` itself given back means "as it was".
         """
         boxes = {}
         for structure, box in self.boxes.items():

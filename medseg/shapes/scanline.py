@@ -1,6 +1,7 @@
 """Polygons to voxels by sub-pixel scan lines: the even-odd rule at voxel centres, and the area it encloses.
 
-Coordinates are (row, column), as in :mod:`medseg.shapes.outlines`; loops close themselves and need not be simple.
+Coordinates are (row, column), as in :mod:`medseg.shapes.outlines`; loops close themselves and need not be
+simple.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ from typing import NamedTuple
 import numpy as np
 
 ON_CENTRE = 0.001
-"""A vertex this close (in pixels, along an axis) to a line of voxel centres is read as lying on it: rounding to 1 um."""
+"""A vertex this close (in pixels, along an axis) to a line of voxel centres is read as lying on it: rounding
+to 1 um."""
 
 
 class Cover(NamedTuple):
-    """``count``: int8 (height, width), how often each voxel centre of the ``window`` (rows, columns) is enclosed.
+    """``count``: int8 (height, width), how often each voxel centre of the ``window`` (rows, columns) is
+    enclosed.
 
-    Loops that do not cross themselves count 1 inside, whichever way they run, so 2 stands in a hole or an overlap; a
-    loop that crosses itself may count 2 or more where it laps over, and less than 0 where it runs the other way.
+    Loops that do not cross themselves count 1 inside, whichever way they run, so 2 stands in a hole or an
+    overlap; a loop that crosses itself may count 2 or more where it laps over, and less than 0 where it runs
+    the other way.
     """
 
     window: tuple[slice, slice]
@@ -34,11 +38,13 @@ NOTHING = Cover((slice(0, 0), slice(0, 0)), np.zeros((0, 0), dtype=np.int8))
 
 
 def rasterise(loops: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """Bool mask (rows, columns) of the voxel centres inside an odd number of the loops (n, 2), by sub-pixel scan lines.
+    """Bool mask (rows, columns) of the voxel centres inside an odd number of the loops (n, 2), by sub-pixel
+    scan lines.
 
-    Loops close themselves; a repeated last point, edges of no length and parts outside the image do no harm. A centre
-    on an outline (ON_CENTRE: some writers trace centres, in rounded decimals) belongs to the side of larger row or column,
-    so that of two areas that share an edge never both claim it. No loops give an empty mask.
+    Loops close themselves; a repeated last point, edges of no length and parts outside the image do no harm.
+    A centre on an outline (ON_CENTRE: some writers trace centres, in rounded decimals) belongs to the side of
+    larger row or column, so that of two areas that share an edge never both claim it. No loops give an empty
+    mask.
     """
     mask = np.zeros(shape, dtype=bool)
     found = cover(loops, shape)
@@ -47,7 +53,8 @@ def rasterise(loops: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray
 
 
 def cover(loops: Sequence[np.ndarray], shape: tuple[int, int]) -> Cover:
-    """How often the loops (n, 2) enclose each voxel centre of an image (rows, columns), in the smallest box around them.
+    """How often the loops (n, 2) enclose each voxel centre of an image (rows, columns), in the smallest box
+    around them.
 
     The rules of :func:`rasterise` hold; no loops give a box of no size.
     """
@@ -60,7 +67,8 @@ def cover(loops: Sequence[np.ndarray], shape: tuple[int, int]) -> Cover:
     start = np.where(np.abs(points - whole) <= ON_CENTRE, whole, points)
     end = start[after]
     areas = np.add.reduceat(start[:, 1] * end[:, 0] - start[:, 0] * end[:, 1], starts)
-    # Upper end first, so that the two sides of a keyhole's channel round to the very same crossing and cancel.
+    # Upper end first, so that the two sides of a keyhole's channel round to the very same crossing and
+    # cancel.
     downward = start[:, 0] <= end[:, 0]
     upper, lower = np.where(downward[:, None], start, end), np.where(downward[:, None], end, start)
     step = np.where(downward == np.repeat(areas < 0, counts), 1, -1).astype(np.int8)
@@ -82,8 +90,8 @@ def cover(loops: Sequence[np.ndarray], shape: tuple[int, int]) -> Cover:
 def even_odd_area(loops: Sequence[np.ndarray]) -> float:
     """Area inside an odd number of the loops (n, 2), in the square of their unit; 0.0 for no loops.
 
-    Between the heights of two neighbouring vertices every edge is straight, so the length inside at half height times
-    the height is exact; only where edges cross between vertices is it an approximation.
+    Between the heights of two neighbouring vertices every edge is straight, so the length inside at half
+    height times the height is exact; only where edges cross between vertices is it an approximation.
     """
     loops = [np.asarray(loop, dtype=np.float64).reshape(-1, 2) for loop in loops if len(loop)]
     if not loops:
@@ -105,7 +113,8 @@ def even_odd_area(loops: Sequence[np.ndarray]) -> float:
 
 
 def _chained(loops: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(all points, for each the number of the point after it on its loop, first point of each loop, points of each)"""
+    """(all points, for each the number of the point after it on its loop, first point of each loop, points of
+    each)"""
     counts = np.array([len(loop) for loop in loops])
     points = loops[0] if len(loops) == 1 else np.concatenate(loops)
     ends = np.cumsum(counts)

@@ -11,14 +11,37 @@ from medseg.errors import StructureError
 from medseg.structures import tg263
 
 INTERPRETED_TYPES = (
-    "EXTERNAL", "PTV", "CTV", "GTV", "TREATED_VOLUME", "IRRAD_VOLUME", "OAR", "BOLUS", "AVOIDANCE", "ORGAN", "MARKER",
-    "REGISTRATION", "ISOCENTER", "CONTRAST_AGENT", "CAVITY", "BRACHY_CHANNEL", "BRACHY_ACCESSORY", "BRACHY_SRC_APP",
-    "BRACHY_CHNL_SHLD", "SUPPORT", "FIXATION", "DOSE_REGION", "CONTROL", "DOSE_MEASUREMENT", "DEVICE",
-)  # fmt: skip
+    "EXTERNAL",
+    "PTV",
+    "CTV",
+    "GTV",
+    "TREATED_VOLUME",
+    "IRRAD_VOLUME",
+    "OAR",
+    "BOLUS",
+    "AVOIDANCE",
+    "ORGAN",
+    "MARKER",
+    "REGISTRATION",
+    "ISOCENTER",
+    "CONTRAST_AGENT",
+    "CAVITY",
+    "BRACHY_CHANNEL",
+    "BRACHY_ACCESSORY",
+    "BRACHY_SRC_APP",
+    "BRACHY_CHNL_SHLD",
+    "SUPPORT",
+    "FIXATION",
+    "DOSE_REGION",
+    "CONTROL",
+    "DOSE_MEASUREMENT",
+    "DEVICE",
+)
 """Defined terms of RT ROI Interpreted Type (DICOM PS3.3 C.8.8.8.1)."""
 
 GENERATION_ALGORITHMS = ("AUTOMATIC", "SEMIAUTOMATIC", "MANUAL")
-"""Defined terms of ROI Generation Algorithm (DICOM PS3.3 C.8.8.5): computed, computed with a person's help, drawn."""
+"""Defined terms of ROI Generation Algorithm (DICOM PS3.3 C.8.8.5): computed, computed with a person's help,
+drawn."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +57,12 @@ class Code:
 class Structure:
     """One structure of a structure set.
 
-    ``name``: ROI Name, at most 64 characters (TG-263 asks for at most 16). ``number``: ROI Number, positive; None lets
-    the writer choose the next free one. ``colour_rgb``: 0-255 each; None lets the writer take the name's fixed colour.
-    ``interpreted_type``: RT ROI Interpreted Type, "" when not known. ``code``: RT ROI Identification Code, or None.
-    ``generation_algorithm``: who drew it, one of GENERATION_ALGORITHMS, "" when not known. ``generation_description``: how
-    it was made, in words; "" lets the writer name medseg and the model.
+    ``name``: ROI Name, at most 64 characters (TG-263 asks for at most 16). ``number``: ROI Number, positive;
+    None lets the writer choose the next free one. ``colour_rgb``: 0-255 each; None lets the writer take the
+    name's fixed colour. ``interpreted_type``: RT ROI Interpreted Type, "" when not known. ``code``: RT ROI
+    Identification Code, or None. ``generation_algorithm``: who drew it, one of GENERATION_ALGORITHMS, "" when
+    not known. ``generation_description``: how it was made, in words; "" lets the writer name medseg and the
+    model.
     """
 
     name: str
@@ -67,19 +91,36 @@ class Structure:
                 f"{', '.join(GENERATION_ALGORITHMS)}, or nothing."
             )
         if self.colour_rgb is not None and (
-            len(self.colour_rgb) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in self.colour_rgb)
+            len(self.colour_rgb) != 3
+            or not all(isinstance(c, int) and 0 <= c <= 255 for c in self.colour_rgb)
         ):
-            raise StructureError(f"structure {self.name}: colour {self.colour_rgb}; expected three whole numbers, 0 to 255.")
+            raise StructureError(
+                f"structure {self.name}: colour {self.colour_rgb}; expected three whole numbers, 0 to 255."
+            )
 
 
 FIXED_COLOURS_RGB = {
-    "GTV": (255, 0, 0), "CTV": (255, 128, 0), "ITV": (255, 170, 60), "PTV": (64, 160, 255), "External": (0, 255, 0),
-    "Body": (0, 255, 0), "Lung_L": (90, 170, 255), "Lung_R": (150, 200, 255), "Lungs": (120, 185, 255),
-    "Heart": (230, 60, 130), "SpinalCord": (255, 255, 0), "Brainstem": (200, 255, 0), "Esophagus": (200, 120, 70),
-    "Bladder": (255, 210, 0), "Rectum": (160, 90, 30), "Parotid_L": (0, 200, 200), "Parotid_R": (0, 160, 130),
+    "GTV": (255, 0, 0),
+    "CTV": (255, 128, 0),
+    "ITV": (255, 170, 60),
+    "PTV": (64, 160, 255),
+    "External": (0, 255, 0),
+    "Body": (0, 255, 0),
+    "Lung_L": (90, 170, 255),
+    "Lung_R": (150, 200, 255),
+    "Lungs": (120, 185, 255),
+    "Heart": (230, 60, 130),
+    "SpinalCord": (255, 255, 0),
+    "Brainstem": (200, 255, 0),
+    "Esophagus": (200, 120, 70),
+    "Bladder": (255, 210, 0),
+    "Rectum": (160, 90, 30),
+    "Parotid_L": (0, 200, 200),
+    "Parotid_R": (0, 160, 130),
     "Bone_Mandible": (230, 220, 180),
-}  # fmt: skip
-"""Colours of the structures that are drawn most; every other name has a fixed colour computed from its letters."""
+}
+"""Colours of the structures that are drawn most; every other name has a fixed colour computed from its
+letters."""
 
 
 def fixed_colour_rgb(name: str) -> tuple[int, int, int]:
@@ -103,9 +144,11 @@ TARGET_CODES = {
 
 
 def structure_from_name(name: str) -> Structure:
-    """A structure of this name with the type, fixed colour and, for a target or known organ, code that belong to it.
+    """A structure of this name with the type, fixed colour and, for a target or known organ, code that belong
+    to it.
 
-    The type is guessed from the name (see :func:`medseg.structures.tg263.interpreted_type`); the name itself is never changed.
+    The type is guessed from the name (see :func:`medseg.structures.tg263.interpreted_type`); the name itself
+    is never changed.
     """
     interpreted_type = tg263.interpreted_type(name)
     organ, _ = tg263.organ_code(name)
@@ -116,7 +159,8 @@ def structure_from_name(name: str) -> Structure:
 
 
 def check_names_are_unique(names: Iterable[str]) -> None:
-    """Raise StructureError when two names differ at most by the case of their letters: systems would mix them up."""
+    """Raise StructureError when two names differ at most by the case of their letters: systems would mix them
+    up."""
     seen: dict[str, str] = {}
     for name in names:
         if name.casefold() in seen:
@@ -126,11 +170,14 @@ def check_names_are_unique(names: Iterable[str]) -> None:
 
 
 def name_warnings(names: Iterable[str]) -> list[str]:
-    """One sentence for each name that TG-263 would write differently, with a suggestion where it is certain."""
+    """One sentence for each name that TG-263 would write differently, with a suggestion where it is
+    certain."""
     sentences = []
     for name in names:
         check = tg263.check_name(name)
         if check.problems:
             hint = f" TG-263 calls it {check.suggestion}." if check.suggestion else ""
-            sentences.append(f"structure name {name!r}: {'; '.join(check.problems)}.{hint} It is written as given.")
+            sentences.append(
+                f"structure name {name!r}: {'; '.join(check.problems)}.{hint} It is written as given."
+            )
     return sentences

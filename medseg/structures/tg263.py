@@ -1,8 +1,9 @@
-"""Names of structures after AAPM TG-263 (Mayo et al., IJROBP 100(4):1057, 2018): check a name, suggest, never rename.
+"""Names of structures after AAPM TG-263 (Mayo et al., IJROBP 100(4):1057, 2018): check a name, suggest, never
+rename.
 
-A short list of common organs at risk is kept here with its SNOMED CT codes (from the context groups of DICOM PS3.16);
-names outside the list are judged by their form alone. A suggestion is made only when every part of the name is
-understood, because a wrong suggestion is worse than none.
+A short list of common organs at risk is kept here with its SNOMED CT codes (from the context groups of DICOM
+PS3.16); names outside the list are judged by their form alone. A suggestion is made only when every part of
+the name is understood, because a wrong suggestion is worse than none.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ MAX_LENGTH = 16
 
 @dataclass(frozen=True)
 class Organ:
-    """One row of the list. ``plural`` names the pair of a sided organ ("" when it is not paired); ``aliases`` are other
-    spellings in small letters without separators; ``code`` is a SNOMED CT value with its meaning, or None."""
+    """One row of the list. ``plural`` names the pair of a sided organ ("" when it is not paired); ``aliases``
+    are other spellings in small letters without separators; ``code`` is a SNOMED CT value with its meaning,
+    or None."""
 
     plural: str
     code: tuple[str, str] | None
@@ -36,7 +38,9 @@ ORGANS: dict[str, Organ] = {
     "Bowel": Organ("", None),
     "Bowel_Large": Organ("", ("14742008", "Large intestine"), ("largebowel",)),
     "Bowel_Small": Organ("", ("30315005", "Small intestine"), ("smallbowel",)),
-    "BrachialPlex": Organ("BrachialPlexs", ("36582005", "Brachial plexus"), ("brachialplexus", "brachplexus")),
+    "BrachialPlex": Organ(
+        "BrachialPlexs", ("36582005", "Brachial plexus"), ("brachialplexus", "brachplexus")
+    ),
     "Brain": Organ("", ("12738006", "Brain")),
     "Brainstem": Organ("", ("119238007", "Brain Stem")),
     "Breast": Organ("Breasts", ("76752008", "Breast")),
@@ -61,7 +65,9 @@ ORGANS: dict[str, Organ] = {
     "Glnd_Adrenal": Organ("", ("23451007", "Adrenal gland"), ("adrenal", "adrenalgland")),
     "Glnd_Lacrimal": Organ("", ("13561001", "Lacrimal gland"), ("lacrimalgland",)),
     "Glnd_Submand": Organ(
-        "Glnd_Submands", ("54019009", "Submandibular gland"), ("submandibulargland", "submandibular", "submndsalv")
+        "Glnd_Submands",
+        ("54019009", "Submandibular gland"),
+        ("submandibulargland", "submandibular", "submndsalv"),
     ),
     "Glnd_Thyroid": Organ("", ("69748006", "Thyroid"), ("thyroid", "thyroidgland")),
     "Glottis": Organ("", ("1307006", "Glottis")),
@@ -131,13 +137,18 @@ _WHOLE_BODY = {"body", "external", "bodyexternal", "externalbody", "outercontour
 _SIDES = {"l": "L", "lt": "L", "left": "L", "r": "R", "rt": "R", "right": "R"}
 _PRV = re.compile(r"(?P<organ>.+?)_PRV(?P<margin>\d*)(?P<side>_[LR])?")
 _FORM = re.compile(r"[A-Za-z][A-Za-z0-9]*~?(_[A-Za-z0-9]+~?)*(-[A-Za-z0-9]+(_[A-Za-z0-9.]+)*)?")
-_ALIASES = {spelling: name for name, organ in ORGANS.items() for spelling in (name.replace("_", "").lower(), *organ.aliases)}
+_ALIASES = {
+    spelling: name
+    for name, organ in ORGANS.items()
+    for spelling in (name.replace("_", "").lower(), *organ.aliases)
+}
 _PLURALS = {organ.plural.replace("_", "").lower(): organ.plural for organ in ORGANS.values() if organ.plural}
 
 
 @dataclass(frozen=True)
 class NameCheck:
-    """What TG-263 has against a name: ``problems`` in words (empty: none found); a certain ``suggestion``, or None."""
+    """What TG-263 has against a name: ``problems`` in words (empty: none found); a certain ``suggestion``, or
+    None."""
 
     name: str
     problems: tuple[str, ...]
@@ -145,7 +156,8 @@ class NameCheck:
 
 
 def check_name(name: str) -> NameCheck:
-    """Check one structure name against TG-263. An unknown but well-formed name has no problem; no name is changed."""
+    """Check one structure name against TG-263. An unknown but well-formed name has no problem; no name is
+    changed."""
     problems = []
     if len(name) > MAX_LENGTH:
         problems.append(f"{len(name)} characters; at most {MAX_LENGTH}")
@@ -161,7 +173,10 @@ def check_name(name: str) -> NameCheck:
 def _form_problems(name: str) -> list[str]:
     plain = re.sub(r"\s", "_", name)
     if _TARGET_START.match(plain):
-        return ["a target is named kind, class, digit, _image, _organ, _dose: for example GTVp1, CTV_6000, PTV_High"]
+        return [
+            "a target is named kind, class, digit, _image, _organ, _dose: for example GTVp1, CTV_6000, "
+            "PTV_High"
+        ]
     prv = _PRV.fullmatch(plain)
     if prv:
         margin, side = prv["margin"], prv["side"] or ""
@@ -170,7 +185,10 @@ def _form_problems(name: str) -> list[str]:
             return ["the margin of a PRV is written with two digits in mm: _PRV05"]
         return _form_problems(prv["organ"] + side)
     if not _FORM.fullmatch(plain):
-        return ["has characters other than letters, digits and _ (~ partly drawn, - subtraction, ^ before free text)"]
+        return [
+            "has characters other than letters, digits and _ (~ partly drawn, - subtraction, ^ before free "
+            "text)"
+        ]
     whole, dash, _ = plain.replace("~", "").partition("-")
     organ, side = _organ_and_side(whole)
     if organ is None:
@@ -183,7 +201,8 @@ def _form_problems(name: str) -> list[str]:
 
 
 def suggest(name: str) -> str | None:
-    """The TG-263 name that this name certainly means, or None: every part must be understood, nothing is dropped."""
+    """The TG-263 name that this name certainly means, or None: every part must be understood, nothing is
+    dropped."""
     if _is_helper(name) or "^" in name or "~" in name or _TARGET_START.match(name):
         return None
     head, dash, target = name.partition("-")
@@ -205,7 +224,8 @@ def suggest(name: str) -> str | None:
 
 
 def _is_helper(name: str) -> bool:
-    """True for a structure that TG-263 marks as not for dose evaluation: it starts with z or with an underscore."""
+    """True for a structure that TG-263 marks as not for dose evaluation: it starts with z or with an
+    underscore."""
     return bool(re.match(r"_|z(?=[_A-Z])", name))
 
 
@@ -228,9 +248,11 @@ def _organ_and_side(name: str) -> tuple[str | None, str]:
 
 
 def organ_code(name: str) -> tuple[tuple[str, str] | None, str]:
-    """((SNOMED CT value, meaning) or None, side "L" / "R" / "") of an organ's name in any spelling that is understood.
+    """((SNOMED CT value, meaning) or None, side "L" / "R" / "") of an organ's name in any spelling that is
+    understood.
 
-    A part, margin or difference (``Lung~_L``, ``SpinalCord_PRV05``, ``Lungs-GTV``) is not the organ and has no code.
+    A part, margin or difference (``Lung~_L``, ``SpinalCord_PRV05``, ``Lungs-GTV``) is not the organ and has
+    no code.
     """
     organ, side = _organ_and_side(name)
     singular = next((base for base, row in ORGANS.items() if row.plural and row.plural == organ), organ)
@@ -238,10 +260,11 @@ def organ_code(name: str) -> tuple[tuple[str, str] | None, str]:
 
 
 def interpreted_type(name: str) -> str:
-    """RT ROI Interpreted Type of a name: GTV, CTV, PTV, EXTERNAL, BOLUS, SUPPORT, CONTROL, and ORGAN for all others.
+    """RT ROI Interpreted Type of a name: GTV, CTV, PTV, EXTERNAL, BOLUS, SUPPORT, CONTROL, and ORGAN for all
+    others.
 
-    DICOM has no term for an ITV, which is a CTV with its motion: it is typed CTV. Helper structures (z..., _...) are
-    CONTROL.
+    DICOM has no term for an ITV, which is a CTV with its motion: it is typed CTV. Helper structures (z...,
+    _...) are CONTROL.
     """
     if _is_helper(name):
         return "CONTROL"

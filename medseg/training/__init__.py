@@ -1,4 +1,5 @@
-"""What MONAI's trainers lack: checkpoints one can resume from, mixed precision on any device; labels of uneven quality."""
+"""What MONAI's trainers lack: checkpoints one can resume from, mixed precision on any device; labels of
+uneven quality."""
 
 from medseg.training.checkpoints import AutocastInferer, Checkpoints
 

@@ -1,4 +1,5 @@
-"""What MONAI bundles lack for training: checkpoints one can resume from, and mixed precision on any device."""
+"""What MONAI bundles lack for training: checkpoints one can resume from, and mixed precision on any
+device."""
 
 import logging
 import os
@@ -23,11 +24,13 @@ _logger = logging.getLogger(__name__)
 class AutocastInferer(Inferer):
     """Run `inferer` under autocast on the device of its input, and return float32 logits.
 
-    MONAI's own `amp` setting is written for CUDA only. bfloat16 needs no loss scaling, and processors with bfloat16
-    instructions train about three times faster with it. `enabled=False` gives plain float32.
+    MONAI's own `amp` setting is written for CUDA only. bfloat16 needs no loss scaling, and processors with
+    bfloat16 instructions train about three times faster with it. `enabled=False` gives plain float32.
     """
 
-    def __init__(self, inferer: Inferer | None = None, enabled: bool = True, dtype: torch.dtype = torch.bfloat16):
+    def __init__(
+        self, inferer: Inferer | None = None, enabled: bool = True, dtype: torch.dtype = torch.bfloat16
+    ):
         self.inferer = inferer or SimpleInferer()
         self.enabled = _true_or_false("enabled", enabled)
         self.dtype = dtype
@@ -39,17 +42,19 @@ class AutocastInferer(Inferer):
 
 
 class Checkpoints:
-    """A trainer handler that keeps `last.pt` (everything) and `model.pt` (best weights), and resumes from `last.pt`.
+    """A trainer handler that keeps `last.pt` (everything) and `model.pt` (best weights), and resumes from
+    `last.pt`.
 
-    After every epoch, with learning rate and validation already done, it writes `last.pt`: network, optimizer,
-    lr_scheduler, scaler, epoch, iteration, the evaluator's best metric and, of a trainer that learns more than its
-    network (medseg.training.noisy.trainer.NoisyLabelTrainer), its `method_state()`. When the validation of that epoch was the
-    best so far it also writes `model.pt`, a plain state dict (best = the evaluator's key metric). Both are written
-    to a temporary name and renamed, by rank 0 only.
+    After every epoch, with learning rate and validation already done, it writes `last.pt`: network,
+    optimizer, lr_scheduler, scaler, epoch, iteration, the evaluator's best metric and, of a trainer that
+    learns more than its network (medseg.training.noisy.trainer.NoisyLabelTrainer), its `method_state()`. When
+    the validation of that epoch was the best so far it also writes `model.pt`, a plain state dict (best = the
+    evaluator's key metric). Both are written to a temporary name and renamed, by rank 0 only.
 
-    With `resume=True` and a `last.pt` in `directory`, training continues after its epoch; without that file it starts
-    anew. Each epoch is seeded by `seed` + epoch (shuffle order, augmentation, dropout), so a resumed run equals an
-    uninterrupted one. Several ranks draw different augmentations: the rank enters the seed.
+    With `resume=True` and a `last.pt` in `directory`, training continues after its epoch; without that file
+    it starts anew. Each epoch is seeded by `seed` + epoch (shuffle order, augmentation, dropout), so a
+    resumed run equals an uninterrupted one. Several ranks draw different augmentations: the rank enters the
+    seed.
 
     A `last.pt` of another network, or one that cannot be read, raises BundleError before anything is changed.
     """
@@ -79,7 +84,8 @@ class Checkpoints:
         loader = getattr(engine, "data_loader", None)
         if isinstance(loader, DataLoader) and len(loader) == 0:  # MONAI would warn and do nothing
             raise InputError(
-                f"no batch to train on: {len(loader.dataset)} cases and batch_size {loader.batch_size}, and incomplete "
+                f"no batch to train on: {len(loader.dataset)} cases and batch_size {loader.batch_size}, and "
+                f"incomplete "
                 "batches are dropped; choose a smaller batch_size."
             )
         engine.add_event_handler(Events.STARTED, self._start)
@@ -88,7 +94,8 @@ class Checkpoints:
     def _start(self, engine: Engine) -> None:
         if self.resume and (self.directory / self.LAST).exists():
             self._load(engine)
-        # Added only now, so that it runs after the learning-rate and validation handlers, whatever their order.
+        # Added only now, so that it runs after the learning-rate and validation handlers, whatever their
+        # order.
         if not engine.has_event_handler(self._save, Events.EPOCH_COMPLETED):
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
 
@@ -106,7 +113,10 @@ class Checkpoints:
         weights = self.network.state_dict()
         best = {}
         if self.evaluator is not None:
-            best = {"metric": self.evaluator.state.best_metric, "epoch": self.evaluator.state.best_metric_epoch}
+            best = {
+                "metric": self.evaluator.state.best_metric,
+                "epoch": self.evaluator.state.best_metric_epoch,
+            }
             if best["epoch"] == engine.state.epoch:
                 save_atomically(weights, self.directory / self.BEST)
         state = {
@@ -125,11 +135,14 @@ class Checkpoints:
         state = load_checkpoint(path)
         missing = {"network", "optimizer", "lr_scheduler", "scaler", "trainer", "best"} - state.keys()
         if missing:
-            raise BundleError(f"{path} is no training checkpoint: {', '.join(sorted(missing))} missing in it.")
+            raise BundleError(
+                f"{path} is no training checkpoint: {', '.join(sorted(missing))} missing in it."
+            )
         epoch = state["trainer"]["epoch"]
         if epoch >= engine.state.max_epochs:
             raise BundleError(
-                f"{path} is at epoch {epoch} of {engine.state.max_epochs}; nothing is left to train. Raise 'epochs'."
+                f"{path} is at epoch {epoch} of {engine.state.max_epochs}; nothing is left to train. Raise "
+                f"'epochs'."
             )
         # Files of earlier versions have no "method"; a plain trainer needs none.
         if hasattr(engine, "load_method_state"):
@@ -148,7 +161,8 @@ class Checkpoints:
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """Write `state` to `path` so that a killed run leaves either the old file or the new one, never a part."""
+    """Write `state` to `path` so that a killed run leaves either the old file or the new one, never a
+    part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         torch.save(state, temporary)
@@ -165,11 +179,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
-        raise BundleError(f"{path} is no readable checkpoint ({_first_line(error)}). Delete or replace it.") from error
+        raise BundleError(
+            f"{path} is no readable checkpoint ({_first_line(error)}). Delete or replace it."
+        ) from error
 
 
 def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Load `weights` into `network`, all of them or none; a mismatch raises BundleError that names the first one."""
+    """Load `weights` into `network`, all of them or none; a mismatch raises BundleError that names the first
+    one."""
     own = network.state_dict()
     differing = [f"'{name}' is missing" for name in own if name not in weights]
     differing += [f"'{name}' is unknown to the network" for name in weights if name not in own]
@@ -189,7 +206,9 @@ def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], path: Pat
 def _true_or_false(name: str, value: bool) -> bool:
     # On MONAI's command line `--resume false` arrives as the text "false", which Python takes for true.
     if not isinstance(value, bool):
-        raise BundleError(f"{name} is {value!r}; write True or False, with a capital letter on the command line.")
+        raise BundleError(
+            f"{name} is {value!r}; write True or False, with a capital letter on the command line."
+        )
     return value
 
 

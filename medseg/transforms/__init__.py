@@ -1,7 +1,9 @@
-"""Dictionary transforms that MONAI lacks: open a case, look within a region, and save structures in patient coordinates.
+"""Dictionary transforms that MONAI lacks: open a case, look within a region, and save structures in patient
+coordinates.
 
-A bundle's ``inference.json`` chains them: ``LoadCased`` … network … ``RestoreStructuresd`` (or MONAI's ``Invertd`` and
-``ToStructuresd``) → ``Save…d``. From there on the data dictionary holds a :class:`CaseStructures` under ``structures``.
+A bundle's ``inference.json`` chains them: ``LoadCased`` … network … ``RestoreStructuresd`` (or MONAI's
+``Invertd`` and ``ToStructuresd``) → ``Save…d``. From there on the data dictionary holds a
+:class:`CaseStructures` under ``structures``.
 """
 
 from medseg.transforms.body import BlankOutsideBodyd

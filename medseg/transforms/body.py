@@ -20,11 +20,12 @@ THIN_MM = 10.0
 
 
 def body_mask(image_hu: np.ndarray, voxel_mm: tuple[float, float, float]) -> np.ndarray:
-    """bool (x, y, z): the patient on a CT of the same shape, with the air inside and one voxel of skin around.
+    """bool (x, y, z): the patient on a CT of the same shape, with the air inside and one voxel of skin
+    around.
 
-    Tissue (above -300 HU) is cut free of what is thinner than about 10 mm across the third axis, which runs along the body;
-    the largest piece is the patient. Ears and nose, lost by that cut, come back where they touch him; holes are filled plane
-    by plane. An image without tissue gives an empty mask.
+    Tissue (above -300 HU) is cut free of what is thinner than about 10 mm across the third axis, which runs
+    along the body; the largest piece is the patient. Ears and nose, lost by that cut, come back where they
+    touch him; holes are filled plane by plane. An image without tissue gives an empty mask.
     """
     tissue = image_hu > TISSUE_HU
     reach = [max(1, round(THIN_MM / 2 / mm)) for mm in voxel_mm[:2]]
@@ -47,9 +48,11 @@ def _disc(reach_x: int, reach_y: int) -> np.ndarray:
 
 
 class BlankOutsideBodyd(MapTransform):
-    """Set everything outside the patient (:func:`body_mask`) to ``blank_hu``, on CTs (1, x, y, z) in HU, z along the body.
+    """Set everything outside the patient (:func:`body_mask`) to ``blank_hu``, on CTs (1, x, y, z) in HU, z
+    along the body.
 
-    An image without tissue becomes blank throughout. The inverse of a chain passes over this step: no voxel moves.
+    An image without tissue becomes blank throughout. The inverse of a chain passes over this step: no voxel
+    moves.
     """
 
     def __init__(self, keys: KeysCollection, blank_hu: float = -1024.0) -> None:

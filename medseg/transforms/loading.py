@@ -1,4 +1,5 @@
-"""Open a case and cut it down to what the network should see: a planner's region, or the patient without the air around."""
+"""Open a case and cut it down to what the network should see: a planner's region, or the patient without the
+air around."""
 
 from __future__ import annotations
 
@@ -16,10 +17,11 @@ from medseg.errors import GeometryError, InputError
 
 
 class LoadCased(MapTransform):
-    """Load cases (DICOM series or NIfTI) through :class:`medseg.cases.volume.CaseReader`, with no other reader to fall back on.
+    """Load cases (DICOM series or NIfTI) through :class:`medseg.cases.volume.CaseReader`, with no other
+    reader to fall back on.
 
-    ``allow``: faults of a series to accept with a warning. Output: MetaTensor (1, x, y, z), float32. MONAI's own
-    ``LoadImaged`` tries its other readers when one raises, and those load a series that ours refused.
+    ``allow``: faults of a series to accept with a warning. Output: MetaTensor (1, x, y, z), float32. MONAI's
+    own ``LoadImaged`` tries its other readers when one raises, and those load a series that ours refused.
     """
 
     def __init__(self, keys, allow: Sequence[str] = ()):
@@ -37,11 +39,13 @@ class LoadCased(MapTransform):
 
 
 class CropWithind(MapTransform, InvertibleTransform):
-    """Crop to the box of a region, so that the network sees no more than the planner marked. None: the whole image.
+    """Crop to the box of a region, so that the network sees no more than the planner marked. None: the whole
+    image.
 
-    ``within``: see :func:`medseg.cases.region.region_mask`. The inverse pads with zeros: no probability outside the box.
-    ``largest_mm``: the longest side of a box that the network knows from its training. A larger region, or whole image
-    without one, raises GeometryError: a tumour model that is shown a body contours something all the same.
+    ``within``: see :func:`medseg.cases.region.region_mask`. The inverse pads with zeros: no probability
+    outside the box. ``largest_mm``: the longest side of a box that the network knows from its training. A
+    larger region, or whole image without one, raises GeometryError: a tumour model that is shown a body
+    contours something all the same.
     """
 
     def __init__(self, keys, within: str | Sequence[float] | None = None, largest_mm: float | None = None):
@@ -65,7 +69,8 @@ class CropWithind(MapTransform, InvertibleTransform):
         if self.largest_mm is not None and max(sides_mm) > self.largest_mm:
             what = "the region" if self.within else "the whole image"
             raise GeometryError(
-                f"{what} is {' x '.join(f'{side:.0f}' for side in sides_mm)} mm; this bundle learned from boxes of up to "
+                f"{what} is {' x '.join(f'{side:.0f}' for side in sides_mm)} mm; this bundle learned from "
+                f"boxes of up to "
                 f"{self.largest_mm:g} mm around a tumour. Say where to look, more closely, with --within."
             )
 
@@ -80,8 +85,9 @@ class CropWithind(MapTransform, InvertibleTransform):
 class CropBodyd(MapTransform, InvertibleTransform):
     """Crop a CT to the patient and ``margin_mm`` of air, so that nothing is computed on the rest of the bore.
 
-    The patient is the largest piece above ``threshold_hu``, looked for on every few voxels (about 4 mm): a couch that
-    touches the patient stays. An image without such a piece stays whole. The inverse pads with zeros.
+    The patient is the largest piece above ``threshold_hu``, looked for on every few voxels (about 4 mm): a
+    couch that touches the patient stays. An image without such a piece stays whole. The inverse pads with
+    zeros.
     """
 
     COARSE_MM = 4.0
@@ -112,7 +118,9 @@ class CropBodyd(MapTransform, InvertibleTransform):
         sizes = np.bincount(pieces.ravel())
         sizes[0] = 0
         body = find_objects(pieces)[int(sizes.argmax()) - 1]
-        margins = [step + int(np.ceil(self.margin_mm / mm)) for step, mm in zip(steps, spacing_mm, strict=True)]
+        margins = [
+            step + int(np.ceil(self.margin_mm / mm)) for step, mm in zip(steps, spacing_mm, strict=True)
+        ]
         return [
             slice(max(side.start * step - margin, 0), min((side.stop - 1) * step + margin + 1, n))
             for side, step, margin, n in zip(body, steps, margins, image.shape[1:], strict=True)

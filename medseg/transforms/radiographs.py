@@ -26,10 +26,12 @@ from medseg.transforms.saving import case_folder
 
 
 class LoadRadiographd(MapTransform):
-    """Load PNG, JPEG, CR or DX files through :class:`medseg.cases.radiograph.RadiographReader` and no other reader.
+    """Load PNG, JPEG, CR or DX files through :class:`medseg.cases.radiograph.RadiographReader` and no other
+    reader.
 
-    ``views``: the view positions that the network learned from, such as AP and PA; a DICOM file that states another one
-    raises InputError, one that states none is taken. Output: MetaTensor (1, row, column), float32, 0 (black) to 1 (white).
+    ``views``: the view positions that the network learned from, such as AP and PA; a DICOM file that states
+    another one raises InputError, one that states none is taken. Output: MetaTensor (1, row, column),
+    float32, 0 (black) to 1 (white).
     """
 
     def __init__(self, keys, views: Sequence[str] = ()):
@@ -41,9 +43,13 @@ class LoadRadiographd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             case = self.reader.read(d[key])
-            view = "" if case.projection is None else str(case.projection.header.get("ViewPosition", "") or "")
+            view = (
+                "" if case.projection is None else str(case.projection.header.get("ViewPosition", "") or "")
+            )
             if self.views and view and view not in self.views:
-                raise InputError(f"{case.source}: view {view}; this bundle learned from {' and '.join(self.views)} views.")
+                raise InputError(
+                    f"{case.source}: view {view}; this bundle learned from {' and '.join(self.views)} views."
+                )
             array, meta = self.reader.get_data(case)
             meta["filename_or_obj"] = case.source
             d[key] = MetaTensor(torch.from_numpy(array)[None], meta=meta)
@@ -51,22 +57,30 @@ class LoadRadiographd(MapTransform):
 
 
 class ToRadiographStructuresd(MapTransform):
-    """Channels (C, row, column) of 0 and 1, inverted to the file's own pixels, to named structures of the radiograph.
+    """Channels (C, row, column) of 0 and 1, inverted to the file's own pixels, to named structures of the
+    radiograph.
 
-    ``structures``: one dict per channel with the fields of :class:`medseg.structures.structure.Structure`. Of those named in
-    ``one_piece`` only the largest connected piece (8-neighbourhood) is kept. Raises StructureError for another number of
-    channels or pixels, and for a name in ``one_piece`` that no structure has.
+    ``structures``: one dict per channel with the fields of :class:`medseg.structures.structure.Structure`. Of
+    those named in ``one_piece`` only the largest connected piece (8-neighbourhood) is kept. Raises
+    StructureError for another number of channels or pixels, and for a name in ``one_piece`` that no structure
+    has.
     """
 
-    def __init__(self, keys="pred", structures: Sequence[Mapping[str, Any]] = (), one_piece: Sequence[str] = ()):
+    def __init__(
+        self, keys="pred", structures: Sequence[Mapping[str, Any]] = (), one_piece: Sequence[str] = ()
+    ):
         super().__init__(keys)
         self.structures = tuple(
-            Structure(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+            Structure(
+                **{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+            )
             for fields in structures
         )
         unknown = sorted(set(one_piece) - {structure.name for structure in self.structures})
         if unknown:
-            raise StructureError(f"one_piece names {unknown[0]}, which is not among the structures; correct it.")
+            raise StructureError(
+                f"one_piece names {unknown[0]}, which is not among the structures; correct it."
+            )
         self.one_piece = frozenset(one_piece)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -74,7 +88,9 @@ class ToRadiographStructuresd(MapTransform):
         for key in self.key_iterator(d):
             pred = d[key]
             if pred.shape[0] != len(self.structures):
-                raise StructureError(f"{pred.shape[0]} predicted channels for {len(self.structures)} named structures.")
+                raise StructureError(
+                    f"{pred.shape[0]} predicted channels for {len(self.structures)} named structures."
+                )
             masks = pred.detach().cpu().numpy() >= 0.5
             case = open_radiograph(pred.meta["filename_or_obj"])
             named = zip(self.structures, masks, strict=True)
@@ -94,9 +110,9 @@ def _largest_piece(mask: np.ndarray) -> np.ndarray:
 class SaveRadiographd(MapTransform):
     """Write a radiograph's structures into ``output_dir/<case name>/``, in each of ``formats``.
 
-    png: ``<Structure>.png``, 0 and 255; nifti: ``<Structure>.nii.gz``; seg: ``SEG.dcm`` that refers to the DICOM image;
-    preview: ``preview.png`` with outlines. InputError at once for any other format, and for the DICOM Segmentation of a
-    picture file, which has no image to refer to.
+    png: ``<Structure>.png``, 0 and 255; nifti: ``<Structure>.nii.gz``; seg: ``SEG.dcm`` that refers to the
+    DICOM image; preview: ``preview.png`` with outlines. InputError at once for any other format, and for the
+    DICOM Segmentation of a picture file, which has no image to refer to.
     """
 
     def __init__(
@@ -110,7 +126,8 @@ class SaveRadiographd(MapTransform):
         super().__init__(keys)
         if "rtstruct" in formats:
             raise InputError(
-                "format rtstruct: a radiograph is a projection without a place in the patient, and an RT Structure Set "
+                "format rtstruct: a radiograph is a projection without a place in the patient, and an RT "
+                "Structure Set "
                 f"needs CT or MR slices; expected some of {', '.join(FORMATS)}."
             )
         unknown = [name for name in formats if name not in self.WRITERS]
@@ -141,7 +158,8 @@ class SaveRadiographd(MapTransform):
 
         if result.case.projection is None:
             raise InputError(
-                f"{result.case.source}: DICOM SEG needs a DICOM image to refer to; this case is a picture file."
+                f"{result.case.source}: DICOM SEG needs a DICOM image to refer to; this case is a picture "
+                f"file."
             )
         write_projection_seg(result.masks, result.case.projection, folder / "SEG.dcm", model=self.model)
 

@@ -1,4 +1,5 @@
-"""Structure sets as training labels, straight from DICOM: CT folder + RTSTRUCT + map of ROI names, no files between.
+"""Structure sets as training labels, straight from DICOM: CT folder + RTSTRUCT + map of ROI names, no files
+between.
 
 :class:`LoadRTStructd` is the MONAI door, :func:`structure_channels` the function behind it.
 """
@@ -29,31 +30,43 @@ def structure_channels(
     rois: Mapping[str, str | None] | None = None,
     allow: Sequence[str] = (),
 ) -> tuple[np.ndarray, dict[str, str | None]]:
-    """(float32 [structure, slice, row, column] of 0 and 1 on the case's slices, {structure: ROI name or None}).
+    """(float32 [structure, slice, row, column] of 0 and 1 on the case's slices, {structure: ROI name or
+    None}).
 
-    ``structures``: {structure: regular expressions}, see :mod:`medseg.structures.aliases`; their order is that of the channels.
-    ``rois``: {structure: exact ROI name} instead of matching by pattern, None or left out for "not contoured". A
-    structure that nobody contoured, or whose ROI has no voxel on these images, is a channel of NaN: no loss, rather than
-    "there is none". ``allow``: see :data:`medseg.dicom.ALLOWABLE_IN_STRUCTURE_SETS`.
+    ``structures``: {structure: regular expressions}, see :mod:`medseg.structures.aliases`; their order is
+    that of the channels. ``rois``: {structure: exact ROI name} instead of matching by pattern, None or left
+    out for "not contoured". A structure that nobody contoured, or whose ROI has no voxel on these images, is
+    a channel of NaN: no loss, rather than "there is none". ``allow``: see
+    :data:`medseg.dicom.ALLOWABLE_IN_STRUCTURE_SETS`.
 
-    Raises InputError for a case without a DICOM series, GeometryError for another patient or Frame of Reference,
-    StructureError when several ROIs are meant by one structure and when none of the structures is there.
+    Raises InputError for a case without a DICOM series, GeometryError for another patient or Frame of
+    Reference, StructureError when several ROIs are meant by one structure and when none of the structures is
+    there.
     """
     from medseg.dicom.rtstruct.read import place, read_structure_set
 
     if case.series is None:
-        raise InputError(f"{structure_set}: a structure set needs the DICOM series it was drawn on; {case.source} is none.")
+        raise InputError(
+            f"{structure_set}: a structure set needs the DICOM series it was drawn on; {case.source} is none."
+        )
     found = read_structure_set(structure_set)
     drawn = [roi for roi in found.rois if any(contour.bounds_an_area for contour in roi.contours)]
     names = [roi.structure.name for roi in drawn]
-    chosen = match_rois(structures, names, str(structure_set)) if rois is None else _exact(structures, rois, found.path)
+    chosen = (
+        match_rois(structures, names, str(structure_set))
+        if rois is None
+        else _exact(structures, rois, found.path)
+    )
     missing = sorted(name for name in chosen.values() if name is not None and name not in names)
     if missing:
-        raise StructureError(f"{structure_set}: no contours of {', '.join(map(repr, missing))}; it has {', '.join(names)}.")
+        raise StructureError(
+            f"{structure_set}: no contours of {', '.join(map(repr, missing))}; it has {', '.join(names)}."
+        )
     wanted = tuple(roi for roi in drawn if roi.structure.name in chosen.values())
     if not wanted:
         raise StructureError(
-            f"{structure_set}: none of {', '.join(structures)} is among its ROIs {', '.join(names) or '(none)'}; add "
+            f"{structure_set}: none of {', '.join(structures)} is among its ROIs "
+            f"{', '.join(names) or '(none)'}; add "
             "patterns, or leave the case out."
         )
     masks, notices = place(replace(found, rois=wanted), case.series, allow)
@@ -71,22 +84,26 @@ def structure_channels(
 def _exact(structures: Aliases, rois: Mapping[str, str | None], path: object) -> dict[str, str | None]:
     unknown = sorted(set(rois) - set(structures))
     if unknown:
-        raise InputError(f"{path}: ROIs are named for {', '.join(unknown)}; the structures are {', '.join(structures)}.")
+        raise InputError(
+            f"{path}: ROIs are named for {', '.join(unknown)}; the structures are {', '.join(structures)}."
+        )
     return {structure: rois.get(structure) for structure in structures}
 
 
 class LoadRTStructd(MapTransform):
-    """Load structure sets (a path under each key) as MetaTensor (C, x, y, z) on exactly the grid of the case's image.
+    """Load structure sets (a path under each key) as MetaTensor (C, x, y, z) on exactly the grid of the
+    case's image.
 
-    ``image_key``: the image's case source, or the image as :class:`medseg.transforms.LoadCased` (or MONAI's LoadImaged
-    with :class:`medseg.cases.volume.CaseReader`) has just loaded it; nothing may have moved or cropped it yet. ``structures``
-    and ``allow``: as in :func:`structure_channels`, one channel each. ``rois_key``: where an item may say which ROI is
-    which, ``{structure: ROI name}``, as ``tools/prepare_clinic_datalist.py`` writes it. The label's meta data tell which
-    were used. A structure that is not contoured is a channel of NaN, to which the losses of :mod:`medseg.losses.per_sample` give no
+    ``image_key``: the image's case source, or the image as :class:`medseg.transforms.LoadCased` (or MONAI's
+    LoadImaged with :class:`medseg.cases.volume.CaseReader`) has just loaded it; nothing may have moved or
+    cropped it yet. ``structures`` and ``allow``: as in :func:`structure_channels`, one channel each.
+    ``rois_key``: where an item may say which ROI is which, ``{structure: ROI name}``, as
+    ``tools/prepare_clinic_datalist.py`` writes it. The label's meta data tell which were used. A structure
+    that is not contoured is a channel of NaN, to which the losses of :mod:`medseg.losses.per_sample` give no
     loss.
 
-    Uneven or tilted stacks: the label follows the image onto its regular grid, linear in between and cut at 0.5. What has no
-    voxel left there is NaN too, with a MedsegWarning.
+    Uneven or tilted stacks: the label follows the image onto its regular grid, linear in between and cut at
+    0.5. What has no voxel left there is NaN too, with a MedsegWarning.
     """
 
     def __init__(
@@ -133,10 +150,13 @@ class LoadRTStructd(MapTransform):
             return open_case(os.fspath(image))
         case = case_of(image.meta)
         grid = case.geometry.regular_grid()
-        on_grid = tuple(image.shape[-3:]) == grid.shape[::-1] and np.allclose(image.affine, grid.affine_ras, atol=1e-3)
+        on_grid = tuple(image.shape[-3:]) == grid.shape[::-1] and np.allclose(
+            image.affine, grid.affine_ras, atol=1e-3
+        )
         if not on_grid:
             raise GeometryError(
-                f"{case.source}: the image was moved, cropped or resampled before its structures were loaded; put "
+                f"{case.source}: the image was moved, cropped or resampled before its structures were "
+                f"loaded; put "
                 "LoadRTStructd right behind the transform that loads the image."
             )
         return case
@@ -150,11 +170,15 @@ def _on_grid(channel: np.ndarray, geometry: Geometry, grid: Geometry) -> np.ndar
 
 
 def _still_there(channels: np.ndarray, chosen: dict[str, str | None], path: str) -> dict[str, str | None]:
-    """``chosen`` without structures so thin that no slice of the grid meets them; their channels become NaN."""
+    """``chosen`` without structures so thin that no slice of the grid meets them; their channels become
+    NaN."""
     for channel, (structure, name) in zip(channels, chosen.items(), strict=True):
         if name is not None and not channel.any():
             channel[:] = np.nan
-            message = f"{path}: ROI {name!r} lies between the slices of the regular grid; it counts as not contoured."
+            message = (
+                f"{path}: ROI {name!r} lies between the slices of the regular grid; it counts as not "
+                f"contoured."
+            )
             warnings.warn(message, MedsegWarning, stacklevel=3)
             chosen = {**chosen, structure: None}
     return chosen

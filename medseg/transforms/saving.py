@@ -14,7 +14,8 @@ from medseg.transforms.structures import CaseStructures, binary
 
 
 def case_folder(name: str, output_dir: str | Path) -> Path:
-    """The folder of the case called ``name`` under ``output_dir``, made when missing; see readers.folder_name."""
+    """The folder of the case called ``name`` under ``output_dir``, made when missing; see
+    readers.folder_name."""
     folder = Path(output_dir) / folder_name(name)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -39,7 +40,9 @@ class _Saved(MapTransform):
 
 def _series(result: CaseStructures, what: str):
     if result.case.series is None:
-        raise InputError(f"{result.case.source}: {what} needs a DICOM series to refer to; this case is a NIfTI file.")
+        raise InputError(
+            f"{result.case.source}: {what} needs a DICOM series to refer to; this case is a NIfTI file."
+        )
     return result.case.series
 
 
@@ -50,7 +53,15 @@ class SaveRTStructd(_Saved):
     :func:`medseg.dicom.write_rtstruct`.
     """
 
-    def __init__(self, keys="structures", output_dir=".", model_name="", model_version="", holes="keyhole", simplify_mm=0.0):
+    def __init__(
+        self,
+        keys="structures",
+        output_dir=".",
+        model_name="",
+        model_version="",
+        holes="keyhole",
+        simplify_mm=0.0,
+    ):
         super().__init__(keys, output_dir)
         if simplify_mm < 0:
             raise InputError(f"simplify_mm is {simplify_mm}; expected 0 (keep every vertex) or more.")
@@ -90,7 +101,8 @@ class SaveNiftid(_Saved):
 
 
 class SavePreviewd(_Saved):
-    """Write ``preview.png``: three planes through the target and a strip of slices, with outlines and volumes."""
+    """Write ``preview.png``: three planes through the target and a strip of slices, with outlines and
+    volumes."""
 
     def save(self, result: CaseStructures, folder: Path) -> None:
         from medseg.reports.preview import write_preview

@@ -16,22 +16,35 @@ from medseg.errors import GeometryError, InputError
 class RandFlipSidesd(RandomizableTransform, MapTransform):
     """With probability ``prob``, mirror all keys left to right and swap the label channels of paired organs.
 
-    A patient who is mirrored has his left parotid where the right one was; a flip that does not rename it teaches the
-    network that sides mean nothing. ``pairs``: label channels to swap, such as ((2, 3),) for Parotid_R and Parotid_L; it
-    may be empty when no structure has a side. Channels of NaN (not contoured) are swapped like the others.
+    A patient who is mirrored has his left parotid where the right one was; a flip that does not rename it
+    teaches the network that sides mean nothing. ``pairs``: label channels to swap, such as ((2, 3),) for
+    Parotid_R and Parotid_L; it may be empty when no structure has a side. Channels of NaN (not contoured) are
+    swapped like the others.
 
-    Images are (C, x, y, z) MetaTensors whose axis ``axis`` runs left-right, else GeometryError. The affine stays: what is
-    mirrored is the patient, not the order of the voxels. Channels outside the label, or named twice, raise InputError.
+    Images are (C, x, y, z) MetaTensors whose axis ``axis`` runs left-right, else GeometryError. The affine
+    stays: what is mirrored is the patient, not the order of the voxels. Channels outside the label, or named
+    twice, raise InputError.
     """
 
     def __init__(
-        self, keys: KeysCollection, label_key: str, pairs: Sequence[Sequence[int]], prob: float = 0.5, axis: int = 0
+        self,
+        keys: KeysCollection,
+        label_key: str,
+        pairs: Sequence[Sequence[int]],
+        prob: float = 0.5,
+        axis: int = 0,
     ) -> None:
         MapTransform.__init__(self, keys)
         RandomizableTransform.__init__(self, prob)
         swapped = [channel for pair in pairs for channel in pair]
-        if any(len(pair) != 2 for pair in pairs) or len(set(swapped)) != len(swapped) or min(swapped, default=0) < 0:
-            raise InputError(f"pairs are {list(pairs)}; expected pairs of different label channels, each named once.")
+        if (
+            any(len(pair) != 2 for pair in pairs)
+            or len(set(swapped)) != len(swapped)
+            or min(swapped, default=0) < 0
+        ):
+            raise InputError(
+                f"pairs are {list(pairs)}; expected pairs of different label channels, each named once."
+            )
         self.label_key = label_key
         self.pairs = tuple((int(a), int(b)) for a, b in pairs)
         self.axis = axis
@@ -51,7 +64,9 @@ class RandFlipSidesd(RandomizableTransform, MapTransform):
         order = list(range(label.shape[0]))
         for a, b in self.pairs:
             if max(a, b) >= len(order):
-                raise InputError(f"pairs name channel {max(a, b)}; '{self.label_key}' has {len(order)} channels.")
+                raise InputError(
+                    f"pairs name channel {max(a, b)}; '{self.label_key}' has {len(order)} channels."
+                )
             order[a], order[b] = b, a
         return label[order]
 

@@ -1,4 +1,5 @@
-"""From the network's probabilities to named structures on the case's own slices, and what is done to them there."""
+"""From the network's probabilities to named structures on the case's own slices, and what is done to them
+there."""
 
 from __future__ import annotations
 
@@ -28,21 +29,24 @@ from medseg.structures.structure import Structure
 class CaseStructures:
     """Structures on their own case's grid.
 
-    ``masks``: {Structure: float32 probabilities or bool, [slice, row, column]}, every array of ``case.geometry.shape``. Of
-    PackedMasks one array at a time exists, so go through them one by one.
+    ``masks``: {Structure: float32 probabilities or bool, [slice, row, column]}, every array of
+    ``case.geometry.shape``. Of PackedMasks one array at a time exists, so go through them one by one.
     """
 
     case: Case
     masks: Mapping[Structure, np.ndarray]
 
     def __post_init__(self):
-        shapes = dict.fromkeys(self.masks, self.masks.shape) if isinstance(self.masks, PackedMasks) else {
-            structure: mask.shape for structure, mask in self.masks.items()
-        }  # fmt: skip
+        shapes = (
+            dict.fromkeys(self.masks, self.masks.shape)
+            if isinstance(self.masks, PackedMasks)
+            else {structure: mask.shape for structure, mask in self.masks.items()}
+        )
         for structure, shape in shapes.items():
             if shape != self.case.geometry.shape:
                 raise StructureError(
-                    f"{structure.name}: array {shape} for an image of {self.case.geometry.shape} (slice, row, column)."
+                    f"{structure.name}: array {shape} for an image of {self.case.geometry.shape} (slice, "
+                    f"row, column)."
                 )
 
     def added(self, masks: Iterable[tuple[Structure, np.ndarray]]) -> CaseStructures:
@@ -53,10 +57,13 @@ class CaseStructures:
         return CaseStructures(self.case, {**self.masks, **dict(masks)})
 
     def changed(self, change: Callable[[Structure, np.ndarray, int], np.ndarray]) -> CaseStructures:
-        """The same case with every mask as ``change`` gives it back: see :meth:`medseg.shapes.packed.PackedMasks.changed`."""
+        """The same case with every mask as ``change`` gives it back: see
+        :meth:`medseg.shapes.packed.PackedMasks.changed`."""
         if isinstance(self.masks, PackedMasks):
             return CaseStructures(self.case, self.masks.changed(change))
-        return CaseStructures(self.case, {structure: change(structure, mask, 0) for structure, mask in self.masks.items()})
+        return CaseStructures(
+            self.case, {structure: change(structure, mask, 0) for structure, mask in self.masks.items()}
+        )
 
 
 def binary(mask: np.ndarray) -> np.ndarray:
@@ -65,15 +72,20 @@ def binary(mask: np.ndarray) -> np.ndarray:
 
 
 class ToStructuresd(MapTransform):
-    """Probability channels (C, x, y, z), inverted to the case's grid, to named structures on the case's own slices.
+    """Probability channels (C, x, y, z), inverted to the case's grid, to named structures on the case's own
+    slices.
 
-    ``structures``: one dict per channel with the fields of :class:`medseg.structures.structure.Structure`. On uneven or tilted
-    stacks the regular grid is sampled at the real slices. ``within`` limits the result to the region's voxels. Raises
-    GeometryError when the prediction does not lie on the case's grid, StructureError for a wrong number of channels.
+    ``structures``: one dict per channel with the fields of :class:`medseg.structures.structure.Structure`. On
+    uneven or tilted stacks the regular grid is sampled at the real slices. ``within`` limits the result to
+    the region's voxels. Raises GeometryError when the prediction does not lie on the case's grid,
+    StructureError for a wrong number of channels.
     """
 
     def __init__(
-        self, keys="pred", structures: Sequence[Mapping[str, Any]] = (), within: str | Sequence[float] | None = None
+        self,
+        keys="pred",
+        structures: Sequence[Mapping[str, Any]] = (),
+        within: str | Sequence[float] | None = None,
     ):
         super().__init__(keys)
         self.structures = tuple(_structure(fields) for fields in structures)
@@ -87,11 +99,15 @@ class ToStructuresd(MapTransform):
 
     def _structures(self, pred: MetaTensor) -> CaseStructures:
         if pred.shape[0] != len(self.structures):
-            raise StructureError(f"{pred.shape[0]} predicted channels for {len(self.structures)} named structures.")
+            raise StructureError(
+                f"{pred.shape[0]} predicted channels for {len(self.structures)} named structures."
+            )
         case = case_of(pred.meta)
         grid = case.geometry.regular_grid()
         channels = pred.detach().cpu().numpy().astype(np.float32, copy=False)
-        seen = Geometry.from_ras_affine(np.asarray(pred.affine), channels.shape[1:], grid.frame_of_reference_uid)
+        seen = Geometry.from_ras_affine(
+            np.asarray(pred.affine), channels.shape[1:], grid.frame_of_reference_uid
+        )
         grid.require_same(seen, "the prediction")
         region = region_mask(self.within, case) if self.within else None
         masks = {}
@@ -104,15 +120,18 @@ class ToStructuresd(MapTransform):
 
 
 class RestoreStructuresd(MapTransform):
-    """The network's answer (C, x, y, z) on its own grid to structures on the case's slices, one after the other.
+    """The network's answer (C, x, y, z) on its own grid to structures on the case's slices, one after the
+    other.
 
-    It stands for ``Activationsd``, ``Invertd`` and :class:`ToStructuresd` where preprocessing crops, turns and changes the
-    spacing (linear) and does nothing else to the grid: interpolation is the same, but only in each structure's own box.
-    ``orig_keys``: the image that the network saw, whose affine says where its voxels lie. ``activation``: a key of
-    ACTIVATIONS. Packed masks (``keep: masks`` of the SlidingWindow) are interpolated as 0 and 1 and cut at 0.5.
+    It stands for ``Activationsd``, ``Invertd`` and :class:`ToStructuresd` where preprocessing crops, turns
+    and changes the spacing (linear) and does nothing else to the grid: interpolation is the same, but only in
+    each structure's own box. ``orig_keys``: the image that the network saw, whose affine says where its
+    voxels lie. ``activation``: a key of ACTIVATIONS. Packed masks (``keep: masks`` of the SlidingWindow) are
+    interpolated as 0 and 1 and cut at 0.5.
 
-    ``structures``, ``within`` and the errors are those of ToStructuresd. Voxels more than one network voxel outside what
-    the network saw are 0. GeometryError when the prediction is not on the image's grid, or that grid not on the case's.
+    ``structures``, ``within`` and the errors are those of ToStructuresd. Voxels more than one network voxel
+    outside what the network saw are 0. GeometryError when the prediction is not on the image's grid, or that
+    grid not on the case's.
     """
 
     ACTIVATIONS = {"sigmoid": torch.sigmoid, "none": torch.Tensor.float}
@@ -134,7 +153,9 @@ class RestoreStructuresd(MapTransform):
 
     def _structures(self, pred: torch.Tensor, image: MetaTensor) -> CaseStructures:
         if pred.shape[0] != len(self.structures):
-            raise StructureError(f"{pred.shape[0]} predicted channels for {len(self.structures)} named structures.")
+            raise StructureError(
+                f"{pred.shape[0]} predicted channels for {len(self.structures)} named structures."
+            )
         packed_size = pred.meta.get(PACKED_SIZE) if isinstance(pred, MetaTensor) else None
         shape = tuple(pred.shape[1:]) if packed_size is None else (*pred.shape[1:-1], int(packed_size))
         _check_prediction(pred, shape, image)
@@ -153,14 +174,18 @@ class RestoreStructuresd(MapTransform):
             if grid is not case.geometry:
                 found = resample(found, grid, case.geometry)
             if region is not None:
-                found = np.where(region[tuple(slice(a, a + n) for a, n in zip(corner, found.shape, strict=True))], found, 0)
+                found = np.where(
+                    region[tuple(slice(a, a + n) for a, n in zip(corner, found.shape, strict=True))], found, 0
+                )
             masks[structure] = boxed(found if packed_size is None else found >= 0.5, corner)
         return CaseStructures(case, PackedMasks(case.geometry.shape, masks))
 
 
 def _check_prediction(pred: torch.Tensor, shape: tuple[int, ...], image: MetaTensor) -> None:
     if shape != tuple(image.shape[1:]):
-        raise GeometryError(f"the prediction has {shape} voxels, the image that the network saw {tuple(image.shape[1:])}.")
+        raise GeometryError(
+            f"the prediction has {shape} voxels, the image that the network saw {tuple(image.shape[1:])}."
+        )
     if isinstance(pred, MetaTensor):
         seen, own = (Geometry.from_ras_affine(np.asarray(t.affine), shape) for t in (image, pred))
         seen.require_same(own, "the prediction")
@@ -177,12 +202,13 @@ def _structure(fields: Mapping[str, Any]) -> Structure:
 
 
 class KeepComponentsd(MapTransform):
-    """Drop specks: connected pieces (26-neighbourhood) smaller than ``min_volume_cc``, or all but the largest.
+    """Drop specks: connected pieces (26-neighbourhood) smaller than ``min_volume_cc``, or all but the
+    largest.
 
-    ``names``: the structures to look at; None: all. An organ is one piece where a target may be several.
-    A structure whose every piece is too small becomes empty. On a single slice, which has no volume, nothing is too small
-    and a MedsegWarning says so. Sub-threshold probabilities around a kept piece stay, since
-    the sub-pixel contour depends on them.
+    ``names``: the structures to look at; None: all. An organ is one piece where a target may be several. A
+    structure whose every piece is too small becomes empty. On a single slice, which has no volume, nothing is
+    too small and a MedsegWarning says so. Sub-threshold probabilities around a kept piece stay, since the
+    sub-pixel contour depends on them.
     """
 
     def __init__(
@@ -205,15 +231,22 @@ class KeepComponentsd(MapTransform):
             result = d[key]
             voxel_cc = result.case.geometry.voxel_volumes_cc
             if np.isnan(voxel_cc).any() and self.min_volume_cc:
-                warnings.warn("a single slice has no volume: pieces of every size are kept.", MedsegWarning, stacklevel=2)
+                warnings.warn(
+                    "a single slice has no volume: pieces of every size are kept.",
+                    MedsegWarning,
+                    stacklevel=2,
+                )
             unknown = (self.names or frozenset()) - {s.name for s in result.masks}
             if unknown:
-                raise StructureError(f"no structure {', '.join(sorted(unknown))} among those predicted; correct 'names'.")
+                raise StructureError(
+                    f"no structure {', '.join(sorted(unknown))} among those predicted; correct 'names'."
+                )
             d[key] = result.changed(partial(self._keep, voxel_cc=voxel_cc))
         return d
 
     def _keep(self, structure: Structure, mask: np.ndarray, first: int, voxel_cc: np.ndarray) -> np.ndarray:
-        """``mask``, which begins at slice ``first``, without its specks; the very array when there are none."""
+        """``mask``, which begins at slice ``first``, without its specks; the very array when there are
+        none."""
         from scipy.ndimage import find_objects, label
 
         inside = binary(mask)
@@ -226,7 +259,9 @@ class KeepComponentsd(MapTransform):
         where = np.flatnonzero(inside[box])
         piece = pieces.ravel()[where]
         per_slice = voxel_cc[first:][box[0]] if known else np.ones(pieces.shape[0])
-        sizes = np.bincount(piece, weights=per_slice[where // pieces[0].size])  # cc, or voxels where no volume is known
+        sizes = np.bincount(
+            piece, weights=per_slice[where // pieces[0].size]
+        )  # cc, or voxels where no volume is known
         sizes[0] = -1.0
         drop = (sizes < self.min_volume_cc) & known
         if self.largest_only:
@@ -242,9 +277,9 @@ class KeepComponentsd(MapTransform):
 class MarginStructuresd(MapTransform):
     """Add structures by expansion in mm: CTV from GTV, PTV from CTV. A margin of 0 adds nothing.
 
-    ``margins``: dicts of ``source`` (name), ``name``, ``interpreted_type`` and ``margin_mm``, applied in order, so that one
-    may build on another. A margin of 0 lets later margins grow from its source instead. Raises StructureError for an
-    unknown source and InputError for a negative margin.
+    ``margins``: dicts of ``source`` (name), ``name``, ``interpreted_type`` and ``margin_mm``, applied in
+    order, so that one may build on another. A margin of 0 lets later margins grow from its source instead.
+    Raises StructureError for an unknown source and InputError for a negative margin.
     """
 
     FIELDS = {"source", "name", "interpreted_type", "margin_mm"}
@@ -253,9 +288,13 @@ class MarginStructuresd(MapTransform):
         super().__init__(keys)
         for margin in margins:
             if set(margin) != self.FIELDS:
-                raise InputError(f"margin {dict(margin)}: expected exactly the fields {', '.join(sorted(self.FIELDS))}.")
+                raise InputError(
+                    f"margin {dict(margin)}: expected exactly the fields {', '.join(sorted(self.FIELDS))}."
+                )
             if margin["margin_mm"] < 0:
-                raise InputError(f"margin {margin['name']}: {margin['margin_mm']} mm; expected 0 (off) or more.")
+                raise InputError(
+                    f"margin {margin['name']}: {margin['margin_mm']} mm; expected 0 (off) or more."
+                )
         self.margins = tuple(margins)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -271,7 +310,9 @@ class MarginStructuresd(MapTransform):
         by_name = {structure.name: partial(result.masks.__getitem__, structure) for structure in result.masks}
         for margin in self.margins:
             if margin["source"] not in by_name:
-                raise StructureError(f"margin {margin['name']}: no structure {margin['source']}; have {', '.join(by_name)}.")
+                raise StructureError(
+                    f"margin {margin['name']}: no structure {margin['source']}; have {', '.join(by_name)}."
+                )
             if margin["margin_mm"] == 0:
                 by_name[margin["name"]] = by_name[margin["source"]]
                 continue

@@ -39,7 +39,9 @@ DEFINITIONS = {
     "surface_dsc": f"share of both surfaces within the tolerance of the other; {SURFACE_DEFINITION}",
     "hd95_mm": "larger of the two directed 95th percentiles of surface distance, by area",
     "mean_surface_distance_mm": "mean distance over both surfaces together, by area",
-    "added_path_length_mm": f"{PATH_DEFINITION} than the tolerance (Vaassen 2020; added_path_length_0_mm: tolerance 0)",
+    "added_path_length_mm": (
+        f"{PATH_DEFINITION} than the tolerance (Vaassen 2020; added_path_length_0_mm: tolerance 0)"
+    ),
     "volume": "voxels times their volume, slice by slice; an end slice counts as thick as its inner gap",
     "empty": "both empty: no number; one empty: DSC and surface DSC 0, distances infinite",
 }
@@ -50,9 +52,9 @@ DEFINITIONS = {
 class Request:
     """Two sets to compare: ``reference_set`` is the truth, or what a person drew; ``other_set`` is judged.
 
-    Each is an RT Structure Set, a DICOM Segmentation, a NIfTI mask or a folder of NIfTI masks. ``images``: needed for
-    DICOM. ``tolerance_mm``, and ``tolerances_mm`` for single structures: of surface DSC and added path length.
-    ``pairs``: texts "NAME=OTHER NAME". ``pictures``: draw every pair.
+    Each is an RT Structure Set, a DICOM Segmentation, a NIfTI mask or a folder of NIfTI masks. ``images``:
+    needed for DICOM. ``tolerance_mm``, and ``tolerances_mm`` for single structures: of surface DSC and added
+    path length. ``pairs``: texts "NAME=OTHER NAME". ``pictures``: draw every pair.
     """
 
     reference_set: Path
@@ -66,8 +68,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Agreement:
-    """One structure in both sets. Numbers without an answer are nan; ``state``: "both", "reference empty", "other empty"
-    or "both empty". Volumes and distances across a single slice are not known."""
+    """One structure in both sets. Numbers without an answer are nan; ``state``: "both", "reference empty",
+    "other empty" or "both empty". Volumes and distances across a single slice are not known."""
 
     name: str
     other_name: str
@@ -111,11 +113,12 @@ def _last(value: float) -> float:
 
 
 def compare(request: Request) -> Comparison:
-    """Compare every structure that both sets have; see Agreement for the numbers and DEFINITIONS for their meaning.
+    """Compare every structure that both sets have; see Agreement for the numbers and DEFINITIONS for their
+    meaning.
 
-    Names are paired when they are the same, then when they differ in letters' case alone and no third name does; others
-    by ``request.pairs``. Raises InputError when no structure can be paired or a tolerance or pair names none, StructureError
-    for a pair of left and right, and what open_masks raises.
+    Names are paired when they are the same, then when they differ in letters' case alone and no third name
+    does; others by ``request.pairs``. Raises InputError when no structure can be paired or a tolerance or
+    pair names none, StructureError for a pair of left and right, and what open_masks raises.
     """
     a, b, series = _open(request)
     geometry = a.geometry
@@ -134,27 +137,44 @@ def compare(request: Request) -> Comparison:
         agreements.append(Agreement(name, other_name, pictures=pictures, **row))
     paired_a, paired_b = ({pair[side] for pair in pairs} for side in (0, 1))
     only = [
-        {name: volume_cc(_mask(source, name, notices), geometry) for name in source.names if name not in paired}
+        {
+            name: volume_cc(_mask(source, name, notices), geometry)
+            for name in source.names
+            if name not in paired
+        }
         for source, paired in ((a, paired_a), (b, paired_b))
     ]
     return Comparison(
-        str(request.reference_set), str(request.other_set), describe_grid(geometry), tuple(agreements), *only, tuple(notices)
+        str(request.reference_set),
+        str(request.other_set),
+        describe_grid(geometry),
+        tuple(agreements),
+        *only,
+        tuple(notices),
     )
 
 
-def measure(reference: np.ndarray, other: np.ndarray, geometry: Geometry, tolerance_mm: float) -> dict[str, Any]:
-    """The numbers of an Agreement for two bool masks [slice, row, column] on one geometry, by their names there."""
+def measure(
+    reference: np.ndarray, other: np.ndarray, geometry: Geometry, tolerance_mm: float
+) -> dict[str, Any]:
+    """The numbers of an Agreement for two bool masks [slice, row, column] on one geometry, by their names
+    there."""
     states = {(True, True): "both", (False, True): "reference empty", (True, False): "other empty"}
     state = states.get((bool(reference.any()), bool(other.any())), "both empty")
     distances = surface_distances(reference, other, geometry) if geometry.shape[0] > 1 else None
     lacking_mm, path_mm = added_path_length_mm(reference, other, geometry, tolerance_mm)
     lacking_0_mm, _ = added_path_length_mm(reference, other, geometry)
     return {
-        "state": state, "tolerance_mm": tolerance_mm, "dsc": dice(reference, other, geometry),
+        "state": state,
+        "tolerance_mm": tolerance_mm,
+        "dsc": dice(reference, other, geometry),
         **_surface_numbers(distances, tolerance_mm),
-        "added_path_length_mm": lacking_mm, "added_path_length_0_mm": lacking_0_mm, "reference_path_length_mm": path_mm,
-        "reference_cc": volume_cc(reference, geometry), "other_cc": volume_cc(other, geometry),
-    }  # fmt: skip
+        "added_path_length_mm": lacking_mm,
+        "added_path_length_0_mm": lacking_0_mm,
+        "reference_path_length_mm": path_mm,
+        "reference_cc": volume_cc(reference, geometry),
+        "other_cc": volume_cc(other, geometry),
+    }
 
 
 def _surface_numbers(distances: SurfaceDistances | None, tolerance_mm: float) -> dict[str, float]:
@@ -189,7 +209,8 @@ def _check_tolerances(request: Request, names: Sequence[str]) -> None:
 
 
 def describe_grid(geometry: Geometry) -> str:
-    """One line: voxels along columns, rows and slices, their size in mm, and whether the slices are uneven or tilted."""
+    """One line: voxels along columns, rows and slices, their size in mm, and whether the slices are uneven or
+    tilted."""
     slices, rows, columns = geometry.shape
     row_mm, column_mm = geometry.pixel_spacing_mm
     gaps_mm = np.abs(np.diff(geometry.slice_positions_mm))
@@ -203,7 +224,7 @@ def describe_grid(geometry: Geometry) -> str:
     return f"{columns} x {rows} x {slices} voxels of {column_mm:.4g} x {row_mm:.4g} mm, {between}{tilted}"
 
 
-# ---- names -------------------------------------------------------------------------------------------------------
+# ---- names -------------------------------------------------------------------------------------------------
 
 
 def pair_names(
@@ -211,8 +232,9 @@ def pair_names(
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """([(name, other name)] in the order of ``names``, hints about names that only look alike).
 
-    ``wanted``: texts "NAME=OTHER NAME"; names may hold "=" themselves. InputError when one of them names nothing or a name
-    twice, or when there is no pair at all; StructureError when one joins a left with a right structure.
+    ``wanted``: texts "NAME=OTHER NAME"; names may hold "=" themselves. InputError when one of them names
+    nothing or a name twice, or when there is no pair at all; StructureError when one joins a left with a
+    right structure.
     """
     chosen: dict[str, str] = {}
     for text in wanted:
@@ -220,7 +242,9 @@ def pair_names(
         if name in chosen or other in chosen.values():
             raise InputError(f"pair {text!r}: one of the names is paired twice.")
         if _side(name) and _side(other) and _side(name) != _side(other):
-            raise StructureError(f"pair {text!r}: one is a left and the other a right structure; they are never compared.")
+            raise StructureError(
+                f"pair {text!r}: one is a left and the other a right structure; they are never compared."
+            )
         chosen[name] = other
     free = [other for other in other_names if other not in chosen.values()]
     for key in (str, str.casefold):
@@ -243,7 +267,8 @@ def _split_pair(text: str, names: Sequence[str], other_names: Sequence[str]) -> 
         if text[:cut].strip() in names and text[cut + 1 :].strip() in other_names:
             return text[:cut].strip(), text[cut + 1 :].strip()
     raise InputError(
-        f"pair {text!r}: expected NAME=OTHER NAME with a name of each set; the first has {', '.join(map(repr, names))}, "
+        f"pair {text!r}: expected NAME=OTHER NAME with a name of each set; the first has "
+        f"{', '.join(map(repr, names))}, "
         f"the second {', '.join(map(repr, other_names))}."
     )
 
@@ -252,7 +277,9 @@ def _hints(names: Sequence[str], chosen: Mapping[str, str], free: Sequence[str])
     def bare(name: str) -> str:
         return re.sub(r"[\W_]+", "", name).casefold()
 
-    alike = [(name, other) for name in names if name not in chosen for other in free if bare(name) == bare(other)]
+    alike = [
+        (name, other) for name in names if name not in chosen for other in free if bare(name) == bare(other)
+    ]
     return [
         f'{name!r} and {other!r} were not paired; if they are one structure, add --map "{name}={other}".'
         for name, other in alike
@@ -269,25 +296,40 @@ def _side(name: str) -> str:
     return sides.pop().upper() if len(sides) == 1 else ""
 
 
-# ---- outputs -----------------------------------------------------------------------------------------------------
+# ---- outputs -----------------------------------------------------------------------------------------------
 
 COLUMNS = (
-    "name", "other_name", "state", "tolerance_mm", "dsc", "surface_dsc", "hd95_mm", "mean_surface_distance_mm",
-    "added_path_length_mm", "added_path_length_0_mm", "reference_path_length_mm", "reference_cc", "other_cc",
+    "name",
+    "other_name",
+    "state",
+    "tolerance_mm",
+    "dsc",
+    "surface_dsc",
+    "hd95_mm",
+    "mean_surface_distance_mm",
+    "added_path_length_mm",
+    "added_path_length_0_mm",
+    "reference_path_length_mm",
+    "reference_cc",
+    "other_cc",
     "difference_cc",
-)  # fmt: skip
+)
 
 
 def record(comparison: Comparison) -> dict[str, Any]:
     """Plain values for JSON; a number that does not exist or is infinite is None, and ``state`` says why."""
     rows = [{column: _plain(getattr(row, column)) for column in COLUMNS} for row in comparison.agreements]
     return {
-        "reference": comparison.reference_set, "other": comparison.other_set, "grid": comparison.grid,
-        "definitions": DEFINITIONS, "structures": rows,
+        "reference": comparison.reference_set,
+        "other": comparison.other_set,
+        "grid": comparison.grid,
+        "definitions": DEFINITIONS,
+        "structures": rows,
         "only_in_reference_cc": {name: _plain(cc) for name, cc in comparison.only_reference_cc.items()},
         "only_in_other_cc": {name: _plain(cc) for name, cc in comparison.only_other_cc.items()},
-        "notices": list(comparison.notices), "disclaimer": "Research use only, not a medical device.",
-    }  # fmt: skip
+        "notices": list(comparison.notices),
+        "disclaimer": "Research use only, not a medical device.",
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -297,14 +339,18 @@ def _plain(value: Any) -> Any:
 
 
 def check_outputs(outs: Sequence[Path]) -> None:
-    """InputError for outputs that cannot be written, that are one file, or that would replace masks or a DICOM file."""
+    """InputError for outputs that cannot be written, that are one file, or that would replace masks or a
+    DICOM file."""
     for number, out in enumerate(outs):
         if not out.parent.is_dir():
             raise InputError(f"{out}: the folder {out.parent} does not exist; make it first.")
         if out in outs[:number]:
             raise InputError(f"{out}: is named for two outputs; give each its own file.")
         if out.is_dir() or out.exists() and (is_nifti(out) or is_dicom(out)):
-            raise InputError(f"{out}: is a folder, a mask or a DICOM file, which a comparison never replaces; name another.")
+            raise InputError(
+                f"{out}: is a folder, a mask or a DICOM file, which a comparison never replaces; name "
+                f"another."
+            )
 
 
 def write_json(comparison: Comparison, out: Path) -> None:
@@ -315,22 +361,33 @@ def write_json(comparison: Comparison, out: Path) -> None:
 
 
 def write_csv(comparison: Comparison, out: Path) -> None:
-    """Write a row for every structure of either set, atomically; nan and inf stand as such, what is missing is empty.
+    """Write a row for every structure of either set, atomically; nan and inf stand as such, what is missing
+    is empty.
 
     A name that a spreadsheet would take for a formula has an apostrophe before it.
     """
     text = io.StringIO()
     table = csv.DictWriter(text, [*COLUMNS, "grid", "implementation"], restval="")
     table.writeheader()
-    fixed = {"grid": comparison.grid, "implementation": f"{DEFINITIONS['implementation']}: {SURFACE_DEFINITION}"}
+    fixed = {
+        "grid": comparison.grid,
+        "implementation": f"{DEFINITIONS['implementation']}: {SURFACE_DEFINITION}",
+    }
     for row in comparison.agreements:
         values = {column: getattr(row, column) for column in COLUMNS}
-        numbers = {key: round(value, 6) if isinstance(value, float) else _cell(value) for key, value in values.items()}
+        numbers = {
+            key: round(value, 6) if isinstance(value, float) else _cell(value)
+            for key, value in values.items()
+        }
         table.writerow({**numbers, **fixed})
     for name, cc in comparison.only_reference_cc.items():
-        table.writerow({"name": _cell(name), "state": "only in reference", "reference_cc": round(cc, 6), **fixed})
+        table.writerow(
+            {"name": _cell(name), "state": "only in reference", "reference_cc": round(cc, 6), **fixed}
+        )
     for name, cc in comparison.only_other_cc.items():
-        table.writerow({"other_name": _cell(name), "state": "only in other", "other_cc": round(cc, 6), **fixed})
+        table.writerow(
+            {"other_name": _cell(name), "state": "only in other", "other_cc": round(cc, 6), **fixed}
+        )
     with atomic_path(out) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
 
@@ -342,17 +399,23 @@ def _cell(text: str) -> str:
 def table_lines(comparison: Comparison) -> list[str]:
     """The comparison as lines for a terminal, worst structure first, with its definitions."""
     labels = {
-        row: row.name if row.name == row.other_name else f"{row.name} / {row.other_name}" for row in comparison.agreements
+        row: row.name if row.name == row.other_name else f"{row.name} / {row.other_name}"
+        for row in comparison.agreements
     }
     width = max(16, *map(len, labels.values()))
     heads = ("DSC", "sDSC", "tol mm", "HD95 mm", "mean mm", "APL mm", "cc", "other cc")
     lines = [f"{'structure':{width}}" + "".join(f"{head:>10}" for head in heads)]
     for row in comparison.worst_first():
         cells = (
-            f"{row.dsc:.3f}", f"{row.surface_dsc:.3f}", f"{row.tolerance_mm:g}", f"{row.hd95_mm:.2f}",
-            f"{row.mean_surface_distance_mm:.2f}", f"{row.added_path_length_mm:.0f}", f"{row.reference_cc:.1f}",
+            f"{row.dsc:.3f}",
+            f"{row.surface_dsc:.3f}",
+            f"{row.tolerance_mm:g}",
+            f"{row.hd95_mm:.2f}",
+            f"{row.mean_surface_distance_mm:.2f}",
+            f"{row.added_path_length_mm:.0f}",
+            f"{row.reference_cc:.1f}",
             f"{row.other_cc:.1f}",
-        )  # fmt: skip
+        )
         lines.append(f"{labels[row]:{width}}" + "".join(f"{cell:>10}" for cell in cells))
         if row.state != "both":
             lines.append(f"{'':{width}}  {row.state}")

@@ -1,4 +1,5 @@
-"""Structures and images from one kind of file to another: structure set to masks and back, series to NIfTI."""
+"""Structures and images from one kind of file to another: structure set to masks and back, series to
+NIfTI."""
 
 from __future__ import annotations
 
@@ -12,7 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from medseg.cases.mask_sources import INDEX, MaskSource, Reference, file_names, is_nifti, modality, open_masks, read_index
+from medseg.cases.mask_sources import (
+    INDEX,
+    MaskSource,
+    Reference,
+    file_names,
+    is_nifti,
+    modality,
+    open_masks,
+    read_index,
+)
 from medseg.cases.nifti import write_mask, write_volume
 from medseg.dicom import Series, write_rtstruct, write_seg
 from medseg.errors import GeometryError, InputError, MedsegWarning
@@ -44,11 +54,12 @@ class Conversion:
 
 
 def convert(request: Conversion) -> dict[str, Any]:
-    """Do a conversion; the paths say which: see DIRECTIONS. Returns a record of what was written and what was odd.
+    """Do a conversion; the paths say which: see DIRECTIONS. Returns a record of what was written and what was
+    odd.
 
-    Every file appears whole or not at all, and none that is there is replaced without ``overwrite``. Raises InputError
-    when the paths fit no direction or an option does not belong to it, GeometryError and StructureError as the readers
-    and writers do.
+    Every file appears whole or not at all, and none that is there is replaced without ``overwrite``. Raises
+    InputError when the paths fit no direction or an option does not belong to it, GeometryError and
+    StructureError as the readers and writers do.
     """
     source, out = request.source, request.out
     if not source.exists():
@@ -58,7 +69,9 @@ def convert(request: Conversion) -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", MedsegWarning)
         record = _direction(request)(request)
-    record["warnings"] += [str(warning.message) for warning in said if issubclass(warning.category, MedsegWarning)]
+    record["warnings"] += [
+        str(warning.message) for warning in said if issubclass(warning.category, MedsegWarning)
+    ]
     return {"source": str(source), "out": str(out), **record}
 
 
@@ -73,7 +86,9 @@ def _direction(request: Conversion):
     kind = modality(source) if source.is_file() else ""
     kind = kind if kind in ("RTSTRUCT", "SEG") else ""
     if is_nifti(out) and not (holds_masks or kind):
-        _refuse_options(request, "an image", rois=(), append_to=None, simplify_mm=0.0, holes="keyhole", format="rtstruct")
+        _refuse_options(
+            request, "an image", rois=(), append_to=None, simplify_mm=0.0, holes="keyhole", format="rtstruct"
+        )
         if request.reference.folder:
             raise InputError("--reference does not go with writing an image: the source is the image.")
         return _image_to_nifti
@@ -84,7 +99,15 @@ def _direction(request: Conversion):
     if kind and (out.is_dir() or out.suffix.lower() not in NO_FOLDER):
         _refuse_options(request, "masks", append_to=None, simplify_mm=0.0, holes="keyhole", format="rtstruct")
         return _set_to_masks
-    what = "a structure set" if kind else "NIfTI masks" if holds_masks else "a folder" if source.is_dir() else "a file"
+    what = (
+        "a structure set"
+        if kind
+        else "NIfTI masks"
+        if holds_masks
+        else "a folder"
+        if source.is_dir()
+        else "a file"
+    )
     raise InputError(f"{source} is {what} and {out} does not go with it; medseg convert does: {DIRECTIONS}.")
 
 
@@ -92,7 +115,9 @@ def _refuse_options(request: Conversion, what: str, **defaults) -> None:
     """InputError for an option that would change nothing."""
     for name, default in defaults.items():
         if getattr(request, name) != default:
-            raise InputError(f"--{name.replace('rois', 'roi').replace('_', '-')} does not go with writing {what}.")
+            raise InputError(
+                f"--{name.replace('rois', 'roi').replace('_', '-')} does not go with writing {what}."
+            )
 
 
 def _opened(request: Conversion) -> tuple[MaskSource, Series, list[str]]:
@@ -105,10 +130,12 @@ def _opened(request: Conversion) -> tuple[MaskSource, Series, list[str]]:
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
-        raise InputError(f"{path}: exists and is left as it is; choose another name, or allow it with --overwrite.")
+        raise InputError(
+            f"{path}: exists and is left as it is; choose another name, or allow it with --overwrite."
+        )
 
 
-# ---- structure set to masks --------------------------------------------------------------------------------------
+# ---- structure set to masks --------------------------------------------------------------------------------
 
 
 def _set_to_masks(request: Conversion) -> dict[str, Any]:
@@ -116,13 +143,20 @@ def _set_to_masks(request: Conversion) -> dict[str, Any]:
     if not series.geometry.is_regular:
         kind = "tilted" if series.geometry.is_uniform else "uneven"
         raise GeometryError(
-            f"{request.reference.folder}: its slices are {kind}, which NIfTI masks cannot describe; convert to a DICOM "
+            f"{request.reference.folder}: its slices are {kind}, which NIfTI masks cannot describe; convert "
+            f"to a DICOM "
             "Segmentation instead (OUT.dcm --format seg), or resample the images first."
         )
-    wanted = [structure for structure in source.structures if not request.rois or structure.name in request.rois]
+    wanted = [
+        structure for structure in source.structures if not request.rois or structure.name in request.rois
+    ]
     if not wanted:
-        raise InputError(f"{request.source}: no ROI of it bounds an area; nothing to convert. {' '.join(notes)}")
-    files = {name: f"{file}.nii.gz" for name, file in file_names([structure.name for structure in wanted]).items()}
+        raise InputError(
+            f"{request.source}: no ROI of it bounds an area; nothing to convert. {' '.join(notes)}"
+        )
+    files = {
+        name: f"{file}.nii.gz" for name, file in file_names([structure.name for structure in wanted]).items()
+    }
     for file in (*files.values(), INDEX):
         _refuse_existing(request.out / file, request.overwrite)
     is_new, kept = not request.out.exists(), _kept_rows(request.out, set(files.values()), series)
@@ -140,23 +174,33 @@ def _set_to_masks(request: Conversion) -> dict[str, Any]:
         if is_new and request.out.is_dir() and not any(request.out.iterdir()):
             request.out.rmdir()
         raise
-    index = {"source": request.source.name, "SeriesInstanceUID": series.series_instance_uid, "structures": [*kept, *rows]}
+    index = {
+        "source": request.source.name,
+        "SeriesInstanceUID": series.series_instance_uid,
+        "structures": [*kept, *rows],
+    }
     with atomic_path(request.out / INDEX) as temporary:
-        temporary.write_text(json.dumps(index, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(index, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+        )
     return {"direction": "structure set to masks", "structures": rows, "warnings": notes}
 
 
 def _kept_rows(folder: Path, files: set[str], series: Series) -> list[dict[str, Any]]:
-    """Rows of the index that is there already, of masks that stay; InputError when they belong to other images."""
+    """Rows of the index that is there already, of masks that stay; InputError when they belong to other
+    images."""
     if not read_index(folder):
         return []
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     if index.get("SeriesInstanceUID") != series.series_instance_uid:
         raise InputError(
-            f"{folder}: holds masks of series {index.get('SeriesInstanceUID')}, not of {series.series_instance_uid}; masks "
+            f"{folder}: holds masks of series {index.get('SeriesInstanceUID')}, not of "
+            f"{series.series_instance_uid}; masks "
             "of different images do not belong in one folder, choose another."
         )
-    return [row for row in index["structures"] if row["file"] not in files and (folder / row["file"]).is_file()]
+    return [
+        row for row in index["structures"] if row["file"] not in files and (folder / row["file"]).is_file()
+    ]
 
 
 def _row(structure: Structure, mask: np.ndarray, series: Series, file: str | None = None) -> dict[str, Any]:
@@ -164,15 +208,18 @@ def _row(structure: Structure, mask: np.ndarray, series: Series, file: str | Non
     mask = mask if mask.dtype == bool else mask >= 0.5
     cc = volume_cc(mask, series.geometry)
     row = {
-        "name": structure.name, "number": structure.number, "interpreted_type": structure.interpreted_type,
+        "name": structure.name,
+        "number": structure.number,
+        "interpreted_type": structure.interpreted_type,
         "generation_algorithm": structure.generation_algorithm,
         "colour_rgb": list(structure.colour_rgb) if structure.colour_rgb else None,
-        "volume_cc": None if np.isnan(cc) else round(cc, 3), "empty": not bool(mask.any()),
-    }  # fmt: skip
+        "volume_cc": None if np.isnan(cc) else round(cc, 3),
+        "empty": not bool(mask.any()),
+    }
     return {"file": file, **row} if file else row
 
 
-# ---- masks to structure set --------------------------------------------------------------------------------------
+# ---- masks to structure set --------------------------------------------------------------------------------
 
 
 def _masks_to_dicom(request: Conversion) -> dict[str, Any]:
@@ -185,13 +232,19 @@ def _masks_to_dicom(request: Conversion) -> dict[str, Any]:
         if not request.rois or structure.name in request.rois:
             mask, said = source.read(structure.name)
             notes += said
-            # Numbers of masks are kept where the new set is theirs alone; beside other ROIs they might be taken.
+            # Numbers of masks are kept where the new set is theirs alone; beside other ROIs they might be
+            # taken.
             masks[replace(structure, number=None) if request.append_to else structure] = mask
     if request.format == "seg":
         write_seg(masks, series, request.out)
     else:
         write_rtstruct(
-            masks, series, request.out, holes=request.holes, simplify_mm=request.simplify_mm, append_to=request.append_to
+            masks,
+            series,
+            request.out,
+            holes=request.holes,
+            simplify_mm=request.simplify_mm,
+            append_to=request.append_to,
         )
     what = {"rtstruct": "masks to structure set", "seg": "structures to Segmentation"}[request.format]
     return {"direction": what, "structures": _rows(masks, series), "warnings": notes}
@@ -201,7 +254,7 @@ def _rows(masks: Mapping[Structure, np.ndarray], series: Series) -> list[dict[st
     return [_row(structure, mask, series) for structure, mask in masks.items()]
 
 
-# ---- series to NIfTI ---------------------------------------------------------------------------------------------
+# ---- series to NIfTI ---------------------------------------------------------------------------------------
 
 
 def _image_to_nifti(request: Conversion) -> dict[str, Any]:
@@ -210,10 +263,20 @@ def _image_to_nifti(request: Conversion) -> dict[str, Any]:
     if not series.geometry.is_regular:
         kind = "tilted" if series.geometry.is_uniform else "uneven"
         raise GeometryError(
-            f"{request.source}: its slices are {kind}, which NIfTI cannot describe, and medseg does not resample images in "
-            "silence; resample them where you can see it (3D Slicer, plastimatch), or stay in DICOM: segment, compare and "
+            f"{request.source}: its slices are {kind}, which NIfTI cannot describe, and medseg does not "
+            f"resample images in "
+            "silence; resample them where you can see it (3D Slicer, plastimatch), or stay in DICOM: "
+            "segment, compare and "
             "margin work on such slices."
         )
     write_volume(series.volume(), series.geometry, request.out)
-    grid = {"shape_slices_rows_columns": list(series.geometry.shape), "spacing_mm": list(series.geometry.spacing_mm)}
-    return {"direction": "series to NIfTI", "modality": series.modality, "grid": grid, "warnings": list(series.warnings)}
+    grid = {
+        "shape_slices_rows_columns": list(series.geometry.shape),
+        "spacing_mm": list(series.geometry.spacing_mm),
+    }
+    return {
+        "direction": "series to NIfTI",
+        "modality": series.modality,
+        "grid": grid,
+        "warnings": list(series.warnings),
+    }

@@ -1,4 +1,5 @@
-"""A new structure from those of a structure set: margins, cropping and Boolean operations, appended to a copy of the set."""
+"""A new structure from those of a structure set: margins, cropping and Boolean operations, appended to a copy
+of the set."""
 
 from __future__ import annotations
 
@@ -26,8 +27,9 @@ class Recipe:
 
         grow((start or each of union) and each of intersect, mm) without each of minus, cropped to crop_to
 
-    ``mm``: one margin, negative to shrink, or one for each patient direction (see margins.expand). ``minus``: (name, gap
-    in mm to keep from it). ``crop_mm``: how far inside the surface of ``crop_to`` the result has to stay.
+    ``mm``: one margin, negative to shrink, or one for each patient direction (see margins.expand). ``minus``:
+    (name, gap in mm to keep from it). ``crop_mm``: how far inside the surface of ``crop_to`` the result has
+    to stay.
     """
 
     start: str
@@ -60,14 +62,18 @@ class Recipe:
 
 
 def derive(recipe: Recipe, mask_of: Callable[[str], np.ndarray], geometry: Geometry) -> np.ndarray:
-    """The structure of a recipe as a bool mask [slice, row, column]; ``mask_of`` gives the bool mask of a name.
+    """The structure of a recipe as a bool mask [slice, row, column]; ``mask_of`` gives the bool mask of a
+    name.
 
-    An empty start stays empty. InputError, StructureError and GeometryError as the functions of margins raise them.
+    An empty start stays empty. InputError, StructureError and GeometryError as the functions of margins raise
+    them.
     """
     if recipe.crop_mm and recipe.crop_to is None:
         raise InputError("a crop distance needs the structure to crop to.")
     if recipe == Recipe(recipe.start):
-        raise InputError(f"{recipe.start}: nothing to do with it; give a margin in mm, or a structure to combine it with.")
+        raise InputError(
+            f"{recipe.start}: nothing to do with it; give a margin in mm, or a structure to combine it with."
+        )
     mask = mask_of(recipe.start).copy()
     for name in recipe.union:
         mask |= mask_of(name)
@@ -83,7 +89,8 @@ def derive(recipe: Recipe, mask_of: Callable[[str], np.ndarray], geometry: Geome
 
 @dataclass(frozen=True)
 class Derivation:
-    """A recipe for ``name``, the structure set it starts from, its images, and the new file. ``overwrite``: replace it."""
+    """A recipe for ``name``, the structure set it starts from, its images, and the new file. ``overwrite``:
+    replace it."""
 
     source: Path
     out: Path
@@ -95,53 +102,72 @@ class Derivation:
 
 
 def derive_structure_set(request: Derivation) -> dict[str, Any]:
-    """Write a copy of a structure set with one more, UNAPPROVED, structure; returns names, volumes and notices.
+    """Write a copy of a structure set with one more, UNAPPROVED, structure; returns names, volumes and
+    notices.
 
-    What was in the set keeps its bytes, names and numbers. Raises InputError for an ``out`` that is the source or that
-    exists, StructureError for names that are not there or already taken; and as derive and write_rtstruct do.
+    What was in the set keeps its bytes, names and numbers. Raises InputError for an ``out`` that is the
+    source or that exists, StructureError for names that are not there or already taken; and as derive and
+    write_rtstruct do.
     """
     if request.out.exists():
         if request.out.samefile(request.source):
-            raise InputError(f"{request.out}: is the structure set itself, which is kept as it is; name a new file.")
+            raise InputError(
+                f"{request.out}: is the structure set itself, which is kept as it is; name a new file."
+            )
         if not request.overwrite:
             raise InputError(
-                f"{request.out}: exists and is left as it is; choose another name, or allow it with --overwrite."
+                f"{request.out}: exists and is left as it is; choose another name, or allow it with "
+                f"--overwrite."
             )
     if "frame_of_reference" in request.reference.allow:
         raise InputError(
-            "--allow frame_of_reference does not go with margin: the result is a copy of the set and would keep the other "
+            "--allow frame_of_reference does not go with margin: the result is a copy of the set and would "
+            "keep the other "
             "frame. Carry the set over first, with medseg convert to masks and back."
         )
     series = request.reference.series()
     source = open_masks(request.source, series, allow=request.reference.allow_in_sets)
     if source.kind != "RT Structure Set":
         raise InputError(
-            f"{request.source}: expected an RT Structure Set, found {source.kind}; medseg convert makes one of them first."
+            f"{request.source}: expected an RT Structure Set, found {source.kind}; medseg convert makes one "
+            f"of them first."
         )
     if request.name.casefold() in {name.casefold() for name in source.names}:
-        raise StructureError(f"{request.source}: already has a structure {request.name!r}; choose another name with --to.")
+        raise StructureError(
+            f"{request.source}: already has a structure {request.name!r}; choose another name with --to."
+        )
     source.require(request.recipe.names)
     notes = [*series.warnings]
     volumes_cc: dict[str, float] = {}
     mask = derive(request.recipe, _reader(source, series.geometry, notes, volumes_cc), series.geometry)
     volumes_cc[request.name] = volume_cc(mask, series.geometry)
     if touches_border(mask):
-        notes.append(f"{request.name} reaches the border of the images and ends there; the margin may want more of them.")
+        notes.append(
+            f"{request.name} reaches the border of the images and ends there; the margin may want more of "
+            f"them."
+        )
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", MedsegWarning)
-        write_rtstruct({_derived(request): mask}, series, request.out, holes=request.holes, append_to=request.source)
+        write_rtstruct(
+            {_derived(request): mask}, series, request.out, holes=request.holes, append_to=request.source
+        )
     notes += [str(warning.message) for warning in said if issubclass(warning.category, MedsegWarning)]
     return {
-        "out": str(request.out), "name": request.name, "recipe": str(request.recipe),
+        "out": str(request.out),
+        "name": request.name,
+        "recipe": str(request.recipe),
         "volumes_cc": {name: None if np.isnan(cc) else round(cc, 3) for name, cc in volumes_cc.items()},
         "warnings": list(dict.fromkeys(notes)),
-    }  # fmt: skip
+    }
 
 
 def _derived(request: Derivation) -> Structure:
-    """The new structure, which says how it was made: computed from what somebody drew, so neither by hand nor without."""
+    """The new structure, which says how it was made: computed from what somebody drew, so neither by hand nor
+    without."""
     made = f"medseg {medseg.__version__}: {request.recipe}".replace("\\", "_")
-    return replace(structure_from_name(request.name), generation_algorithm="SEMIAUTOMATIC", generation_description=made)
+    return replace(
+        structure_from_name(request.name), generation_algorithm="SEMIAUTOMATIC", generation_description=made
+    )
 
 
 def touches_border(mask: np.ndarray) -> bool:

@@ -23,11 +23,11 @@ _AXES = ("sagittal", "coronal", "axial")
 def inspect(path: str | os.PathLike | Iterable[str | os.PathLike]) -> dict:
     """Look at every file of a folder (nested), of one file or of a list of files; pixels are not decoded.
 
-    Returns a dict of plain JSON types: ``patients`` > ``studies`` > ``series`` and ``structure_sets``, and lists
-    ``broken`` and ``ignored`` of files with the reason. A series' ``problems`` are the faults that read_series would
-    refuse, ``allowable`` where it can be told to accept them. An ROI's ``volume_cc`` is the area of its contours times
-    the distance of their planes (structure_set_volumes), None where that is not known. A folder without images gives
-    empty lists. Raises InputError only when ``path`` does not exist.
+    Returns a dict of plain JSON types: ``patients`` > ``studies`` > ``series`` and ``structure_sets``, and
+    lists ``broken`` and ``ignored`` of files with the reason. A series' ``problems`` are the faults that
+    read_series would refuse, ``allowable`` where it can be told to accept them. An ROI's ``volume_cc`` is the
+    area of its contours times the distance of their planes (structure_set_volumes), None where that is not
+    known. A folder without images gives empty lists. Raises InputError only when ``path`` does not exist.
     """
     found = find_series(path)
     broken = list(found.broken)
@@ -37,7 +37,10 @@ def inspect(path: str | os.PathLike | Iterable[str | os.PathLike]) -> dict:
         for files in found.series.values():
             header = files.records[0].dataset
             study = _study(patients, files.patient_id, _text(header, "PatientName"), files.study_uid)
-            study["date"], study["description"] = _text(header, "StudyDate"), _text(header, "StudyDescription")
+            study["date"], study["description"] = (
+                _text(header, "StudyDate"),
+                _text(header, "StudyDescription"),
+            )
             study["series"].append(_series_entry(files, found))
         for file in found.structure_sets:
             try:
@@ -49,7 +52,9 @@ def inspect(path: str | os.PathLike | Iterable[str | os.PathLike]) -> dict:
             _study(patients, *words)["structure_sets"].append(_structure_set_entry(structure_set, found))
     return {
         "path": found.root,
-        "patients": [{**patient, "studies": list(patient["studies"].values())} for patient in patients.values()],
+        "patients": [
+            {**patient, "studies": list(patient["studies"].values())} for patient in patients.values()
+        ],
         "broken": [{"file": str(note.path), "why": note.why} for note in broken],
         "ignored": [{"file": str(note.path), "why": note.why} for note in found.ignored],
     }
@@ -57,8 +62,16 @@ def inspect(path: str | os.PathLike | Iterable[str | os.PathLike]) -> dict:
 
 def _study(patients: dict, patient_id: str, patient_name: str, study_uid: str) -> dict:
     """The entry of a study, made where it is new."""
-    patient = patients.setdefault(patient_id, {"patient_id": patient_id, "patient_name": patient_name, "studies": {}})
-    empty = {"study_instance_uid": study_uid, "date": "", "description": "", "series": [], "structure_sets": []}
+    patient = patients.setdefault(
+        patient_id, {"patient_id": patient_id, "patient_name": patient_name, "studies": {}}
+    )
+    empty = {
+        "study_instance_uid": study_uid,
+        "date": "",
+        "description": "",
+        "series": [],
+        "structure_sets": [],
+    }
     return patient["studies"].setdefault(study_uid, empty)
 
 
@@ -94,7 +107,9 @@ def _series_entry(files: SeriesFiles, found: Found) -> dict:
         entry["problems"].append({"fault": "geometry", "message": str(error), "allowable": False})
         return entry
     for fault in plan.faults:
-        entry["problems"].append({"fault": fault.name, "message": fault.message, "allowable": fault.name in ALLOWABLE})
+        entry["problems"].append(
+            {"fault": fault.name, "message": fault.message, "allowable": fault.name in ALLOWABLE}
+        )
     entry["remarks"] = plan.warnings
     if plan.geometry is not None and plan.geometry.shape[0] > 1:
         gaps_mm = np.diff(plan.geometry.slice_positions_mm)
@@ -107,7 +122,11 @@ def _orientation(cosines: np.ndarray) -> str:
     """Plane in words: axial, coronal or sagittal where all axes run along the patient's, else oblique."""
     normal = np.cross(cosines[:3], cosines[3:])
     straight = min(np.abs(vector).max() for vector in (cosines[:3], cosines[3:], normal)) > 0.9999
-    return _AXES[int(np.abs(normal).argmax())] if straight else f"oblique, near {_AXES[int(np.abs(normal).argmax())]}"
+    return (
+        _AXES[int(np.abs(normal).argmax())]
+        if straight
+        else f"oblique, near {_AXES[int(np.abs(normal).argmax())]}"
+    )
 
 
 def _structure_set_entry(structure_set: StructureSet, found: Found) -> dict:
@@ -147,7 +166,7 @@ def _structure_set_entry(structure_set: StructureSet, found: Found) -> dict:
     }
 
 
-# ---- text ---------------------------------------------------------------------------------------------------------
+# ---- text --------------------------------------------------------------------------------------------------
 
 
 def report_lines(report: dict) -> list[str]:
@@ -190,8 +209,16 @@ def _series_lines(series: dict) -> list[str]:
     else:
         height = f"{gaps_mm[0]:.4g} to {gaps_mm[1]:.4g} mm slices"
     tilt = f", tilt {series['tilt_degrees']:.1f} degrees" if series["tilt_degrees"] else ""
-    words = [series["modality"], size, f"{row_mm:.4g} x {column_mm:.4g} mm, {height}", series["orientation"] + tilt]
-    lines = ["  ".join([*words, series["description"]]).rstrip(), f"    Series {series['series_instance_uid']}"]
+    words = [
+        series["modality"],
+        size,
+        f"{row_mm:.4g} x {column_mm:.4g} mm, {height}",
+        series["orientation"] + tilt,
+    ]
+    lines = [
+        "  ".join([*words, series["description"]]).rstrip(),
+        f"    Series {series['series_instance_uid']}",
+    ]
     lines.append(f"    Frame of Reference {series['frame_of_reference_uid'] or 'not known'}")
     for problem in series["problems"]:
         hint = f' (can be accepted: allow "{problem["fault"]}")' if problem["allowable"] else ""
@@ -200,7 +227,12 @@ def _series_lines(series: dict) -> list[str]:
 
 
 def _structure_set_lines(structure_set: dict) -> list[str]:
-    head = ["RTSTRUCT", Path(structure_set["file"]).name, structure_set["label"], structure_set["approval_status"]]
+    head = [
+        "RTSTRUCT",
+        Path(structure_set["file"]).name,
+        structure_set["label"],
+        structure_set["approval_status"],
+    ]
     lines = ["  ".join(word for word in head if word)]
     places = ", ".join(structure_set["series_with_same_frame_of_reference"]) or "no series here"
     lines.append(f"    same patient and Frame of Reference as: {places}")

@@ -1,4 +1,5 @@
-"""Numbers between a label and its prediction, and the score made of them, against values worked out by hand."""
+"""Numbers between a label and its prediction, and the score made of them, against values worked out by
+hand."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def box(shape, *sides) -> np.ndarray:
 
 
 def test_a_square_inside_another_lies_one_pixel_inside_all_round():
-    # Corners of the large square are sqrt(2) away from the small one; edges are 1 away: 4 corners of 20 edge pixels.
+    # Corners of the large square are sqrt(2) away from the small one; edges are 1 away: 4 corners of 20 edge
+    # pixels.
     large, small = box((12, 12), (3, 9), (3, 9)), box((12, 12), (4, 8), (4, 8))
     outward = (16 + 4 * math.sqrt(2)) / 20
     distance, bias = outline_distances(large, small, (1.0, 1.0))
@@ -74,7 +76,9 @@ def test_specks_of_a_prediction_do_not_count():
     assert predicted_mask(probability, 0.5).sum() == 20
 
 
-def row(dice: float, distance: float, name: str = "Cord", gain: float = 0.0) -> tuple[str, Disagreement, float]:
+def row(
+    dice: float, distance: float, name: str = "Cord", gain: float = 0.0
+) -> tuple[str, Disagreement, float]:
     return name, Disagreement(dice, dice, distance, 0.0, 1.0, 1.0), gain
 
 
@@ -83,7 +87,9 @@ def test_a_label_as_usual_scores_little_and_one_three_deviations_off_scores_one_
     usual = [row(0.9 + offset, 2.0) for offset in (-0.05, -0.05, 0.0, 0.05, 0.05)]
     assert scores(usual, 2.0)[2] == pytest.approx((1 / (1 + math.exp(3)), 0.0))
     six = scores([*usual, *usual, row(0.9 - 6 * 0.07413, 2.0)], 2.0)[-1]
-    assert six[1] == pytest.approx(3.0, abs=0.01) and six[0] == pytest.approx(0.5, abs=0.01)  # z is 6 of Dice, 0 of distance
+    assert six[1] == pytest.approx(3.0, abs=0.01) and six[0] == pytest.approx(
+        0.5, abs=0.01
+    )  # z is 6 of Dice, 0 of distance
 
 
 def test_what_one_correction_explains_is_more_suspicious():

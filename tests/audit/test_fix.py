@@ -16,16 +16,25 @@ from medseg.errors import InputError
 BUNDLE = Path(__file__).resolve().parents[2] / "monai_bundles" / "ct_gtv"
 TINY = {
     "network_def": {
-        "_target_": "medseg.networks.ResUNetSE", "spatial_dims": 3, "in_channels": 1, "out_channels": 1,
-        "channels": [2, 4], "strides": [2],
+        "_target_": "medseg.networks.ResUNetSE",
+        "spatial_dims": 3,
+        "in_channels": 1,
+        "out_channels": 1,
+        "channels": [2, 4],
+        "strides": [2],
     },
-    "grid_size": [8, 8, 8], "spacing_mm": [4.0, 4.0, 4.0], "val_margin_mm": 100.0, "epochs": 1, "device": "cpu",
-}  # fmt: skip
+    "grid_size": [8, 8, 8],
+    "spacing_mm": [4.0, 4.0, 4.0],
+    "val_margin_mm": 100.0,
+    "epochs": 1,
+    "device": "cpu",
+}
 
 
 @pytest.fixture
 def volumes(tmp_path) -> FixRequest:
-    """Six volumes with a box as label; 0 to 3 train, 4 and 5 are gold, and a corrected label of case 1 comes back."""
+    """Six volumes with a box as label; 0 to 3 train, 4 and 5 are gold, and a corrected label of case 1 comes
+    back."""
     rng, entries = np.random.default_rng(0), []
     for folder in ("data/labels", "corrected/labels", "out"):
         (tmp_path / folder).mkdir(parents=True)
@@ -35,14 +44,21 @@ def volumes(tmp_path) -> FixRequest:
         image = (rng.normal(0, 60, label.shape) + 150 * label).astype(np.int16)
         save(image, tmp_path / f"data/{number}.nii.gz")
         save(label, tmp_path / f"data/labels/{number}.nii.gz")
-        entries.append({"image": f"{number}.nii.gz", "label": f"labels/{number}.nii.gz", "case_id": f"c{number}"})
+        entries.append(
+            {"image": f"{number}.nii.gz", "label": f"labels/{number}.nii.gz", "case_id": f"c{number}"}
+        )
     save(np.roll(label, 1, 0), tmp_path / "corrected/labels/1.nii.gz")
     (tmp_path / "list.json").write_text(json.dumps({"training": entries[:4]}))
     (tmp_path / "gold.json").write_text(json.dumps({"gold": entries[4:]}))
     return FixRequest(
-        str(BUNDLE), tmp_path / "data", tmp_path / "out", tmp_path / "corrected", tmp_path / "gold.json",
-        tmp_path / "list.json", TINY,
-    )  # fmt: skip
+        str(BUNDLE),
+        tmp_path / "data",
+        tmp_path / "out",
+        tmp_path / "corrected",
+        tmp_path / "gold.json",
+        tmp_path / "list.json",
+        TINY,
+    )
 
 
 def save(array: np.ndarray, path: Path) -> None:
@@ -51,9 +67,15 @@ def save(array: np.ndarray, path: Path) -> None:
 
 def test_a_corrected_label_replaces_its_case_and_a_rejected_case_is_left_out(volumes):
     items = json.loads(volumes.datalist.read_text())["training"]
-    (volumes.output_dir / "worklist.csv").write_text("case,structure,status\nc3,GTV,rejected\nc1,GTV,edited\n")
+    (volumes.output_dir / "worklist.csv").write_text(
+        "case,structure,status\nc3,GTV,rejected\nc1,GTV,edited\n"
+    )
     new, corrected, rejected = corrected_list(volumes, items)
-    assert (corrected, rejected) == (["c1"], ["c3"]) and [case["case_id"] for case in new] == ["c0", "c1", "c2"]
+    assert (corrected, rejected) == (["c1"], ["c3"]) and [case["case_id"] for case in new] == [
+        "c0",
+        "c1",
+        "c2",
+    ]
     assert new[1]["label"] == str(volumes.corrected / "labels/1.nii.gz") and new[0] == items[0]
 
 
@@ -63,7 +85,9 @@ def test_before_and_after_are_trained_alike_and_scored_on_cases_that_neither_saw
     assert {row["structure"]: row["cases"] for row in content["dice"]} == {"GTV": 2, "mean": 2}
     for name, label in (("before", "labels/1.nii.gz"), ("after", str(volumes.corrected / "labels/1.nii.gz"))):
         listed = json.loads((volumes.output_dir / "fix" / name / "datalist.json").read_text())
-        assert listed["training"][1]["label"] == label and [case["case_id"] for case in listed["validation"]] == ["c4", "c5"]
+        assert listed["training"][1]["label"] == label and [
+            case["case_id"] for case in listed["validation"]
+        ] == ["c4", "c5"]
     gold = json.loads(volumes.gold.read_text())["gold"]
     volumes.gold.write_text(json.dumps({"gold": gold[:1]}))
     with pytest.raises(InputError, match="not the gold set that was locked"):
@@ -76,7 +100,9 @@ def test_what_cannot_be_compared_is_refused(volumes):
     with pytest.raises(InputError, match="c0 in gold and training"):
         fix(volumes)
     (volumes.corrected / "labels/1.nii.gz").unlink()
-    with pytest.raises(InputError, match="no label has the name of one in the datalist, such as labels/0.nii.gz"):
+    with pytest.raises(
+        InputError, match="no label has the name of one in the datalist, such as labels/0.nii.gz"
+    ):
         corrected_list(volumes, items)
 
 
@@ -92,7 +118,11 @@ def test_names_that_belong_to_no_case_are_refused_instead_of_passed_over(volumes
 
 
 def test_changes_are_paired_by_case():
-    before = {"a": {"Cord": 0.5, "Larynx": 0.8}, "b": {"Cord": 0.7}, "c": {"Cord": float("nan"), "Larynx": 0.5}}
+    before = {
+        "a": {"Cord": 0.5, "Larynx": 0.8},
+        "b": {"Cord": 0.7},
+        "c": {"Cord": float("nan"), "Larynx": 0.5},
+    }
     after = {"a": {"Cord": 0.6, "Larynx": 0.8}, "b": {"Cord": 0.8}, "c": {"Cord": 0.9, "Larynx": 0.6}}
     rows = {row["structure"]: row for row in compared(before, after)}
     cord = rows["Cord"]
@@ -102,5 +132,10 @@ def test_changes_are_paired_by_case():
 
 
 def test_the_command_needs_both_folder_and_gold(capsys, tmp_path):
-    assert main(["audit", "ct_gtv", "--data", str(tmp_path), "-o", str(tmp_path / "out"), "--fix", str(tmp_path)]) == 2
+    assert (
+        main(
+            ["audit", "ct_gtv", "--data", str(tmp_path), "-o", str(tmp_path / "out"), "--fix", str(tmp_path)]
+        )
+        == 2
+    )
     assert capsys.readouterr().err.startswith("error: --fix DIR needs BUNDLE and --gold FILE")

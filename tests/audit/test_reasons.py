@@ -1,4 +1,5 @@
-"""The reason of a disagreement, on corruptions whose answer is known by hand. The organ is an ellipsoid of 3 mm slices."""
+"""The reason of a disagreement, on corruptions whose answer is known by hand. The organ is an ellipsoid of 3
+mm slices."""
 
 from __future__ import annotations
 
@@ -62,8 +63,14 @@ def test_an_outline_that_is_moved_all_round_is_told_in_mm(excess_mm, kind):
 
 
 def test_dropped_slices_are_a_gap_of_so_many_mm():
-    found = reason_of(corrupted("drop_slices", channel=0, axis=0, first=0.4, last=0.6))  # slices 14, 15 and 16 of 8 to 22
-    assert (found.kind, found.words, found.amount) == ("slices dropped", "3 slices dropped: a gap of 9 mm", 9.0)
+    found = reason_of(
+        corrupted("drop_slices", channel=0, axis=0, first=0.4, last=0.6)
+    )  # slices 14, 15 and 16 of 8 to 22
+    assert (found.kind, found.words, found.amount) == (
+        "slices dropped",
+        "3 slices dropped: a gap of 9 mm",
+        9.0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,10 +107,14 @@ def test_a_predicted_piece_far_away_is_held_against_the_prediction_not_the_label
     false_piece = ellipsoid((100, 20, 18), (4, 4, 4), (120, 40, 40))
     found = reason_of(gland, gland | false_piece)
     # The gland fills slices 3 to 13, the piece 97 to 103: 83 slices of 3 mm lie between them.
-    assert found.kind == "far prediction" and found.words.endswith("cc lies 249 mm away: likely the prediction's error")
+    assert found.kind == "far prediction" and found.words.endswith(
+        "cc lies 249 mm away: likely the prediction's error"
+    )
     near = ellipsoid((30, 20, 18), (4, 4, 4), (120, 40, 40))
     assert reason_of(gland, gland | near).kind == "missing component"
-    assert reason_of(gland | false_piece, gland).kind == "extra component"  # a stray contour is the label's error
+    assert (
+        reason_of(gland | false_piece, gland).kind == "extra component"
+    )  # a stray contour is the label's error
 
 
 def test_another_structure_and_swapped_sides_are_recognised():
@@ -111,7 +122,9 @@ def test_another_structure_and_swapped_sides_are_recognised():
     predictions = {"Lung_L": left, "Lung_R": right, "Heart": heart}
 
     def named(structure, label, labels):
-        return find_reason(Pair(label, predictions[structure], SPACING, "mm"), structure, predictions, labels)[0]
+        return find_reason(
+            Pair(label, predictions[structure], SPACING, "mm"), structure, predictions, labels
+        )[0]
 
     swapped = named("Lung_L", right, {"Lung_L": right, "Lung_R": left})
     assert (swapped.kind, swapped.words) == ("sides swapped", "left and right are swapped: this and Lung_R")

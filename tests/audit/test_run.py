@@ -1,4 +1,5 @@
-"""medseg audit from end to end: PNG, NIfTI and CT + RTSTRUCT with planted errors, K folds of a bundle, and refusals."""
+"""medseg audit from end to end: PNG, NIfTI and CT + RTSTRUCT with planted errors, K folds of a bundle, and
+refusals."""
 
 from __future__ import annotations
 
@@ -25,11 +26,19 @@ from medseg.phantoms.thigh import stack_geometry, write_series
 BUNDLE = Path(__file__).resolve().parents[2] / "monai_bundles" / "ct_gtv"
 TINY = {
     "network_def": {
-        "_target_": "medseg.networks.ResUNetSE", "spatial_dims": 3, "in_channels": 1, "out_channels": 1,
-        "channels": [2, 4], "strides": [2],
+        "_target_": "medseg.networks.ResUNetSE",
+        "spatial_dims": 3,
+        "in_channels": 1,
+        "out_channels": 1,
+        "channels": [2, 4],
+        "strides": [2],
     },
-    "grid_size": [8, 8, 8], "spacing_mm": [4.0, 4.0, 4.0], "val_margin_mm": 100.0, "epochs": 1, "device": "cpu",
-}  # fmt: skip
+    "grid_size": [8, 8, 8],
+    "spacing_mm": [4.0, 4.0, 4.0],
+    "val_margin_mm": 100.0,
+    "epochs": 1,
+    "device": "cpu",
+}
 
 
 def silent(line: str) -> None:
@@ -53,15 +62,21 @@ def rows_of(out: Path) -> dict[tuple[str, str], dict]:
 
 @pytest.fixture(scope="module")
 def radiographs(tmp_path_factory) -> Path:
-    """Ten pictures of two lungs and a heart, as labels/ and pred/; errors in cases 3 (shift), 5 (swap), 7 (crop) and 9."""
+    """Ten pictures of two lungs and a heart, as labels/ and pred/; errors in cases 3 (shift), 5 (swap), 7
+    (crop) and 9."""
     root, rng = tmp_path_factory.mktemp("png"), np.random.default_rng(0)
     for number in range(10):
         dy, dx = rng.integers(-3, 4, 2)
-        right, left = ellipse((64, 80), (30 + dy, 22 + dx), (18, 10)), ellipse((64, 80), (30 + dy, 56 + dx), (18, 10))
+        right, left = (
+            ellipse((64, 80), (30 + dy, 22 + dx), (18, 10)),
+            ellipse((64, 80), (30 + dy, 56 + dx), (18, 10)),
+        )
         heart = ellipse((64, 80), (44 + dy, 40 + dx), (10, 9))
         own = {"Lung_R": right, "Lung_L": left, "Heart": heart}
         for name, mask in own.items():
-            picture(np.roll(mask, rng.integers(-1, 2, 2), (0, 1)), root / "pred" / f"c{number}" / f"{name}.png")
+            picture(
+                np.roll(mask, rng.integers(-1, 2, 2), (0, 1)), root / "pred" / f"c{number}" / f"{name}.png"
+            )
         if number == 3:
             own["Heart"] = np.roll(heart, -9, 0)
         if number == 5:
@@ -80,7 +95,17 @@ def radiographs(tmp_path_factory) -> Path:
 def audited(radiographs) -> Path:
     out = radiographs / "out"
     assert (
-        main(["audit", "--data", f"{radiographs / 'labels'}", "--predictions", f"{radiographs / 'pred'}", "-o", f"{out}"])
+        main(
+            [
+                "audit",
+                "--data",
+                f"{radiographs / 'labels'}",
+                "--predictions",
+                f"{radiographs / 'pred'}",
+                "-o",
+                f"{out}",
+            ]
+        )
         == 0
     )
     return out
@@ -114,9 +139,13 @@ def test_json_holds_definitions_reasons_and_every_label(audited):
 def test_what_people_entered_in_the_worklist_stays(radiographs, audited):
     path = audited / "worklist.csv"
     text = path.read_text(encoding="utf-8")
-    assert text.splitlines()[0] == "case,structure,score,reason,status,reviewer,date,comment" and text.count(",open,") == 5
+    assert (
+        text.splitlines()[0] == "case,structure,score,reason,status,reviewer,date,comment"
+        and text.count(",open,") == 5
+    )
     lines = [
-        line.replace(",open,,", ",edited,Dr A,2026-11-02") if line.startswith("c3,") else line for line in text.splitlines()
+        line.replace(",open,,", ",edited,Dr A,2026-11-02") if line.startswith("c3,") else line
+        for line in text.splitlines()
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     request = Request(radiographs / "labels", audited, predictions=radiographs / "pred", worst=1)
@@ -136,7 +165,10 @@ def test_a_worklist_is_read_as_spreadsheets_write_it(tmp_path, separator):
     rows = ["case,structure,status,reviewer", "c3,Heart, Accepted ,Dr A", ",,,", "'-1,Lung_L,open,"]
     (tmp_path / "list.csv").write_text("\r\n".join(rows).replace(",", separator), encoding="utf-8-sig")
     found = read_worklist(tmp_path / "list.csv")
-    assert {key: row["status"] for key, row in found.items()} == {("c3", "Heart"): "accepted", ("-1", "Lung_L"): "open"}
+    assert {key: row["status"] for key, row in found.items()} == {
+        ("c3", "Heart"): "accepted",
+        ("-1", "Lung_L"): "open",
+    }
     assert found["c3", "Heart"]["reviewer"] == "Dr A"
 
 
@@ -155,16 +187,28 @@ def test_the_habit_of_a_group_is_told_apart_from_errors(tmp_path):
         group, grow = ("B", 3) if number < 6 else ("A", 0)
         centre = (30 + rng.integers(-3, 4), 30 + rng.integers(-3, 4))
         picture(ellipse((64, 64), centre, (14 + grow, 14 + grow)), tmp_path / f"c{number}" / "Organ.png")
-        picture(ellipse((64, 64), centre, (14, 14 + number % 2)), tmp_path / "pred" / f"c{number}" / "Organ.png")
+        picture(
+            ellipse((64, 64), centre, (14, 14 + number % 2)), tmp_path / "pred" / f"c{number}" / "Organ.png"
+        )
         cases.append({"case_id": f"c{number}", "label": f"c{number}", "annotator": group})
-    picture(ellipse((64, 64), (30, 40), (17, 17)), tmp_path / "c2" / "Organ.png")  # an error of the one with the habit
+    picture(
+        ellipse((64, 64), (30, 40), (17, 17)), tmp_path / "c2" / "Organ.png"
+    )  # an error of the one with the habit
     (tmp_path / "list.json").write_text(json.dumps({"training": cases}))
     request = Request(
-        tmp_path, tmp_path / "out", predictions=tmp_path / "pred", datalist=tmp_path / "list.json", group="annotator"
+        tmp_path,
+        tmp_path / "out",
+        predictions=tmp_path / "pred",
+        datalist=tmp_path / "list.json",
+        group="annotator",
     )
     content = audit(request, silent)
     habits = {style["group"]: style for style in content["styles"]}
-    assert habits["B"]["consistent"] and habits["B"]["bias"] == pytest.approx(3, abs=0.8) and not habits["A"]["consistent"]
+    assert (
+        habits["B"]["consistent"]
+        and habits["B"]["bias"] == pytest.approx(3, abs=0.8)
+        and not habits["A"]["consistent"]
+    )
     assert (content["findings"][0]["case"], content["findings"][0]["reason"]) == ("c2", "shifted")
     others = {row["case"]: row["score"] for row in content["findings"][1:]}
     assert max(others.values()) < 0.5, "cases of the annotator with the habit are no suspects for it"
@@ -172,7 +216,8 @@ def test_the_habit_of_a_group_is_told_apart_from_errors(tmp_path):
 
 @pytest.fixture(scope="module")
 def clinic(tmp_path_factory) -> Path:
-    """Seven CTs, each with its structure set in labels/<case>/, and probabilities as NIfTI in pred/<case>/; p4 shifted."""
+    """Seven CTs, each with its structure set in labels/<case>/, and probabilities as NIfTI in pred/<case>/;
+    p4 shifted."""
     root = tmp_path_factory.mktemp("clinic")
     geometry = stack_geometry((12, 32, 30), gaps_mm=3.0, pixel_spacing_mm=(2.0, 2.0))
     for number in range(7):
@@ -200,7 +245,9 @@ def test_ct_and_rtstruct_give_millimetres_and_a_set_with_both_contours(clinic):
     both = read_rtstruct(out / "rtstruct" / "p4.dcm", series)
     own = read_rtstruct(clinic / "labels" / "p4" / "RS.dcm", series)
     assert list(both) == ["Larynx", "Larynx_model"] and (both["Larynx"] == own["Larynx"]).all()
-    assert (both["Larynx_model"] == (series.volume() > 0)).mean() > 0.99, "the prediction is back on the CT's own slices"
+    assert (both["Larynx_model"] == (series.volume() > 0)).mean() > 0.99, (
+        "the prediction is back on the CT's own slices"
+    )
     import pydicom
 
     assert pydicom.dcmread(out / "rtstruct" / "p4.dcm").ApprovalStatus == "UNAPPROVED"
@@ -226,31 +273,45 @@ def volumes(tmp_path_factory) -> Path:
         label[6 : 10 + number % 3, 7:12, 5:11] = 1
         image = (rng.normal(0, 60, label.shape) + 150 * label).astype(np.int16)
         for name, array in (("ct", image), ("gtv", label)):
-            nibabel.save(nibabel.Nifti1Image(array, np.diag([-4.0, -4.0, 4.0, 1.0])), folder / f"{number}_{name}.nii.gz")
-        entries.append({"image": f"{number}_ct.nii.gz", "label": f"{number}_gtv.nii.gz", "case_id": f"study/{number}"})
+            nibabel.save(
+                nibabel.Nifti1Image(array, np.diag([-4.0, -4.0, 4.0, 1.0])),
+                folder / f"{number}_{name}.nii.gz",
+            )
+        entries.append(
+            {"image": f"{number}_ct.nii.gz", "label": f"{number}_gtv.nii.gz", "case_id": f"study/{number}"}
+        )
     (folder / "datalist.json").write_text(json.dumps({"training": entries}))
     return folder
 
 
 def test_folds_are_trained_once_and_every_label_is_predicted_by_a_network_that_never_saw_it(volumes):
     said, out = [], volumes / "out"
-    request = Request(volumes, out, bundle=str(BUNDLE), datalist=volumes / "datalist.json", folds=2, settings=TINY)
+    request = Request(
+        volumes, out, bundle=str(BUNDLE), datalist=volumes / "datalist.json", folds=2, settings=TINY
+    )
     content = audit(request, said.append)
     assert content["labels"] == 6 and said == [
-        "fold_1: epoch 1 of 1", "fold_1: 3 cases predicted", "fold_2: epoch 1 of 1", "fold_2: 3 cases predicted",
+        "fold_1: epoch 1 of 1",
+        "fold_1: 3 cases predicted",
+        "fold_2: epoch 1 of 1",
+        "fold_2: 3 cases predicted",
         *said[4:],
-    ]  # fmt: skip
+    ]
     for number in (1, 2):
         listed = json.loads((out / "folds" / f"fold_{number}" / "datalist.json").read_text())
         held_out = {case["case_id"] for case in listed["validation"]}
         assert len(held_out) == 3 and not held_out & {case["case_id"] for case in listed["training"]}
-        assert {load_evidence(out / "cases" / f"{file_stem(case)}.npz").fold for case in held_out} == {number - 1}
+        assert {load_evidence(out / "cases" / f"{file_stem(case)}.npz").fold for case in held_out} == {
+            number - 1
+        }
     kept = (out / "folds" / "fold_1" / "last.pt").stat().st_mtime_ns
     said.clear()
     assert audit(request, said.append)["findings"] == content["findings"]
     assert said[:2] == ["fold_1: done before", "fold_2: done before"]
     assert (out / "folds" / "fold_1" / "last.pt").stat().st_mtime_ns == kept
-    other = Request(volumes, out, bundle=str(BUNDLE), datalist=volumes / "datalist.json", folds=3, settings=TINY)
+    other = Request(
+        volumes, out, bundle=str(BUNDLE), datalist=volumes / "datalist.json", folds=3, settings=TINY
+    )
     with pytest.raises(BundleError, match="trained with other data, labels or settings"):
         audit(other, silent)
 
@@ -258,7 +319,13 @@ def test_folds_are_trained_once_and_every_label_is_predicted_by_a_network_that_n
 def test_the_bundles_own_weights_predict_new_cases_and_no_case_they_learned_from(volumes, bright_bundle):
     settings = {"device": "cpu", "val_margin_mm": 100.0}
     request = Request(
-        volumes, volumes / "weights", str(bright_bundle), None, volumes / "datalist.json", 0, settings=settings
+        volumes,
+        volumes / "weights",
+        str(bright_bundle),
+        None,
+        volumes / "datalist.json",
+        0,
+        settings=settings,
     )
     assert audit(request, silent)["labels"] == 6
     own = json.loads((volumes / "datalist.json").read_text())
@@ -266,18 +333,24 @@ def test_the_bundles_own_weights_predict_new_cases_and_no_case_they_learned_from
     own["training"][0] |= {"case_id": "new name", "patient_id": seen}
     (volumes / "patient.json").write_text(json.dumps(own))
     with pytest.raises(BundleError, match="learned from 1 of these cases, the first new name"):
-        audit(Request(volumes, volumes / "seen", str(bright_bundle), None, volumes / "patient.json", 0), silent)
+        audit(
+            Request(volumes, volumes / "seen", str(bright_bundle), None, volumes / "patient.json", 0), silent
+        )
     own["training"][0]["case_id"] = seen
     (volumes / "seen.json").write_text(json.dumps(own))
     with pytest.raises(BundleError, match=f"learned from 1 of these cases, the first {seen}"):
         audit(Request(volumes, volumes / "seen", str(bright_bundle), None, volumes / "seen.json", 0), silent)
 
 
-# ---- what is refused, in one line -------------------------------------------------------------------------------------
+# ---- what is refused, in one line --------------------------------------------------------------------------
 
 
 def refused(radiographs, tmp_path, expected: str, **changes) -> None:
-    request = {"data_dir": radiographs / "labels", "predictions": radiographs / "pred", "output_dir": tmp_path / "out"}
+    request = {
+        "data_dir": radiographs / "labels",
+        "predictions": radiographs / "pred",
+        "output_dir": tmp_path / "out",
+    }
     with pytest.raises((InputError, GeometryError, BundleError), match=expected):
         audit(Request(**{**request, **changes}), silent)
     assert not (tmp_path / "out" / "audit.csv").exists() and not (tmp_path / "out" / "audit.html").exists()
@@ -292,10 +365,26 @@ def test_requests_that_make_no_sense(radiographs, tmp_path):
     refused(radiographs, tmp_path, "expected 0 or more, and 0 to 1", worst=-1)
     refused(radiographs, tmp_path, "holds what is audited", output_dir=radiographs / "labels")
     refused(radiographs, tmp_path, "no case; expected a folder of label masks", data_dir=tmp_path)
-    refused(radiographs, tmp_path, "no setting 'epoch'", predictions=None, bundle="ct_gtv", settings={"epoch": 3}, folds=2,
-            datalist=listed(tmp_path))  # fmt: skip
-    refused(radiographs, tmp_path, "set by the audit itself", predictions=None, bundle="ct_gtv", settings={"resume": True},
-            folds=2, datalist=listed(tmp_path))  # fmt: skip
+    refused(
+        radiographs,
+        tmp_path,
+        "no setting 'epoch'",
+        predictions=None,
+        bundle="ct_gtv",
+        settings={"epoch": 3},
+        folds=2,
+        datalist=listed(tmp_path),
+    )
+    refused(
+        radiographs,
+        tmp_path,
+        "set by the audit itself",
+        predictions=None,
+        bundle="ct_gtv",
+        settings={"resume": True},
+        folds=2,
+        datalist=listed(tmp_path),
+    )
 
 
 def listed(tmp_path: Path) -> Path:
@@ -347,13 +436,16 @@ def test_a_label_without_a_prediction_file_is_noted_and_not_accused(radiographs,
     shutil.copytree(radiographs / "pred", tmp_path / "pred")
     (tmp_path / "pred" / "c1" / "Heart.png").unlink()
     said: list[str] = []
-    content = audit(Request(radiographs / "labels", tmp_path / "out", predictions=tmp_path / "pred"), said.append)
+    content = audit(
+        Request(radiographs / "labels", tmp_path / "out", predictions=tmp_path / "pred"), said.append
+    )
     assert said[0] == "note: c1: no prediction of Heart; these labels are not judged."
     assert not [row for row in content["findings"] if (row["case"], row["structure"]) == ("c1", "Heart")]
 
 
 @pytest.mark.parametrize(
-    ("scale", "expected"), [(100, "values from 10 to 80; expected a mask or probabilities"), (-1, "values from -0.8")]
+    ("scale", "expected"),
+    [(100, "values from 10 to 80; expected a mask or probabilities"), (-1, "values from -0.8")],
 )
 def test_predictions_that_are_no_probabilities_are_refused(clinic, tmp_path, scale, expected):
     import shutil
@@ -374,11 +466,25 @@ def test_a_prediction_on_another_grid_is_refused(clinic, tmp_path):
     moved = image.affine.copy()
     moved[2, 3] += 3
     nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), moved), path)
-    refused(clinic, tmp_path, r"p2/Larynx.nii.gz does not lie on the image's grid", data_dir=clinic / "labels",
-            predictions=tmp_path / "pred")  # fmt: skip
+    refused(
+        clinic,
+        tmp_path,
+        r"p2/Larynx.nii.gz does not lie on the image's grid",
+        data_dir=clinic / "labels",
+        predictions=tmp_path / "pred",
+    )
 
 
 def test_the_command_says_one_line_for_an_unknown_option_value(capsys, radiographs, tmp_path):
-    arguments = ["audit", "ct_gtv", "--data", f"{radiographs}", "-o", f"{tmp_path / 'out'}", "--set", "epochs"]
+    arguments = [
+        "audit",
+        "ct_gtv",
+        "--data",
+        f"{radiographs}",
+        "-o",
+        f"{tmp_path / 'out'}",
+        "--set",
+        "epochs",
+    ]
     assert main(arguments) == 2
     assert capsys.readouterr().err == "error: 'epochs': expected ID=VALUE, as in min_volume_cc=2.\n"

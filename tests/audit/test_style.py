@@ -1,4 +1,5 @@
-"""Annotators' habits beside single errors: biases that are planted, and what is left when they are taken out."""
+"""Annotators' habits beside single errors: biases that are planted, and what is left when they are taken
+out."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ def test_one_blunder_makes_no_style():
 def test_few_cases_make_no_style_and_rows_without_a_group_or_bias_do_not_count():
     rows = [("A", "Cord", 5.0)] * (LEAST_CASES - 1) + [("A", "Cord", math.nan), ("", "Cord", 5.0)]
     found = styles(rows, reach=2.0)
-    assert list(found) == [("A", "Cord")] and found["A", "Cord"].cases == 4 and not found["A", "Cord"].consistent
+    assert (
+        list(found) == [("A", "Cord")] and found["A", "Cord"].cases == 4 and not found["A", "Cord"].consistent
+    )
 
 
 def test_a_bias_too_small_for_the_grid_is_no_style():

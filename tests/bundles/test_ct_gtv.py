@@ -15,7 +15,8 @@ def config(name: str) -> dict:
 
 
 def steps_after_loading(transforms: list) -> list[dict]:
-    """What is done to the image once it is open (inference also reads DICOM and crops), without the other keys."""
+    """What is done to the image once it is open (inference also reads DICOM and crops), without the other
+    keys."""
     on_image = [{**t, "keys": "image"} for t in transforms if isinstance(t, dict) and "image" in t["keys"]]
     names = [t["_target_"] for t in on_image]
     return on_image[names.index("Orientationd") :]
@@ -28,7 +29,12 @@ def test_training_and_inference_share_their_settings(name):
 
 def test_training_evaluation_and_inference_prepare_the_image_alike():
     inference = steps_after_loading(config("inference.json")["preprocessing"]["transforms"])
-    assert [t["_target_"] for t in inference] == ["Orientationd", "Spacingd", "ScaleIntensityRanged", "Resized"]
+    assert [t["_target_"] for t in inference] == [
+        "Orientationd",
+        "Spacingd",
+        "ScaleIntensityRanged",
+        "Resized",
+    ]
     assert steps_after_loading(config("evaluate.json")["validate#preprocessing"]["transforms"]) == inference
     train = config("train.json")["train"]
     resize = {**train["resize"], "keys": "image", "mode": train["resize"]["mode"][0]}
@@ -78,7 +84,10 @@ def test_metadata_describes_the_network():
     network = parser.get_parsed_content("network_def").eval()
     formats = config("metadata.json")["network_data_format"]
     assert formats["inputs"]["image"]["spatial_shape"] == [f"{m}*n" for m in network.size_multiple]
-    assert all(size % m == 0 for size, m in zip(config("train.json")["grid_size"], network.size_multiple, strict=True))
+    assert all(
+        size % m == 0
+        for size, m in zip(config("train.json")["grid_size"], network.size_multiple, strict=True)
+    )
     n_in, n_out = formats["inputs"]["image"]["num_channels"], formats["outputs"]["pred"]["num_channels"]
     assert list(formats["outputs"]["pred"]["channel_def"]) == [str(channel) for channel in range(n_out)]
     with torch.no_grad():

@@ -1,4 +1,5 @@
-"""The files of the ct_head_neck bundle agree with each other, with MONAI's specification and with the rules of the data."""
+"""The files of the ct_head_neck bundle agree with each other, with MONAI's specification and with the rules
+of the data."""
 
 import json
 import os
@@ -53,10 +54,15 @@ def test_training_evaluation_and_inference_prepare_the_image_alike():
 
 
 def test_the_structures_are_the_channels_in_order_with_tg_263_names():
-    structures = next(step["structures"] for step in inference_steps("postprocessing") if "structures" in step)
+    structures = next(
+        step["structures"] for step in inference_steps("postprocessing") if "structures" in step
+    )
     names = [structure["name"] for structure in structures]
     assert names == [*ORGANS, "PTV"] == list(config("train.json")["bits"])
-    assert list(config("metadata.json")["network_data_format"]["outputs"]["pred"]["channel_def"].values()) == names
+    assert (
+        list(config("metadata.json")["network_data_format"]["outputs"]["pred"]["channel_def"].values())
+        == names
+    )
     for structure in structures:
         assert check_name(structure["name"]).problems == ()
         assert structure["interpreted_type"] == ("PTV" if structure["name"] == "PTV" else "ORGAN")
@@ -65,7 +71,9 @@ def test_the_structures_are_the_channels_in_order_with_tg_263_names():
 
 
 def test_every_organ_is_kept_in_one_piece_and_the_target_is_not():
-    steps = [step for step in inference_steps("postprocessing") if step["_target_"].endswith("KeepComponentsd")]
+    steps = [
+        step for step in inference_steps("postprocessing") if step["_target_"].endswith("KeepComponentsd")
+    ]
     assert [step.get("names") for step in steps if step.get("largest_only")] == [ORGANS]
 
 
@@ -76,7 +84,9 @@ def test_bits_and_sides_are_those_of_the_data(shared_data):
         rois = ["PTV56", "PTV63", "PTV70"] if name == "PTV" else [own.get(name, name)]
         assert sum(1 << n for n in numbers) == sum(source["bits"][roi] for roi in rois), name
     names = list(config("train.json")["bits"])
-    assert [[names[a], names[b]] for a, b in config("train.json")["side_pairs"]] == [["Parotid_R", "Parotid_L"]]
+    assert [[names[a], names[b]] for a, b in config("train.json")["side_pairs"]] == [
+        ["Parotid_R", "Parotid_L"]
+    ]
 
 
 def test_every_case_is_in_one_section_with_the_structures_that_were_contoured(shared_data):
@@ -88,7 +98,10 @@ def test_every_case_is_in_one_section_with_the_structures_that_were_contoured(sh
     own = {"RightParotid": "Parotid_R", "LeftParotid": "Parotid_L", "Mandible": "Bone_Mandible"}
     for section in SECTIONS:
         for case in datalist[section]:
-            names = {"PTV" if name.startswith("PTV") else own.get(name, name) for name in contoured[case["case_id"]]}
+            names = {
+                "PTV" if name.startswith("PTV") else own.get(name, name)
+                for name in contoured[case["case_id"]]
+            }
             assert set(case["present"]) == names
 
 
@@ -130,6 +143,15 @@ def test_metadata_describes_the_network():
     network = ConfigParser(config("inference.json")).get_parsed_content("network_def").eval()
     formats = config("metadata.json")["network_data_format"]
     assert formats["inputs"]["image"]["spatial_shape"] == [f"{m}*n" for m in network.size_multiple]
-    assert all(size % m == 0 for size, m in zip(config("train.json")["window_size"], network.size_multiple, strict=True))
+    assert all(
+        size % m == 0
+        for size, m in zip(config("train.json")["window_size"], network.size_multiple, strict=True)
+    )
     with torch.no_grad():
-        assert network(torch.zeros(1, 1, 32, 32, 32)).shape == (1, formats["outputs"]["pred"]["num_channels"], 32, 32, 32)
+        assert network(torch.zeros(1, 1, 32, 32, 32)).shape == (
+            1,
+            formats["outputs"]["pred"]["num_channels"],
+            32,
+            32,
+            32,
+        )

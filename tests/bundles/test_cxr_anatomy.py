@@ -1,4 +1,5 @@
-"""The files of the cxr_anatomy bundle agree with each other, with MONAI's specification and with the radiographs' masks."""
+"""The files of the cxr_anatomy bundle agree with each other, with MONAI's specification and with the
+radiographs' masks."""
 
 import csv
 import json
@@ -16,7 +17,12 @@ from medseg.structures.tg263 import check_name
 from medseg.training.noisy.trainer import METHODS, NoisyLabelTrainer
 
 BUNDLE = Path(__file__).resolve().parents[2] / "monai_bundles" / "cxr_anatomy"
-NAMES = {"Lung_R": "Right Lung", "Lung_L": "Left Lung", "Mediastinum": "Cardiomediastinum", "AirWay_Prox": "Airways"}
+NAMES = {
+    "Lung_R": "Right Lung",
+    "Lung_L": "Left Lung",
+    "Mediastinum": "Cardiomediastinum",
+    "AirWay_Prox": "Airways",
+}
 SECTIONS = {"training": (25, 24), "validation": (7, 5), "test": (12, 8)}
 """Images and patients."""
 
@@ -27,7 +33,12 @@ def config(name: str) -> dict:
 
 def prepared(transforms: list) -> list[dict]:
     """What makes the network's image out of the opened one, without the label's part in it."""
-    names = ("medseg.transforms.LoadRadiographd", "ScaleIntensityRangePercentilesd", "Resized", "ResizeWithPadOrCropd")
+    names = (
+        "medseg.transforms.LoadRadiographd",
+        "ScaleIntensityRangePercentilesd",
+        "Resized",
+        "ResizeWithPadOrCropd",
+    )
     steps = [{**t, "keys": "image"} for t in transforms if isinstance(t, dict) and t["_target_"] in names]
     for step in steps:
         for setting in ("mode", "anti_aliasing"):
@@ -50,14 +61,19 @@ def test_training_evaluation_and_inference_prepare_the_image_alike():
 
 def test_no_augmentation_mirrors_the_patient():
     steps = [step["_target_"] for step in config("train.json")["train"]["random_transforms"]]
-    assert steps and not [step for step in steps if "Flip" in step or "Rotate90" in step or "AxisFlip" in step]
+    assert steps and not [
+        step for step in steps if "Flip" in step or "Rotate90" in step or "AxisFlip" in step
+    ]
 
 
 def test_the_structures_are_the_channels_in_order_with_tg_263_names():
     step = next(t for t in config("inference.json")["postprocessing"]["transforms"] if "structures" in t)
     names = [structure["name"] for structure in step["structures"]]
     assert names == list(NAMES) == list(config("train.json")["bits"])
-    assert list(config("metadata.json")["network_data_format"]["outputs"]["pred"]["channel_def"].values()) == names
+    assert (
+        list(config("metadata.json")["network_data_format"]["outputs"]["pred"]["channel_def"].values())
+        == names
+    )
     for structure in step["structures"]:
         assert check_name(structure["name"]).problems == ()
         assert tuple(structure["colour_rgb"]) == fixed_colour_rgb(structure["name"])
@@ -71,7 +87,9 @@ def test_sides_are_the_patients(shared_data):
         field = np.asarray(Image.open(path))
         columns = {name: np.nonzero(field >> bits[name][0] & 1)[1] for name in ("Lung_R", "Lung_L")}
         if all(len(found) for found in columns.values()):
-            assert columns["Lung_R"].mean() < columns["Lung_L"].mean(), f"{path.name}: right is on the viewer's left"
+            assert columns["Lung_R"].mean() < columns["Lung_L"].mean(), (
+                f"{path.name}: right is on the viewer's left"
+            )
 
 
 def test_every_image_is_in_one_section_with_its_masks(shared_data):
@@ -84,7 +102,9 @@ def test_every_image_is_in_one_section_with_its_masks(shared_data):
         row = rows[case["case_id"]]
         assert case["patient_id"] == row["patientid"]
         assert case["present"] == [name for name, column in NAMES.items() if row[column] == "1"]
-    partly = {case["case_id"]: set(NAMES) - set(case["present"]) for case in listed if len(case["present"]) < 4}
+    partly = {
+        case["case_id"]: set(NAMES) - set(case["present"]) for case in listed if len(case["present"]) < 4
+    }
     assert partly == {"gb031": {"Lung_R"}, "gb045": {"Lung_L"}}
 
 
@@ -118,14 +138,18 @@ def test_the_baseline_is_not_scored_with_the_weights_of_the_default(tmp_path, mo
     monkeypatch.syspath_prepend(str(BUNDLE.parents[1] / "tools"))
     import evaluate_cxr
 
-    monkeypatch.setattr("sys.argv", ["evaluate_cxr.py", str(tmp_path), "-o", str(tmp_path), "--config", "unet"])
+    monkeypatch.setattr(
+        "sys.argv", ["evaluate_cxr.py", str(tmp_path), "-o", str(tmp_path), "--config", "unet"]
+    )
     assert evaluate_cxr.main() == 2 and "give them with --weights FILE" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["ce", "qam_ocm"])
 def test_one_setting_chooses_how_labels_are_weighted(method, tmp_path):
     assert config("train.json")["method"] in METHODS
-    parser = ConfigParser({**config("train.json"), "imports": ["$import torch", "$import monai", "$import os"]})
+    parser = ConfigParser(
+        {**config("train.json"), "imports": ["$import torch", "$import monai", "$import os"]}
+    )
     parser["method"], parser["ckpt_dir"], parser["output_dir"] = method, str(tmp_path), str(tmp_path)
     parser["train#dataset"] = {"_target_": "Dataset", "data": [], "_desc_": "no image is read here"}
     parser["train#dataloader"] = [1]

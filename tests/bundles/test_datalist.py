@@ -55,7 +55,9 @@ def test_missing_files_keys_and_sections_are_named(tmp_path):
     with pytest.raises(InputError, match="1 files of list.json are not there, the first B_gtv.nii.gz"):
         check_datalist(path, tmp_path)
     with pytest.raises(InputError, match="case 0 of training has no text under case_id"):
-        check_datalist(listed(tmp_path, [{"image": "A_ct.nii.gz", "label": "A_gtv.nii.gz"}], [case("B")]), tmp_path)
+        check_datalist(
+            listed(tmp_path, [{"image": "A_ct.nii.gz", "label": "A_gtv.nii.gz"}], [case("B")]), tmp_path
+        )
     with pytest.raises(InputError, match="no list of cases 'validation'"):
         check_datalist(listed(tmp_path, [case("A")], []), tmp_path)
     path.write_text("not json")

@@ -1,4 +1,5 @@
-"""The main job: a series in, structures in the patient's own coordinates out, through every door and format."""
+"""The main job: a series in, structures in the patient's own coordinates out, through every door and
+format."""
 
 from __future__ import annotations
 
@@ -32,10 +33,12 @@ ORIENTATIONS = {
 
 
 def chiral_series(folder, seed=0, **geometry):
-    """64 x 72 pixels fill whole bytes of a bit-packed SEG; SimpleITK reads bits of a last, partial byte from free memory."""
+    """64 x 72 pixels fill whole bytes of a bit-packed SEG; SimpleITK reads bits of a last, partial byte from
+    free memory."""
     phantom = chiral_phantom(
         stack_geometry(
-            (34, 64, 72), **{"gaps_mm": 2.5, "pixel_spacing_mm": (1.5, 1.25), "centre_lps_mm": (7, -20, 110), **geometry}
+            (34, 64, 72),
+            **{"gaps_mm": 2.5, "pixel_spacing_mm": (1.5, 1.25), "centre_lps_mm": (7, -20, 110), **geometry},
         )
     )
     write_series(phantom.volume_hu, phantom.geometry, folder, seed=seed)
@@ -50,10 +53,13 @@ def contoured(bundle, source, out, **options):
 
 
 def rtstruct_centroid_and_cc(path, roi="GTV"):
-    """Volume and centroid from the points in the file alone: polygon areas by shapely, heights from the points' planes."""
+    """Volume and centroid from the points in the file alone: polygon areas by shapely, heights from the
+    points' planes."""
     dataset = pydicom.dcmread(path)
     number = next(row.ROINumber for row in dataset.StructureSetROISequence if row.ROIName == roi)
-    contours = next(row for row in dataset.ROIContourSequence if row.ReferencedROINumber == number).ContourSequence
+    contours = next(
+        row for row in dataset.ROIContourSequence if row.ReferencedROINumber == number
+    ).ContourSequence
     centroids, areas, heights = [], [], []
     for contour in contours:
         points = np.array(contour.ContourData, dtype=float).reshape(-1, 3)
@@ -72,7 +78,9 @@ def rtstruct_centroid_and_cc(path, roi="GTV"):
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_the_marker_on_the_patients_left_stays_there_in_every_format(orientation, bright_bundle, tmp_path):
     phantom = chiral_series(tmp_path / "CT", orientation=ORIENTATIONS[orientation])
-    folder = contoured(bright_bundle, tmp_path / "CT", tmp_path / "out", formats=("rtstruct", "seg", "nifti", "preview"))
+    folder = contoured(
+        bright_bundle, tmp_path / "CT", tmp_path / "out", formats=("rtstruct", "seg", "nifti", "preview")
+    )
     expected = phantom.points_lps_mm["Marker"]
 
     centroid, volume_cc = rtstruct_centroid_and_cc(folder / "RS.dcm")
@@ -123,16 +131,28 @@ def test_the_bundle_run_by_monai_alone_writes_the_same_contours(bright_bundle, t
     folder = contoured(bright_bundle, tmp_path / "CT", tmp_path / "ours")
     run = subprocess.run(
         [
-            sys.executable, "-m", "monai.bundle", "run", "--config_file", str(bright_bundle / "configs/inference.json"),
-            "--bundle_root", str(bright_bundle), "--dataset_dir", str(tmp_path / "CT"),
-            "--output_dir", str(tmp_path / "monai"),
+            sys.executable,
+            "-m",
+            "monai.bundle",
+            "run",
+            "--config_file",
+            str(bright_bundle / "configs/inference.json"),
+            "--bundle_root",
+            str(bright_bundle),
+            "--dataset_dir",
+            str(tmp_path / "CT"),
+            "--output_dir",
+            str(tmp_path / "monai"),
         ],
-        capture_output=True, text=True, cwd=tmp_path,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert run.returncode == 0, run.stderr
     ours, monai = (pydicom.dcmread(path / "RS.dcm") for path in (folder, tmp_path / "monai" / "CT"))
     points = [
-        [contour.ContourData for contour in dataset.ROIContourSequence[0].ContourSequence] for dataset in (ours, monai)
+        [contour.ContourData for contour in dataset.ROIContourSequence[0].ContourSequence]
+        for dataset in (ours, monai)
     ]
     assert points[0] == points[1]
 
@@ -140,7 +160,9 @@ def test_the_bundle_run_by_monai_alone_writes_the_same_contours(bright_bundle, t
 def test_margins_add_ctv_and_ptv_of_the_right_size(bright_bundle, tmp_path):
     chiral_series(tmp_path / "CT")
     out = tmp_path / "out"
-    folder = contoured(bright_bundle, tmp_path / "CT", out, settings={"ctv_margin_mm": 5.0, "ptv_margin_mm": 3.0})
+    folder = contoured(
+        bright_bundle, tmp_path / "CT", out, settings={"ctv_margin_mm": 5.0, "ptv_margin_mm": 3.0}
+    )
     structures = {s["name"]: s for s in json.loads((folder / "run.json").read_text())["structures"]}
     assert [s["interpreted_type"] for s in structures.values()] == ["GTV", "CTV", "PTV"]
     for name, radius_cm in (("GTV", 0.7), ("CTV", 1.2), ("PTV", 1.5)):
@@ -151,7 +173,9 @@ def test_within_a_box_only_what_lies_there_is_contoured(bright_bundle, tmp_path)
     phantom = chiral_series(tmp_path / "CT")
     x, y, z = phantom.points_lps_mm["Marker"]
     half = f"{x},{x + 20},{y - 20},{y + 20},{z - 20},{z + 20}"
-    folder = contoured(bright_bundle, tmp_path / "CT", tmp_path / "out", within=half, settings={"min_volume_cc": 0.0})
+    folder = contoured(
+        bright_bundle, tmp_path / "CT", tmp_path / "out", within=half, settings={"min_volume_cc": 0.0}
+    )
     record = json.loads((folder / "run.json").read_text())
     assert record["options"]["within"] == half
     assert record["structures"][0]["volume_cc"] == pytest.approx(MARKER_CC / 2, rel=0.2)
@@ -172,7 +196,11 @@ def test_within_an_roi_of_a_structure_set_beside_the_series(bright_bundle, tmp_p
     region[:, :, : region.shape[2] // 2] = False
     write_rtstruct({"Region": region, "Elsewhere": phantom.masks["Foot"]}, series, tmp_path / "RS.dcm")
     folder = contoured(
-        bright_bundle, tmp_path / "CT", tmp_path / "out", within="RS.dcm:Region", settings={"min_volume_cc": 0.0}
+        bright_bundle,
+        tmp_path / "CT",
+        tmp_path / "out",
+        within="RS.dcm:Region",
+        settings={"min_volume_cc": 0.0},
     )
     assert json.loads((folder / "run.json").read_text())["structures"][0]["volume_cc"] > 0.5
     empty = contoured(bright_bundle, tmp_path / "CT", tmp_path / "out2", within="RS.dcm:Elsewhere")
@@ -231,7 +259,9 @@ def test_files_exported_anew_are_contoured_anew(bright_bundle, tmp_path):
 
 def test_old_files_do_not_stay_beside_new_ones(bright_bundle, tmp_path):
     chiral_series(tmp_path / "CT")
-    folder = contoured(bright_bundle, tmp_path / "CT", tmp_path / "out", formats=("nifti",), settings={"ctv_margin_mm": 5})
+    folder = contoured(
+        bright_bundle, tmp_path / "CT", tmp_path / "out", formats=("nifti",), settings={"ctv_margin_mm": 5}
+    )
     assert {p.name for p in folder.iterdir()} == {"GTV.nii.gz", "CTV.nii.gz", "run.json"}
     contoured(bright_bundle, tmp_path / "CT", tmp_path / "out", formats=("rtstruct",))
     assert {p.name for p in folder.iterdir()} == {"RS.dcm", "run.json"}
@@ -293,7 +323,9 @@ def case_at(out, name="CT"):
 def test_cases_whose_names_differ_only_in_odd_characters_do_not_replace_each_other(bright_bundle, tmp_path):
     for seed, name in enumerate(("a b", "a_b", "A_B")):
         chiral_series(tmp_path / "cohort" / name, seed=seed)
-    cohort = segment(Request(tmp_path / "cohort", str(bright_bundle), tmp_path / "out", formats=("rtstruct",)))
+    cohort = segment(
+        Request(tmp_path / "cohort", str(bright_bundle), tmp_path / "out", formats=("rtstruct",))
+    )
     assert len({case["folder"] for case in cohort["cases"]}) == 3
     read = {pydicom.dcmread(Path(case["folder"]) / "RS.dcm").PatientID for case in cohort["cases"]}
     assert len(read) == 3
@@ -314,7 +346,9 @@ def test_a_structure_set_that_medseg_did_not_write_is_never_replaced(bright_bund
     chiral_series(tmp_path / "patient" / "CT")
     clinical = tmp_path / "patient" / "CT" / "RS.dcm"
     clinical.write_bytes(b"approved by a physician")
-    among = segment(Request(tmp_path / "patient" / "CT", str(bright_bundle), tmp_path / "patient"))["cases"][0]
+    among = segment(Request(tmp_path / "patient" / "CT", str(bright_bundle), tmp_path / "patient"))["cases"][
+        0
+    ]
     assert among["status"] == "failed" and "among the images" in among["error"]
     assert clinical.read_bytes() == b"approved by a physician"
 
@@ -343,7 +377,9 @@ def test_a_region_drawn_anew_is_contoured_anew(bright_bundle, tmp_path):
 
     phantom = chiral_series(tmp_path / "patient" / "CT")
     series = read_series(tmp_path / "patient" / "CT")
-    request = Request(tmp_path / "patient" / "CT", str(bright_bundle), tmp_path / "out", within="RS.dcm:Region")
+    request = Request(
+        tmp_path / "patient" / "CT", str(bright_bundle), tmp_path / "out", within="RS.dcm:Region"
+    )
     for name in ("Marker", "Foot"):
         (tmp_path / "patient" / "RS.dcm").unlink(missing_ok=True)
         write_rtstruct({"Region": phantom.masks[name]}, series, tmp_path / "patient" / "RS.dcm")
@@ -364,7 +400,9 @@ def test_a_changed_step_of_the_bundle_is_contoured_anew(bright_bundle, tmp_path)
 
 def test_results_inside_the_input_folder_are_no_cases_at_the_next_run(bright_bundle, tmp_path):
     chiral_series(tmp_path / "CT")
-    request = Request(tmp_path / "CT", str(bright_bundle), tmp_path / "CT" / "out", formats=("rtstruct", "nifti"))
+    request = Request(
+        tmp_path / "CT", str(bright_bundle), tmp_path / "CT" / "out", formats=("rtstruct", "nifti")
+    )
     assert [case["status"] for case in segment(request)["cases"]] == ["done"]
     again = segment(request)
     assert [case["status"] for case in again["cases"]] == ["skipped"]
@@ -372,14 +410,23 @@ def test_results_inside_the_input_folder_are_no_cases_at_the_next_run(bright_bun
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"source": 5, "outputs": []}', '{"source": "x", "outputs": [{}]}', '{"source": "x", "outputs": 5}']
+    "text",
+    [
+        "{",
+        "[]",
+        '{"source": 5, "outputs": []}',
+        '{"source": "x", "outputs": [{}]}',
+        '{"source": "x", "outputs": 5}',
+    ],
 )
 def test_a_damaged_run_record_fails_its_case_and_not_the_cohort(text, bright_bundle, tmp_path):
     for seed in (1, 2):
         chiral_series(tmp_path / "cohort" / f"p{seed}", seed=seed)
     (tmp_path / "out" / "p1").mkdir(parents=True)
     (tmp_path / "out" / "p1" / "run.json").write_text(text)
-    cases = segment(Request(tmp_path / "cohort", str(bright_bundle), tmp_path / "out", formats=("rtstruct",)))["cases"]
+    cases = segment(
+        Request(tmp_path / "cohort", str(bright_bundle), tmp_path / "out", formats=("rtstruct",))
+    )["cases"]
     assert [(case["status"], case.get("fault")) for case in cases] == [("failed", "input"), ("done", None)]
     assert "move it away" in cases[0]["error"]
     assert (tmp_path / "out" / "p1" / "run.json").read_text() == text
@@ -401,7 +448,9 @@ def test_a_cohort_of_series_and_nifti_files_gets_the_formats_that_each_can_have(
     SimpleITK.WriteImage(image, str(tmp_path / "cohort" / "flat.nii.gz"))
     cohort = segment(Request(tmp_path / "cohort", str(bright_bundle), tmp_path / "out"))
     assert [case["status"] for case in cohort["cases"]] == ["done", "done"]
-    assert (tmp_path / "out" / "CT" / "RS.dcm").is_file() and (tmp_path / "out" / "flat" / "GTV.nii.gz").is_file()
+    assert (tmp_path / "out" / "CT" / "RS.dcm").is_file() and (
+        tmp_path / "out" / "flat" / "GTV.nii.gz"
+    ).is_file()
 
 
 @pytest.mark.parametrize(
@@ -424,7 +473,9 @@ def test_a_cohort_of_series_and_nifti_files_gets_the_formats_that_each_can_have(
     ],
     ids=str,
 )
-def test_settings_that_cannot_be_meant_are_refused_before_anything_is_written(settings, words, bright_bundle, tmp_path):
+def test_settings_that_cannot_be_meant_are_refused_before_anything_is_written(
+    settings, words, bright_bundle, tmp_path
+):
     chiral_series(tmp_path / "CT")
     with pytest.raises(MedsegError, match=words) as caught:
         segment(Request(tmp_path / "CT", str(bright_bundle), tmp_path / "out", settings=settings))
@@ -437,18 +488,29 @@ def test_an_empty_region_is_not_taken_for_the_whole_image(bright_bundle, tmp_pat
         Request(tmp_path, str(bright_bundle), tmp_path / "out", within="")
 
 
-def test_the_engine_is_recorded_and_another_one_does_not_contour_a_finished_case_anew(bright_bundle, tmp_path):
+def test_the_engine_is_recorded_and_another_one_does_not_contour_a_finished_case_anew(
+    bright_bundle, tmp_path
+):
     chiral_series(tmp_path / "CT")
     folders = {
-        engine: contoured(bright_bundle, tmp_path / "CT", tmp_path / engine, engine=engine, formats=("nifti",))
+        engine: contoured(
+            bright_bundle, tmp_path / "CT", tmp_path / engine, engine=engine, formats=("nifti",)
+        )
         for engine in ("torch", "openvino")
     }
-    masks = [SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(f / "GTV.nii.gz"))) for f in folders.values()]
+    masks = [
+        SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(f / "GTV.nii.gz"))) for f in folders.values()
+    ]
     assert (masks[0] != masks[1]).mean() < 1e-3 and masks[0].any()
     records = {engine: case_at(tmp_path / engine) for engine in folders}
-    assert {engine: record["engine"] for engine, record in records.items()} == {"torch": "torch", "openvino": "openvino"}
+    assert {engine: record["engine"] for engine, record in records.items()} == {
+        "torch": "torch",
+        "openvino": "openvino",
+    }
     assert "openvino" in records["openvino"]["versions"]
-    again = Request(tmp_path / "CT", str(bright_bundle), tmp_path / "torch", engine="openvino", formats=("nifti",))
+    again = Request(
+        tmp_path / "CT", str(bright_bundle), tmp_path / "torch", engine="openvino", formats=("nifti",)
+    )
     assert segment(again)["cases"][0]["status"] == "skipped"
     with pytest.raises(InputError, match="engine 'tpu': expected one of auto, torch, openvino"):
         Request(tmp_path, str(bright_bundle), tmp_path / "out", engine="tpu")
@@ -472,7 +534,9 @@ def test_warnings_of_cases_in_flight_together_stay_with_their_own_case(bright_bu
     assert warned == [False, True, False, True, False]
 
 
-def test_a_case_is_read_while_the_one_before_is_in_the_network_and_written_while_the_next_is(bright_bundle, tmp_path):
+def test_a_case_is_read_while_the_one_before_is_in_the_network_and_written_while_the_next_is(
+    bright_bundle, tmp_path
+):
     from threading import Event
 
     from medseg.bundles.job import Pipeline
@@ -482,7 +546,8 @@ def test_a_case_is_read_while_the_one_before_is_in_the_network_and_written_while
     ended, original = [], {step: getattr(Pipeline, step) for step in ("prepare", "predict", "finish")}
 
     def waiting(step, other, distance):
-        """The step as it is, but it does not begin before ``other`` of the case ``distance`` places on has begun."""
+        """The step as it is, but it does not begin before ``other`` of the case ``distance`` places on has
+        begun."""
 
         def run(self, item, stage):
             begun[step, item["case_name"]].set()
@@ -498,13 +563,19 @@ def test_a_case_is_read_while_the_one_before_is_in_the_network_and_written_while
         patch.setattr(Pipeline, "prepare", waiting("prepare", "none", 0))
         patch.setattr(Pipeline, "predict", waiting("predict", "prepare", 1))
         patch.setattr(Pipeline, "finish", waiting("finish", "predict", 1))
-        cohort = segment(Request(tmp_path / "cohort", str(bright_bundle), tmp_path / "out", formats=("rtstruct",)))
-    assert [(case["case"], case["status"]) for case in cohort["cases"]] == [(f"p{n}", "done") for n in range(5)]
+        cohort = segment(
+            Request(tmp_path / "cohort", str(bright_bundle), tmp_path / "out", formats=("rtstruct",))
+        )
+    assert [(case["case"], case["status"]) for case in cohort["cases"]] == [
+        (f"p{n}", "done") for n in range(5)
+    ]
     for number in range(3):  # and no case is read further ahead than one
         assert ended.index(("predict", f"p{number}")) < ended.index(("prepare", f"p{number + 2}"))
 
 
-def test_a_disk_that_is_full_for_one_case_does_not_stop_the_cohort_and_a_rerun_finishes(bright_bundle, tmp_path):
+def test_a_disk_that_is_full_for_one_case_does_not_stop_the_cohort_and_a_rerun_finishes(
+    bright_bundle, tmp_path
+):
     import medseg.bundles.job
 
     for number in range(3):
@@ -543,6 +614,10 @@ def test_after_ctrl_c_finished_cases_are_whole_and_nothing_else_lies_about(brigh
         patch.setattr(Pipeline, "predict", interrupted)
         with pytest.raises(KeyboardInterrupt):
             segment(request)
-    left = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    left = sorted(
+        path.relative_to(tmp_path / "out").as_posix()
+        for path in (tmp_path / "out").rglob("*")
+        if path.is_file()
+    )
     assert left == ["p0/RS.dcm", "p0/run.json", "p1/RS.dcm", "p1/run.json"]
     assert [case["status"] for case in segment(request)["cases"]] == ["skipped"] * 2 + ["done"] * 3

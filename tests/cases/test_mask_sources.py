@@ -29,7 +29,9 @@ def test_nifti_masks_need_no_images_and_share_the_grid_of_the_first(folder):
     assert source.names == ("L", "Marker") and source.kind == "NIfTI masks"
     assert (source.read("Marker")[0] == PHANTOM.masks["Marker"]).all()
     assert open_masks(folder / "L.nii.gz").names == ("L",)
-    elsewhere = Geometry(PHANTOM.geometry.shape, PHANTOM.geometry.origins_lps_mm + 5, [0, 1.5, 0], [1.25, 0, 0])
+    elsewhere = Geometry(
+        PHANTOM.geometry.shape, PHANTOM.geometry.origins_lps_mm + 5, [0, 1.5, 0], [1.25, 0, 0]
+    )
     write_mask(PHANTOM.masks["L"], elsewhere, folder / "Moved.nii.gz")
     with pytest.raises(GeometryError, match="Moved.nii.gz does not lie on the image's grid"):
         open_masks(folder).read("Moved")
@@ -37,17 +39,23 @@ def test_nifti_masks_need_no_images_and_share_the_grid_of_the_first(folder):
 
 def test_label_maps_and_values_beyond_one_are_no_masks(folder):
     labels = PHANTOM.masks["L"].astype(np.int16) * 3
-    nibabel.save(nibabel.Nifti1Image(labels.transpose(2, 1, 0), PHANTOM.geometry.affine_ras), folder / "Labels.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(labels.transpose(2, 1, 0), PHANTOM.geometry.affine_ras), folder / "Labels.nii.gz"
+    )
     with pytest.raises(StructureError, match="values from 0 to 3; .*split a label map"):
         open_masks(folder).read("Labels")
     half = PHANTOM.masks["L"].astype(np.float32) / 2
-    nibabel.save(nibabel.Nifti1Image(half.transpose(2, 1, 0), PHANTOM.geometry.affine_ras), folder / "Half.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(half.transpose(2, 1, 0), PHANTOM.geometry.affine_ras), folder / "Half.nii.gz"
+    )
     assert open_masks(folder).read("Half")[0].max() == 0.5
 
 
 def test_a_map_with_values_that_are_no_numbers_is_refused(folder):
     holed = np.where(PHANTOM.masks["L"], np.nan, 0).astype(np.float32)
-    nibabel.save(nibabel.Nifti1Image(holed.transpose(2, 1, 0), PHANTOM.geometry.affine_ras), folder / "Holed.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(holed.transpose(2, 1, 0), PHANTOM.geometry.affine_ras), folder / "Holed.nii.gz"
+    )
     with pytest.raises(StructureError, match="values from nan to nan"):
         open_masks(folder).read("Holed")
 
@@ -72,9 +80,13 @@ def test_a_name_that_two_files_have_is_refused(folder):
 
 @pytest.mark.parametrize(
     ("text", "error"),
-    [("{", InputError), ("[]", InputError), ('{"structures": [{"file": "L.nii.gz"}]}', InputError),
-     ('{"structures": [{"file": "L.nii.gz", "name": "L", "number": -1}]}', StructureError)],
-)  # fmt: skip
+    [
+        ("{", InputError),
+        ("[]", InputError),
+        ('{"structures": [{"file": "L.nii.gz"}]}', InputError),
+        ('{"structures": [{"file": "L.nii.gz", "name": "L", "number": -1}]}', StructureError),
+    ],
+)
 def test_a_damaged_index_is_an_error_and_not_passed_over(text, error, folder):
     (folder / INDEX).write_text(text)
     with pytest.raises(error):
@@ -82,7 +94,13 @@ def test_a_damaged_index_is_an_error_and_not_passed_over(text, error, folder):
 
 
 def test_the_index_gives_files_their_names_back(folder):
-    row = {"file": "L.nii.gz", "name": "a/b", "number": 4, "interpreted_type": "CAVITY", "colour_rgb": [1, 2, 3]}
+    row = {
+        "file": "L.nii.gz",
+        "name": "a/b",
+        "number": 4,
+        "interpreted_type": "CAVITY",
+        "colour_rgb": [1, 2, 3],
+    }
     (folder / INDEX).write_text(json.dumps({"structures": [row]}))
     structure = read_index(folder)["L.nii.gz"]
     assert (structure.name, structure.number, structure.interpreted_type) == ("a/b", 4, "CAVITY")
@@ -94,8 +112,31 @@ def test_the_index_gives_files_their_names_back(folder):
 
 
 def test_file_names_are_as_like_the_structures_as_every_system_allows():
-    names = ["GTV-1", "1,SUV_primair", "a/b", "../x", "CON", "con.x", "Lung ", "tail.", 'q"<>|?*', "ä ß", "\x07"]
+    names = [
+        "GTV-1",
+        "1,SUV_primair",
+        "a/b",
+        "../x",
+        "CON",
+        "con.x",
+        "Lung ",
+        "tail.",
+        'q"<>|?*',
+        "ä ß",
+        "\x07",
+    ]
     assert list(file_names(names).values()) == [
-        "GTV-1", "1,SUV_primair", "a_b", "_._x", "_CON", "_con.x", "Lung", "tail", "q______", "ä ß", "_"]  # fmt: skip
+        "GTV-1",
+        "1,SUV_primair",
+        "a_b",
+        "_._x",
+        "_CON",
+        "_con.x",
+        "Lung",
+        "tail",
+        "q______",
+        "ä ß",
+        "_",
+    ]
     with pytest.raises(StructureError, match="'gtv' and 'GTV'|'GTV' and 'gtv'"):
         file_names(["GTV", "gtv"])

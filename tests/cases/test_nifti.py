@@ -47,7 +47,9 @@ def test_a_mask_comes_back_as_it_was_written(phantom, tmp_path):
 
 def test_a_mask_on_slices_whose_positions_were_rounded_comes_back(tmp_path):
     stack = stack_geometry((40, 12, 10), gaps_mm=3.2701)
-    stack = replace(stack, origins_lps_mm=np.round(stack.origins_lps_mm, 1))  # up to 0.1 mm off the even spacing
+    stack = replace(
+        stack, origins_lps_mm=np.round(stack.origins_lps_mm, 1)
+    )  # up to 0.1 mm off the even spacing
     mask = np.zeros(stack.shape, dtype=bool)
     mask[7, 3:5, 4] = True
     assert np.array_equal(read_mask(write_mask(mask, stack, tmp_path / "m.nii.gz"), stack), mask)
@@ -57,7 +59,9 @@ def test_a_mask_on_slices_whose_positions_were_rounded_comes_back(tmp_path):
 def test_a_file_in_another_axis_order_gives_the_same_voxels(axes, phantom, tmp_path):
     write_mask(phantom.masks["L"], phantom.geometry, tmp_path / "L.nii.gz")
     image = nibabel.load(tmp_path / "L.nii.gz")
-    turn = orientations.ornt_transform(orientations.io_orientation(image.affine), orientations.axcodes2ornt(axes))
+    turn = orientations.ornt_transform(
+        orientations.io_orientation(image.affine), orientations.axcodes2ornt(axes)
+    )
     nibabel.save(image.as_reoriented(turn), tmp_path / "turned.nii.gz")
     assert np.array_equal(read_mask(tmp_path / "turned.nii.gz", phantom.geometry), phantom.masks["L"])
 
@@ -73,10 +77,15 @@ def test_a_map_of_probabilities_stays_a_map(phantom, tmp_path):
 def test_a_mask_on_another_grid_is_refused(phantom, tmp_path):
     affine = phantom.geometry.affine_ras.copy()
     affine[:3, 3] += (0, 0.5, 0)
-    nibabel.save(nibabel.Nifti1Image(phantom.masks["L"].astype(np.uint8).transpose(2, 1, 0), affine), tmp_path / "a.nii")
+    nibabel.save(
+        nibabel.Nifti1Image(phantom.masks["L"].astype(np.uint8).transpose(2, 1, 0), affine),
+        tmp_path / "a.nii",
+    )
     with pytest.raises(GeometryError, match="0.500 mm apart"):
         read_mask(tmp_path / "a.nii", phantom.geometry)
-    nibabel.save(nibabel.Nifti1Image(np.zeros((56, 48, 29), np.uint8), phantom.geometry.affine_ras), tmp_path / "b.nii")
+    nibabel.save(
+        nibabel.Nifti1Image(np.zeros((56, 48, 29), np.uint8), phantom.geometry.affine_ras), tmp_path / "b.nii"
+    )
     with pytest.raises(GeometryError, match=r"shape \(29, 48, 56\)"):
         read_mask(tmp_path / "b.nii", phantom.geometry)
 
@@ -121,7 +130,9 @@ def test_the_script_writes_a_folder_of_masks_as_structures(phantom, folder, tmp_
     volume_cc = phantom.masks["Marker"].sum() * 1.5 * 1.25 * 3 / 1000
     assert f"GTV              {volume_cc:10.2f} cc" in result.stdout
     read = read_rtstruct(tmp_path / "RS.dcm", read_series(folder))
-    assert np.array_equal(read["Femur_L"], phantom.masks["L"]) and np.array_equal(read["GTV"], phantom.masks["Marker"])
+    assert np.array_equal(read["Femur_L"], phantom.masks["L"]) and np.array_equal(
+        read["GTV"], phantom.masks["Marker"]
+    )
 
 
 def test_the_script_adds_to_an_existing_set_and_warns_of_names(phantom, folder, tmp_path):
@@ -143,5 +154,7 @@ def test_the_script_says_in_one_line_what_is_wrong_and_writes_nothing(phantom, f
     ):
         result = export(folder, given, "-o", tmp_path / "RS.dcm")
         assert result.returncode == 2
-        assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and words in result.stderr
+        assert (
+            result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and words in result.stderr
+        )
     assert not (tmp_path / "RS.dcm").exists()

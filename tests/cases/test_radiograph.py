@@ -1,4 +1,5 @@
-"""Radiographs come in as a viewer shows them, go out on their own pixels, and nothing about their size is guessed."""
+"""Radiographs come in as a viewer shows them, go out on their own pixels, and nothing about their size is
+guessed."""
 
 from __future__ import annotations
 
@@ -18,7 +19,13 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from medseg.bundles.job import Request, segment
-from medseg.cases.radiograph import Radiograph, RadiographStructures, find_radiographs, open_radiograph, write_mask_nifti
+from medseg.cases.radiograph import (
+    Radiograph,
+    RadiographStructures,
+    find_radiographs,
+    open_radiograph,
+    write_mask_nifti,
+)
 from medseg.dicom.images.projections import read_projection
 from medseg.errors import InputError, StructureError
 from medseg.phantoms.thigh import chiral_phantom, write_series
@@ -30,9 +37,12 @@ DX = "1.2.840.10008.5.1.4.1.1.1.1"
 
 
 def ramp(rows=80, columns=100, top=4095):
-    """uint16 numbers from 0 at the left edge to ``top`` at the right edge, brighter still in the lower half."""
+    """uint16 numbers from 0 at the left edge to ``top`` at the right edge, brighter still in the lower
+    half."""
     line = np.linspace(0, top, columns)
-    return np.rint(np.stack([line * (0.5 if row < rows // 2 else 1.0) for row in range(rows)])).astype(np.uint16)
+    return np.rint(np.stack([line * (0.5 if row < rows // 2 else 1.0) for row in range(rows)])).astype(
+        np.uint16
+    )
 
 
 def write_dx(path, pixels=None, bits=12, **changes):
@@ -44,7 +54,13 @@ def write_dx(path, pixels=None, bits=12, **changes):
     d.SOPClassUID, d.SOPInstanceUID = DX, generate_uid()
     d.StudyInstanceUID, d.SeriesInstanceUID, d.Modality = generate_uid(), generate_uid(), "DX"
     d.PatientName, d.PatientID, d.PatientBirthDate, d.PatientSex = "Doe^Jane", "7", "", "F"
-    d.StudyDate, d.StudyTime, d.StudyID, d.AccessionNumber, d.ReferringPhysicianName = "20260101", "101010", "1", "", ""
+    d.StudyDate, d.StudyTime, d.StudyID, d.AccessionNumber, d.ReferringPhysicianName = (
+        "20260101",
+        "101010",
+        "1",
+        "",
+        "",
+    )
     d.SeriesNumber, d.InstanceNumber, d.Manufacturer, d.PatientOrientation = 1, 1, "test", ["L", "F"]
     d.Rows, d.Columns = pixels.shape[-2:]
     d.SamplesPerPixel, d.PhotometricInterpretation, d.PixelRepresentation = 1, "MONOCHROME2", 0
@@ -55,12 +71,15 @@ def write_dx(path, pixels=None, bits=12, **changes):
             delattr(d, keyword)
         else:
             setattr(d, keyword, value)
-    d.file_meta.MediaStorageSOPClassUID, d.file_meta.MediaStorageSOPInstanceUID = d.SOPClassUID, d.SOPInstanceUID
+    d.file_meta.MediaStorageSOPClassUID, d.file_meta.MediaStorageSOPInstanceUID = (
+        d.SOPClassUID,
+        d.SOPInstanceUID,
+    )
     d.save_as(path, enforce_file_format=True)
     return path
 
 
-# ---- DICOM in ------------------------------------------------------------------------------------------------------
+# ---- DICOM in ----------------------------------------------------------------------------------------------
 
 
 def test_without_a_window_the_whole_range_becomes_0_to_1(tmp_path):
@@ -99,7 +118,9 @@ def test_the_first_window_cuts_the_values_as_dicom_says(tmp_path):
 def test_a_voi_lut_goes_before_a_window(tmp_path):
     item = Dataset()
     item.LUTDescriptor, item.LUTData = [4096, 0, 16], (4095 - np.arange(4096)).astype("<u2").tobytes()
-    found = read_projection(write_dx(tmp_path / "l.dcm", VOILUTSequence=Sequence([item]), WindowCenter=9, WindowWidth=9))
+    found = read_projection(
+        write_dx(tmp_path / "l.dcm", VOILUTSequence=Sequence([item]), WindowCenter=9, WindowWidth=9)
+    )
     assert found.shown == "VOI LUT"
     assert found.pixels == pytest.approx(1 - ramp() / 4095, abs=1e-6)
 
@@ -119,9 +140,21 @@ def test_padding_is_black_and_does_not_stretch_the_range(tmp_path):
     [
         ({}, None, ""),
         ({"ImagerPixelSpacing": [0.2, 0.1]}, (0.2, 0.1), "ImagerPixelSpacing, at the detector"),
-        ({"ImagerPixelSpacing": [0.2, 0.2], "PixelSpacing": [0.2, 0.2]}, (0.2, 0.2), "ImagerPixelSpacing, at the detector"),
-        ({"ImagerPixelSpacing": [0.2, 0.2], "PixelSpacing": [0.15, 0.15]}, (0.15, 0.15), "calibrated (of unknown kind)"),
-        ({"PixelSpacing": [0.15, 0.15], "PixelSpacingCalibrationType": "FIDUCIAL"}, (0.15, 0.15), "calibrated (FIDUCIAL)"),
+        (
+            {"ImagerPixelSpacing": [0.2, 0.2], "PixelSpacing": [0.2, 0.2]},
+            (0.2, 0.2),
+            "ImagerPixelSpacing, at the detector",
+        ),
+        (
+            {"ImagerPixelSpacing": [0.2, 0.2], "PixelSpacing": [0.15, 0.15]},
+            (0.15, 0.15),
+            "calibrated (of unknown kind)",
+        ),
+        (
+            {"PixelSpacing": [0.15, 0.15], "PixelSpacingCalibrationType": "FIDUCIAL"},
+            (0.15, 0.15),
+            "calibrated (FIDUCIAL)",
+        ),
         ({"PixelSpacing": [0.15, 0.15]}, (0.15, 0.15), "not said whether"),
     ],
 )
@@ -158,11 +191,13 @@ def test_several_frames_are_refused(tmp_path):
 
 
 def test_a_secondary_capture_of_a_radiograph_is_read(tmp_path):
-    path = write_dx(tmp_path / "sc.dcm", SOPClassUID="1.2.840.10008.5.1.4.1.1.7", Modality="CR", PatientOrientation=None)
+    path = write_dx(
+        tmp_path / "sc.dcm", SOPClassUID="1.2.840.10008.5.1.4.1.1.7", Modality="CR", PatientOrientation=None
+    )
     assert read_projection(path).pixels.max() == 1
 
 
-# ---- pictures in -----------------------------------------------------------------------------------------------------
+# ---- pictures in -------------------------------------------------------------------------------------------
 
 
 def picture(rows=80, columns=100):
@@ -208,7 +243,7 @@ def test_masks_transparent_turned_and_broken_pictures_are_refused(tmp_path):
         open_radiograph(tmp_path / "broken.png")
 
 
-# ---- finding -----------------------------------------------------------------------------------------------------------
+# ---- finding -----------------------------------------------------------------------------------------------
 
 
 def test_a_folder_gives_every_radiograph_and_says_what_was_passed_over(tmp_path):
@@ -229,7 +264,11 @@ def chiral_geometry(phantom, slices):
 
     g = phantom.geometry
     return Geometry(
-        (slices, *g.shape[1:]), g.origins_lps_mm[:slices], g.row_step_lps_mm, g.column_step_lps_mm, g.frame_of_reference_uid
+        (slices, *g.shape[1:]),
+        g.origins_lps_mm[:slices],
+        g.row_step_lps_mm,
+        g.column_step_lps_mm,
+        g.frame_of_reference_uid,
     )
 
 
@@ -244,12 +283,16 @@ def test_an_empty_folder_and_a_folder_of_ct_slices_are_refused_in_one_line(tmp_p
 
 def test_a_stated_view_that_the_bundle_did_not_learn_is_refused(tmp_path):
     load = LoadRadiographd("image", views=["AP", "PA"])
-    assert load({"image": str(write_dx(tmp_path / "pa.dcm", ViewPosition="PA"))})["image"].shape == (1, 80, 100)
+    assert load({"image": str(write_dx(tmp_path / "pa.dcm", ViewPosition="PA"))})["image"].shape == (
+        1,
+        80,
+        100,
+    )
     with pytest.raises(InputError, match="view LL; this bundle learned from AP and PA views"):
         load({"image": str(write_dx(tmp_path / "ll.dcm", ViewPosition="LL"))})
 
 
-# ---- out -----------------------------------------------------------------------------------------------------------------
+# ---- out ---------------------------------------------------------------------------------------------------
 
 
 def test_nifti_masks_say_that_position_and_perhaps_size_are_unknown(tmp_path):
@@ -263,7 +306,10 @@ def test_nifti_masks_say_that_position_and_perhaps_size_are_unknown(tmp_path):
     unknown = nibabel.load(write_mask_nifti(mask, None, tmp_path / "b.nii.gz"))
     assert unknown.header.get_xyzt_units()[0] == "unknown"
     sitk = pytest.importorskip("SimpleITK")
-    assert sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.nii.gz"))).tolist() == mask.astype(int).tolist()
+    assert (
+        sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.nii.gz"))).tolist()
+        == mask.astype(int).tolist()
+    )
 
 
 def test_masks_of_another_shape_and_names_that_do_not_fit_are_refused():
@@ -278,7 +324,8 @@ def test_masks_of_another_shape_and_names_that_do_not_fit_are_refused():
 
 @pytest.fixture(scope="module")
 def bright_bundle(tmp_path_factory):
-    """cxr_anatomy's own configs around a one-pixel network: Lung_R is what is brighter than 0.6, Lung_L what is darker."""
+    """cxr_anatomy's own configs around a one-pixel network: Lung_R is what is brighter than 0.6, Lung_L what
+    is darker."""
     folder = tmp_path_factory.mktemp("bundles") / "bright"
     shutil.copytree(BUNDLE, folder, ignore=shutil.ignore_patterns("*.pt"))
     network = {"_target_": "torch.nn.Conv2d", "in_channels": 1, "out_channels": 4, "kernel_size": 1}
@@ -286,12 +333,15 @@ def bright_bundle(tmp_path_factory):
     path.write_text(json.dumps({**json.loads(path.read_text()), "network_def": network, "engine": "torch"}))
     weight = torch.tensor([200.0, -200.0, 0.0, 0.0]).reshape(4, 1, 1, 1)
     (folder / "models").mkdir(exist_ok=True)
-    torch.save({"weight": weight, "bias": torch.tensor([-120.0, 120.0, -9.0, -9.0])}, folder / "models" / "model.pt")
+    torch.save(
+        {"weight": weight, "bias": torch.tensor([-120.0, 120.0, -9.0, -9.0])}, folder / "models" / "model.pt"
+    )
     return folder
 
 
 def two_pieces():
-    """A dark picture, 300 rows x 200 columns, with a large bright block at the top left and a small one at the bottom."""
+    """A dark picture, 300 rows x 200 columns, with a large bright block at the top left and a small one at
+    the bottom."""
     pixels = np.tile(np.linspace(0, 900, 200), (300, 1)).astype(np.uint16)
     pixels[30:90, 20:140] = 4000
     pixels[250:260, 100:110] = 4000
@@ -301,14 +351,18 @@ def two_pieces():
 def test_a_dx_file_goes_through_the_bundle_to_masks_on_its_own_pixels(tmp_path, bright_bundle, program):
     write_dx(tmp_path / "chest.dcm", two_pieces(), ImagerPixelSpacing=[0.4, 0.4])
     request = Request(
-        tmp_path / "chest.dcm", str(bright_bundle), tmp_path / "out", formats=("png", "nifti", "seg", "preview")
+        tmp_path / "chest.dcm",
+        str(bright_bundle),
+        tmp_path / "out",
+        formats=("png", "nifti", "seg", "preview"),
     )
     assert segment(request)["cases"][0]["status"] == "done"
     folder = tmp_path / "out" / "chest"
     mask = np.asarray(Image.open(folder / "Lung_R.png"))
     assert mask.shape == (300, 200) and set(np.unique(mask)) == {0, 255}
     rows, columns = np.nonzero(mask)
-    # Only the larger piece is kept; the network saw the picture at 256 / 300 of its size, so edges move by a pixel at most.
+    # Only the larger piece is kept; the network saw the picture at 256 / 300 of its size, so edges move by a
+    # pixel at most.
     assert abs(rows.min() - 30) <= 1 and abs(rows.max() - 89) <= 1
     assert abs(columns.min() - 20) <= 1 and abs(columns.max() - 139) <= 1
     record = json.loads((folder / "run.json").read_text())
@@ -323,7 +377,9 @@ def test_a_dx_file_goes_through_the_bundle_to_masks_on_its_own_pixels(tmp_path, 
     assert item.ReferencedSOPInstanceUID == source.SOPInstanceUID
     assert "PlanePositionSequence" not in found.PerFrameFunctionalGroupsSequence[0], "no place is invented"
     assert (found.pixel_array[0] > 0).tolist() == (mask > 0).tolist()
-    result = subprocess.run([program("dciodvfy"), str(folder / "SEG.dcm")], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [program("dciodvfy"), str(folder / "SEG.dcm")], capture_output=True, text=True, check=False
+    )
     lines = (result.stdout + result.stderr).splitlines()
     assert "Segmentation" in lines and not [line for line in lines if line.startswith("Error")]
 
@@ -334,10 +390,18 @@ def test_a_picture_gets_pixels_and_no_centimetres_and_no_dicom(tmp_path, bright_
     segment(Request(tmp_path / "in", str(bright_bundle), tmp_path / "out"))
     record = json.loads((tmp_path / "out" / "chest" / "run.json").read_text())
     assert [output["file"] for output in record["outputs"]] == [
-        "AirWay_Prox.png", "Lung_L.png", "Lung_R.png", "Mediastinum.png", "preview.png",
-    ]  # fmt: skip
+        "AirWay_Prox.png",
+        "Lung_L.png",
+        "Lung_R.png",
+        "Mediastinum.png",
+        "preview.png",
+    ]
     assert record["structures"][0]["area_cm2"] is None and record["structures"][0]["area_pixels"] > 6000
-    assert record["geometry"] == {"shape_rows_columns": [300, 200], "pixel_spacing_mm": None, "spacing_from": "not known"}
+    assert record["geometry"] == {
+        "shape_rows_columns": [300, 200],
+        "pixel_spacing_mm": None,
+        "spacing_from": "not known",
+    }
     cohort = segment(Request(tmp_path / "in", str(bright_bundle), tmp_path / "seg", formats=("seg",)))
     assert "needs a DICOM image to refer to" in cohort["cases"][0]["error"]
     assert find_radiographs(tmp_path)[1] == [
@@ -345,7 +409,9 @@ def test_a_picture_gets_pixels_and_no_centimetres_and_no_dicom(tmp_path, bright_
     ]
 
 
-def test_rtstruct_regions_and_png_masks_of_volumes_are_refused_before_anything_is_read(tmp_path, bright_bundle):
+def test_rtstruct_regions_and_png_masks_of_volumes_are_refused_before_anything_is_read(
+    tmp_path, bright_bundle
+):
     Image.fromarray(picture()).save(tmp_path / "a.png")
     with pytest.raises(InputError, match="projection without a place in the patient"):
         segment(Request(tmp_path / "a.png", str(bright_bundle), tmp_path / "out", formats=("rtstruct",)))

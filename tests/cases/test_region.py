@@ -67,5 +67,8 @@ def test_what_is_odd_about_other_structures_is_not_said_with_the_region(patient,
     recwarn.clear()
     region_mask("two.dcm:GTV", open_case(str(folder / "CT")))
     assert not recwarn.list
-    with pytest.raises(GeometryError, match="no voxel centre"), pytest.warns(MedsegWarning, match="'Empty'.*empty"):
+    with (
+        pytest.raises(GeometryError, match="no voxel centre"),
+        pytest.warns(MedsegWarning, match="'Empty'.*empty"),
+    ):
         region_mask("two.dcm:Empty", open_case(str(folder / "CT")))

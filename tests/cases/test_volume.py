@@ -15,7 +15,8 @@ from medseg.transforms import LoadCased
 
 
 def ramp(geometry):
-    """A volume whose every voxel holds 2 x + 3 y + 5 z of its own LPS position: linear, so interpolation is exact."""
+    """A volume whose every voxel holds 2 x + 3 y + 5 z of its own LPS position: linear, so interpolation is
+    exact."""
     rows, columns = np.meshgrid(*(np.arange(n) for n in geometry.shape[1:]), indexing="ij")
     pairs = np.stack([rows.ravel(), columns.ravel()], axis=1)
     planes = [geometry.points_lps_mm(k, pairs) @ (2.0, 3.0, 5.0) for k in range(geometry.shape[0])]
@@ -23,9 +24,13 @@ def ramp(geometry):
 
 
 def test_an_uneven_tilted_stack_is_resampled_where_its_voxels_really_lie():
-    stack = stack_geometry((12, 20, 16), gaps_mm=[2.0] * 5 + [4.0] * 6, pixel_spacing_mm=(1.5, 1.0), tilt_degrees=12)
+    stack = stack_geometry(
+        (12, 20, 16), gaps_mm=[2.0] * 5 + [4.0] * 6, pixel_spacing_mm=(1.5, 1.0), tilt_degrees=12
+    )
     grid = stack.regular_grid()
-    assert grid.is_regular and grid.shape[0] == 10  # 34 mm in steps of the median gap, 4 mm, both ends covered
+    assert (
+        grid.is_regular and grid.shape[0] == 10
+    )  # 34 mm in steps of the median gap, 4 mm, both ends covered
     volume = resample(ramp(stack), stack, grid)
     inside = np.zeros(grid.shape, dtype=bool)
     inside[1:8, 6:14, 2:14] = True  # away from the borders, where the nearest value is used instead
@@ -33,7 +38,9 @@ def test_an_uneven_tilted_stack_is_resampled_where_its_voxels_really_lie():
 
 
 def test_sampling_back_on_the_real_slices_is_the_inverse_for_a_linear_image():
-    stack = stack_geometry((12, 20, 16), gaps_mm=[2.0] * 5 + [4.0] * 6, pixel_spacing_mm=(1.5, 1.0), tilt_degrees=12)
+    stack = stack_geometry(
+        (12, 20, 16), gaps_mm=[2.0] * 5 + [4.0] * 6, pixel_spacing_mm=(1.5, 1.0), tilt_degrees=12
+    )
     back = resample(ramp(stack.regular_grid()), stack.regular_grid(), stack)
     assert np.abs(back - ramp(stack))[:11].max() < 0.05  # the grid's last slice lies above the stack's
 
@@ -71,7 +78,9 @@ def test_a_series_refused_by_medseg_is_not_loaded_by_another_reader(tmp_path):
 def test_several_series_in_one_folder_are_separate_cases(tmp_path):
     phantom = chiral_phantom()
     for seed in (1, 2):
-        for path in write_series(phantom.volume_hu + 10 * seed, phantom.geometry, tmp_path / f"made_{seed}", seed=seed):
+        for path in write_series(
+            phantom.volume_hu + 10 * seed, phantom.geometry, tmp_path / f"made_{seed}", seed=seed
+        ):
             (tmp_path / "mixed").mkdir(exist_ok=True)
             path.rename(tmp_path / "mixed" / f"{seed}_{path.name}")
         (tmp_path / f"made_{seed}").rmdir()
@@ -102,7 +111,9 @@ def test_nifti_without_an_orientation_or_with_nan_is_refused(tmp_path):
 
 def test_a_damaged_nifti_file_and_a_4d_one_are_refused_in_one_line(tmp_path):
     (tmp_path / "cut.nii.gz").write_bytes(b"\x1f\x8b\x08\x00 not a volume")
-    nibabel.save(nibabel.Nifti1Image(np.zeros((3, 3, 3, 2), dtype=np.float32), np.eye(4)), tmp_path / "series.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(np.zeros((3, 3, 3, 2), dtype=np.float32), np.eye(4)), tmp_path / "series.nii.gz"
+    )
     for name, words in (("cut", "cannot be read as NIfTI"), ("series", "4 dimensions")):
         with pytest.raises(InputError, match=words) as caught:
             open_case(str(tmp_path / f"{name}.nii.gz"))
@@ -140,7 +151,9 @@ def test_masks_are_written_as_nifti_only_where_nifti_can_hold_the_geometry(tmp_p
 def test_several_series_below_a_folder_with_a_hash_in_its_name_are_opened(tmp_path):
     phantom = chiral_phantom()
     for seed in (1, 2):
-        write_series(phantom.volume_hu, phantom.geometry, tmp_path / "study #2" / "CT" / f"part_{seed}", seed=seed)
+        write_series(
+            phantom.volume_hu, phantom.geometry, tmp_path / "study #2" / "CT" / f"part_{seed}", seed=seed
+        )
         for path in (tmp_path / "study #2" / "CT" / f"part_{seed}").iterdir():
             path.rename(tmp_path / "study #2" / "CT" / f"{seed}_{path.name}")
     cases, _ = find_cases(tmp_path / "study #2")
@@ -158,7 +171,11 @@ def test_a_single_dicom_file_is_read_alone_and_not_with_its_folder(tmp_path):
 def test_a_folder_name_is_one_visible_folder_whatever_the_case_is_called(name, tmp_path):
     folder = tmp_path / folder_name(name)
     folder.mkdir()
-    assert folder.parent == tmp_path and folder.resolve().parent == tmp_path.resolve() and not folder.name.startswith(".")
+    assert (
+        folder.parent == tmp_path
+        and folder.resolve().parent == tmp_path.resolve()
+        and not folder.name.startswith(".")
+    )
 
 
 def test_names_that_are_cut_stay_different():
@@ -172,7 +189,9 @@ def test_hidden_nifti_files_are_no_cases_and_upper_case_suffixes_are_cut(tmp_pat
     assert [name for name, _ in find_cases(tmp_path)[0]] == ["CASE"]
 
 
-@pytest.mark.parametrize("dtype", [np.complex64, [("R", "u1"), ("G", "u1"), ("B", "u1")]], ids=["complex", "rgb"])
+@pytest.mark.parametrize(
+    "dtype", [np.complex64, [("R", "u1"), ("G", "u1"), ("B", "u1")]], ids=["complex", "rgb"]
+)
 def test_nifti_voxels_that_are_no_single_numbers_are_refused(dtype, tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6), dtype=dtype), np.eye(4)), tmp_path / "a.nii")
     with pytest.raises(InputError, match="expected one real number each"):

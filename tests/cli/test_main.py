@@ -27,7 +27,9 @@ def ct(tmp_path):
 
 
 def test_segment_prints_a_line_per_case_and_exits_with_zero(capsys, ct, bright_bundle, tmp_path):
-    code, out, err = run(capsys, "segment", ct, "--bundle", bright_bundle, "-o", tmp_path / "out", "--ptv-mm", "3")
+    code, out, err = run(
+        capsys, "segment", ct, "--bundle", bright_bundle, "-o", tmp_path / "out", "--ptv-mm", "3"
+    )
     assert code == 0
     assert out.startswith("CT: done: GTV 1.") and "PTV" in out
     assert (tmp_path / "out" / "CT" / "RS.dcm").is_file() and (tmp_path / "out" / "run.json").is_file()
@@ -72,9 +74,14 @@ def test_settings_are_values_and_never_expressions():
         "within": None,
     }
     for text in (
-        "device=$__import__('os').system('true')", "network=@inferer", "network=%other.json#x", 'holes="$1"',
-        'spacing_mm=["$print(7)", 1, 1]', 'run=[["@evaluator"]]', 'network_def={"_target_": "os.system"}',
-    ):  # fmt: skip
+        "device=$__import__('os').system('true')",
+        "network=@inferer",
+        "network=%other.json#x",
+        'holes="$1"',
+        'spacing_mm=["$print(7)", 1, 1]',
+        'run=[["@evaluator"]]',
+        'network_def={"_target_": "os.system"}',
+    ):
         with pytest.raises(InputError, match="expressions, references"):
             _settings([text])
     with pytest.raises(InputError, match="ID=VALUE"):
@@ -89,10 +96,14 @@ def test_a_fault_of_ours_exits_with_one_and_says_so(capsys, monkeypatch):
     assert code == 1 and "Traceback" in err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=lambda a: " ".join(a))
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=lambda a: " ".join(a)
+)
 def test_help_loads_neither_torch_nor_pydicom(arguments):
-    code = f"import sys; from medseg.cli.main import main\ntry: main({arguments!r})\nexcept SystemExit: pass\n" \
-           "sys.exit(bool({'torch', 'pydicom', 'monai'} & set(sys.modules)))"  # fmt: skip
+    code = (
+        f"import sys; from medseg.cli.main import main\ntry: main({arguments!r})\nexcept SystemExit: pass\n"
+        "sys.exit(bool({'torch', 'pydicom', 'monai'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
@@ -106,9 +117,16 @@ def test_a_warning_reaches_the_terminal_and_a_failure_is_said_once(capsys, ct, b
 
 @pytest.mark.parametrize(
     ("formats", "files"),
-    [("rtstruct, nifti", {"RS.dcm", "GTV.nii.gz"}), ("nifti,nifti", {"GTV.nii.gz"}), ("rtstruct,", None), ("", None)],
+    [
+        ("rtstruct, nifti", {"RS.dcm", "GTV.nii.gz"}),
+        ("nifti,nifti", {"GTV.nii.gz"}),
+        ("rtstruct,", None),
+        ("", None),
+    ],
 )
-def test_formats_may_hold_spaces_and_repeats_but_nothing_unknown(formats, files, capsys, ct, bright_bundle, tmp_path):
+def test_formats_may_hold_spaces_and_repeats_but_nothing_unknown(
+    formats, files, capsys, ct, bright_bundle, tmp_path
+):
     out = tmp_path / "out"
     code, _, err = run(capsys, "segment", ct, "--bundle", bright_bundle, "-o", out, "--format", formats)
     if files is None:
@@ -117,7 +135,9 @@ def test_formats_may_hold_spaces_and_repeats_but_nothing_unknown(formats, files,
         assert code == 0 and {path.name for path in (out / "CT").iterdir()} == {*files, "run.json"}
 
 
-def test_what_the_operating_system_refuses_is_not_called_a_fault_of_medseg(capsys, ct, bright_bundle, tmp_path):
+def test_what_the_operating_system_refuses_is_not_called_a_fault_of_medseg(
+    capsys, ct, bright_bundle, tmp_path
+):
     (tmp_path / "out").write_text("a file where the folder should be")
     code, out, err = run(capsys, "segment", ct, "--bundle", bright_bundle, "-o", tmp_path / "out")
     assert code == 2 and err.count("\n") == 1 and "fault in medseg" not in err

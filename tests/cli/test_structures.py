@@ -1,4 +1,5 @@
-"""convert, compare and margin from the command line: what they print, their exit codes, and their Python twins."""
+"""convert, compare and margin from the command line: what they print, their exit codes, and their Python
+twins."""
 
 from __future__ import annotations
 
@@ -39,25 +40,58 @@ def folder(tmp_path_factory):
 def test_margin_then_compare_then_convert(capsys, folder, tmp_path):
     out = tmp_path / "out.dcm"
     code, text, err = run(
-        capsys, "margin", folder / "RS.dcm", out, "--reference", folder / "CT", "--from", "GTV", "--to", "PTV", "--mm", "5",
-        "--crop-to", "Body", "--crop-mm", "3",
-    )  # fmt: skip
+        capsys,
+        "margin",
+        folder / "RS.dcm",
+        out,
+        "--reference",
+        folder / "CT",
+        "--from",
+        "GTV",
+        "--to",
+        "PTV",
+        "--mm",
+        "5",
+        "--crop-to",
+        "Body",
+        "--crop-mm",
+        "3",
+    )
     assert (code, err) == (0, "") and text.splitlines()[0] == f"{out}: PTV = GTV + 5 mm, inside Body by 3 mm"
     series = read_series(folder / "CT")
     masks = read_rtstruct(out, series)
     assert list(masks) == ["GTV", "Body", "PTV"]
-    assert (masks["PTV"] == expand(masks["GTV"], series.geometry, 5.0) & expand(masks["Body"], series.geometry, -3)).all()
+    assert (
+        masks["PTV"]
+        == expand(masks["GTV"], series.geometry, 5.0) & expand(masks["Body"], series.geometry, -3)
+    ).all()
 
     code, text, err = run(
-        capsys, "compare", folder / "RS.dcm", out, "--reference", folder / "CT", "--tolerance-mm", "1",
-        "--tolerance-mm", "GTV=3", "--json", tmp_path / "c.json", "--csv", tmp_path / "c.csv", "--html", tmp_path / "c.html",
-    )  # fmt: skip
+        capsys,
+        "compare",
+        folder / "RS.dcm",
+        out,
+        "--reference",
+        folder / "CT",
+        "--tolerance-mm",
+        "1",
+        "--tolerance-mm",
+        "GTV=3",
+        "--json",
+        tmp_path / "c.json",
+        "--csv",
+        tmp_path / "c.csv",
+        "--html",
+        tmp_path / "c.html",
+    )
     assert (code, err) == (0, "") and "PTV               only in the other" in text
     report = json.loads((tmp_path / "c.json").read_text())
     assert {row["name"]: row["tolerance_mm"] for row in report["structures"]} == {"GTV": 3.0, "Body": 1.0}
     assert (tmp_path / "c.csv").is_file() and (tmp_path / "c.html").read_text().startswith("<!doctype html>")
 
-    code, text, err = run(capsys, "convert", out, tmp_path / "masks", "--reference", folder / "CT", "--roi", "PTV", "--json")
+    code, text, err = run(
+        capsys, "convert", out, tmp_path / "masks", "--reference", folder / "CT", "--roi", "PTV", "--json"
+    )
     assert code == 0 and [row["name"] for row in json.loads(text)["structures"]] == ["PTV"]
     code, text, _ = run(capsys, "convert", folder / "CT", tmp_path / "ct.nii.gz")
     assert code == 0 and text.strip() == f"{tmp_path / 'ct.nii.gz'}: series to NIfTI"
@@ -73,7 +107,19 @@ def test_margin_then_compare_then_convert(capsys, folder, tmp_path):
         ("convert", "RS.dcm", "masks", "--reference", "CT", "--allow", "anything"),
         ("margin", "RS.dcm", "out.dcm", "--reference", "CT", "--from", "GTV", "--to", "PTV", "--mm", "left"),
         ("margin", "RS.dcm", "out.dcm", "--reference", "CT", "--from", "GTV", "--to", "PTV", "--mm", "up=5"),
-        ("margin", "RS.dcm", "out.dcm", "--reference", "CT", "--from", "GTV", "--to", "PTV", "--crop-mm", "5"),
+        (
+            "margin",
+            "RS.dcm",
+            "out.dcm",
+            "--reference",
+            "CT",
+            "--from",
+            "GTV",
+            "--to",
+            "PTV",
+            "--crop-mm",
+            "5",
+        ),
         ("margin", "RS.dcm", "out.dcm", "--reference", "CT", "--from", "GTV", "--to", "PTV"),
         ("margin", "RS.dcm", "RS.dcm", "--reference", "CT", "--from", "GTV", "--to", "PTV", "--mm", "5"),
     ],
@@ -89,7 +135,11 @@ def test_what_cannot_be_done_ends_in_one_line_and_leaves_nothing(words, capsys, 
 def test_the_words_of_options_become_numbers():
     assert _margin(None) == 0.0 and _margin("-3.5") == -3.5
     assert _margin("Left=7, right=5,superior=10") == {"left": 7.0, "right": 5.0, "superior": 10.0}
-    assert _minus("Cord") == ("Cord", 0.0) and _minus("Cord,3") == ("Cord", 3.0) and _minus("1,SUV") == ("1,SUV", 0.0)
+    assert (
+        _minus("Cord") == ("Cord", 0.0)
+        and _minus("Cord,3") == ("Cord", 3.0)
+        and _minus("1,SUV") == ("1,SUV", 0.0)
+    )
     assert _tolerances([]) == (2.0, {}) and _tolerances(["1", "a=b=3"]) == (1.0, {"a=b": 3.0})
     with pytest.raises(InputError, match="given twice"):
         _margin("left=1,left=2")
@@ -97,7 +147,9 @@ def test_the_words_of_options_become_numbers():
 
 def test_comparing_loads_neither_torch_nor_monai_nor_matplotlib(folder):
     words = ["compare", str(folder / "RS.dcm"), str(folder / "RS.dcm"), "--reference", str(folder / "CT")]
-    code = f"import sys; from medseg.cli.main import main\nassert main({words!r}) == 0\n" \
-           "print({'torch', 'monai', 'matplotlib'} & set(sys.modules))"  # fmt: skip
+    code = (
+        f"import sys; from medseg.cli.main import main\nassert main({words!r}) == 0\n"
+        "print({'torch', 'monai', 'matplotlib'} & set(sys.modules))"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "set()"

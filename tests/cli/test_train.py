@@ -1,4 +1,5 @@
-"""medseg train on small pictures: methods with settings of their own, and failures that say what is wrong in one line."""
+"""medseg train on small pictures: methods with settings of their own, and failures that say what is wrong in
+one line."""
 
 from __future__ import annotations
 
@@ -11,7 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SMALL = ["epochs=1", "batch_size=2", "image_size=[32,32]", "network_def#channels=[4,4,4,4,4]", "device=cpu", "amp=false"]
+SMALL = [
+    "epochs=1",
+    "batch_size=2",
+    "image_size=[32,32]",
+    "network_def#channels=[4,4,4,4,4]",
+    "device=cpu",
+    "amp=false",
+]
 
 
 @pytest.fixture
@@ -25,13 +33,16 @@ def radiographs(tmp_path) -> Path:
             field[8 * bit : 8 * bit + 10, 10:30] |= 1 << bit
         Image.fromarray(field).save(tmp_path / f"m{number}.png")
         names = ["Lung_R", "Lung_L", "Mediastinum", "AirWay_Prox"]
-        cases.append({"image": f"i{number}.png", "label": f"m{number}.png", "case_id": f"c{number}", "present": names})
+        cases.append(
+            {"image": f"i{number}.png", "label": f"m{number}.png", "case_id": f"c{number}", "present": names}
+        )
     (tmp_path / "list.json").write_text(json.dumps({"training": cases[:4], "validation": cases[4:]}))
     return tmp_path
 
 
 def train(folder: Path, *settings: str) -> tuple[int, str]:
-    """Exit code and what was written to stderr. A process of its own: the bundle's logging.conf takes over the streams."""
+    """Exit code and what was written to stderr. A process of its own: the bundle's logging.conf takes over
+    the streams."""
     sets = [word for setting in (*SMALL, *settings) for word in ("--set", setting)]
     arguments = ["train", "cxr_anatomy", "--data", f"{folder}", "--datalist", f"{folder / 'list.json'}"]
     command = [sys.executable, "-m", "medseg", *arguments, "-o", f"{folder / 'run'}", *sets]

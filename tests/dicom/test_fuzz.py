@@ -1,4 +1,5 @@
-"""Damaged DICOM: whatever is cut, flipped or deleted, the answer is a result or one clear error, never a crash.
+"""Damaged DICOM: whatever is cut, flipped or deleted, the answer is a result or one clear error, never a
+crash.
 
 Seeded, so that a failure repeats. MEDSEG_FUZZ_ROUNDS asks for a longer run, MEDSEG_FUZZ_SEED for another one.
 """
@@ -31,7 +32,8 @@ SYNTAXES = {"plain": None, "RLE": RLELossless, "JPEG-LS": JPEGLSLossless, "JPEG 
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory) -> dict[str, Path]:
-    """One folder per transfer syntax with a series of four slices, and a structure set of two ROIs in "structures"."""
+    """One folder per transfer syntax with a series of four slices, and a structure set of two ROIs in
+    "structures"."""
     root = tmp_path_factory.mktemp("healthy")
     volume = np.random.default_rng(SEED).integers(-900, 900, SHAPE).astype(np.float32)
     folders = {name: root / name for name in SYNTAXES}
@@ -47,7 +49,9 @@ def healthy(tmp_path_factory) -> dict[str, Path]:
     ring[:, 6, 5] = False
     folders["structures"] = root / "structures"
     folders["structures"].mkdir()
-    write_rtstruct({"GTV": mask, "Ring": ring}, read_series(folders["plain"]), folders["structures"] / "RS.dcm")
+    write_rtstruct(
+        {"GTV": mask, "Ring": ring}, read_series(folders["plain"]), folders["structures"] / "RS.dcm"
+    )
     return folders
 
 
@@ -64,7 +68,9 @@ def damage(path: Path, chance: random.Random) -> str:
             raw[chance.randrange(132, end)] ^= 1 << chance.randrange(8)
     elif way == "overwrite":
         delimiter = b"\xfe\xff\xdd\xe0\0\0\0\0"
-        raw[place : place + 16] = chance.choice([b"\0" * 16, b"\xff" * 16, delimiter * 2, chance.randbytes(16)])
+        raw[place : place + 16] = chance.choice(
+            [b"\0" * 16, b"\xff" * 16, delimiter * 2, chance.randbytes(16)]
+        )
     elif way == "insert":
         raw[place:place] = chance.randbytes(chance.choice([1, 2, 100]))
     elif way == "drop":
@@ -86,10 +92,13 @@ def damage_element(path: Path, chance: random.Random, way: str) -> str:
         raw = pydicom.dataelem.RawDataElement
         nonsense = chance.choice(NONSENSE)
         vr = dataset[tag].VR
-        dataset._dict[tag] = raw(pydicom.tag.Tag(tag), vr if vr != "SQ" else "OB", len(nonsense), nonsense, 0, False, True)
+        dataset._dict[tag] = raw(
+            pydicom.tag.Tag(tag), vr if vr != "SQ" else "OB", len(nonsense), nonsense, 0, False, True
+        )
     try:
         dataset.save_as(path)
-    except Exception as error:  # noqa: BLE001 - the damage itself could not be written; the file stays healthy
+    # noqa: BLE001 - the damage itself could not be written; the file stays healthy
+    except Exception as error:
         return f"{way} {keyword} not written ({type(error).__name__})"
     return f"{way} {keyword}"
 
@@ -122,7 +131,9 @@ def test_a_damaged_slice_gives_a_sound_series_or_one_error(healthy, tmp_path, na
             if not isinstance(volume, MedsegError):
                 assert volume.shape == series.geometry.shape and np.isfinite(volume).all(), said
                 # Nothing is lost in silence: all four slices are there, or the file left out is named.
-                assert len(series.files) == SHAPE[0] or any("broken" in said for said in series.warnings), said
+                assert len(series.files) == SHAPE[0] or any("broken" in said for said in series.warnings), (
+                    said
+                )
         shutil.rmtree(folder)
     assert outcomes == {True, False}
 
@@ -143,7 +154,9 @@ def test_a_damaged_structure_set_gives_masks_or_one_error_and_no_half_written_fi
         outcomes.add(isinstance(masks, MedsegError))
         if not isinstance(masks, MedsegError):
             assert all(mask.shape == SHAPE and mask.dtype == bool for mask in masks.values()), said
-        written = answer(write_rtstruct, {"New": mask}, series, folder / "out.dcm", append_to=folder / "RS.dcm")
+        written = answer(
+            write_rtstruct, {"New": mask}, series, folder / "out.dcm", append_to=folder / "RS.dcm"
+        )
         left = {file.name for file in folder.iterdir()} - {"RS.dcm"}
         assert left == (set() if isinstance(written, MedsegError) else {"out.dcm"}), said
         if left:

@@ -16,7 +16,9 @@ from medseg.inference.engines import engine_for, engine_name
 from medseg.inference.sliding_window import SlidingWindow
 
 pytest.importorskip("openvino")
-BUNDLES = {name: folder for name, folder in bundle_folders().items() if (folder / "models" / "model.pt").is_file()}
+BUNDLES = {
+    name: folder for name, folder in bundle_folders().items() if (folder / "models" / "model.pt").is_file()
+}
 
 
 def body_like(size):
@@ -25,7 +27,9 @@ def body_like(size):
     places = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in size), indexing="ij")
     inside = (sum(place**2 / part for place, part in zip(places, (0.7, 0.5, 1.0), strict=False)) < 1).float()
     coarse = torch.rand(1, 1, *(max(n // 8, 2) for n in size))
-    texture = torch.nn.functional.interpolate(coarse, size, mode="bilinear" if len(size) == 2 else "trilinear")[0, 0]
+    texture = torch.nn.functional.interpolate(
+        coarse, size, mode="bilinear" if len(size) == 2 else "trilinear"
+    )[0, 0]
     return (inside * (0.35 + 0.4 * texture))[None, None]
 
 
@@ -33,14 +37,19 @@ def body_like(size):
 def test_openvino_gives_the_masks_of_torch_for_every_bundle(name):
     config = json.loads((Path(BUNDLES[name]) / "configs" / "inference.json").read_text())
     parser = ConfigParser(config)
-    network, roi = parser.get_parsed_content("network_def").eval(), parser.get_parsed_content("inferer").roi_size
+    network, roi = (
+        parser.get_parsed_content("network_def").eval(),
+        parser.get_parsed_content("inferer").roi_size,
+    )
     network.load_state_dict(torch.load(BUNDLES[name] / "models" / "model.pt", weights_only=True))
     image = body_like(roi)
     answers = [
-        SlidingWindow(roi, overlap=0.25, mode="gaussian", engine=engine)(image, network) for engine in ("torch", "openvino")
+        SlidingWindow(roi, overlap=0.25, mode="gaussian", engine=engine)(image, network)
+        for engine in ("torch", "openvino")
     ]
     masks = [answer >= 0 for answer in answers]
-    # OpenVINO's sums are less exact than torch's: single logits between -65 and 10 were up to 0.4 off (torch: 0.00004).
+    # OpenVINO's sums are less exact than torch's: single logits between -65 and 10 were up to 0.4 off (torch:
+    # 0.00004).
     assert (answers[0].sigmoid() - answers[1].sigmoid()).abs().mean() < 1e-3
     assert (masks[0] != masks[1]).float().mean() < 1e-3
 
@@ -74,14 +83,18 @@ def test_auto_takes_openvino_on_a_processor_where_it_is_installed_and_torch_else
         engine_name("openvino", "cuda")
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     assert engine_name("auto", "cpu") == "torch"
-    with pytest.raises(InputError, match="not installed: pip install 'medseg\\[openvino\\]', or use --engine torch"):
+    with pytest.raises(
+        InputError, match="not installed: pip install 'medseg\\[openvino\\]', or use --engine torch"
+    ):
         engine_name("openvino", "cpu")
 
 
 def test_a_network_that_openvino_cannot_convert_is_named_with_the_way_out():
     class Odd(torch.nn.Module):
         def forward(self, x):
-            return torch.fft.fftn(x).real.cummax(2)[0] if x.numpy().any() else torch.linalg.eigvals(x[0, 0]).real
+            return (
+                torch.fft.fftn(x).real.cummax(2)[0] if x.numpy().any() else torch.linalg.eigvals(x[0, 0]).real
+            )
 
     with pytest.raises(InputError, match="cannot convert Odd .*use --engine torch"):
         engine_for("openvino", Odd(), "cpu")(torch.zeros(1, 1, 4, 4, 4))

@@ -1,4 +1,5 @@
-"""Interpolation along each axis: by hand, the same for narrow and wide rows, and nothing where the network saw nothing."""
+"""Interpolation along each axis: by hand, the same for narrow and wide rows, and nothing where the network
+saw nothing."""
 
 from __future__ import annotations
 

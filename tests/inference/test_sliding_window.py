@@ -19,7 +19,10 @@ def network(channels=3):
     """Answers that depend on where a voxel lies in its window, so that a wrong weight or place shows."""
     torch.manual_seed(0)
     return torch.nn.Sequential(
-        torch.nn.Conv3d(1, 4, 5, padding=2), torch.nn.InstanceNorm3d(4), torch.nn.Tanh(), torch.nn.Conv3d(4, channels, 1)
+        torch.nn.Conv3d(1, 4, 5, padding=2),
+        torch.nn.InstanceNorm3d(4),
+        torch.nn.Tanh(),
+        torch.nn.Conv3d(4, channels, 1),
     ).eval()
 
 
@@ -40,7 +43,9 @@ def test_images_of_a_batch_and_windows_in_batches_are_kept_apart():
     image, net = torch.randn(2, 1, 20, 30, 25), network()
     with torch.no_grad():
         expected = sliding_window_inference(image, (16, 16, 16), 3, net, overlap=0.5, mode="gaussian")
-    ours = SlidingWindow((16, 16, 16), sw_batch_size=3, overlap=0.5, mode="gaussian", engine="torch")(image, net)
+    ours = SlidingWindow((16, 16, 16), sw_batch_size=3, overlap=0.5, mode="gaussian", engine="torch")(
+        image, net
+    )
     assert (ours - expected).abs().max() < 1e-5
 
 
@@ -118,5 +123,6 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (ch
 
 def test_masks_take_a_fraction_of_a_byte_for_each_structure_and_voxel():
     run = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
-    # 4 bytes for the frontier of 8 of 128 planes and one row of windows, and one bit: far below the 4 of plain logits.
+    # 4 bytes for the frontier of 8 of 128 planes and one row of windows, and one bit: far below the 4 of
+    # plain logits.
     assert float(run.stdout) < 1.2

@@ -1,4 +1,5 @@
-"""The peers' losses on numbers worked out by hand: (B,) values, empty and not contoured channels, finite gradients."""
+"""The peers' losses on numbers worked out by hand: (B,) values, empty and not contoured channels, finite
+gradients."""
 
 import math
 

@@ -1,4 +1,5 @@
-"""Agreement of masks. Referees: closed forms by hand, DeepMind's own surface-distance package, and SciPy's distance maps."""
+"""Agreement of masks. Referees: closed forms by hand, DeepMind's own surface-distance package, and SciPy's
+distance maps."""
 
 from __future__ import annotations
 
@@ -57,12 +58,17 @@ def test_surface_measures_equal_deepminds_package(spacing_mm):
     rng = np.random.default_rng(3)
     field, change = (ndimage.gaussian_filter(rng.standard_normal((20, 32, 28)), 2) for _ in range(2))
     a, b = field > 0.02, field + 0.4 * change > 0.02
-    theirs, ours = referee.compute_surface_distances(a, b, spacing_mm), metrics.surface_distances(a, b, spacing_mm)
+    theirs, ours = (
+        referee.compute_surface_distances(a, b, spacing_mm),
+        metrics.surface_distances(a, b, spacing_mm),
+    )
     for tolerance_mm in (0.5, 1.0, 2.0):
         expected = referee.compute_surface_dice_at_tolerance(theirs, tolerance_mm)
         assert ours.dice(tolerance_mm) == pytest.approx(expected, abs=1e-5)
     for percent in (50, 95, 100):
-        assert ours.hausdorff_mm(percent) == pytest.approx(referee.compute_robust_hausdorff(theirs, percent), abs=1e-6)
+        assert ours.hausdorff_mm(percent) == pytest.approx(
+            referee.compute_robust_hausdorff(theirs, percent), abs=1e-6
+        )
     both = referee.compute_average_surface_distance(theirs)
     areas = theirs["surfel_areas_gt"].sum(), theirs["surfel_areas_pred"].sum()
     assert ours.mean_mm() == pytest.approx(np.average(both, weights=areas), abs=1e-5)
@@ -72,7 +78,9 @@ def test_surface_measures_equal_deepminds_package(spacing_mm):
 def test_areas_of_all_256_neighbourhoods_equal_deepminds_table(spacing_mm):
     tables = pytest.importorskip("surface_distance.lookup_tables", reason="surface-distance is not installed")
     expected = tables.create_table_neighbour_code_to_surface_area(spacing_mm)
-    assert metrics._area_by_code(tuple(np.diag(spacing_mm).ravel().tolist())) == pytest.approx(expected, rel=1e-6)
+    assert metrics._area_by_code(tuple(np.diag(spacing_mm).ravel().tolist())) == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_one_voxel_has_the_surface_of_the_octahedron_between_its_neighbours():
@@ -124,7 +132,7 @@ def test_volume_counts_each_slice_with_its_own_height():
     assert math.isnan(metrics.volume_cc(mask[:1], single))
 
 
-# ---- uneven and tilted stacks ---------------------------------------------------------------------------------------
+# ---- uneven and tilted stacks ------------------------------------------------------------------------------
 
 
 def stack(heights_mm, rows=12, columns=12, tilt=0.0, spacing_mm=(1.0, 1.0)) -> Geometry:
@@ -160,10 +168,13 @@ def test_a_tilted_stack_is_measured_as_the_upright_one_that_holds_the_same_voxel
     a, b = blobs((14, 40, 40))
     a[:, :, 26:] = b[:, :, 26:] = False  # room to shift
     tilted = stack(np.arange(14) * 2.0, 40, 40, tilt=0.5)  # one column further left on each slice
-    upright = [np.stack([np.roll(plane, index, axis=1) for index, plane in enumerate(mask)]) for mask in (a, b)]
+    upright = [
+        np.stack([np.roll(plane, index, axis=1) for index, plane in enumerate(mask)]) for mask in (a, b)
+    ]
     there = metrics.surface_distances(a, b, tilted)
     here = metrics.surface_distances(*upright, (2.0, 1.0, 1.0))
-    # Triangles between other neighbours bound the same voxels: areas differ by a few percent, distances hardly.
+    # Triangles between other neighbours bound the same voxels: areas differ by a few percent, distances
+    # hardly.
     assert there.area_a_mm2.sum() == pytest.approx(here.area_a_mm2.sum(), rel=0.12)
     assert there.dice(1.5) == pytest.approx(here.dice(1.5), abs=0.02)
     assert there.mean_mm() == pytest.approx(here.mean_mm(), abs=0.05)
@@ -188,7 +199,7 @@ def test_masks_on_another_geometry_or_on_one_slice_have_no_surface_distance():
         metrics.surface_distances(A[:1], A[:1], stack([0.0]))
 
 
-# ---- far and near ---------------------------------------------------------------------------------------------------
+# ---- far and near ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shift", [(0, 1, 2), (3, 9, 14), (14, 0, 30)])
@@ -219,18 +230,21 @@ def test_a_real_lung_scores_as_with_deepminds_package(shared_data):
     assert ours.mean_mm() == pytest.approx(
         np.average(referee.compute_average_surface_distance(theirs), weights=areas), abs=1e-3
     )
-    assert metrics.dice(lung, drawn, series.geometry) == pytest.approx(referee.compute_dice_coefficient(lung, drawn))
+    assert metrics.dice(lung, drawn, series.geometry) == pytest.approx(
+        referee.compute_dice_coefficient(lung, drawn)
+    )
 
 
-# ---- added path length ----------------------------------------------------------------------------------------------
+# ---- added path length -------------------------------------------------------------------------------------
 
 
 def test_the_added_path_of_a_box_moved_along_the_columns_is_its_two_sides_and_what_sticks_out():
     geometry = stack(np.arange(12.0), spacing_mm=(1.0, 3.0))
     moved = box_mask(A.shape, (2, 8), (2, 8), (4, 10))
     slant_mm = math.hypot(1, 3) / 2
-    # Of each outline: 5 straight elements on each side, 4 corners. Moved by two: both sides (5 rows of 1 mm each), the
-    # left corners, and one element of top and of bottom (3 mm each), since the next one is the other's corner.
+    # Of each outline: 5 straight elements on each side, 4 corners. Moved by two: both sides (5 rows of 1 mm
+    # each), the left corners, and one element of top and of bottom (3 mm each), since the next one is the
+    # other's corner.
     lacking_mm, whole_mm = metrics.added_path_length_mm(A, moved, geometry)
     assert whole_mm == pytest.approx(6 * (10 * 1 + 10 * 3 + 4 * slant_mm))
     assert lacking_mm == pytest.approx(6 * (10 * 1 + 2 * 3 + 2 * slant_mm))
@@ -246,7 +260,11 @@ def test_what_is_drawn_too_much_costs_no_path_and_what_is_missing_costs_all_of_i
     assert metrics.added_path_length_mm(half, A, geometry)[0] == 0.0
     assert metrics.added_path_length_mm(A, half, geometry)[0] == pytest.approx(whole_mm / 2)
     assert metrics.added_path_length_mm(A, EMPTY, geometry) == (whole_mm, whole_mm)
-    assert metrics.added_path_length_mm(EMPTY, A, geometry) == metrics.added_path_length_mm(EMPTY, EMPTY, geometry) == (0, 0)
+    assert (
+        metrics.added_path_length_mm(EMPTY, A, geometry)
+        == metrics.added_path_length_mm(EMPTY, EMPTY, geometry)
+        == (0, 0)
+    )
     with pytest.raises(GeometryError, match="shape"):
         metrics.added_path_length_mm(A, A, stack([0.0, 1.0]))
 
@@ -262,9 +280,14 @@ def test_the_added_path_equals_deepminds_contour_lengths_and_scipys_distances():
         expected_mm = 0.0
         for plane, other in zip(a, b, strict=True):
             codes = [
-                ndimage.correlate(np.pad(m, 1).astype(np.uint8), kernel, mode="constant")[1:, 1:] for m in (plane, other)
+                ndimage.correlate(np.pad(m, 1).astype(np.uint8), kernel, mode="constant")[1:, 1:]
+                for m in (plane, other)
             ]
             border = [(code > 0) & (code < 15) for code in codes]
-            far = ndimage.distance_transform_edt(~border[1], sampling=spacing_mm) > tolerance_mm if border[1].any() else True
+            far = (
+                ndimage.distance_transform_edt(~border[1], sampling=spacing_mm) > tolerance_mm
+                if border[1].any()
+                else True
+            )
             expected_mm += lengths_mm[codes[0]][border[0] & far].sum()
         assert metrics.added_path_length_mm(a, b, geometry, tolerance_mm)[0] == pytest.approx(expected_mm)

@@ -1,4 +1,5 @@
-"""The module that scores a label: shapes, signed scores, equal weights at the start, labels that were not contoured."""
+"""The module that scores a label: shapes, signed scores, equal weights at the start, labels that were not
+contoured."""
 
 import pytest
 import torch
@@ -33,7 +34,10 @@ def test_mean_then_linear_equals_a_1x1_convolution_then_the_mean():
     module = QualityModule(2, 2, scores=2, zero_init=False)
     x = torch.rand(3, 2, 32, 32)
     convolution = torch.nn.Conv2d(module.head.in_features, 2, 1)
-    convolution.weight.data, convolution.bias.data = module.head.weight.data[:, :, None, None], module.head.bias.data
+    convolution.weight.data, convolution.bias.data = (
+        module.head.weight.data[:, :, None, None],
+        module.head.bias.data,
+    )
     expected = convolution(module.features(x)).mean((2, 3))
     torch.testing.assert_close(module(x), expected)
 

@@ -43,7 +43,8 @@ def test_output_is_logits_that_leave_the_range_of_a_probability():
 def test_residual_unit_adds_one_1x1_convolution_where_the_width_changes():
     plain = ResUNetSE(2, 1, 1, **SMALL, residual=False, squeeze_excitation=False)
     residual = ResUNetSE(2, 1, 1, **SMALL, residual=True, squeeze_excitation=False)
-    # Width changes 1->4, 4->8 in the encoder (8->8 does not), 16->8 and 8->4 in the decoder; weights plus bias.
+    # Width changes 1->4, 4->8 in the encoder (8->8 does not), 16->8 and 8->4 in the decoder; weights plus
+    # bias.
     by_hand = (1 * 4 + 4) + (4 * 8 + 8) + (16 * 8 + 8) + (8 * 4 + 4)
     assert n_parameters(residual) - n_parameters(plain) == by_hand
 
@@ -136,7 +137,8 @@ def test_cycles_share_their_weights_and_all_pass_gradients():
     assert n_parameters(CycleNet(network, 1, cycles=3)) == n_parameters(network)
 
     class Recorder(nn.Module):
-        """Scales its prediction channel, so the derivative after K passes is known: sum over the chain of passes."""
+        """Scales its prediction channel, so the derivative after K passes is known: sum over the chain of
+        passes."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -151,7 +153,8 @@ def test_cycles_share_their_weights_and_all_pass_gradients():
     assert recorder.weight.grad.item() == pytest.approx(0.5)
     recorder.weight.grad = None
     CycleNet(recorder, 1, cycles=2)(torch.ones(1, 1, 1, 1)).sum().backward()
-    # z1 = w, z2 = w (1 + s(w)); dz2/dw = 1 + s + w s (1 - s) at w = 1, s = 0.731059: the last term is pass 1's.
+    # z1 = w, z2 = w (1 + s(w)); dz2/dw = 1 + s + w s (1 - s) at w = 1, s = 0.731059: the last term is pass
+    # 1's.
     assert recorder.weight.grad.item() == pytest.approx(1 + 0.731059 + 0.731059 * 0.268941, abs=1e-5)
 
 

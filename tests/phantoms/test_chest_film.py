@@ -1,4 +1,5 @@
-"""The synthetic radiograph: true proportions, overlap, variation between patients, the same patient at every size."""
+"""The synthetic radiograph: true proportions, overlap, variation between patients, the same patient at every
+size."""
 
 import numpy as np
 import pytest

@@ -20,11 +20,13 @@ def thigh(tmp_path_factory):
     return write_thigh_phantom(tmp_path_factory.mktemp("thigh"))
 
 
-# ---- geometries and the series writer -------------------------------------------------------------------------------
+# ---- geometries and the series writer ----------------------------------------------------------------------
 
 
 def test_the_middle_of_a_stack_lies_at_its_centre():
-    geometry = stack_geometry((3, 5, 7), gaps_mm=[2, 4], pixel_spacing_mm=(1.5, 0.5), centre_lps_mm=(10, 20, 30))
+    geometry = stack_geometry(
+        (3, 5, 7), gaps_mm=[2, 4], pixel_spacing_mm=(1.5, 0.5), centre_lps_mm=(10, 20, 30)
+    )
     # Heights 0, 2, 6 centred: -3, -1, 3. The middle pixel of 5 rows and 7 columns is (2, 3).
     assert np.allclose(geometry.points_lps_mm(1, [(2, 3)]), [(10, 20, 29)])
     assert np.allclose(geometry.points_lps_mm(2, [(0, 0)]), [(10 - 3 * 0.5, 20 - 2 * 1.5, 33)])
@@ -39,7 +41,9 @@ def test_a_tilt_moves_slices_along_their_rows():
 @pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
 def test_written_files_conform_to_the_standard(tmp_path, program, modality):
     dciodvfy = program("dciodvfy")
-    geometry = stack_geometry((2, 8, 9), gaps_mm=2.5, orientation=(0.9, 0.1, 0.2, -0.1, 0.8, 0.3), tilt_degrees=10)
+    geometry = stack_geometry(
+        (2, 8, 9), gaps_mm=2.5, orientation=(0.9, 0.1, 0.2, -0.1, 0.8, 0.3), tilt_degrees=10
+    )
     (first, _) = write_series(np.zeros(geometry.shape), geometry, tmp_path, modality=modality)
     said = subprocess.run([dciodvfy, "-new", str(first)], capture_output=True, text=True).stderr
     assert "Image" in said and "Error" not in said
@@ -51,7 +55,13 @@ def test_the_same_seed_writes_the_same_bytes_and_another_seed_another_patient(tm
     other = write_series(volume, geometry, tmp_path / "c", seed=2)
     assert [file.read_bytes() for file in one] == [file.read_bytes() for file in again]
     first, second = pydicom.dcmread(one[0]), pydicom.dcmread(other[0])
-    for keyword in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID"):
+    for keyword in (
+        "PatientID",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "SOPInstanceUID",
+        "FrameOfReferenceUID",
+    ):
         assert first[keyword].value != second[keyword].value
 
 
@@ -76,7 +86,7 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# ---- the chiral phantom ---------------------------------------------------------------------------------------------
+# ---- the chiral phantom ------------------------------------------------------------------------------------
 
 
 def test_the_marker_lies_left_anterior_superior_and_the_heel_behind_the_foot():
@@ -101,7 +111,7 @@ def test_the_chiral_phantom_equals_none_of_its_mirror_images():
         assert (volume.transpose(axes) != volume).sum() > 300
 
 
-# ---- the thigh ------------------------------------------------------------------------------------------------------
+# ---- the thigh ---------------------------------------------------------------------------------------------
 
 
 def test_the_thigh_reads_back_on_its_own_geometry(thigh):
@@ -131,7 +141,9 @@ def test_the_tumour_has_the_size_of_a_sarcoma_and_lies_within_its_box(thigh):
     indices = np.argwhere(gtv)
     points = np.array([thigh.geometry.points_lps_mm(k, [(i, j)])[0] for k, i, j in indices])
     low, high = thigh.box_lps_mm
-    assert np.allclose(points.min(0) - low, 12, atol=1e-6) and np.allclose(high - points.max(0), 12, atol=1e-6)
+    assert np.allclose(points.min(0) - low, 12, atol=1e-6) and np.allclose(
+        high - points.max(0), 12, atol=1e-6
+    )
 
 
 def test_the_truth_files_lie_on_the_series_in_patient_space(thigh):

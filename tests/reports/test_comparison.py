@@ -32,10 +32,15 @@ def page(tmp_path_factory):
     reference, other = masks()
     volume = np.linspace(-200, 300, reference.size).reshape(reference.shape)
     row = Agreement(
-        EVIL, "GTV", pictures=draw_pair(reference, other, geometry, volume), **measure(reference, other, geometry, 2.0)
+        EVIL,
+        "GTV",
+        pictures=draw_pair(reference, other, geometry, volume),
+        **measure(reference, other, geometry, 2.0),
     )
     good = replace(row, name="Good", other_name="Good", surface_dsc=0.99)
-    comparison = Comparison("a&b.dcm", "b.dcm", "grid", (good, row), {EVIL: 1.0}, {"New": 2.0}, (f"odd: {EVIL}",))
+    comparison = Comparison(
+        "a&b.dcm", "b.dcm", "grid", (good, row), {EVIL: 1.0}, {"New": 2.0}, (f"odd: {EVIL}",)
+    )
     out = tmp_path_factory.mktemp("page") / "c.html"
     write_html(comparison, DEFINITIONS, out)
     return out
@@ -60,7 +65,9 @@ def test_a_tolerance_is_shown_as_it_was_given(tmp_path):
 def test_pictures_decode_and_have_the_proportions_of_the_patient(page):
     from PIL import Image
 
-    figures = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)">\s*<image[^>]*base64,([^"]+)"', page.read_text(encoding="utf-8"))
+    figures = re.findall(
+        r'viewBox="0 0 ([\d.]+) ([\d.]+)">\s*<image[^>]*base64,([^"]+)"', page.read_text(encoding="utf-8")
+    )
     assert len(figures) == 8  # four planes of two structures
     for width_mm, height_mm, png in figures:
         image = Image.open(io.BytesIO(base64.b64decode(png)))
@@ -70,10 +77,21 @@ def test_pictures_decode_and_have_the_proportions_of_the_patient(page):
 
 
 def test_a_browser_shows_the_worst_structure_first_with_all_rows(page, program, tmp_path):
-    command = [program("chromium"), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic",
-               "--disable-background-networking", "--disable-component-update", "--disable-sync",
-               f"--user-data-dir={tmp_path / 'profile'}"]  # fmt: skip
-    shown = subprocess.run([*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, check=True, timeout=120)
+    command = [
+        program("chromium"),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-quic",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    shown = subprocess.run(
+        [*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, check=True, timeout=120
+    )
     body = shown.stdout
     assert body.count('<tr class="pair">') == 2 and body.count('<tr class="only">') == 2
     assert "<title>Comparison of contours</title>" in body
@@ -81,9 +99,11 @@ def test_a_browser_shows_the_worst_structure_first_with_all_rows(page, program, 
     assert len(re.findall(r"<svg ", body)) == 8 and body.count("</figure>") == 8
     picture = tmp_path / "page.png"
     subprocess.run(
-        [*command, f"--screenshot={picture}", "--window-size=1280,1600", page.as_uri()], capture_output=True, check=True,
+        [*command, f"--screenshot={picture}", "--window-size=1280,1600", page.as_uri()],
+        capture_output=True,
+        check=True,
         timeout=120,
-    )  # fmt: skip
+    )
     from PIL import Image
 
     pixels = np.asarray(Image.open(picture).convert("RGB")).reshape(-1, 3)
@@ -91,7 +111,7 @@ def test_a_browser_shows_the_worst_structure_first_with_all_rows(page, program, 
         assert (np.abs(pixels.astype(int) - colour).max(axis=1) < 12).sum() > 200
 
 
-# ---- pictures -------------------------------------------------------------------------------------------------------
+# ---- pictures ----------------------------------------------------------------------------------------------
 
 
 def area_mm2(path: str) -> float:
@@ -108,12 +128,22 @@ def test_outlines_bound_the_masks_on_the_slice_with_the_largest_difference():
     geometry = stack_geometry((10, 30, 36), gaps_mm=3.0, pixel_spacing_mm=(1.5, 1.25))
     reference, other = masks()
     worst = draw_pair(reference, other, geometry, None)[0]
-    assert worst.caption == "axial, slice with the largest difference: 8 of 10"  # which the judged set lacks altogether
-    assert area_mm2(worst.reference_path) == pytest.approx(12 * 10 * 1.5 * 1.25, rel=1e-3) and worst.other_path == ""
-    assert area_mm2(worst.missed_path) == pytest.approx(12 * 10 * 1.5 * 1.25, rel=1e-3) and worst.extra_path == ""
+    assert (
+        worst.caption == "axial, slice with the largest difference: 8 of 10"
+    )  # which the judged set lacks altogether
+    assert (
+        area_mm2(worst.reference_path) == pytest.approx(12 * 10 * 1.5 * 1.25, rel=1e-3)
+        and worst.other_path == ""
+    )
+    assert (
+        area_mm2(worst.missed_path) == pytest.approx(12 * 10 * 1.5 * 1.25, rel=1e-3)
+        and worst.extra_path == ""
+    )
 
 
-@pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, -1, 0), (1, 0, 0, 0, 0, -1), (0, 1, 0, 0, 0, 1)])
+@pytest.mark.parametrize(
+    "orientation", [(1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, -1, 0), (1, 0, 0, 0, 0, -1), (0, 1, 0, 0, 0, 1)]
+)
 def test_superior_and_anterior_are_up_and_patient_right_is_on_the_left_whatever_the_orientation(orientation):
     geometry = stack_geometry((20, 20, 20), gaps_mm=2.0, pixel_spacing_mm=(2.0, 2.0), orientation=orientation)
     points = np.stack([voxel_points_lps_mm(geometry, index) for index in range(20)])
@@ -136,11 +166,16 @@ def test_two_empty_masks_have_no_picture_and_tilted_stacks_only_axial_ones():
     empty = np.zeros((10, 30, 36), dtype=bool)
     assert draw_pair(empty, empty, stack_geometry(empty.shape), None) == ()
     equal = draw_pair(masks()[0], masks()[0], stack_geometry(empty.shape), None)
-    assert [picture.caption.split(":")[0] for picture in equal][:2] == ["axial, middle slice", "coronal through the centre"]
+    assert [picture.caption.split(":")[0] for picture in equal][:2] == [
+        "axial, middle slice",
+        "coronal through the centre",
+    ]
     tilted = draw_pair(*masks(), stack_geometry(empty.shape, tilt_degrees=20), None)
     assert {picture.caption.split(",")[0] for picture in tilted} == {"axial"}
     uneven = stack_geometry(empty.shape, gaps_mm=[2.0] * 5 + [4.0] * 4)
-    coronal = next(picture for picture in draw_pair(*masks(), uneven, None) if picture.caption.startswith("coronal"))
+    coronal = next(
+        picture for picture in draw_pair(*masks(), uneven, None) if picture.caption.startswith("coronal")
+    )
     # Slices 3 to 7 of the reference at 6, 8, 10, 14 and 18 mm: from half-way to the neighbour on both sides.
     heights = np.array(re.findall(r"[\d.]+ ([\d.]+)", coronal.reference_path), dtype=float)
     assert np.ptp(heights) == pytest.approx(20 - 5, abs=2.0)

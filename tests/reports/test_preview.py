@@ -1,4 +1,5 @@
-"""The preview: patient right on the viewer's left, anterior and superior up, whatever the orientation of the stack."""
+"""The preview: patient right on the viewer's left, anterior and superior up, whatever the orientation of the
+stack."""
 
 from __future__ import annotations
 
@@ -16,12 +17,17 @@ MARKER = Structure("GTV", interpreted_type="GTV", colour_rgb=(255, 0, 0))
 
 
 @pytest.mark.parametrize(
-    "orientation", [AXIAL, (-1, 0, 0, 0, 1, 0), (1, 0, 0, 0, 0, -1), (0, 1, 0, 0, 0, -1), (-1, 0, 0, 0, -1, 0)]
+    "orientation",
+    [AXIAL, (-1, 0, 0, 0, 1, 0), (1, 0, 0, 0, 0, -1), (0, 1, 0, 0, 0, -1), (-1, 0, 0, 0, -1, 0)],
 )
 def test_the_marker_on_the_patients_left_is_shown_left_anterior_and_superior_of_the_middle(orientation):
-    phantom = chiral_phantom(stack_geometry((40, 50, 54), gaps_mm=2.0, pixel_spacing_mm=(1.5, 1.5), orientation=orientation))
+    phantom = chiral_phantom(
+        stack_geometry((40, 50, 54), gaps_mm=2.0, pixel_spacing_mm=(1.5, 1.5), orientation=orientation)
+    )
     shown = _shown(phantom.volume_hu, phantom.geometry, {MARKER: phantom.masks["Marker"]})
-    superior, posterior, left = np.argwhere(shown.masks[MARKER] > 0.5).mean(0) - (np.array(shown.volume.shape) - 1) / 2
+    superior, posterior, left = (
+        np.argwhere(shown.masks[MARKER] > 0.5).mean(0) - (np.array(shown.volume.shape) - 1) / 2
+    )
     spacing_mm = shown.spacing_mm
     # The marker lies 18 mm left, 14 mm anterior and 12 mm superior of the middle voxel.
     assert left * spacing_mm[2] == pytest.approx(18, abs=1.2)
@@ -36,7 +42,9 @@ def red(path):
 
 def test_outlines_are_drawn_in_the_structures_colour(tmp_path):
     phantom = chiral_phantom()
-    with_outline = write_preview(phantom.volume_hu, phantom.geometry, {MARKER: phantom.masks["Marker"]}, tmp_path / "a.png")
+    with_outline = write_preview(
+        phantom.volume_hu, phantom.geometry, {MARKER: phantom.masks["Marker"]}, tmp_path / "a.png"
+    )
     nothing = write_preview(
         phantom.volume_hu, phantom.geometry, {MARKER: np.zeros_like(phantom.masks["L"])}, tmp_path / "b.png"
     )
@@ -45,8 +53,12 @@ def test_outlines_are_drawn_in_the_structures_colour(tmp_path):
 
 
 def test_uneven_stacks_and_single_slices_have_a_preview_too(tmp_path):
-    uneven = chiral_phantom(stack_geometry((20, 48, 56), gaps_mm=[2.0] * 10 + [4.0] * 9, pixel_spacing_mm=(1.5, 1.25)))
-    write_preview(uneven.volume_hu, uneven.geometry, {MARKER: uneven.masks["Marker"]}, tmp_path / "uneven.png")
+    uneven = chiral_phantom(
+        stack_geometry((20, 48, 56), gaps_mm=[2.0] * 10 + [4.0] * 9, pixel_spacing_mm=(1.5, 1.25))
+    )
+    write_preview(
+        uneven.volume_hu, uneven.geometry, {MARKER: uneven.masks["Marker"]}, tmp_path / "uneven.png"
+    )
     single = chiral_phantom(stack_geometry((1, 48, 56), gaps_mm=3.0))
     write_preview(single.volume_hu, single.geometry, {MARKER: single.masks["Body"]}, tmp_path / "single.png")
     assert len(list(tmp_path.iterdir())) == 2
@@ -55,7 +67,9 @@ def test_uneven_stacks_and_single_slices_have_a_preview_too(tmp_path):
 def test_a_mask_of_another_shape_is_refused_and_nothing_is_written(tmp_path):
     phantom = chiral_phantom()
     with pytest.raises(StructureError, match="GTV: mask"):
-        write_preview(phantom.volume_hu, phantom.geometry, {MARKER: np.zeros((2, 2, 2), bool)}, tmp_path / "a.png")
+        write_preview(
+            phantom.volume_hu, phantom.geometry, {MARKER: np.zeros((2, 2, 2), bool)}, tmp_path / "a.png"
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -89,8 +103,15 @@ def test_long_names_of_many_structures_stay_inside_the_picture_and_apart(monkeyp
 def test_a_single_slice_with_a_structure_is_not_called_empty(monkeypatch, tmp_path):
     phantom = chiral_phantom()
     index = int(phantom.masks["Marker"].sum((1, 2)).argmax())
-    one, geometry = phantom.masks["Marker"][index : index + 1], stack_geometry((1, *phantom.geometry.shape[1:]))
-    found = words(monkeypatch, phantom.volume_hu[index : index + 1], geometry, {MARKER: one}, tmp_path / "a.png")
+    one, geometry = (
+        phantom.masks["Marker"][index : index + 1],
+        stack_geometry((1, *phantom.geometry.shape[1:])),
+    )
+    found = words(
+        monkeypatch, phantom.volume_hu[index : index + 1], geometry, {MARKER: one}, tmp_path / "a.png"
+    )
     assert "GTV  volume unknown" in found and not any("No structure" in text for text in found)
-    found = words(monkeypatch, phantom.volume_hu[:1], geometry, {MARKER: np.zeros_like(one)}, tmp_path / "b.png")
+    found = words(
+        monkeypatch, phantom.volume_hu[:1], geometry, {MARKER: np.zeros_like(one)}, tmp_path / "b.png"
+    )
     assert any("No structure was found" in text for text in found)

@@ -1,4 +1,5 @@
-"""Margins in mm. Referees: Steiner's formula for boxes and balls, distances computed one by one, and hand counts."""
+"""Margins in mm. Referees: Steiner's formula for boxes and balls, distances computed one by one, and hand
+counts."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from medseg.shapes.margins import crop, expand, subtract
 HEIGHTS_MM = {
     "1 mm": np.arange(50.0),
     "3 mm": 3.0 * np.arange(18),
-    "uneven": np.array([0, 2, 4, 6, 8, 10, 13, 16, 19, 20, 21, 22, 23, 24, 26, 28, 30, 34, 38, 40, 42, 44, 46, 48, 50.0]),
+    "uneven": np.array(
+        [0, 2, 4, 6, 8, 10, 13, 16, 19, 20, 21, 22, 23, 24, 26, 28, 30, 34, 38, 40, 42, 44, 46, 48, 50.0]
+    ),
 }
 
 
@@ -38,7 +41,7 @@ def radius_of_mm(mask: np.ndarray, geometry: Geometry) -> float:
     return float(np.cbrt(volume_cc(mask, geometry) * 1000 / (4 / 3 * np.pi)))
 
 
-# ---- volumes against closed forms ----------------------------------------------------------------------------------
+# ---- volumes against closed forms --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tilt", [0.0, 0.3])
@@ -89,7 +92,7 @@ def test_on_uneven_slices_only_those_within_reach_are_filled():
     assert expand(mask, geometry, 2.6)[:, 1, 1].tolist() == [True, True, True, True, True, False, False]
 
 
-# ---- the rule itself, one voxel at a time --------------------------------------------------------------------------
+# ---- the rule itself, one voxel at a time ------------------------------------------------------------------
 
 
 def by_hand(mask: np.ndarray, geometry: Geometry, half_axes_mm: dict[str, float]) -> np.ndarray:
@@ -147,7 +150,7 @@ def test_growing_and_shrinking_a_large_box_are_inverse():
     assert (expand(expand(mask, geometry, 6.0), geometry, -6.0) == mask).all()
 
 
-# ---- borders, nothing, and what is refused -------------------------------------------------------------------------
+# ---- borders, nothing, and what is refused -----------------------------------------------------------------
 
 
 def test_growth_ends_at_the_image_border():
@@ -191,7 +194,7 @@ def test_what_cannot_be_grown_is_refused():
         expand(mask, geometry, float("nan"))
 
 
-# ---- slices in the other order --------------------------------------------------------------------------------------
+# ---- slices in the other order -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("margin_mm", [6.0, -2.0, {"superior": 7, "left": 4}])
@@ -205,7 +208,7 @@ def test_slices_that_descend_get_the_same_margin(margin_mm, tilt):
     assert np.array_equal(expand(mask[::-1], descending, margin_mm)[::-1], grown)
 
 
-# ---- cropping and subtracting --------------------------------------------------------------------------------------
+# ---- cropping and subtracting ------------------------------------------------------------------------------
 
 
 def test_a_crop_leaves_no_voxel_outside_and_an_inset_keeps_its_distance():

@@ -1,4 +1,5 @@
-"""Masks and probabilities to polygons and back. Referees: pixel counts by hand, shapely, closed forms of discs."""
+"""Masks and probabilities to polygons and back. Referees: pixel counts by hand, shapely, closed forms of
+discs."""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ def random_masks(count: int, seed: int = 0):
         yield rng.random((rng.integers(1, 12), rng.integers(1, 12))) < rng.random()
 
 
-# ---- masks ---------------------------------------------------------------------------------------------------------
+# ---- masks -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -90,7 +91,8 @@ def test_random_masks_come_back_exactly_from_every_hole_encoding():
 def test_exteriors_run_clockwise_on_screen_and_holes_against():
     for mask in random_masks(100, seed=2):
         for polygon in contours.mask_polygons(mask):
-            # shapely sees (row, column) as (x, y), a mirrored screen, on which clockwise is counter-clockwise.
+            # shapely sees (row, column) as (x, y), a mirrored screen, on which clockwise is
+            # counter-clockwise.
             assert not shapely.LinearRing(polygon.exterior).is_ccw
             assert all(shapely.LinearRing(hole).is_ccw for hole in polygon.holes)
 
@@ -107,7 +109,7 @@ def test_an_empty_mask_gives_no_polygons():
     assert contours.mask_polygons(np.zeros((3, 4), dtype=bool)) == []
 
 
-# ---- cut stairs ----------------------------------------------------------------------------------------------------
+# ---- cut stairs --------------------------------------------------------------------------------------------
 
 
 def blobs(count: int, seed: int = 0, size: int = 32):
@@ -124,7 +126,9 @@ def test_cut_stairs_keep_the_area_and_the_mask_exactly_even_rounded_to_micrometr
         polygons = contours.cut_stairs(contours.mask_polygons(mask))
         shapes = as_shapely(polygons)
         assert all(shape.is_valid for shape in shapes)
-        assert sum(shape.area for shape in shapes) == mask.sum() == pytest.approx(shapely.union_all(shapes).area)
+        assert (
+            sum(shape.area for shape in shapes) == mask.sum() == pytest.approx(shapely.union_all(shapes).area)
+        )
         loops, _ = contours.encode_holes(polygons, mode)
         assert (rasterise(loops, mask.shape) == mask).all()
         assert (rasterise([np.round(loop * 0.977, 3) / 0.977 for loop in loops], mask.shape) == mask).all()
@@ -147,7 +151,14 @@ def test_a_disc_needs_less_than_half_the_vertices_when_its_stairs_are_cut():
 def test_a_diagonal_stair_becomes_one_straight_line():
     (polygon,) = contours.cut_stairs(contours.mask_polygons(np.tril(np.ones((6, 6), dtype=bool))))
     # The flight of six steps runs from half a pixel below its first corner to half a pixel before its last.
-    assert polygon.exterior.tolist() == [[-0.5, -0.5], [-0.5, 0.5], [0.0, 0.5], [5.0, 5.5], [5.5, 5.5], [5.5, -0.5]]
+    assert polygon.exterior.tolist() == [
+        [-0.5, -0.5],
+        [-0.5, 0.5],
+        [0.0, 0.5],
+        [5.0, 5.5],
+        [5.5, 5.5],
+        [5.5, -0.5],
+    ]
 
 
 def test_a_rectangle_has_no_stairs_to_cut_and_nothing_stays_nothing():
@@ -156,7 +167,7 @@ def test_a_rectangle_has_no_stairs_to_cut_and_nothing_stays_nothing():
     assert contours.cut_stairs([]) == []
 
 
-# ---- hole encodings ------------------------------------------------------------------------------------------------
+# ---- hole encodings ----------------------------------------------------------------------------------------
 
 
 def test_keyhole_is_one_loop_per_polygon_that_keeps_the_area():
@@ -198,11 +209,12 @@ def test_an_unknown_hole_encoding_is_refused():
         contours.encode_holes([], "donut")
 
 
-# ---- probability maps ----------------------------------------------------------------------------------------------
+# ---- probability maps --------------------------------------------------------------------------------------
 
 
 def soft_disc(radius: float, centre=(20.3, 19.6), size: int = 41, softness: float = 3.0) -> np.ndarray:
-    """A probability that crosses 0.5 exactly on a circle, as a straight slope of the given width in pixels."""
+    """A probability that crosses 0.5 exactly on a circle, as a straight slope of the given width in
+    pixels."""
     row, column = np.mgrid[:size, :size]
     distance = radius - np.hypot(row - centre[0], column - centre[1])
     return np.clip(0.5 + distance / (2 * softness), 0, 1)
@@ -259,7 +271,10 @@ def test_probability_one_at_the_border_is_closed_at_the_pixel_edge():
 
 
 def test_a_higher_level_gives_a_smaller_contour():
-    area = [shapely.Polygon(contours.probability_polygons(soft_disc(8.0), level)[0].exterior).area for level in (0.3, 0.7)]
+    area = [
+        shapely.Polygon(contours.probability_polygons(soft_disc(8.0), level)[0].exterior).area
+        for level in (0.3, 0.7)
+    ]
     # The slope is 6 pixels wide, so a step of 0.2 moves the circle by 1.2 pixels.
     assert area == pytest.approx([np.pi * 9.2**2, np.pi * 6.8**2], rel=0.01)
 
@@ -279,7 +294,7 @@ def test_a_map_below_the_level_gives_no_polygons():
     assert contours.probability_polygons(np.full((4, 4), 0.49)) == []
 
 
-# ---- simplification ------------------------------------------------------------------------------------------------
+# ---- simplification ----------------------------------------------------------------------------------------
 
 
 def farthest_mm(ring: np.ndarray, other: np.ndarray, spacing_mm) -> float:
@@ -303,7 +318,10 @@ def test_simplified_outlines_stay_within_the_stated_distance_and_lose_no_ring(to
             assert [len(p.holes) for p in simple] == [len(p.holes) for p in polygons]
             for given, kept in zip(polygons, simple, strict=True):
                 for a, b in zip((given.exterior, *given.holes), (kept.exterior, *kept.holes), strict=True):
-                    assert max(farthest_mm(a, b, spacing_mm), farthest_mm(b, a, spacing_mm)) <= tolerance_mm + 1e-9
+                    assert (
+                        max(farthest_mm(a, b, spacing_mm), farthest_mm(b, a, spacing_mm))
+                        <= tolerance_mm + 1e-9
+                    )
                     before, after = before + len(a), after + len(b)
     assert after < before
 
@@ -314,11 +332,13 @@ def test_a_negative_tolerance_is_refused_and_nothing_stays_nothing():
     assert contours.simplify([], 1.0, (1.0, 1.0)) == []
 
 
-# ---- structures ----------------------------------------------------------------------------------------------------
+# ---- structures --------------------------------------------------------------------------------------------
 
 
 def geometry_of(shape, row_mm=1.0, column_mm=1.0) -> Geometry:
-    return Geometry.from_lps_affine(np.array([[0, 0, column_mm, 0], [0, row_mm, 0, 0], [3, 0, 0, 0], [0, 0, 0, 1.0]]), shape)
+    return Geometry.from_lps_affine(
+        np.array([[0, 0, column_mm, 0], [0, row_mm, 0, 0], [3, 0, 0, 0], [0, 0, 0, 1.0]]), shape
+    )
 
 
 def test_structure_loops_skip_empty_slices_and_share_one_type():
@@ -345,4 +365,7 @@ def test_a_float_volume_is_contoured_and_simplified_in_mm():
 def test_a_volume_on_another_grid_is_refused_and_an_empty_one_has_no_loops():
     with pytest.raises(GeometryError, match="shape"):
         contours.structure_loops(np.zeros((2, 5, 5), dtype=bool), geometry_of((3, 5, 5)))
-    assert contours.structure_loops(np.zeros((3, 5, 5), dtype=bool), geometry_of((3, 5, 5))) == ({}, "CLOSED_PLANAR")
+    assert contours.structure_loops(np.zeros((3, 5, 5), dtype=bool), geometry_of((3, 5, 5))) == (
+        {},
+        "CLOSED_PLANAR",
+    )

@@ -38,7 +38,9 @@ def test_a_map_keeps_what_its_contour_depends_on_and_nothing_further_away():
 
 
 def test_an_empty_mask_stays_empty_and_of_its_kind():
-    packed = PackedMasks((3, 4, 5), {A: boxed(np.zeros((3, 4, 5), bool)), B: boxed(np.full((3, 4, 5), 0.4, np.float32))})
+    packed = PackedMasks(
+        (3, 4, 5), {A: boxed(np.zeros((3, 4, 5), bool)), B: boxed(np.full((3, 4, 5), 0.4, np.float32))}
+    )
     assert packed[A].dtype == bool and packed[A].shape == (3, 4, 5) and not packed[A].any()
     assert packed[B].dtype == np.float32 and not packed[B].any()
     assert list(packed) == [A, B] and len(packed) == 2 and packed.nbytes == 0
@@ -73,4 +75,8 @@ def test_a_change_sees_each_box_and_the_slice_where_it_begins():
 
     after = packed.changed(last_slice_away)
     assert seen == {A: (1, (4, 6, 6)), B: (6, (3, 6, 6))}  # a map has a voxel of halo, a mask none
-    assert after.boxes[A] is packed.boxes[A] and after[B].sum() == 2 * 36 and np.array_equal(after[B][:8], high[:8])
+    assert (
+        after.boxes[A] is packed.boxes[A]
+        and after[B].sum() == 2 * 36
+        and np.array_equal(after[B][:8], high[:8])
+    )

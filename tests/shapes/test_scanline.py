@@ -1,4 +1,5 @@
-"""Polygons to voxels and areas. Referees: pixels counted by hand, shapely at every voxel centre, closed forms."""
+"""Polygons to voxels and areas. Referees: pixels counted by hand, shapely at every voxel centre, closed
+forms."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ def test_outlines_traced_through_voxel_centres_are_read_without_rounding_noise(d
     rng = np.random.default_rng(1)
     for _ in range(50):
         centre_lps_mm = rng.uniform(-300, 300, 3)
-        geometry = stack_geometry((2, 40, 40), pixel_spacing_mm=(0.7421875, 0.9765625), centre_lps_mm=centre_lps_mm)
+        geometry = stack_geometry(
+            (2, 40, 40), pixel_spacing_mm=(0.7421875, 0.9765625), centre_lps_mm=centre_lps_mm
+        )
         points = geometry.points_lps_mm(0, np.stack([rows, columns], axis=1)).round(decimals)
         mask = rasterise([geometry.rows_columns(0, points)], (40, 40))
         assert mask[5:25, 5:30].all() and mask.sum() == 500
@@ -58,7 +61,7 @@ def test_two_loops_overlap_by_exclusive_or():
     assert mask.sum() == 9 + 9 - 2 * 4
 
 
-# ---- how often a centre is enclosed ----------------------------------------------------------------------------------
+# ---- how often a centre is enclosed ------------------------------------------------------------------------
 
 
 def square(low, high, turned=False):
@@ -96,7 +99,7 @@ def test_no_loops_cover_nothing():
     assert found.count.shape == (0, 0) and found.inside.sum() == 0
 
 
-# ---- area ------------------------------------------------------------------------------------------------------------
+# ---- area --------------------------------------------------------------------------------------------------
 
 
 def test_the_area_of_a_ring_with_an_island_is_exact_for_odd_numbers():

@@ -23,10 +23,33 @@ from medseg.structures.tg263 import ORGANS, check_name, interpreted_type, organ_
 
 @pytest.mark.parametrize(
     "name",
-    ["Lung_L", "Lungs", "Lungs-GTV", "SpinalCord", "SpinalCord_PRV05", "OpticChiasm_PRV3", "Lung~_L", "Esophagus~^2cm",
-     "GTV", "GTVp1", "CTVn2", "CTV_6000", "PTV_High", "PTV!_5940", "PTV_50.4Gy", "PTV_7000-05", "PTV_Liv_2000x03",
-     "z_Ring", "zPTV_Opt", "_helper", "Musc_Constrict_S", "External", "Body", "Thigh_Phantom"],
-)  # fmt: skip
+    [
+        "Lung_L",
+        "Lungs",
+        "Lungs-GTV",
+        "SpinalCord",
+        "SpinalCord_PRV05",
+        "OpticChiasm_PRV3",
+        "Lung~_L",
+        "Esophagus~^2cm",
+        "GTV",
+        "GTVp1",
+        "CTVn2",
+        "CTV_6000",
+        "PTV_High",
+        "PTV!_5940",
+        "PTV_50.4Gy",
+        "PTV_7000-05",
+        "PTV_Liv_2000x03",
+        "z_Ring",
+        "zPTV_Opt",
+        "_helper",
+        "Musc_Constrict_S",
+        "External",
+        "Body",
+        "Thigh_Phantom",
+    ],
+)
 def test_names_in_the_form_of_tg263_have_no_problem(name):
     assert check_name(name).problems == ()
     assert check_name(name).suggestion is None
@@ -34,12 +57,23 @@ def test_names_in_the_form_of_tg263_have_no_problem(name):
 
 @pytest.mark.parametrize(
     ("name", "suggestion"),
-    [("Lung L", "Lung_L"), ("Lt Lung", "Lung_L"), ("LUNG_R", "Lung_R"), ("RightParotid", "Parotid_R"),
-     ("Femoral Head Lt", "Femur_Head_L"), ("Spinal cord", "SpinalCord"), ("BRAIN_STEM", "Brainstem"),
-     ("Brainstem_PRV5", "Brainstem_PRV05"), ("OpticNerve_L PRV", "OpticNrv_PRV_L"), ("SubmndSalv_L", "Glnd_Submand_L"),
-     ("Chiasm_PRV03", "OpticChiasm_PRV3"), ("Thyroid", "Glnd_Thyroid"), ("OralCavity-PTV", "Cavity_Oral-PTV"),
-     ("BODY", "Body")],
-)  # fmt: skip
+    [
+        ("Lung L", "Lung_L"),
+        ("Lt Lung", "Lung_L"),
+        ("LUNG_R", "Lung_R"),
+        ("RightParotid", "Parotid_R"),
+        ("Femoral Head Lt", "Femur_Head_L"),
+        ("Spinal cord", "SpinalCord"),
+        ("BRAIN_STEM", "Brainstem"),
+        ("Brainstem_PRV5", "Brainstem_PRV05"),
+        ("OpticNerve_L PRV", "OpticNrv_PRV_L"),
+        ("SubmndSalv_L", "Glnd_Submand_L"),
+        ("Chiasm_PRV03", "OpticChiasm_PRV3"),
+        ("Thyroid", "Glnd_Thyroid"),
+        ("OralCavity-PTV", "Cavity_Oral-PTV"),
+        ("BODY", "Body"),
+    ],
+)
 def test_a_spelling_that_is_certain_gets_the_standard_name_as_suggestion(name, suggestion):
     assert check_name(name).suggestion == suggestion
     assert check_name(suggestion).problems == ()
@@ -47,9 +81,24 @@ def test_a_spelling_that_is_certain_gets_the_standard_name_as_suggestion(name, s
 
 @pytest.mark.parametrize(
     "name",
-    ["POST AVOID", "PTV70+PTV60", "PTV56", "optBladder", "HippocampusAvoid", "Brain Tumour", "Bladder L", "Heart_R",
-     "Lung", "Hippocampus", "ESOPHAGUS_2CM", "Density Override", "Lung L Lung R", "Parotid NOS L", "z_Larynx LEV"],
-)  # fmt: skip
+    [
+        "POST AVOID",
+        "PTV70+PTV60",
+        "PTV56",
+        "optBladder",
+        "HippocampusAvoid",
+        "Brain Tumour",
+        "Bladder L",
+        "Heart_R",
+        "Lung",
+        "Hippocampus",
+        "ESOPHAGUS_2CM",
+        "Density Override",
+        "Lung L Lung R",
+        "Parotid NOS L",
+        "z_Larynx LEV",
+    ],
+)
 def test_a_name_that_is_not_fully_understood_gets_no_suggestion(name):
     assert suggest(name) is None
 
@@ -77,11 +126,28 @@ def test_a_warning_names_the_structure_and_says_that_it_is_written_as_given():
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("GTV-1", "GTV"), ("gtv", "GTV"), ("GTV_Mass_CT", "GTV"), ("IGTV", "GTV"), ("CTV70", "CTV"), ("ITV", "CTV"),
-     ("PTV Brain", "PTV"), ("PTV56", "PTV"), ("BODY", "EXTERNAL"), ("External", "EXTERNAL"), ("Bolus_05mm", "BOLUS"),
-     ("CouchSurface", "SUPPORT"), ("z_PTV_All", "CONTROL"), ("_ring", "CONTROL"), ("Lungs-GTV", "ORGAN"),
-     ("Body-PTV", "ORGAN"), ("zygoma", "ORGAN"), ("Brain", "ORGAN"), ("ptvoid", "ORGAN")],
-)  # fmt: skip
+    [
+        ("GTV-1", "GTV"),
+        ("gtv", "GTV"),
+        ("GTV_Mass_CT", "GTV"),
+        ("IGTV", "GTV"),
+        ("CTV70", "CTV"),
+        ("ITV", "CTV"),
+        ("PTV Brain", "PTV"),
+        ("PTV56", "PTV"),
+        ("BODY", "EXTERNAL"),
+        ("External", "EXTERNAL"),
+        ("Bolus_05mm", "BOLUS"),
+        ("CouchSurface", "SUPPORT"),
+        ("z_PTV_All", "CONTROL"),
+        ("_ring", "CONTROL"),
+        ("Lungs-GTV", "ORGAN"),
+        ("Body-PTV", "ORGAN"),
+        ("zygoma", "ORGAN"),
+        ("Brain", "ORGAN"),
+        ("ptvoid", "ORGAN"),
+    ],
+)
 def test_the_type_comes_from_the_name(name, expected):
     assert interpreted_type(name) == expected
 
@@ -103,7 +169,9 @@ def test_a_target_gets_the_code_of_its_kind():
 def test_codes_agree_with_the_context_groups_of_the_dicom_standard():
     from pydicom.sr._concepts_dict import concepts
 
-    standard = {(value, scheme) for scheme in ("SCT", "DCM") for known in concepts[scheme].values() for value in known}
+    standard = {
+        (value, scheme) for scheme in ("SCT", "DCM") for known in concepts[scheme].values() for value in known
+    }
     assert {(organ.code[0], "SCT") for organ in ORGANS.values() if organ.code} <= standard
     assert {(code.value, code.scheme) for code in TARGET_CODES.values()} <= standard
 
@@ -111,7 +179,9 @@ def test_codes_agree_with_the_context_groups_of_the_dicom_standard():
 def test_colours_are_fixed_and_do_not_change_from_process_to_process():
     here = fixed_colour_rgb("Some_Organ")
     script = "from medseg.structures.structure import fixed_colour_rgb; print(fixed_colour_rgb('SOME_ORGAN'))"
-    other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+    other = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.strip()
     assert other == str(here)
     assert fixed_colour_rgb("GTV") == (255, 0, 0)
     assert fixed_colour_rgb("Kidney_L") != fixed_colour_rgb("Kidney_R")

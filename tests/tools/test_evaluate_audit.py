@@ -33,7 +33,9 @@ def bundle(tmp_path) -> Path:
     configs.mkdir(parents=True)
     (configs / "metadata.json").write_text("{}")
     (configs / "train.json").write_text(json.dumps({"bits": STRUCTURES}))
-    cases = [{"case_id": f"c{n}", "image": f"c{n}/ct.nii.gz", "label": f"c{n}/label.nii.gz"} for n in range(10)]
+    cases = [
+        {"case_id": f"c{n}", "image": f"c{n}/ct.nii.gz", "label": f"c{n}/label.nii.gz"} for n in range(10)
+    ]
     cases = [{**case, "present": list(STRUCTURES)} for case in cases]
     (configs / "datalist.json").write_text(json.dumps({"training": cases, "validation": []}))
     for case in cases:
@@ -72,7 +74,9 @@ def test_a_share_of_the_labels_is_corrupted_as_the_key_says_and_no_other(tool, b
         dice = 2 * (before & after).sum() / (before.sum() + after.sum())
         assert dice < 0.85 and dice == pytest.approx(line["dice"])
         if sum(one["case"] == line["case"] for one in key) == 1:
-            assert np.array_equal(field & (3 - bit), truth() & (3 - bit)), "the other structure of the case is as it was"
+            assert np.array_equal(field & (3 - bit), truth() & (3 - bit)), (
+                "the other structure of the case is as it was"
+            )
 
 
 def test_the_reviewer_puts_back_what_stands_among_the_worst_and_nothing_else(tool, bundle, tmp_path):
@@ -94,17 +98,45 @@ def test_the_reviewer_puts_back_what_stands_among_the_worst_and_nothing_else(too
     ("planted", "said", "right"),
     [
         ({"kind": "shift", "vector": [9, 0, 0]}, Reason("shifted", "", 9.0, (9.0, 0.0, 0.0)), True),
-        ({"kind": "shift", "vector": [9, 0, 0]}, Reason("shifted", "", 15.0, (15.0, 0.0, 0.0)), True),  # 6 mm off
+        (
+            {"kind": "shift", "vector": [9, 0, 0]},
+            Reason("shifted", "", 15.0, (15.0, 0.0, 0.0)),
+            True,
+        ),  # 6 mm off
         ({"kind": "shift", "vector": [9, 0, 0]}, Reason("shifted", "", 15.1, (15.1, 0.0, 0.0)), False),
-        ({"kind": "shift", "vector": [9, 0, 0]}, Reason("shifted", "", 9.0, (-9.0, 0.0, 0.0)), False),  # the other way
+        (
+            {"kind": "shift", "vector": [9, 0, 0]},
+            Reason("shifted", "", 9.0, (-9.0, 0.0, 0.0)),
+            False,
+        ),  # the other way
         ({"kind": "shift", "vector": [9, 0, 0]}, Reason("expanded", "", 9.0), False),
-        ({"kind": "cropped", "end": "caudal"}, Reason("cropped", "cropped at its caudal end: ends 9 mm early"), True),
-        ({"kind": "cropped", "end": "caudal"}, Reason("cropped", "cropped at its cranial end: ends 9 mm early"), False),
-        ({"kind": "wrong_organ", "other": "SpinalCord"}, Reason("wrong structure", "looks like SpinalCord"), True),
-        ({"kind": "wrong_organ", "other": "SpinalCord"}, Reason("wrong structure", "looks like Larynx"), False),
+        (
+            {"kind": "cropped", "end": "caudal"},
+            Reason("cropped", "cropped at its caudal end: ends 9 mm early"),
+            True,
+        ),
+        (
+            {"kind": "cropped", "end": "caudal"},
+            Reason("cropped", "cropped at its cranial end: ends 9 mm early"),
+            False,
+        ),
+        (
+            {"kind": "wrong_organ", "other": "SpinalCord"},
+            Reason("wrong structure", "looks like SpinalCord"),
+            True,
+        ),
+        (
+            {"kind": "wrong_organ", "other": "SpinalCord"},
+            Reason("wrong structure", "looks like Larynx"),
+            False,
+        ),
         ({"kind": "dilate"}, Reason("expanded", ""), True),
         ({"kind": "dilate"}, Reason("contracted", ""), False),
-        ({"kind": "erode"}, Reason("empty label", ""), True),  # the grid of the network lost what was left of it
+        (
+            {"kind": "erode"},
+            Reason("empty label", ""),
+            True,
+        ),  # the grid of the network lost what was left of it
         ({"kind": "gap"}, Reason("slices dropped", ""), True),
     ],
 )
@@ -113,7 +145,8 @@ def test_what_counts_as_the_right_reason(tool, planted, said, right):
 
 
 def test_a_shift_is_kept_in_the_directions_of_the_patient(tool):
-    """Arrays of the data run to the left, to posterior and to superior here, reasons to cranial, posterior and left."""
+    """Arrays of the data run to the left, to posterior and to superior here, reasons to cranial, posterior
+    and left."""
     record = {"record": {"corruption": {"parameters": {"offset": [1.0, 2.0, 3.0]}}}}
     affine = np.diag([-3.0, -3.0, 3.0, 1.0])  # RAS: the first axis runs to the left, the second to posterior
     assert tool._truth(record, [], affine)["vector"] == pytest.approx([3.0, 2.0, 1.0])
@@ -123,8 +156,11 @@ def test_the_ranking_by_hand(tool):
     wrong, suspicion = np.array([True, False, True, False, False]), np.array([0.9, 0.8, 0.7, 0.2, 0.1])
     # Of 2 x 3 pairs one is the wrong way round; the wrong labels stand 1st and 3rd: (1 / 1 + 2 / 3) / 2.
     assert tool.ranked(wrong, suspicion) == {
-        "auroc": round(5 / 6, 3), "ap": round(5 / 6, 3), "precision_at_half": 1.0, "precision_at_all": 0.5,
-    }  # fmt: skip
+        "auroc": round(5 / 6, 3),
+        "ap": round(5 / 6, 3),
+        "precision_at_half": 1.0,
+        "precision_at_all": 0.5,
+    }
     assert math.isclose(tool.ranked(wrong, -suspicion)["auroc"], round(1 / 6, 3))
 
 
@@ -132,9 +168,14 @@ def test_a_structure_that_no_blunder_changes_is_named(tool):
     with pytest.raises(
         tool.InputError, match=r"case 7: no corruption leaves structure 0 neither empty nor nearly as it was"
     ):
-        tool.first_that_works("case 7", [], np.ones((1, 4, 4, 4), bool), 0, np.random.default_rng(0), ((1, 1, 1), 2))
+        tool.first_that_works(
+            "case 7", [], np.ones((1, 4, 4, 4), bool), 0, np.random.default_rng(0), ((1, 1, 1), 2)
+        )
 
 
 def test_a_missing_audit_ends_in_one_line(tool, tmp_path, capsys):
-    assert tool.main(["score", str(tmp_path), str(tmp_path / "key.jsonl"), "-o", str(tmp_path / "scores.json")]) == 2
+    assert (
+        tool.main(["score", str(tmp_path), str(tmp_path / "key.jsonl"), "-o", str(tmp_path / "scores.json")])
+        == 2
+    )
     assert capsys.readouterr().err.startswith("error:") and not (tmp_path / "scores.json").exists()

@@ -1,4 +1,5 @@
-"""Files of the formats of JSRT and SCR, made here, become the benchmark's layout; everything odd is refused in one line."""
+"""Files of the formats of JSRT and SCR, made here, become the benchmark's layout; everything odd is refused
+in one line."""
 
 from __future__ import annotations
 
@@ -13,9 +14,12 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 FILMS = ("JPCLN001", "JPCLN002", "JPCNN093")
 BOXES = {
-    "right lung": (200, 700, 100, 400), "left lung": (200, 700, 600, 900), "heart": (500, 800, 400, 700),
-    "right clavicle": (150, 170, 150, 450), "left clavicle": (150, 170, 550, 850),
-}  # fmt: skip
+    "right lung": (200, 700, 100, 400),
+    "left lung": (200, 700, 600, 900),
+    "heart": (500, 800, 400, 700),
+    "right clavicle": (150, 170, 150, 450),
+    "left clavicle": (150, 170, 550, 850),
+}
 """Rows and columns in a mask of 1024 x 1024; the patient's right is on the viewer's left."""
 
 
@@ -46,7 +50,8 @@ def owned(tmp_path):
 
 @pytest.fixture
 def prepare(owned, monkeypatch, capsys):
-    """A function that runs the tool on the files of ``owned``: (exit code, standard output, standard error)."""
+    """A function that runs the tool on the files of ``owned``: (exit code, standard output, standard
+    error)."""
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     import prepare_jsrt
 
@@ -149,5 +154,7 @@ def test_exchanged_sides_are_noticed(owned, refusal, tmp_path):
 
 def test_folds_that_mix_odd_and_even_films_are_refused(owned, refusal):
     for name in BOXES:
-        (owned[1] / "fold2" / "masks" / name / "JPCLN002.gif").rename(owned[1] / "fold1" / "masks" / name / "JPCLN002.gif")
+        (owned[1] / "fold2" / "masks" / name / "JPCLN002.gif").rename(
+            owned[1] / "fold1" / "masks" / name / "JPCLN002.gif"
+        )
     assert "odd and even films" in refusal()

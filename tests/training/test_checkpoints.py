@@ -1,4 +1,5 @@
-"""Training of the ct_gtv bundle on tiny random volumes: resume, determinism, refusals, two processes, evaluation."""
+"""Training of the ct_gtv bundle on tiny random volumes: resume, determinism, refusals, two processes,
+evaluation."""
 
 import csv
 import json
@@ -41,7 +42,9 @@ def dataset(tmp_path_factory) -> dict[str, str]:
     rng = np.random.default_rng(0)
     affine = np.diag([-4.0, -4.0, 4.0, 1.0])
     entries = []
-    (folder / "case4").mkdir()  # a case named like a folder of the data set, which MONAI's list loader takes for a path
+    (
+        folder / "case4"
+    ).mkdir()  # a case named like a folder of the data set, which MONAI's list loader takes for a path
     for number in range(6):
         label = np.zeros((18, 20, 16), np.uint8)
         label[6 : 10 + number % 3, 7:12, 5:11] = 1
@@ -154,7 +157,9 @@ def test_checkpoint_of_another_network_is_refused_in_one_line(dataset, uninterru
     (tmp_path / "last.pt").write_bytes((uninterrupted / "last.pt").read_bytes())
     wider = {**TINY_NETWORK, "channels": [3, 4]}
     run = workflow(dataset, tmp_path, network_def=wider, resume=True, epochs=9)
-    before = {name: tensor.clone() for name, tensor in run.parser.get_parsed_content("network").state_dict().items()}
+    before = {
+        name: tensor.clone() for name, tensor in run.parser.get_parsed_content("network").state_dict().items()
+    }
     with pytest.raises(BundleError, match="belongs to another network.*first 'encoders.0") as refusal:
         run.parser.get_parsed_content("train#trainer").run()
     assert "\n" not in str(refusal.value)
@@ -254,17 +259,39 @@ def test_two_processes_train_one_model_and_only_the_first_writes(dataset, tmp_pa
     overrides.pop("device")
     arguments = [part for key, value in overrides.items() for part in (f"--{key}", str(value))]
     configs = [str(BUNDLE / "configs" / name) for name in ("train.json", "multi_gpu_train.json")]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nnodes=1", "--nproc_per_node=2"]
-    command += ["-m", "monai.bundle", "run", "--config_file", str(configs), "--logging_file", "False", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nnodes=1",
+        "--nproc_per_node=2",
+    ]
+    command += [
+        "-m",
+        "monai.bundle",
+        "run",
+        "--config_file",
+        str(configs),
+        "--logging_file",
+        "False",
+        *arguments,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment["PYTHONPATH"] = str(BUNDLE.parents[1])
-    # About one run in thirteen, torch's own threads abort the second process with just these words; then it runs again.
+    # About one run in thirteen, torch's own threads abort the second process with just these words; then it
+    # runs again.
     for _ in range(2):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, env=environment, check=False
+        )
         if "terminate called without an active exception" not in done.stderr:
             break
     assert done.returncode == 0, done.stderr[-3000:]
     state = load_checkpoint(tmp_path / "last.pt")
-    assert state["trainer"] == {"epoch": 2, "iteration": 4}  # four cases over two processes: two batches an epoch
+    assert state["trainer"] == {
+        "epoch": 2,
+        "iteration": 4,
+    }  # four cases over two processes: two batches an epoch
     assert not any(name.startswith("module.") for name in load_checkpoint(tmp_path / "model.pt"))
     assert (done.stdout + done.stderr).count("Key metric: val_dice best value") == 2  # rank 1 keeps quiet

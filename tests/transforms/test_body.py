@@ -12,7 +12,8 @@ VOXEL_MM = (4.0, 4.0, 3.0)
 
 
 def neck() -> dict[str, np.ndarray]:
-    """bool (x, y, z) parts on a grid of 60 x 60 x 10: a neck 160 mm wide with airway and ears, couch, block, mask."""
+    """bool (x, y, z) parts on a grid of 60 x 60 x 10: a neck 160 mm wide with airway and ears, couch, block,
+    mask."""
     x, y = np.ogrid[:60, :60]
     grid = np.zeros((60, 60, 10), bool)
     parts = {name: grid.copy() for name in ("neck", "airway", "ears", "couch", "block", "mask")}

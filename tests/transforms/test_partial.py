@@ -1,4 +1,5 @@
-"""Structures that nobody contoured give no loss and no score; a wrong list of contoured structures is refused."""
+"""Structures that nobody contoured give no loss and no score; a wrong list of contoured structures is
+refused."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ def test_a_structure_that_is_not_listed_is_nan_everywhere():
 
 def test_the_highest_bits_are_read_exactly():
     label = MetaTensor(torch.tensor([2.0**23 + 1, 1.0]).reshape(1, 2, 1, 1))
-    result = BitFieldToChannelsd("label", {"Cord": [0], "Top": [23]})({"label": label, "present": ["Cord", "Top"]})["label"]
+    result = BitFieldToChannelsd("label", {"Cord": [0], "Top": [23]})(
+        {"label": label, "present": ["Cord", "Top"]}
+    )["label"]
     assert result.flatten(1).tolist() == [[1, 1], [1, 0]]
     with pytest.raises(InputError, match="0 to 23"):
         BitFieldToChannelsd("label", {"Top": [24]})

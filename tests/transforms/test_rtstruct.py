@@ -1,4 +1,5 @@
-"""Structure sets as MONAI labels: the same voxels as read_rtstruct, NaN for what nobody contoured, and it trains."""
+"""Structure sets as MONAI labels: the same voxels as read_rtstruct, NaN for what nobody contoured, and it
+trains."""
 
 from __future__ import annotations
 
@@ -9,7 +10,14 @@ import numpy as np
 import pytest
 import torch
 from monai.data import CacheDataset, DataLoader, list_data_collate
-from monai.transforms import Compose, Lambdad, RandCropByPosNegLabeld, ScaleIntensityRanged, Spacingd, SpatialPadd
+from monai.transforms import (
+    Compose,
+    Lambdad,
+    RandCropByPosNegLabeld,
+    ScaleIntensityRanged,
+    Spacingd,
+    SpatialPadd,
+)
 
 from medseg.cases.volume import open_case, resample
 from medseg.dicom import read_rtstruct, read_series, write_rtstruct
@@ -24,7 +32,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::medseg.errors.MedsegWarning")
 
 
 def write_case(folder, geometry=None, names=("GTV", "LEFT LUNG"), **options):
-    """A phantom's CT and a structure set with its ball and its letter, under the names of a clinic; its item."""
+    """A phantom's CT and a structure set with its ball and its letter, under the names of a clinic; its
+    item."""
     phantom = chiral_phantom(geometry) if geometry is not None else chiral_phantom()
     write_series(phantom.volume_hu, phantom.geometry, folder / "CT", **options)
     masks = dict(zip(names, (phantom.masks["Marker"], phantom.masks["L"]), strict=True))
@@ -121,7 +130,9 @@ def test_an_image_that_was_moved_before_its_structures_were_loaded_is_refused(tm
 
 def test_a_set_of_another_frame_is_refused_unless_that_is_accepted(tmp_path):
     item = write_case(tmp_path / "one")
-    other = write_case(tmp_path / "other", replace(chiral_phantom().geometry, frame_of_reference_uid="1.2.3.4"))
+    other = write_case(
+        tmp_path / "other", replace(chiral_phantom().geometry, frame_of_reference_uid="1.2.3.4")
+    )
     mixed = {"image": item["image"], "label": other["label"]}
     with pytest.raises(GeometryError, match="Frame of Reference 1.2.3.4"):
         load(mixed)
@@ -146,10 +157,14 @@ def test_what_is_odd_about_the_set_is_said_with_its_name(tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         load(item)
-    assert any("RS.dcm: ROI 'GTV': 1 slices inside it" in str(w.message) for w in caught if w.category is MedsegWarning)
+    assert any(
+        "RS.dcm: ROI 'GTV': 1 slices inside it" in str(w.message)
+        for w in caught
+        if w.category is MedsegWarning
+    )
 
 
-# ---- training ----------------------------------------------------------------------------------------------------
+# ---- training ----------------------------------------------------------------------------------------------
 
 
 def one_step(items, structures, spacing_mm, patch, neg=1):
@@ -162,7 +177,9 @@ def one_step(items, structures, spacing_mm, patch, neg=1):
             ScaleIntensityRanged("image", -200, 300, 0, 1, clip=True),
             SpatialPadd(["image", "label"], patch),
             Lambdad("label", lambda label: (label > 0).any(0, keepdim=True), overwrite="contoured"),
-            RandCropByPosNegLabeld(["image", "label", "contoured"], "contoured", patch, neg=neg, num_samples=2),
+            RandCropByPosNegLabeld(
+                ["image", "label", "contoured"], "contoured", patch, neg=neg, num_samples=2
+            ),
         ]
     ).set_random_state(0)
     dataset = CacheDataset(items, steps, num_workers=2, progress=False)
@@ -191,7 +208,9 @@ def test_crops_are_drawn_around_the_first_structure_although_others_are_nan(tmp_
 
 
 def test_a_monai_pipeline_trains_on_real_sarcoma_sets(shared_data):
-    cases = [shared_data / "rt" / "sts" / f"STS_{number}" for number in ("019", "025")]  # head first and feet first
+    cases = [
+        shared_data / "rt" / "sts" / f"STS_{number}" for number in ("019", "025")
+    ]  # head first and feet first
     items = [{"image": str(case / "CT"), "label": str(case / "RS.dcm")} for case in cases]
     batch, loss, gradient = one_step(items, {"GTV": ["gtv_mass.*"]}, (2.0, 2.0, 3.0), (32, 32, 16))
     assert batch["label"].sum() > 0 and np.isfinite(loss) and gradient.any()

@@ -1,4 +1,5 @@
-"""A mirrored patient keeps his left organs on his left, and no bundle with sided structures flips any other way."""
+"""A mirrored patient keeps his left organs on his left, and no bundle with sided structures flips any other
+way."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ RAS = np.diag([2.0, 2.0, 3.0, 1.0])
 
 
 def phantom(affine=RAS) -> dict[str, MetaTensor]:
-    """A neck of 20 x 10 x 4 voxels: in RAS, x grows to the patient's right, so the smaller, left parotid lies at low x."""
+    """A neck of 20 x 10 x 4 voxels: in RAS, x grows to the patient's right, so the smaller, left parotid lies
+    at low x."""
     label = torch.zeros(3, 20, 10, 4)
     label[CORD, 10:12, 6:8] = 1
     label[LEFT, 2:4, 3:6] = 1
@@ -38,7 +40,13 @@ def centre_x_mm(channel: torch.Tensor, affine) -> float:
 
 
 def flip(sample, **options):
-    settings = {"keys": ["image", "label"], "label_key": "label", "pairs": [[RIGHT, LEFT]], "prob": 1.0, **options}
+    settings = {
+        "keys": ["image", "label"],
+        "label_key": "label",
+        "pairs": [[RIGHT, LEFT]],
+        "prob": 1.0,
+        **options,
+    }
     return RandFlipSidesd(**settings)(sample)
 
 
@@ -72,7 +80,9 @@ def test_twice_is_as_before_and_probability_zero_does_nothing():
 
 def test_half_of_the_samples_are_mirrored_and_a_seed_repeats_them():
     def drawn():
-        transform = RandFlipSidesd(["image", "label"], "label", [[RIGHT, LEFT]], prob=0.5).set_random_state(seed=1)
+        transform = RandFlipSidesd(["image", "label"], "label", [[RIGHT, LEFT]], prob=0.5).set_random_state(
+            seed=1
+        )
         return [bool(transform(phantom())["label"][LEFT, 2, 3, 0] == 0) for _ in range(100)]
 
     assert drawn() == drawn() and 35 < sum(drawn()) < 65
@@ -103,7 +113,7 @@ def test_a_channel_that_the_label_does_not_have_is_refused():
         flip(phantom(), pairs=[[1, 7]])
 
 
-# ---- the bundles ---------------------------------------------------------------------------------------------------
+# ---- the bundles -------------------------------------------------------------------------------------------
 
 
 def structures_of(folder: Path) -> list[str]:
@@ -112,7 +122,8 @@ def structures_of(folder: Path) -> list[str]:
 
 
 def mirrors(config) -> list[dict]:
-    """Every transform of a config that can turn left into right without renaming: flips, right angles, wide rotations."""
+    """Every transform of a config that can turn left into right without renaming: flips, right angles, wide
+    rotations."""
     if isinstance(config, dict):
         inner = [found for value in config.values() for found in mirrors(value)]
         return [config, *inner] if turns_left_into_right(config) else inner
@@ -126,7 +137,10 @@ def turns_left_into_right(step: dict) -> bool:
         return axis is None or 0 in np.atleast_1d(axis)
     if re.fullmatch(r"(Rand)?(AxisFlipd|Rotate90d)", name):
         return True
-    angles = [step.get(key, 0) for key in ("rotate_range", "rotate_params", "range_x", "range_y", "range_z", "angle")]
+    angles = [
+        step.get(key, 0)
+        for key in ("rotate_range", "rotate_params", "range_x", "range_y", "range_z", "angle")
+    ]
     scales = step.get("scale_params", 1)
     widest = max(np.abs(np.concatenate([np.ravel(a).astype(float) for a in angles])), default=0)
     return widest >= np.pi / 4 or np.min(np.atleast_1d(scales)) < 0
@@ -148,7 +162,9 @@ def test_no_bundle_with_sided_structures_mirrors_without_renaming(folder):
         pytest.skip("no structure of this bundle has a side")
     train = json.loads((folder / "configs" / "train.json").read_text())
     assert mirrors(train) == []
-    flips = [step for step in train["train"]["random_transforms"] if step["_target_"].endswith("RandFlipSidesd")]
+    flips = [
+        step for step in train["train"]["random_transforms"] if step["_target_"].endswith("RandFlipSidesd")
+    ]
     for step in flips:
         assert step["pairs"] == "@side_pairs" and sorted(train["side_pairs"]) == pairs_of(names)
 
@@ -166,7 +182,10 @@ def test_no_bundle_with_sided_structures_mirrors_without_renaming(folder):
 )
 def test_a_config_that_mirrors_would_be_seen(step):
     assert mirrors({"train": {"random_transforms": [step]}}) == [step]
-    harmless = [{"_target_": "RandFlipd", "spatial_axis": 2}, {"_target_": "RandAffined", "rotate_range": [0.2, 0.2, 0.2]}]
+    harmless = [
+        {"_target_": "RandFlipd", "spatial_axis": 2},
+        {"_target_": "RandAffined", "rotate_range": [0.2, 0.2, 0.2]},
+    ]
     assert mirrors(harmless) == []
 
 
@@ -193,7 +212,9 @@ def test_the_trained_network_mirrors_with_the_patient_and_changes_the_names(shar
 
     plain, mirrored = contoured(prepared), contoured(torch.flip(prepared, [1]))[swapped]
     assert side_voxel(plain[left]) < side_voxel(plain[right])
-    assert side_voxel(mirrored[left]) > side_voxel(mirrored[right]), "the left parotid of a mirrored patient is on the right"
+    assert side_voxel(mirrored[left]) > side_voxel(mirrored[right]), (
+        "the left parotid of a mirrored patient is on the right"
+    )
     for channel in (left, right):
         back = torch.flip(mirrored[channel], [0])
         # Mixed-up sides would score 0; a network that is not wholly symmetric scores less than 1 (0.69 now).

@@ -85,7 +85,10 @@ def test_a_margin_of_zero_adds_nothing_and_the_next_grows_from_its_source():
     assert names(margins(4, 2)(item)) == ["GTV", "CTV", "PTV"]
     only_ptv = margins(0, 6)(item)["structures"].masks
     both = margins(6, 0)(item)["structures"].masks
-    ptv, ctv = ([m for s, m in masks.items() if s.name == name][0] for masks, name in ((only_ptv, "PTV"), (both, "CTV")))
+    ptv, ctv = (
+        [m for s, m in masks.items() if s.name == name][0]
+        for masks, name in ((only_ptv, "PTV"), (both, "CTV"))
+    )
     assert np.array_equal(ptv, ctv)
 
 
@@ -94,7 +97,9 @@ def test_margins_that_cannot_be_meant_are_refused():
         margins(-2, 0)
     with pytest.raises(InputError, match="exactly the fields"):
         MarginStructuresd(margins=[{"source": "GTV", "name": "CTV"}])
-    lost = MarginStructuresd(margins=[{"source": "ITV", "name": "PTV", "interpreted_type": "PTV", "margin_mm": 3}])
+    lost = MarginStructuresd(
+        margins=[{"source": "ITV", "name": "PTV", "interpreted_type": "PTV", "margin_mm": 3}]
+    )
     with pytest.raises(StructureError, match="no structure ITV; have GTV"):
         lost({"structures": case(two_pieces())})
 
@@ -140,7 +145,7 @@ def test_a_region_larger_than_the_network_ever_saw_is_refused(side, refused, tmp
         assert crop(item)["image"].shape == (1, 20, 30, 10)
 
 
-# ---- from the network's grid to the case's -----------------------------------------------------------------------
+# ---- from the network's grid to the case's -----------------------------------------------------------------
 
 
 def answered(folder, within=None, spacing_mm=(4.0, 4.0, 3.0), **geometry):
@@ -153,10 +158,15 @@ def answered(folder, within=None, spacing_mm=(4.0, 4.0, 3.0), **geometry):
     geometry = {"gaps_mm": 2.5, "pixel_spacing_mm": (1.5, 1.25), "centre_lps_mm": (7, -20, 110), **geometry}
     phantom = chiral_phantom(stack_geometry((34, 64, 72), **geometry))
     write_series(phantom.volume_hu, phantom.geometry, folder)
-    before = Compose([
-        LoadCased("image"), CropWithind("image", within=within), Orientationd("image", axcodes="RAS", labels=None),
-        Spacingd("image", pixdim=spacing_mm, mode="bilinear"), ScaleIntensityRanged("image", -1000, 1000, 0, 1, clip=True),
-    ])  # fmt: skip
+    before = Compose(
+        [
+            LoadCased("image"),
+            CropWithind("image", within=within),
+            Orientationd("image", axcodes="RAS", labels=None),
+            Spacingd("image", pixdim=spacing_mm, mode="bilinear"),
+            ScaleIntensityRanged("image", -1000, 1000, 0, 1, clip=True),
+        ]
+    )
     item = before({"image": str(folder)})
     bright = 12 * item["image"].as_tensor() - 8
     item["pred"] = MetaTensor(torch.cat([bright, -bright])).copy_meta_from(item["image"])
@@ -168,20 +178,28 @@ NAMES = [{"name": "Bright"}, {"name": "Dark"}]
 
 @pytest.mark.parametrize(
     "stack",
-    [{}, {"orientation": (0, 1, 0, 0, 0, -1)}, {"orientation": (0.9, 0.3, -0.1, -0.2, 0.8, 0.4)}, {"gaps_mm": 7.0},
-     {"gaps_mm": [2.5] * 16 + [1.0] + [4.0] * 16}, {"tilt_degrees": 15.0}],
+    [
+        {},
+        {"orientation": (0, 1, 0, 0, 0, -1)},
+        {"orientation": (0.9, 0.3, -0.1, -0.2, 0.8, 0.4)},
+        {"gaps_mm": 7.0},
+        {"gaps_mm": [2.5] * 16 + [1.0] + [4.0] * 16},
+        {"tilt_degrees": 15.0},
+    ],
     ids=["plain", "sagittal", "oblique", "thick", "uneven", "tilted"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("within", [None, "-30,35,-50,20,80,140"])
 def test_restored_probabilities_are_those_of_monais_inverse(stack, within, tmp_path):
     from monai.transforms import Activationsd, Compose, Invertd
 
     before, item = answered(tmp_path, within, **stack)
-    inverse = Compose([
-        Activationsd("pred", sigmoid=True),
-        Invertd("pred", transform=before, orig_keys="image", nearest_interp=False, to_tensor=True),
-        ToStructuresd("pred", structures=NAMES, within=within),
-    ])  # fmt: skip
+    inverse = Compose(
+        [
+            Activationsd("pred", sigmoid=True),
+            Invertd("pred", transform=before, orig_keys="image", nearest_interp=False, to_tensor=True),
+            ToStructuresd("pred", structures=NAMES, within=within),
+        ]
+    )
     expected = inverse(dict(item))["structures"].masks
     ours = RestoreStructuresd("pred", structures=NAMES, within=within)(dict(item))["structures"].masks
     assert isinstance(ours, PackedMasks) and [s.name for s in ours] == ["Bright", "Dark"]
@@ -230,7 +248,9 @@ def test_specks_of_packed_masks_are_measured_with_the_thickness_of_their_own_sli
     mask[1:3, 2:12, 2:12] = mask[8:10, 2:12, 2:12] = True  # 200 voxels each, of 1 and of 4 mm
     geometry = stack_geometry(mask.shape, gaps_mm=[1.0] * 5 + [4.0] * 6, pixel_spacing_mm=(1.0, 1.0))
     packed = PackedMasks(mask.shape, {GTV: boxed(mask), Structure("Thick"): boxed(mask[7:], (7, 0, 0))})
-    structures = CaseStructures(Case("made by hand", np.zeros(mask.shape, np.float32), geometry, None), packed)
+    structures = CaseStructures(
+        Case("made by hand", np.zeros(mask.shape, np.float32), geometry, None), packed
+    )
     kept = KeepComponentsd(min_volume_cc=0.5)({"structures": structures})["structures"].masks
     for result in kept.values():
         assert np.flatnonzero(result.any((1, 2))).tolist() == [8, 9]
@@ -238,7 +258,9 @@ def test_specks_of_packed_masks_are_measured_with_the_thickness_of_their_own_sli
 
 def test_specks_and_margins_of_packed_masks_are_those_of_plain_ones(tmp_path):
     plain = case(two_pieces())
-    packed = CaseStructures(plain.case, PackedMasks(plain.case.geometry.shape, {GTV: boxed(plain.masks[GTV])}))
+    packed = CaseStructures(
+        plain.case, PackedMasks(plain.case.geometry.shape, {GTV: boxed(plain.masks[GTV])})
+    )
     grow = [{"source": "GTV", "name": "CTV", "interpreted_type": "CTV", "margin_mm": 3.0}]
     results = []
     for structures in (plain, packed):

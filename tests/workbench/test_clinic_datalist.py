@@ -1,4 +1,5 @@
-"""A folder of clinic exports becomes a datalist that says what it left out; the page about it runs as it stands."""
+"""A folder of clinic exports becomes a datalist that says what it left out; the page about it runs as it
+stands."""
 
 from __future__ import annotations
 
@@ -20,16 +21,22 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "how_to" / "train_from_clinic_exports.md"
 pytestmark = pytest.mark.filterwarnings("ignore::medseg.errors.MedsegWarning")
 
-spec = importlib.util.spec_from_file_location("prepare_clinic_datalist", ROOT / "tools" / "prepare_clinic_datalist.py")
+spec = importlib.util.spec_from_file_location(
+    "prepare_clinic_datalist", ROOT / "tools" / "prepare_clinic_datalist.py"
+)
 tool = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tool)
 
 
 def export(folder, patient, names=("GTV 1", "LUNG_LT"), frame=None, structures="RS.dcm"):
     """One patient's CT and structure set in one folder; returns the structure set's path."""
-    phantom = chiral_phantom(replace(chiral_phantom().geometry, frame_of_reference_uid=frame or f"1.2.{len(patient)}.7"))
+    phantom = chiral_phantom(
+        replace(chiral_phantom().geometry, frame_of_reference_uid=frame or f"1.2.{len(patient)}.7")
+    )
     if not folder.exists():
-        write_series(phantom.volume_hu, phantom.geometry, folder, seed=patient, PatientID=patient, PatientName=patient)
+        write_series(
+            phantom.volume_hu, phantom.geometry, folder, seed=patient, PatientID=patient, PatientName=patient
+        )
     masks = dict(zip(names, (phantom.masks["Marker"], phantom.masks["L"]), strict=True))
     images = [path for path in folder.glob("CT_*.dcm")]
     return write_rtstruct(masks, read_series(images), folder / structures)
@@ -47,7 +54,9 @@ def prepare(tmp_path, aliases, *options):
     """(exit code, the datalist or None, the report)"""
     (tmp_path / "rois.json").write_text(json.dumps(aliases))
     out, report = tmp_path / "list.json", tmp_path / "report.json"
-    code = tool.main([str(tmp_path / "in"), str(tmp_path / "rois.json"), str(out), "--report", str(report), *options])
+    code = tool.main(
+        [str(tmp_path / "in"), str(tmp_path / "rois.json"), str(out), "--report", str(report), *options]
+    )
     return code, json.loads(out.read_text()) if out.exists() else None, json.loads(report.read_text())
 
 
@@ -60,7 +69,9 @@ def test_matched_rois_are_named_and_what_is_left_is_counted(tmp_path, capsys):
     code, datalist, report = prepare(tmp_path, ALIASES, "--validation", "0.5")
     assert code == 0
     items = {item["case_id"]: item for item in datalist["training"] + datalist["validation"]}
-    assert items["a"]["rois"] == {"GTV": "GTV 1", "Lung_L": "LUNG_LT"} and items["deep/b"]["rois"] == {"GTV": "gtv"}
+    assert items["a"]["rois"] == {"GTV": "GTV 1", "Lung_L": "LUNG_LT"} and items["deep/b"]["rois"] == {
+        "GTV": "gtv"
+    }
     assert items["a"]["image"] == "a" and items["a"]["label"] == "a/RS.dcm"
     assert report["matched"] == {"GTV": {"GTV 1": 1, "gtv": 1}, "Lung_L": {"LUNG_LT": 1}}
     assert report["unmatched_rois"] == {"X1": 1} and report["not_contoured"] == {"Heart": 2, "Lung_L": 1}
@@ -71,7 +82,9 @@ def test_matched_rois_are_named_and_what_is_left_is_counted(tmp_path, capsys):
 
 
 def test_all_series_of_a_patient_are_on_one_side_and_the_seed_decides_which():
-    items = [{"case_id": f"{patient}{number}", "patient_id": patient} for patient in "ABCD" for number in (1, 2)]
+    items = [
+        {"case_id": f"{patient}{number}", "patient_id": patient} for patient in "ABCD" for number in (1, 2)
+    ]
     sides = set()
     for seed in range(6):
         sections = tool.split(items, 0.25, seed)
@@ -81,17 +94,27 @@ def test_all_series_of_a_patient_are_on_one_side_and_the_seed_decides_which():
         assert tool.split(items, 0.25, seed) == sections
         sides |= validating
     assert len(sides) > 1
-    assert {item["patient_id"] for item in sections["training"] + sections["validation"]} == {"P001", "P002", "P003", "P004"}
+    assert {item["patient_id"] for item in sections["training"] + sections["validation"]} == {
+        "P001",
+        "P002",
+        "P003",
+        "P004",
+    }
 
 
 def test_of_several_sets_none_is_taken_in_silence(tmp_path):
     export(tmp_path / "in" / "b", "B")
-    old = edited(export(tmp_path / "in" / "a", "A", names=("GTV", "Lung_L"), structures="old.dcm"),
-                 StructureSetDate="20200101", ApprovalStatus="APPROVED")  # fmt: skip
+    old = edited(
+        export(tmp_path / "in" / "a", "A", names=("GTV", "Lung_L"), structures="old.dcm"),
+        StructureSetDate="20200101",
+        ApprovalStatus="APPROVED",
+    )
     edited(export(tmp_path / "in" / "a", "A", structures="new.dcm"), StructureSetDate="20240101")
     export(tmp_path / "in" / "c", "CC")
     code, datalist, report = prepare(tmp_path, ALIASES, "--validation", "0.5")
-    assert code == 0 and "a" not in {item["case_id"] for item in datalist["training"] + datalist["validation"]}
+    assert code == 0 and "a" not in {
+        item["case_id"] for item in datalist["training"] + datalist["validation"]
+    }
     (line,) = report["several_structure_sets"]
     assert "a/old.dcm" in line and "a/new.dcm" in line and line.endswith("none taken")
     for preference, taken in (("newest", "a/new.dcm"), ("approved", "a/old.dcm")):
@@ -118,7 +141,9 @@ def test_what_does_not_belong_together_is_listed(tmp_path):
     assert report["series_without_structure_set"] == ["ccc", "dddd", "eeeee"]
     assert report["structure_sets_without_series"] == ["eeeee/RS.dcm: no CT series of its patient and frame"]
     (line,) = report["other_frame_of_reference"]
-    assert line.startswith("dddd/RS.dcm: Frame of Reference 1.2.3, but the series it refers to, dddd, has 1.2.4.7")
+    assert line.startswith(
+        "dddd/RS.dcm: Frame of Reference 1.2.3, but the series it refers to, dddd, has 1.2.4.7"
+    )
     assert any("broken.dcm" in line for line in report["not_readable"])
 
 
@@ -135,7 +160,11 @@ def sides(datalist):
 
 def test_one_patient_under_two_spellings_of_an_id_or_in_one_study_is_never_on_both_sides(tmp_path):
     for folder, patient in (("a1", "PAT"), ("a2", "pat"), ("b1", "B1"), ("b2", "B2")):
-        export(tmp_path / "in" / folder, patient, frame=f"1.2.{folder.encode().hex()}".replace("a", "1").replace("b", "2"))
+        export(
+            tmp_path / "in" / folder,
+            patient,
+            frame=f"1.2.{folder.encode().hex()}".replace("a", "1").replace("b", "2"),
+        )
     for folder in ("b1", "b2"):  # two pseudonyms, but the anonymiser kept the study
         for file in (tmp_path / "in" / folder).iterdir():
             edited(file, StudyInstanceUID="1.2.3.4")

@@ -1,4 +1,5 @@
-"""Two sets of contours compared. Referees: hand counts, and DeepMind's surface-distance through medseg.metrics.surfaces' tests."""
+"""Two sets of contours compared. Referees: hand counts, and DeepMind's surface-distance through
+medseg.metrics.surfaces' tests."""
 
 from __future__ import annotations
 
@@ -41,13 +42,19 @@ def block(*ranges) -> np.ndarray:
 
 
 TRUTH = {
-    "GTV": block((4, 8), (10, 20), (10, 20)), "Lung_L": block((2, 10), (4, 28), (22, 36)),
-    "Gone": block((1, 3), (2, 4), (2, 4)), "Cord": block((0, 12), (14, 18), (4, 8)), "Empty": np.zeros(SHAPE, bool),
-}  # fmt: skip
+    "GTV": block((4, 8), (10, 20), (10, 20)),
+    "Lung_L": block((2, 10), (4, 28), (22, 36)),
+    "Gone": block((1, 3), (2, 4), (2, 4)),
+    "Cord": block((0, 12), (14, 18), (4, 8)),
+    "Empty": np.zeros(SHAPE, bool),
+}
 JUDGED = {
-    "GTV": block((4, 8), (10, 20), (12, 22)), "LUNG_L": TRUTH["Lung_L"], "New": block((1, 2), (2, 4), (2, 4)),
-    "Cord": np.zeros(SHAPE, bool), "Empty": np.zeros(SHAPE, bool),
-}  # fmt: skip
+    "GTV": block((4, 8), (10, 20), (12, 22)),
+    "LUNG_L": TRUTH["Lung_L"],
+    "New": block((1, 2), (2, 4), (2, 4)),
+    "Cord": np.zeros(SHAPE, bool),
+    "Empty": np.zeros(SHAPE, bool),
+}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +68,9 @@ def case(tmp_path_factory):
         warnings.simplefilter("ignore", MedsegWarning)
         for name, masks in (("a", TRUTH), ("b", JUDGED)):
             write_rtstruct(masks, series, folder / f"{name}.dcm")
-            write_seg({key: mask for key, mask in masks.items() if mask.any()}, series, folder / f"{name}_seg.dcm")
+            write_seg(
+                {key: mask for key, mask in masks.items() if mask.any()}, series, folder / f"{name}_seg.dcm"
+            )
             (folder / name).mkdir()
             for key, mask in masks.items():
                 write_mask(mask, geometry, folder / name / f"{key}.nii.gz")
@@ -80,11 +89,15 @@ def row_of(comparison, name):
 def test_a_box_moved_by_two_columns_has_the_numbers_worked_out_by_hand(comparison):
     row = row_of(comparison, "GTV")
     assert row.dsc == pytest.approx(0.8) and row.hd95_mm == pytest.approx(2.5)
-    assert row.reference_cc == row.other_cc == pytest.approx(4 * 10 * 10 * 3 * 1.5 * 1.25 / 1000) and row.difference_cc == 0
+    assert (
+        row.reference_cc == row.other_cc == pytest.approx(4 * 10 * 10 * 3 * 1.5 * 1.25 / 1000)
+        and row.difference_cc == 0
+    )
     slant_mm = math.hypot(1.5, 1.25) / 2
     assert row.reference_path_length_mm == pytest.approx(4 * (18 * 1.5 + 18 * 1.25 + 4 * slant_mm))
     assert row.added_path_length_0_mm == pytest.approx(4 * (18 * 1.5 + 2 * 1.25 + 2 * slant_mm))
-    # 2 mm of tolerance: what lies 1.25 mm away is near enough, both sides are 2.5 mm off but for the right one's ends.
+    # 2 mm of tolerance: what lies 1.25 mm away is near enough, both sides are 2.5 mm off but for the right
+    # one's ends.
     assert row.added_path_length_mm < row.added_path_length_0_mm
     distances = surface_distances(TRUTH["GTV"], JUDGED["GTV"], (3.0, 1.5, 1.25))
     assert (row.surface_dsc, row.mean_surface_distance_mm) == (distances.dice(2.0), distances.mean_mm())
@@ -115,7 +128,14 @@ def test_every_kind_of_file_gives_the_same_numbers(kind, case, comparison):
     other = compare(Request(case / f"a{kind}", case / "b.dcm", Reference(case / "CT")))
     assert other.agreements[0].name in ("GTV", "Cord")
     row, expected = row_of(other, "GTV"), row_of(comparison, "GTV")
-    for name in ("dsc", "surface_dsc", "hd95_mm", "mean_surface_distance_mm", "added_path_length_mm", "other_cc"):
+    for name in (
+        "dsc",
+        "surface_dsc",
+        "hd95_mm",
+        "mean_surface_distance_mm",
+        "added_path_length_mm",
+        "other_cc",
+    ):
         assert getattr(row, name) == getattr(expected, name), name
 
 
@@ -133,14 +153,18 @@ def test_masks_of_another_grid_are_refused(case, tmp_path):
         compare(Request(case / "a", tmp_path))
 
 
-@pytest.mark.parametrize("geometry", [{"gaps_mm": [2.0] * 5 + [5.0] * 6}, {"tilt_degrees": 20}], ids=["uneven", "tilted"])
+@pytest.mark.parametrize(
+    "geometry", [{"gaps_mm": [2.0] * 5 + [5.0] * 6}, {"tilt_degrees": 20}], ids=["uneven", "tilted"]
+)
 def test_uneven_and_tilted_stacks_have_all_numbers_too(geometry, tmp_path):
     geometry = stack_geometry(SHAPE, **geometry)
     write_series(np.where(TRUTH["GTV"], 40, -100), geometry, tmp_path / "CT")
     series = read_series(tmp_path / "CT")
     for name, masks in (("a", TRUTH), ("b", JUDGED)):
         write_rtstruct({"GTV": masks["GTV"]}, series, tmp_path / f"{name}.dcm")
-    comparison = compare(Request(tmp_path / "a.dcm", tmp_path / "b.dcm", Reference(tmp_path / "CT"), pictures=True))
+    comparison = compare(
+        Request(tmp_path / "a.dcm", tmp_path / "b.dcm", Reference(tmp_path / "CT"), pictures=True)
+    )
     row = comparison.agreements[0]
     assert row.dsc == pytest.approx(0.8) and row.hd95_mm == pytest.approx(2.0, abs=0.2)
     assert row.reference_cc == pytest.approx(100 * geometry.slice_thickness_mm[4:8].sum() / 1000)
@@ -155,17 +179,23 @@ def test_one_slice_has_overlap_and_added_path_but_no_distance():
     assert "one slice" in describe_grid(geometry)
 
 
-# ---- pairs ----------------------------------------------------------------------------------------------------------
+# ---- pairs -------------------------------------------------------------------------------------------------
 
 
 def test_names_pair_exactly_first_then_by_case_where_that_is_certain():
     assert pair_names(["GTV", "gtv", "Cord"], ["cord", "GTV"])[0] == [("GTV", "GTV"), ("Cord", "cord")]
     assert pair_names(["gtv", "Gtv", "Heart"], ["GTV", "Heart"])[0] == [("Heart", "Heart")]
-    assert pair_names(["Lung_L", "Lung_R"], ["Lung_R", "Lung_L"])[0] == [("Lung_L", "Lung_L"), ("Lung_R", "Lung_R")]
+    assert pair_names(["Lung_L", "Lung_R"], ["Lung_R", "Lung_L"])[0] == [
+        ("Lung_L", "Lung_L"),
+        ("Lung_R", "Lung_R"),
+    ]
 
 
 def test_pairs_can_be_given_even_for_names_with_an_equals_sign():
-    assert pair_names(["GTV-1", "a=b"], ["GTV", "c=d"], ["GTV-1=GTV", "a=b=c=d"])[0] == [("GTV-1", "GTV"), ("a=b", "c=d")]
+    assert pair_names(["GTV-1", "a=b"], ["GTV", "c=d"], ["GTV-1=GTV", "a=b=c=d"])[0] == [
+        ("GTV-1", "GTV"),
+        ("a=b", "c=d"),
+    ]
     for wanted in (["GTV-1"], ["GTV=GTV"], ["GTV-1=GTV", "GTV-1=PTV"]):
         with pytest.raises(InputError, match="pair"):
             pair_names(["GTV-1"], ["GTV", "PTV"], wanted)
@@ -195,13 +225,17 @@ def test_a_tolerance_of_its_own_for_a_structure_and_none_for_a_name_that_is_not_
         compare(Request(case / "a", case / "b", tolerance_mm=-1))
 
 
-# ---- outputs --------------------------------------------------------------------------------------------------------
+# ---- outputs -----------------------------------------------------------------------------------------------
 
 
 def test_json_and_csv_hold_every_structure_with_tolerance_grid_and_implementation(comparison, tmp_path):
     write_json(comparison, tmp_path / "c.json")
     read = json.loads((tmp_path / "c.json").read_text())
-    assert read == record(comparison) and "1.25 x 1.5" in read["grid"] and "DeepMind" in read["definitions"]["surface_dsc"]
+    assert (
+        read == record(comparison)
+        and "1.25 x 1.5" in read["grid"]
+        and "DeepMind" in read["definitions"]["surface_dsc"]
+    )
     rows = {row["name"]: row for row in read["structures"]}
     assert rows["GTV"]["dsc"] == 0.8 and rows["GTV"]["tolerance_mm"] == 2.0
     assert rows["Cord"]["hd95_mm"] is None and rows["Cord"]["state"] == "other empty"
@@ -209,8 +243,13 @@ def test_json_and_csv_hold_every_structure_with_tolerance_grid_and_implementatio
     write_csv(comparison, tmp_path / "c.csv")
     table = list(csv.DictReader((tmp_path / "c.csv").open(encoding="utf-8", newline="")))
     assert [(row["name"], row["other_name"], row["state"]) for row in table] == [
-        ("GTV", "GTV", "both"), ("Lung_L", "LUNG_L", "both"), ("Cord", "Cord", "other empty"),
-        ("Empty", "Empty", "both empty"), ("Gone", "", "only in reference"), ("", "New", "only in other")]  # fmt: skip
+        ("GTV", "GTV", "both"),
+        ("Lung_L", "LUNG_L", "both"),
+        ("Cord", "Cord", "other empty"),
+        ("Empty", "Empty", "both empty"),
+        ("Gone", "", "only in reference"),
+        ("", "New", "only in other"),
+    ]
     assert table[0]["dsc"] == "0.8" and table[2]["hd95_mm"] == "inf" and all(row["grid"] for row in table)
 
 
@@ -220,16 +259,21 @@ def test_a_name_cannot_become_a_formula_of_a_spreadsheet(comparison, tmp_path):
     write_csv(named, tmp_path / "c.csv")
     table = list(csv.DictReader((tmp_path / "c.csv").open(encoding="utf-8", newline="")))
     assert [(line["name"], line["other_name"]) for line in table] == [
-        ("'=cmd|' /C calc'!A0", "'-z"), ("Gone", ""), ("", "'@SUM(A1)")]  # fmt: skip
+        ("'=cmd|' /C calc'!A0", "'-z"),
+        ("Gone", ""),
+        ("", "'@SUM(A1)"),
+    ]
     assert record(named)["structures"][0]["name"] == "=cmd|' /C calc'!A0"
 
 
 def test_no_output_replaces_a_structure_set_or_a_mask_or_another_output(case, tmp_path):
     for outs, words in (
-        ([case / "b.dcm"], "never replaces"), ([case / "a" / "GTV.nii.gz"], "never replaces"),
+        ([case / "b.dcm"], "never replaces"),
+        ([case / "a" / "GTV.nii.gz"], "never replaces"),
         ([tmp_path], "never replaces"),
-        ([tmp_path / "x", tmp_path / "x"], "two outputs"), ([tmp_path / "none" / "x"], "does not exist"),
-    ):  # fmt: skip
+        ([tmp_path / "x", tmp_path / "x"], "two outputs"),
+        ([tmp_path / "none" / "x"], "does not exist"),
+    ):
         with pytest.raises(InputError, match=words):
             check_outputs(outs)
     (tmp_path / "old.json").write_text("{}")

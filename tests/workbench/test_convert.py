@@ -52,10 +52,16 @@ def request(source, out, ct=None, **options) -> Conversion:
     return Conversion(source, out, Reference(ct), **options)
 
 
-def test_a_structure_set_becomes_masks_that_simpleitk_places_on_the_images(structure_set, phantom, ct, tmp_path):
+def test_a_structure_set_becomes_masks_that_simpleitk_places_on_the_images(
+    structure_set, phantom, ct, tmp_path
+):
     sitk = pytest.importorskip("SimpleITK")
     record = convert(request(structure_set, tmp_path / "masks", ct))
-    assert {path.name for path in (tmp_path / "masks").iterdir()} == {"GTV.nii.gz", "a_b_ 1,5.nii.gz", "structures.json"}
+    assert {path.name for path in (tmp_path / "masks").iterdir()} == {
+        "GTV.nii.gz",
+        "a_b_ 1,5.nii.gz",
+        "structures.json",
+    }
     image = sitk.ReadImage(str(tmp_path / "masks" / "GTV.nii.gz"))
     assert (sitk.GetArrayFromImage(image).astype(bool) == phantom.masks["Marker"]).all()
     centre = [float(np.mean(axis)) for axis in np.nonzero(phantom.masks["Marker"])]
@@ -63,7 +69,9 @@ def test_a_structure_set_becomes_masks_that_simpleitk_places_on_the_images(struc
     assert placed == pytest.approx(phantom.points_lps_mm["Marker"], abs=1.0)
     index = json.loads((tmp_path / "masks" / "structures.json").read_text())
     assert [(row["name"], row["file"], row["number"]) for row in index["structures"]] == [
-        ("GTV", "GTV.nii.gz", 7), ("a/b: 1,5", "a_b_ 1,5.nii.gz", 9)]  # fmt: skip
+        ("GTV", "GTV.nii.gz", 7),
+        ("a/b: 1,5", "a_b_ 1,5.nii.gz", 9),
+    ]
     assert record["structures"][0]["volume_cc"] == pytest.approx(
         phantom.masks["Marker"].sum() * 3 * 1.5 * 1.25 / 1000, abs=1e-3
     )
@@ -83,15 +91,30 @@ def test_masks_become_a_structure_set_that_plastimatch_reads_and_that_keeps_name
     assert [r.RTROIInterpretedType for r in new.RTROIObservationsSequence] == ["CAVITY", "ORGAN"]
     out = tmp_path / "plm"
     subprocess.run(
-        [program("plastimatch"), "convert", "--input", tmp_path / "again.dcm", "--referenced-ct", ct, "--output-prefix", out,
-         "--prefix-format", "nrrd", "--xor-contours"], check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            program("plastimatch"),
+            "convert",
+            "--input",
+            tmp_path / "again.dcm",
+            "--referenced-ct",
+            ct,
+            "--output-prefix",
+            out,
+            "--prefix-format",
+            "nrrd",
+            "--xor-contours",
+        ],
+        check=True,
+        capture_output=True,
+    )
     sitk = pytest.importorskip("SimpleITK")
     read = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "GTV.nrrd"))).astype(bool)
     assert dice(read, phantom.masks["Marker"]) == 1.0
 
 
-def test_a_folder_of_plain_masks_takes_names_and_types_from_its_files(phantom, ct, series, structure_set, tmp_path):
+def test_a_folder_of_plain_masks_takes_names_and_types_from_its_files(
+    phantom, ct, series, structure_set, tmp_path
+):
     convert(request(structure_set, tmp_path / "masks", ct, rois=("GTV",)))
     (tmp_path / "masks" / "structures.json").unlink()
     (tmp_path / "masks" / "GTV.nii.gz").rename(tmp_path / "masks" / "PTV_High.nii.gz")
@@ -136,12 +159,17 @@ def test_what_a_person_drew_is_not_called_automatic_after_a_conversion(structure
     convert(request(tmp_path / "SEG.dcm", tmp_path / "seg_back.dcm", ct))
     for name in ("back.dcm", "seg_back.dcm"):
         rows = pydicom.dcmread(tmp_path / name).StructureSetROISequence
-        assert {row.ROIName: row.ROIGenerationAlgorithm for row in rows} == {"GTV": "MANUAL", "a/b: 1,5": "AUTOMATIC"}
+        assert {row.ROIName: row.ROIGenerationAlgorithm for row in rows} == {
+            "GTV": "MANUAL",
+            "a/b: 1,5": "AUTOMATIC",
+        }
     segments = pydicom.dcmread(tmp_path / "SEG.dcm").SegmentSequence
     assert [segment.SegmentAlgorithmType for segment in segments] == ["MANUAL", "AUTOMATIC"]
     (tmp_path / "masks" / "structures.json").unlink()  # nobody knows who drew a mask without its index
     convert(request(tmp_path / "masks", tmp_path / "plain.dcm", ct))
-    assert {row.ROIGenerationAlgorithm for row in pydicom.dcmread(tmp_path / "plain.dcm").StructureSetROISequence} == {""}
+    assert {
+        row.ROIGenerationAlgorithm for row in pydicom.dcmread(tmp_path / "plain.dcm").StructureSetROISequence
+    } == {""}
 
 
 def test_nothing_that_is_there_is_replaced_without_being_told(structure_set, ct, tmp_path):
@@ -170,7 +198,10 @@ def test_a_segmentation_never_replaces_an_approved_set_nor_what_it_is_made_of(st
         dataset.save_as(tmp_path / name)
         dataset.ApprovalStatus = "UNAPPROVED"
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    for out, error, words in (("approved.dcm", StructureError, "APPROVED"), ("source.dcm", InputError, "kept as it is")):
+    for out, error, words in (
+        ("approved.dcm", StructureError, "APPROVED"),
+        ("source.dcm", InputError, "kept as it is"),
+    ):
         with pytest.raises(error, match=words):
             convert(request(tmp_path / "source.dcm", tmp_path / out, ct, format="seg", overwrite=True))
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -183,7 +214,10 @@ def test_a_folder_filled_step_by_step_keeps_its_index_and_takes_no_masks_of_othe
     for name in ("GTV", "a/b: 1,5"):
         convert(request(structure_set, masks, ct, rois=(name,), overwrite=True))
     convert(request(masks, tmp_path / "back.dcm", ct))
-    rows = {int(row.ROINumber): row.ROIName for row in pydicom.dcmread(tmp_path / "back.dcm").StructureSetROISequence}
+    rows = {
+        int(row.ROINumber): row.ROIName
+        for row in pydicom.dcmread(tmp_path / "back.dcm").StructureSetROISequence
+    }
     assert rows == {7: "GTV", 9: "a/b: 1,5"}
     write_series(phantom.volume_hu, phantom.geometry, tmp_path / "CT2", seed=1)
     with warnings.catch_warnings():
@@ -206,7 +240,9 @@ def test_a_failure_leaves_neither_files_nor_a_folder(structure_set, ct, tmp_path
 def test_names_that_would_share_a_file_are_refused_until_one_is_chosen(phantom, series, ct, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MedsegWarning)
-        write_rtstruct({"a/b": phantom.masks["Marker"], "a:b": phantom.masks["L"]}, series, tmp_path / "RS.dcm")
+        write_rtstruct(
+            {"a/b": phantom.masks["Marker"], "a:b": phantom.masks["L"]}, series, tmp_path / "RS.dcm"
+        )
     with pytest.raises(StructureError, match=r"a/b.*a:b.*--roi"):
         convert(request(tmp_path / "RS.dcm", tmp_path / "out", ct))
     convert(request(tmp_path / "RS.dcm", tmp_path / "out", ct, rois=("a:b",)))
@@ -215,7 +251,9 @@ def test_names_that_would_share_a_file_are_refused_until_one_is_chosen(phantom, 
         convert(request(tmp_path / "RS.dcm", tmp_path / "out2", ct, rois=("nonsense",)))
 
 
-@pytest.mark.parametrize("geometry", [{"gaps_mm": (3, 3, 3, 5, 5, 5, 5)}, {"tilt_degrees": 15}], ids=["uneven", "tilted"])
+@pytest.mark.parametrize(
+    "geometry", [{"gaps_mm": (3, 3, 3, 5, 5, 5, 5)}, {"tilt_degrees": 15}], ids=["uneven", "tilted"]
+)
 def test_uneven_and_tilted_stacks_are_refused_with_a_way_out_and_go_to_a_segmentation(geometry, tmp_path):
     phantom = chiral_phantom(stack_geometry((8, 48, 56), **geometry))
     write_series(phantom.volume_hu, phantom.geometry, tmp_path / "CT")
@@ -244,7 +282,9 @@ def test_uneven_and_tilted_stacks_are_refused_with_a_way_out_and_go_to_a_segment
         ("nowhere", "masks", {}, "no such file"),
     ],
 )
-def test_paths_and_options_that_do_not_fit_are_refused_in_one_line(source, out, options, words, structure_set, ct, tmp_path):
+def test_paths_and_options_that_do_not_fit_are_refused_in_one_line(
+    source, out, options, words, structure_set, ct, tmp_path
+):
     path = {"structure_set": structure_set, "ct": ct, "nowhere": tmp_path / "nowhere"}[source]
     with pytest.raises(InputError, match=words) as error:
         convert(request(path, tmp_path / out, ct if source == "structure_set" else None, **options))
@@ -260,6 +300,11 @@ def test_contours_without_images_and_unknown_faults_are_refused(structure_set, c
 
 def test_a_structure_set_of_lung1_has_the_volumes_that_plastimatch_finds(shared_data, tmp_path):
     case = shared_data / "rt" / "lung1_001"
-    record = convert(request(case / "RTSTRUCT.dcm", tmp_path / "masks", case / "CT", rois=("GTV-1", "Spinal cord")))
+    record = convert(
+        request(case / "RTSTRUCT.dcm", tmp_path / "masks", case / "CT", rois=("GTV-1", "Spinal cord"))
+    )
     volumes_cc = {row["name"]: row["volume_cc"] for row in record["structures"]}
-    assert volumes_cc == {"GTV-1": pytest.approx(155.8, rel=2e-3), "Spinal cord": pytest.approx(44.5, rel=2e-3)}
+    assert volumes_cc == {
+        "GTV-1": pytest.approx(155.8, rel=2e-3),
+        "Spinal cord": pytest.approx(44.5, rel=2e-3),
+    }

@@ -1,4 +1,5 @@
-"""Structures made of others. Referees: distances computed voxel by voxel, and pydicom for what the file keeps."""
+"""Structures made of others. Referees: distances computed voxel by voxel, and pydicom for what the file
+keeps."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ def test_what_is_taken_away_keeps_its_gap(case):
         for mask in (masks["Cord"], ptv)
     )
     nearest_mm = np.linalg.norm(ptv_points[:, None, :] - cord_points[None], axis=-1).min()
-    # From voxel centre to voxel centre: the gap and half a voxel to the cord's surface, in the widest direction.
+    # From voxel centre to voxel centre: the gap and half a voxel to the cord's surface, in the widest
+    # direction.
     assert nearest_mm > 3 + 1.25 / 2 - 1e-3
     assert made(case, Recipe("GTV", 9, minus=(("Cord", 0),))).sum() > ptv.sum()
 
@@ -80,19 +82,27 @@ def test_union_and_intersection_come_before_the_margin_and_the_margin_before_the
     assert (made(case, Recipe("GTV", 4, union=("Cord",))) == expand(both, series.geometry, 4)).all()
     assert (made(case, Recipe("BODY", intersect=("Cord",))) == masks["Cord"]).all()
     shrunk = made(case, Recipe("BODY", -5))
-    assert (shrunk == expand(masks["BODY"], series.geometry, -5)).all() and not (shrunk & ~masks["BODY"]).any()
+    assert (shrunk == expand(masks["BODY"], series.geometry, -5)).all() and not (
+        shrunk & ~masks["BODY"]
+    ).any()
     six = {"left": 6, "superior": 4}
     assert (made(case, Recipe("GTV", six)) == expand(masks["GTV"], series.geometry, six)).all()
 
 
 def test_recipes_that_mean_nothing_are_refused(case):
-    for recipe in (Recipe("GTV", crop_mm=5), Recipe("GTV", crop_to="BODY", crop_mm=-1), Recipe("GTV", minus=(("Cord", -2),)),
-                   Recipe("GTV", {"upwards": 5})):  # fmt: skip
+    for recipe in (
+        Recipe("GTV", crop_mm=5),
+        Recipe("GTV", crop_to="BODY", crop_mm=-1),
+        Recipe("GTV", minus=(("Cord", -2),)),
+        Recipe("GTV", {"upwards": 5}),
+    ):
         with pytest.raises(InputError):
             made(case, recipe)
 
 
-def test_the_copy_keeps_what_was_there_and_adds_an_unapproved_structure_typed_by_its_name(case, program, tmp_path):
+def test_the_copy_keeps_what_was_there_and_adds_an_unapproved_structure_typed_by_its_name(
+    case, program, tmp_path
+):
     ct, series, masks, path = case
     before = path.read_bytes()
     recipe = Recipe("GTV", 5, crop_to="BODY", crop_mm=3, minus=(("Cord", 1),))
@@ -101,10 +111,14 @@ def test_the_copy_keeps_what_was_there_and_adds_an_unapproved_structure_typed_by
     assert record["recipe"] == "GTV + 5 mm, without Cord and 1 mm around it, inside BODY by 3 mm"
     old, new = (pydicom.dcmread(file) for file in (path, tmp_path / "out.dcm"))
     assert [(r.ROINumber, r.ROIName) for r in new.StructureSetROISequence] == [
-        *((r.ROINumber, r.ROIName) for r in old.StructureSetROISequence), (4, "CTV")]  # fmt: skip
+        *((r.ROINumber, r.ROIName) for r in old.StructureSetROISequence),
+        (4, "CTV"),
+    ]
     kept = raw_contours(tmp_path / "out.dcm")
     assert all(kept[number] == contours for number, contours in raw_contours(path).items())
-    assert new.RTROIObservationsSequence[-1].RTROIInterpretedType == "CTV" and new.ApprovalStatus == "UNAPPROVED"
+    assert (
+        new.RTROIObservationsSequence[-1].RTROIInterpretedType == "CTV" and new.ApprovalStatus == "UNAPPROVED"
+    )
     row = new.StructureSetROISequence[-1]
     assert row.ROIGenerationAlgorithm == "SEMIAUTOMATIC" and record["recipe"] in row.ROIDescription
     assert row.ROIGenerationDescription == row.ROIDescription[:64]
@@ -135,16 +149,22 @@ def test_neither_the_set_itself_nor_a_file_nor_a_name_is_overwritten(case, tmp_p
 
 def test_a_margin_that_meets_the_end_of_the_images_says_so(case, tmp_path):
     ct, _, _, path = case
-    record = derive_structure_set(Derivation(path, tmp_path / "out.dcm", Reference(ct), "PTV", Recipe("GTV", 25)))
+    record = derive_structure_set(
+        Derivation(path, tmp_path / "out.dcm", Reference(ct), "PTV", Recipe("GTV", 25))
+    )
     assert any("reaches the border of the images" in warning for warning in record["warnings"])
-    assert touches_border(np.ones((3, 3, 3), bool)) and not touches_border(np.pad(np.ones((1, 1, 1), bool), 1))
+    assert touches_border(np.ones((3, 3, 3), bool)) and not touches_border(
+        np.pad(np.ones((1, 1, 1), bool), 1)
+    )
 
 
 def test_images_of_another_frame_are_refused(case, tmp_path):
     phantom = chiral_phantom()
     write_series(phantom.volume_hu, phantom.geometry, tmp_path / "CT", seed=9)
     with pytest.raises(GeometryError):
-        derive_structure_set(Derivation(case[3], tmp_path / "out.dcm", Reference(tmp_path / "CT"), "CTV", Recipe("GTV", 5)))
+        derive_structure_set(
+            Derivation(case[3], tmp_path / "out.dcm", Reference(tmp_path / "CT"), "CTV", Recipe("GTV", 5))
+        )
     allowing = Reference(tmp_path / "CT", allow=("frame_of_reference",))
     with pytest.raises(InputError, match="does not go with margin"):
         derive_structure_set(Derivation(case[3], tmp_path / "out.dcm", allowing, "CTV", Recipe("GTV", 5)))

@@ -19,7 +19,8 @@ SHAPE = (8, 20, 24)
 
 @pytest.fixture
 def case(tmp_path):
-    """A folder with one CT series, its structure set, a text file and an empty .dcm; returns (folder, CT files)."""
+    """A folder with one CT series, its structure set, a text file and an empty .dcm; returns (folder, CT
+    files)."""
     geometry = stack_geometry(SHAPE, gaps_mm=2.5, pixel_spacing_mm=(1.0, 0.5))
     files = write_series(np.zeros(SHAPE), geometry, tmp_path / "ct", SeriesDescription="Thorax")
     mask = np.zeros(SHAPE, dtype=bool)
@@ -44,7 +45,11 @@ def test_a_clean_series_is_named_with_its_size_and_place(case):
     assert report["patients"][0]["patient_name"] == "PHANTOM^MEDSEG"
     assert (series["modality"], series["description"], series["slices"]) == ("CT", "Thorax", 8)
     assert (series["rows"], series["columns"], series["pixel_spacing_mm"]) == (20, 24, [1.0, 0.5])
-    assert series["slice_gaps_mm"] == [2.5, 2.5] and series["orientation"] == "axial" and series["tilt_degrees"] == 0
+    assert (
+        series["slice_gaps_mm"] == [2.5, 2.5]
+        and series["orientation"] == "axial"
+        and series["tilt_degrees"] == 0
+    )
     assert series["frame_of_reference_uid"] == phantom_uid("frame of reference", 0)
     assert series["problems"] == []
 
@@ -58,7 +63,11 @@ def test_a_structure_set_is_listed_with_the_series_that_it_fits(case):
         {"number": 1, "name": "GTV", "type": "GTV", "contours": 3, "points_only": False, "volume_cc": 0.131}
     ]
     assert 5 * 7 * 1.0 * 0.5 * 3 * 2.5 / 1000 == 0.13125
-    assert structure_set["series_with_same_frame_of_reference"] == structure_set["referenced_series_uids"] == [uid]
+    assert (
+        structure_set["series_with_same_frame_of_reference"]
+        == structure_set["referenced_series_uids"]
+        == [uid]
+    )
     assert structure_set["problems"] == []
 
 
@@ -93,13 +102,17 @@ def test_every_fault_is_listed_with_its_name_and_whether_it_can_be_accepted(case
     folder, files = case
     files[3].unlink()
     (files[0].parent / "cut.dcm").touch()
-    problems = {problem["fault"]: problem["allowable"] for problem in only_series(inspect(folder))["problems"]}
+    problems = {
+        problem["fault"]: problem["allowable"] for problem in only_series(inspect(folder))["problems"]
+    }
     assert problems == {"missing_slice": True, "broken_file": True}
     (folder / "RS.dcm").unlink()
     dataset = pydicom.dcmread(files[5])
     dataset.PatientID, dataset.PixelSpacing = "other", [2, 2]
     dataset.save_as(files[5])
-    problems = {problem["fault"]: problem["allowable"] for problem in only_series(inspect(folder))["problems"]}
+    problems = {
+        problem["fault"]: problem["allowable"] for problem in only_series(inspect(folder))["problems"]
+    }
     assert problems == {"mixed_patient": False, "mixed_spacing": False, "broken_file": True}
 
 
@@ -129,7 +142,7 @@ def test_a_folder_of_two_patients_lists_both(tmp_path):
     assert [patient["patient_id"] for patient in inspect(tmp_path)["patients"]] == ["PHANTOM-1", "PHANTOM-2"]
 
 
-# ---- real files ---------------------------------------------------------------------------------------------------
+# ---- real files --------------------------------------------------------------------------------------------
 
 
 def test_the_real_planning_ct_and_its_structures_are_listed(shared_data):
@@ -137,7 +150,8 @@ def test_the_real_planning_ct_and_its_structures_are_listed(shared_data):
     assert only_series(report)["slices"] == 134 and only_series(report)["slice_gaps_mm"] == [3.0, 3.0]
     (structure_set,) = report["patients"][0]["studies"][0]["structure_sets"]
     contours = {roi["name"]: roi["contours"] for roi in structure_set["rois"]}
-    # Its README: "1,SUV_primair" and the accented or spaced names are kept; I1 to I4 and Isocenter 6-10 are points.
+    # Its README: "1,SUV_primair" and the accented or spaced names are kept; I1 to I4 and Isocenter 6-10 are
+    # points.
     assert contours["GTV-1"] == 21 and contours["Spinal cord"] == 84 and contours["1,SUV_primair"] == 170
     assert sum(roi["points_only"] for roi in structure_set["rois"]) == 9
 
@@ -153,8 +167,14 @@ def test_odd_files_are_all_accounted_for(shared_data):
     folder = shared_data / "odd_dicom"
     report = inspect(folder)
     studies = [study for patient in report["patients"] for study in patient["studies"]]
-    shown = sum(series["slices"] for study in studies for series in study["series"]) - 1  # one file has two frames
-    shown += sum(len(study["structure_sets"]) for study in studies) + len(report["broken"]) + len(report["ignored"])
+    shown = (
+        sum(series["slices"] for study in studies for series in study["series"]) - 1
+    )  # one file has two frames
+    shown += (
+        sum(len(study["structure_sets"]) for study in studies)
+        + len(report["broken"])
+        + len(report["ignored"])
+    )
     assert shown == sum(1 for file in folder.rglob("*") if file.is_file())
     whys = {note["file"].rpartition("/")[2]: note["why"] for note in report["broken"] + report["ignored"]}
     assert "projection radiograph" in whys["gdcm-CR-MONO1-10-chest.dcm"]

@@ -9,7 +9,8 @@ JPEG_FRAME_MARKERS = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB
 
 
 def check_codestream(frame: bytes, rows: int, columns: int) -> None:
-    """Raise ValueError unless a JPEG, JPEG-LS or JPEG 2000 frame says that it holds rows x columns grey pixels.
+    """Raise ValueError unless a JPEG, JPEG-LS or JPEG 2000 frame says that it holds rows x columns grey
+    pixels.
 
     A frame of another kind (RLE) is not looked at. The end of a JPEG stream must be there too.
     """
@@ -34,7 +35,8 @@ def check_codestream(frame: bytes, rows: int, columns: int) -> None:
 
 
 def _jpeg_size(frame: bytes) -> tuple[int, int, int]:
-    """(rows, columns, components) from the frame header, once every segment up to the scan has been walked through."""
+    """(rows, columns, components) from the frame header, once every segment up to the scan has been walked
+    through."""
     size = None
     place = 2
     while place + 4 <= len(frame):
@@ -61,7 +63,8 @@ def _jpeg_size(frame: bytes) -> tuple[int, int, int]:
 
 
 def _sound_huffman_tables(body: bytes) -> bool:
-    """True when the tables of a DHT segment fill it exactly and no code is longer than its length allows (T.81 C.2)."""
+    """True when the tables of a DHT segment fill it exactly and no code is longer than its length allows
+    (T.81 C.2)."""
     place = 0
     while place < len(body):
         counts = body[place + 1 : place + 17]

@@ -16,18 +16,25 @@ from medseg.dicom.images.codestream import check_codestream
 from medseg.dicom.images.scan import SliceRecord
 from medseg.errors import InputError
 
-PLUGINS = {JPEGLSLossless: "pyjpegls", JPEGLSNearLossless: "pyjpegls", JPEG2000Lossless: "gdcm", JPEG2000: "gdcm"}
+PLUGINS = {
+    JPEGLSLossless: "pyjpegls",
+    JPEGLSNearLossless: "pyjpegls",
+    JPEG2000Lossless: "gdcm",
+    JPEG2000: "gdcm",
+}
 """Decoders that were seen to survive damaged streams: gdcm aborts on JPEG-LS, openjpeg hangs on JPEG 2000."""
 
 AIR_HU = -1024.0
-"""What padding outside the field of view of a CT is lifted to: the lowest number of the Hounsfield scale in use."""
+"""What padding outside the field of view of a CT is lifted to: the lowest number of the Hounsfield scale in
+use."""
 
 
 def read_slices(records: Sequence[SliceRecord]) -> Iterator[tuple[int, np.ndarray]]:
     """(index in ``records``, float32 [row, column]) of each slice, one file at a time, each file opened once.
 
-    Values are stored * RescaleSlope + RescaleIntercept of that very slice (HU for CT). MONOCHROME1 is a way of showing,
-    not of storing: values stay as they are (DICOM PS3.3 C.7.6.3.1.2). InputError names a file that cannot be decoded.
+    Values are stored * RescaleSlope + RescaleIntercept of that very slice (HU for CT). MONOCHROME1 is a way
+    of showing, not of storing: values stay as they are (DICOM PS3.3 C.7.6.3.1.2). InputError names a file
+    that cannot be decoded.
     """
     by_file: dict = {}
     for index, record in enumerate(records):
@@ -76,8 +83,8 @@ def _plugin(syntax: UID) -> str:
 def _values(stored: np.ndarray, record: SliceRecord) -> np.ndarray:
     """float32 values of stored integers. A CT that declares padding below AIR_HU keeps nothing below AIR_HU.
 
-    Everything below is lifted, not only the exact padding value, because lossy compression smears it. Padding above
-    AIR_HU is left alone: a careless PixelPaddingValue of 0 must not turn water into air.
+    Everything below is lifted, not only the exact padding value, because lossy compression smears it. Padding
+    above AIR_HU is left alone: a careless PixelPaddingValue of 0 must not turn water into air.
     """
     slope, intercept = record.rescale or (1.0, 0.0)
     values = stored * np.float64(slope) + intercept

@@ -1,4 +1,5 @@
-"""Projection radiographs (CR, DX): grey pictures with, perhaps, a pixel spacing, and without a place in the patient."""
+"""Projection radiographs (CR, DX): grey pictures with, perhaps, a pixel spacing, and without a place in the
+patient."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ RADIOGRAPH_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.1.1": "DX",
     "1.2.840.10008.5.1.4.1.1.7": "secondary capture of modality CR, DX or RG",
 }
-"""SOP Classes that are read: Computed Radiography, Digital X-Ray for presentation, and exports that kept the modality."""
+"""SOP Classes that are read: Computed Radiography, Digital X-Ray for presentation, and exports that kept the
+modality."""
 
 FOR_PROCESSING_CLASS_UID = "1.2.840.10008.5.1.4.1.1.1.1.1"
 SECONDARY_CAPTURE_CLASS_UID = "1.2.840.10008.5.1.4.1.1.7"
@@ -33,8 +35,9 @@ RADIOGRAPH_MODALITIES = ("CR", "DX", "RG")
 class Projection:
     """One radiograph. ``pixels``: float32 [row, column], 0 (black) to 1 (white, dense), as a viewer shows it.
 
-    ``header``: without pixels. ``shown``: in words, how stored numbers became grey. ``spacing_mm``: (between rows, between
-    columns), None where the file does not say; ``spacing_from``: which attribute it stands in and where it holds.
+    ``header``: without pixels. ``shown``: in words, how stored numbers became grey. ``spacing_mm``: (between
+    rows, between columns), None where the file does not say; ``spacing_from``: which attribute it stands in
+    and where it holds.
     """
 
     header: Dataset
@@ -45,7 +48,8 @@ class Projection:
 
 
 def why_no_radiograph(path: str | os.PathLike) -> str | None:
-    """Why a file is no radiograph that :func:`read_projection` takes, by its header alone; None when it is one.
+    """Why a file is no radiograph that :func:`read_projection` takes, by its header alone; None when it is
+    one.
 
     "" stands for a file that is not DICOM at all.
     """
@@ -75,10 +79,11 @@ def _other_kind(header: Dataset) -> str | None:
 def read_projection(path: str | os.PathLike) -> Projection:
     """Read one CR or DX file.
 
-    Stored numbers go through the Modality LUT or rescale, then the first VOI LUT or window of the file (DICOM PS3.3
-    C.11.1, C.11.2), then to 0..1 between their extremes; MONOCHROME1 is turned over, padding is black. InputError for any
-    other SOP Class, raw (FOR PROCESSING) values, colour, several frames, a picture of one value, and for a
-    PatientOrientation in which the patient's left is not on the viewer's right: sides would be exchanged.
+    Stored numbers go through the Modality LUT or rescale, then the first VOI LUT or window of the file (DICOM
+    PS3.3 C.11.1, C.11.2), then to 0..1 between their extremes; MONOCHROME1 is turned over, padding is black.
+    InputError for any other SOP Class, raw (FOR PROCESSING) values, colour, several frames, a picture of one
+    value, and for a PatientOrientation in which the patient's left is not on the viewer's right: sides would
+    be exchanged.
     """
     path = Path(path)
     with warnings.catch_warnings(), damage_as_input_error(path):
@@ -107,7 +112,9 @@ def _require_one_grey_picture(header: Dataset) -> None:
         raise InputError(f"{frames} frames; expected one picture")
     kind = str(header.get("PhotometricInterpretation", ""))
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
-        raise InputError(f"PhotometricInterpretation {kind or 'missing'}; expected MONOCHROME1 or MONOCHROME2")
+        raise InputError(
+            f"PhotometricInterpretation {kind or 'missing'}; expected MONOCHROME1 or MONOCHROME2"
+        )
 
 
 def _require_patients_left_on_the_right(header: Dataset) -> None:
@@ -115,7 +122,8 @@ def _require_patients_left_on_the_right(header: Dataset) -> None:
     told = [str(part) for part in header.get("PatientOrientation") or ()]
     if len(told) == 2 and not (told[0].startswith("L") and told[1].startswith("F")):
         raise InputError(
-            f"PatientOrientation {told[0]}\\{told[1]}; expected L\\F, a frontal picture upright with the patient's left on "
+            f"PatientOrientation {told[0]}\\{told[1]}; expected L\\F, a frontal picture upright with the "
+            f"patient's left on "
             "the viewer's right. Turn the image first, or sides would be exchanged"
         )
 
@@ -142,10 +150,14 @@ def _grey(stored: np.ndarray, header: Dataset, path: Path) -> tuple[np.ndarray, 
 
 
 def _padding(numbers: np.ndarray, header: Dataset) -> np.ndarray:
-    """bool: pixels that the file declares as padding (PixelPaddingValue, and its range where one is given)."""
+    """bool: pixels that the file declares as padding (PixelPaddingValue, and its range where one is
+    given)."""
     if "PixelPaddingValue" not in header:
         return np.zeros(numbers.shape, dtype=bool)
-    limits = [int(header.PixelPaddingValue), int(header.get("PixelPaddingRangeLimit", header.PixelPaddingValue))]
+    limits = [
+        int(header.PixelPaddingValue),
+        int(header.get("PixelPaddingRangeLimit", header.PixelPaddingValue)),
+    ]
     return (numbers >= min(limits)) & (numbers <= max(limits))
 
 
@@ -156,7 +168,9 @@ def _has_voi_lut(header: Dataset) -> bool:
 def _window_words(header: Dataset) -> str:
     """Which of the file's windows is used; "" where it has none."""
     if _has_voi_lut(header):
-        return f"first of {len(header.VOILUTSequence)} VOI LUTs" if len(header.VOILUTSequence) > 1 else "VOI LUT"
+        return (
+            f"first of {len(header.VOILUTSequence)} VOI LUTs" if len(header.VOILUTSequence) > 1 else "VOI LUT"
+        )
     centre, width = header.get("WindowCenter"), header.get("WindowWidth")
     if centre in (None, "") or width in (None, ""):
         return ""
@@ -167,13 +181,16 @@ def _window_words(header: Dataset) -> str:
 
 
 def _spacing(header: Dataset) -> tuple[tuple[float, float] | None, str]:
-    """(between rows, between columns) in mm and what they are, by DICOM PS3.3 10.7.1.3; (None, "") where none is given.
+    """(between rows, between columns) in mm and what they are, by DICOM PS3.3 10.7.1.3; (None, "") where none
+    is given.
 
-    PixelSpacing differs from ImagerPixelSpacing only where somebody calibrated it to the patient; otherwise both are
-    distances at the detector, where everything is larger than in the patient.
+    PixelSpacing differs from ImagerPixelSpacing only where somebody calibrated it to the patient; otherwise
+    both are distances at the detector, where everything is larger than in the patient.
     """
     detector, calibrated = (_pair(header, name) for name in ("ImagerPixelSpacing", "PixelSpacing"))
-    if calibrated is not None and (header.get("PixelSpacingCalibrationType") or (detector and detector != calibrated)):
+    if calibrated is not None and (
+        header.get("PixelSpacingCalibrationType") or (detector and detector != calibrated)
+    ):
         kind = str(header.get("PixelSpacingCalibrationType") or "of unknown kind")
         return calibrated, f"PixelSpacing, calibrated ({kind})"
     if detector is not None:

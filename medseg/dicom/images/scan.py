@@ -35,11 +35,12 @@ SLICE_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.130": "PT",
     "1.2.840.10008.5.1.4.1.1.128.1": "PT",
 }
-"""SOP Classes of tomographic slices: CT, MR and PET; plain, enhanced multi-frame and legacy-converted enhanced."""
+"""SOP Classes of tomographic slices: CT, MR and PET; plain, enhanced multi-frame and legacy-converted
+enhanced."""
 
 MULTI_FRAME_CLASSES = frozenset(
     f"1.2.840.10008.5.1.4.1.1.{tail}" for tail in ("2.1", "2.2", "4.1", "4.4", "130", "128.1")
-)  # fmt: skip
+)
 """Those of SLICE_CLASSES that keep the place of each frame in functional groups (DICOM PS3.3 C.7.6.16)."""
 
 PROJECTION_CLASSES = {
@@ -54,11 +55,28 @@ PROJECTION_CLASSES = {
 """SOP Classes of projection radiographs: pictures without a place in the patient."""
 
 READ_LATER = (
-    "SpecificCharacterSet", "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientIdentityRemoved",
-    "DeidentificationMethod", "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription",
-    "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator", "FrameOfReferenceUID",
-    "SeriesDescription", "Modality", "PixelPaddingValue", "LossyImageCompression", "RescaleType",
-)  # fmt: skip
+    "SpecificCharacterSet",
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "StudyDescription",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PositionReferenceIndicator",
+    "FrameOfReferenceUID",
+    "SeriesDescription",
+    "Modality",
+    "PixelPaddingValue",
+    "LossyImageCompression",
+    "RescaleType",
+)
 """Attributes of a slice that other modules read or copy."""
 
 RTSTRUCT_CLASS_UID = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -76,9 +94,9 @@ class FileNote(NamedTuple):
 class SliceRecord:
     """One slice: where its pixels are stored and where it lies.
 
-    ``frame``: None for a single-frame file, else the frame's number from 1. ``dataset``: the header without pixels.
-    ``position_lps_mm`` (3,), ``orientation`` (6,) unit cosines, ``spacing_mm`` (between rows, between columns).
-    ``rescale``: (slope, intercept), or None where the file has none.
+    ``frame``: None for a single-frame file, else the frame's number from 1. ``dataset``: the header without
+    pixels. ``position_lps_mm`` (3,), ``orientation`` (6,) unit cosines, ``spacing_mm`` (between rows, between
+    columns). ``rescale``: (slope, intercept), or None where the file has none.
     """
 
     path: Path
@@ -129,10 +147,12 @@ class Found:
 
 
 def find_series(path: str | os.PathLike | Iterable[str | os.PathLike]) -> Found:
-    """Read the header of every file of a folder (nested), of one file or of a list, and group slices by series.
+    """Read the header of every file of a folder (nested), of one file or of a list, and group slices by
+    series.
 
-    Pixels are not decoded. Files that are no DICOM or no slices go to ``ignored``, damaged ones to ``broken``; a folder
-    without images gives an empty ``series``. Raises InputError only when ``path`` does not exist.
+    Pixels are not decoded. Files that are no DICOM or no slices go to ``ignored``, damaged ones to
+    ``broken``; a folder without images gives an empty ``series``. Raises InputError only when ``path`` does
+    not exist.
     """
     files, root = _list_files(path)
     found = Found(root)
@@ -177,14 +197,19 @@ def _sort_in(path: Path, found: Found) -> None:
             _add_slices(path, dataset, found)
         elif sop_class in PROJECTION_CLASSES:
             kind = PROJECTION_CLASSES[sop_class]
-            found.ignored.append(FileNote(path, f"projection radiograph ({kind}), not a slice", _series_uid(dataset)))
+            found.ignored.append(
+                FileNote(path, f"projection radiograph ({kind}), not a slice", _series_uid(dataset))
+            )
         else:
-            # A damaged slice must not pass for something that is no slice: it would be missed at the end of a stack.
+            # A damaged slice must not pass for something that is no slice: it would be missed at the end of a
+            # stack.
             declared = str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
             kind = UID(sop_class or declared)
             unknown = kind.name == kind and (pixels is not None or declared != sop_class)
             if declared in SLICE_CLASSES or unknown or not kind.is_valid:
-                raise InputError(f"SOPClassUID {sop_class[:64]!r}; expected that of a slice (the header is damaged)")
+                raise InputError(
+                    f"SOPClassUID {sop_class[:64]!r}; expected that of a slice (the header is damaged)"
+                )
             found.ignored.append(FileNote(path, f"{kind.name}, not a slice", _series_uid(dataset)))
     except InputError as error:
         found.broken.append(FileNote(path, str(error), _series_uid(dataset)))
@@ -200,24 +225,28 @@ def _series_uid(dataset: Dataset | None) -> str | None:
         return None
 
 
-# ---- one header ---------------------------------------------------------------------------------------------------
+# ---- one header --------------------------------------------------------------------------------------------
 
 
 class PixelElement(NamedTuple):
-    """Pixel data: ``length`` as declared (None: encapsulated), ``available`` bytes up to the end of the file."""
+    """Pixel data: ``length`` as declared (None: encapsulated), ``available`` bytes up to the end of the
+    file."""
 
     length: int | None
     available: int
 
 
 def read_header(path: Path) -> tuple[Dataset | None, PixelElement | None]:
-    """(header, pixel element). Header None: not DICOM. Pixel element None: the file ends without pixel data."""
+    """(header, pixel element). Header None: not DICOM. Pixel element None: the file ends without pixel
+    data."""
     with open(path, "rb") as file:
         head = file.read(132)
         part10 = head[128:132] == b"DICM"
         if not part10 and not _looks_like_bare_dataset(head):
             if path.suffix.lower() in (".dcm", ".dicom", ".ima"):
-                raise InputError("named as DICOM, but neither the DICM mark nor a DICOM element stands at its start")
+                raise InputError(
+                    "named as DICOM, but neither the DICM mark nor a DICOM element stands at its start"
+                )
             return None, None
         file.seek(0)
         dataset = dcmread(file, stop_before_pixels=True, force=not part10)
@@ -232,7 +261,8 @@ def read_header(path: Path) -> tuple[Dataset | None, PixelElement | None]:
 
 
 def _looks_like_bare_dataset(head: bytes) -> bool:
-    """True when the first element is one that a data set without preamble starts with: low in group 2 or 8."""
+    """True when the first element is one that a data set without preamble starts with: low in group 2 or
+    8."""
     if len(head) < 8:
         return False
     for order in "<>":
@@ -243,7 +273,8 @@ def _looks_like_bare_dataset(head: bytes) -> bool:
 
 
 def _ensure_transfer_syntax(dataset: Dataset) -> None:
-    """Write down the encoding that pydicom recognised where the file itself does not name a transfer syntax."""
+    """Write down the encoding that pydicom recognised where the file itself does not name a transfer
+    syntax."""
     meta = getattr(dataset, "file_meta", None)
     if meta is None:
         meta = dataset.file_meta = FileMetaDataset()
@@ -267,7 +298,8 @@ def _pixel_element(file, dataset: Dataset) -> PixelElement | None:
 
 
 def require_pixels(dataset: Dataset, pixels: PixelElement | None) -> None:
-    """InputError unless one grey image (or its frames) of a known size follows the header, whole where that shows."""
+    """InputError unless one grey image (or its frames) of a known size follows the header, whole where that
+    shows."""
     if pixels is None:
         raise InputError("no pixel data (the file may be cut off)")
     rows, columns = _integer(dataset, "Rows"), _integer(dataset, "Columns")
@@ -276,10 +308,14 @@ def require_pixels(dataset: Dataset, pixels: PixelElement | None) -> None:
     if min(rows, columns, frames) < 1:
         raise InputError(f"{rows} rows x {columns} columns x {frames} frames; each must be at least 1")
     if samples != 1 or bits not in (8, 16, 32):
-        raise InputError(f"{samples} samples of {bits} bits per pixel; expected 1 grey sample of 8, 16 or 32 bits")
+        raise InputError(
+            f"{samples} samples of {bits} bits per pixel; expected 1 grey sample of 8, 16 or 32 bits"
+        )
     compressed = dataset.file_meta.TransferSyntaxUID.is_encapsulated
     if compressed != (pixels.length is None) and pixels.available > 1:
-        raise InputError(f"pixel data do not fit the transfer syntax ({dataset.file_meta.TransferSyntaxUID.name})")
+        raise InputError(
+            f"pixel data do not fit the transfer syntax ({dataset.file_meta.TransferSyntaxUID.name})"
+        )
     needed = rows * columns * frames * bits // 8
     if not compressed and pixels.length is not None and min(pixels.length, pixels.available) < needed:
         raise InputError(
@@ -288,13 +324,15 @@ def require_pixels(dataset: Dataset, pixels: PixelElement | None) -> None:
         )
 
 
-# ---- one slice ----------------------------------------------------------------------------------------------------
+# ---- one slice ---------------------------------------------------------------------------------------------
 
 
 def _add_slices(path: Path, dataset: Dataset, found: Found) -> None:
     """Append the slices of one file to its series."""
     for keyword in READ_LATER:
-        dataset.get(keyword)  # pydicom parses a value when it is asked for: damage must show here, file by file
+        dataset.get(
+            keyword
+        )  # pydicom parses a value when it is asked for: damage must show here, file by file
     series_uid = str(dataset.get("SeriesInstanceUID", ""))
     if not series_uid or not dataset.get("SOPInstanceUID"):
         raise InputError("no SeriesInstanceUID or SOPInstanceUID, so nothing can refer to this image")
@@ -311,7 +349,10 @@ def _add_slices(path: Path, dataset: Dataset, found: Found) -> None:
         records = [_record(path, dataset, None)]
     if series_uid not in found.series:
         modality = SLICE_CLASSES[dataset.SOPClassUID]
-        words = [str(dataset.get(keyword, "")) for keyword in ("SeriesDescription", "StudyInstanceUID", "PatientID")]
+        words = [
+            str(dataset.get(keyword, ""))
+            for keyword in ("SeriesDescription", "StudyInstanceUID", "PatientID")
+        ]
         found.series[series_uid] = SeriesFiles(series_uid, modality, *words)
     found.series[series_uid].records.extend(records)
 
@@ -326,7 +367,9 @@ def _record(path: Path, dataset: Dataset, frame: int | None) -> SliceRecord:
     cosines = orientation.reshape(2, 3)
     lengths = np.linalg.norm(cosines, axis=1)
     if np.abs(lengths - 1).max() > 0.01 or abs(cosines[0] @ cosines[1]) > 1e-3:
-        raise InputError(f"ImageOrientationPatient {orientation.tolist()}; expected two perpendicular unit vectors")
+        raise InputError(
+            f"ImageOrientationPatient {orientation.tolist()}; expected two perpendicular unit vectors"
+        )
     values = _macro(dataset, frame, "PixelValueTransformationSequence")
     if "ModalityLUTSequence" in values:
         raise InputError("values are mapped by a Modality LUT; expected RescaleSlope and RescaleIntercept")
@@ -337,13 +380,21 @@ def _record(path: Path, dataset: Dataset, frame: int | None) -> SliceRecord:
             raise InputError("RescaleSlope is 0")
         rescale = (float(slope), float(intercept))
     return SliceRecord(
-        path, frame, dataset, position, (cosines / lengths[:, None]).ravel(), spacing, rescale,
-        str(values.get("RescaleType", "") or ""), _is_localizer(dataset, frame),
-    )  # fmt: skip
+        path,
+        frame,
+        dataset,
+        position,
+        (cosines / lengths[:, None]).ravel(),
+        spacing,
+        rescale,
+        str(values.get("RescaleType", "") or ""),
+        _is_localizer(dataset, frame),
+    )
 
 
 def _macro(dataset: Dataset, frame: int | None, sequence: str) -> Dataset:
-    """Where an attribute stands: the frame's own functional group, else the shared one; a plain slice's data set."""
+    """Where an attribute stands: the frame's own functional group, else the shared one; a plain slice's data
+    set."""
     if frame is None:
         return dataset
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
@@ -355,7 +406,8 @@ def _macro(dataset: Dataset, frame: int | None, sequence: str) -> Dataset:
 
 
 def _is_localizer(dataset: Dataset, frame: int | None) -> bool:
-    """True when ImageType, or the frame's own FrameType, calls the image a localizer (DICOM PS3.3 C.8.2.1.1.1)."""
+    """True when ImageType, or the frame's own FrameType, calls the image a localizer (DICOM PS3.3
+    C.8.2.1.1.1)."""
     kinds = [dataset.get("ImageType")]
     if frame is not None:
         for sequence in ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "PETFrameTypeSequence"):
@@ -364,7 +416,8 @@ def _is_localizer(dataset: Dataset, frame: int | None) -> bool:
 
 
 def _numbers(dataset: Dataset, keyword: str, count: int) -> np.ndarray:
-    """float64 (count,) of one attribute; InputError when it is absent, of another length or not finite numbers."""
+    """float64 (count,) of one attribute; InputError when it is absent, of another length or not finite
+    numbers."""
     value = dataset.get(keyword)
     if value is None or value == "":
         raise InputError(f"no {keyword}, so the slice has no known place or value")

@@ -23,10 +23,12 @@ ALLOWABLE = {
     "mixed_study": "read a series whose slices name several studies, as some converters write them",
     "missing_rescale": "take stored numbers of a CT as HU",
 }
-"""Faults that read_series can be told to accept (``allow=``), and what it then does. All others are always refused."""
+"""Faults that read_series can be told to accept (``allow=``), and what it then does. All others are always
+refused."""
 
 IN_PLANE_TOLERANCE_MM = 0.05
-"""How far the corners of two slices may differ by rounding of orientation and spacing and still count as one grid."""
+"""How far the corners of two slices may differ by rounding of orientation and spacing and still count as one
+grid."""
 
 
 class Fault(NamedTuple):
@@ -40,9 +42,9 @@ class Fault(NamedTuple):
 class Series:
     """A stack of slices in the order of ``geometry``.
 
-    ``headers``: one data set per slice without pixels (the frames of a multi-frame file share one). ``files``: one path
-    per slice. ``frame_numbers``: None for a single-frame file, else the frame's number from 1. ``warnings``: what was
-    accepted and what the caller should know, one line each.
+    ``headers``: one data set per slice without pixels (the frames of a multi-frame file share one).
+    ``files``: one path per slice. ``frame_numbers``: None for a single-frame file, else the frame's number
+    from 1. ``warnings``: what was accepted and what the caller should know, one line each.
     """
 
     geometry: Geometry
@@ -82,8 +84,8 @@ class Series:
     def volume(self) -> np.ndarray:
         """float32 [slice, row, column]: values after each slice's own rescale (HU for CT).
 
-        Pixels are decoded here and not kept: call once and hold on to the array. InputError names a file whose pixels
-        are cut off or cannot be decoded.
+        Pixels are decoded here and not kept: call once and hold on to the array. InputError names a file
+        whose pixels are cut off or cannot be decoded.
         """
         volume = np.empty(self.geometry.shape, dtype=np.float32)
         for index, values in read_slices(self.records):
@@ -92,12 +94,14 @@ class Series:
 
 
 def read_series(path, *, series_uid: str | None = None, allow: Collection[str] = ()) -> Series:
-    """The one image series of a folder (nested), of a file or of a list of files; or the one named ``series_uid``.
+    """The one image series of a folder (nested), of a file or of a list of files; or the one named
+    ``series_uid``.
 
-    ``allow``: names from ALLOWABLE of faults to accept; each then becomes one of the series' ``warnings``. Slices are
-    sorted along their normal by their own ImagePositionPatient; InstanceNumber, PatientPosition and GantryDetectorTilt
-    are not used. Uneven and sheared stacks are read, each slice at its own position. Raises InputError, in one line,
-    when there is no series, more than one, or one that has a fault not in ``allow``.
+    ``allow``: names from ALLOWABLE of faults to accept; each then becomes one of the series' ``warnings``.
+    Slices are sorted along their normal by their own ImagePositionPatient; InstanceNumber, PatientPosition
+    and GantryDetectorTilt are not used. Uneven and sheared stacks are read, each slice at its own position.
+    Raises InputError, in one line, when there is no series, more than one, or one that has a fault not in
+    ``allow``.
     """
     unknown = sorted(set(allow) - set(ALLOWABLE))
     if unknown:
@@ -125,31 +129,40 @@ def _choose(found: Found, series_uid: str | None) -> SeriesFiles:
             there = "; ".join(str(files) for files in found.series.values()) or "no image series"
             raise InputError(f"{found.root}: no series {series_uid}. There: {there}.")
         return found.series[series_uid]
-    candidates = [files for files in found.series.values() if not files.is_localizer] or list(found.series.values())
+    candidates = [files for files in found.series.values() if not files.is_localizer] or list(
+        found.series.values()
+    )
     if not candidates:
         raise InputError(f"{found.root}: no CT, MR or PET series{_why_nothing(found)}.")
     if len(candidates) > 1:
         listed = "; ".join(str(files) for files in candidates[:8]) + ("; …" if len(candidates) > 8 else "")
-        raise InputError(f"{found.root}: {len(candidates)} series where one is wanted; choose one by its UID: {listed}.")
+        raise InputError(
+            f"{found.root}: {len(candidates)} series where one is wanted; choose one by its UID: {listed}."
+        )
     return candidates[0]
 
 
 def _why_nothing(found: Found) -> str:
     notes: list[FileNote] = [*found.broken, *found.ignored]
     if not notes:
-        return f", only {len(found.structure_sets)} structure sets" if found.structure_sets else "; there is no file"
+        return (
+            f", only {len(found.structure_sets)} structure sets"
+            if found.structure_sets
+            else "; there is no file"
+        )
     first = f"{notes[0].path.name}: {notes[0].why}"
     if len(notes) == 1:
         return f" ({first})"
     return f" ({len(found.broken)} broken and {len(found.ignored)} other files, e.g. {first})"
 
 
-# ---- checks between the slices of a series --------------------------------------------------------------------------
+# ---- checks between the slices of a series -----------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Slices in stack order, every fault seen (accepted ones too), and remarks; no geometry where there is none."""
+    """Slices in stack order, every fault seen (accepted ones too), and remarks; no geometry where there is
+    none."""
 
     records: list[SliceRecord]
     geometry: Geometry | None
@@ -166,14 +179,18 @@ def check_series(files: SeriesFiles, found: Found, allow: Collection[str] = ()) 
     faults, remarks = _broken_files(files, found)
     scouts = [record for record in records if record.is_localizer]
     if len(scouts) == len(records):
-        faults.append(Fault("only_localizer", "every image is a localizer (scout); choose the series of slices."))
+        faults.append(
+            Fault("only_localizer", "every image is a localizer (scout); choose the series of slices.")
+        )
     elif scouts:
         what = f"{len(scouts)} of {len(records)} images are localizers, e.g. {_name(scouts[0])}."
         faults.append(Fault("localizer", what))
         records = [record for record in records if not record.is_localizer]
     faults += _mixed(records)
     if files.modality == "CT" and any(record.rescale is None for record in records):
-        faults.append(Fault("missing_rescale", "no RescaleSlope, RescaleIntercept: values are not known to be HU."))
+        faults.append(
+            Fault("missing_rescale", "no RescaleSlope, RescaleIntercept: values are not known to be HU.")
+        )
     if any(fault.name not in ALLOWABLE for fault in faults):
         return Plan(records, None, faults, remarks)
     records = _sorted_along_normal(records)
@@ -198,7 +215,9 @@ def _broken_files(files: SeriesFiles, found: Found) -> tuple[list[Fault], list[s
         what = f"{count} broken and may be a slice: {own[0].path.name}: {own[0].why}."
         faults.append(Fault("broken_file", what))
     for note in others[:3]:
-        remarks.append(f"{note.path.name} beside the slices, of series {note.series_uid}, is broken: {note.why}.")
+        remarks.append(
+            f"{note.path.name} beside the slices, of series {note.series_uid}, is broken: {note.why}."
+        )
     return faults, remarks
 
 
@@ -262,7 +281,8 @@ def _sorted_along_normal(records: Sequence[SliceRecord]) -> list[SliceRecord]:
 
 
 def _without_duplicates(records: list[SliceRecord], compare: bool) -> tuple[list[SliceRecord], list[Fault]]:
-    """One slice per position; faults for images that share one. ``compare``: look whether their pixels are equal."""
+    """One slice per position; faults for images that share one. ``compare``: look whether their pixels are
+    equal."""
     normal = _normal_lps(records[0])
     kept, doubles = [records[0]], []
     for record in records[1:]:
@@ -284,14 +304,16 @@ def _without_duplicates(records: list[SliceRecord], compare: bool) -> tuple[list
                 what = f"{_name(first)} and {_name(second)} lie at the same position with different pixels"
                 return kept, [Fault("overlapping_slices", f"{what} (several phases in one series?).")]
     where = f"{_name(doubles[0][0])} and {_name(doubles[0][1])}"
-    return kept, [Fault("duplicate_position", f"{len(doubles)} images lie where another one lies, e.g. {where}.")]
+    return kept, [
+        Fault("duplicate_position", f"{len(doubles)} images lie where another one lies, e.g. {where}.")
+    ]
 
 
 def _holes(records: Sequence[SliceRecord]) -> list[Fault]:
     """A fault for gaps that are holes in a regular stack, as opposed to blocks of another spacing.
 
-    Equal gaps are taken together as runs. A run of one or two gaps is a hole when it is a multiple of each adjoining
-    run (or at least three times as wide); a longer run is a block that was planned.
+    Equal gaps are taken together as runs. A run of one or two gaps is a hole when it is a multiple of each
+    adjoining run (or at least three times as wide); a longer run is a block that was planned.
     """
     positions_mm = np.array([record.position_lps_mm for record in records]) @ _normal_lps(records[0])
     runs: list[list[int]] = []
@@ -333,7 +355,11 @@ def tilt_degrees(geometry: Geometry) -> float:
     """Angle between the way from the first slice to the last and the slice normal; 0.0 for a single slice."""
     step = geometry.origins_lps_mm[-1] - geometry.origins_lps_mm[0]
     length_mm = float(np.linalg.norm(step))
-    return float(np.degrees(np.arccos(np.clip(step @ geometry.normal_lps / length_mm, -1, 1)))) if length_mm else 0.0
+    return (
+        float(np.degrees(np.arccos(np.clip(step @ geometry.normal_lps / length_mm, -1, 1))))
+        if length_mm
+        else 0.0
+    )
 
 
 def _lean(geometry: Geometry) -> str:
@@ -350,10 +376,14 @@ def _remarks(modality: str, records: Sequence[SliceRecord], geometry: Geometry) 
     """What a reader of the run record should know although nothing is wrong."""
     remarks = []
     if geometry.frame_of_reference_uid is None:
-        remarks.append("no FrameOfReferenceUID: whether other objects share this patient position is not known.")
+        remarks.append(
+            "no FrameOfReferenceUID: whether other objects share this patient position is not known."
+        )
     if not geometry.is_uniform:
         gaps_mm = np.diff(geometry.slice_positions_mm)
-        remarks.append(f"slices are {gaps_mm.min():.2f} to {gaps_mm.max():.2f} mm apart; each keeps its own position.")
+        remarks.append(
+            f"slices are {gaps_mm.min():.2f} to {gaps_mm.max():.2f} mm apart; each keeps its own position."
+        )
     if geometry.is_sheared:
         remarks.append(f"{_lean(geometry)}; each slice keeps its own position.")
     kinds = sorted({record.rescale_type for record in records} - {"", "HU", "HU_MOD"})

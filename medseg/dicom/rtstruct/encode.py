@@ -1,6 +1,8 @@
-"""Contours as DICOM items: written as bytes in Implicit VR Little Endian, because a rough organ has a million numbers.
+"""Contours as DICOM items: written as bytes in Implicit VR Little Endian, because a rough organ has a million
+numbers.
 
-pydicom would make an object of each number (20 s for such an organ, measured); here they are formatted together.
+pydicom would make an object of each number (20 s for such an organ, measured); here they are formatted
+together.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ from medseg.errors import GeometryError
 from medseg.geometry import Geometry
 
 DECIMALS = 3
-"""Coordinates are written to 1 micrometre, far below any pixel, and stay well below the 16 characters of a DS."""
+"""Coordinates are written to 1 micrometre, far below any pixel, and stay well below the 16 characters of a
+DS."""
 
 AREA_TYPES = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "INTERPOLATED_PLANAR")
-"""Contour Geometric Types that bound an area (DICOM PS3.3 C.8.8.6.1); the others are points and open lines."""
+"""Contour Geometric Types that bound an area (DICOM PS3.3 C.8.8.6.1); the others are points and open
+lines."""
 
 LARGEST_MM = 1e7
 """Beyond this a coordinate in micrometres would not be exact, and no patient is that far away."""
@@ -27,7 +31,8 @@ LARGEST_MM = 1e7
 
 @dataclass(frozen=True, eq=False)
 class Contour:
-    """One contour as stored: Contour Geometric Type, points (n, 3) in LPS mm, UIDs of the images that it refers to."""
+    """One contour as stored: Contour Geometric Type, points (n, 3) in LPS mm, UIDs of the images that it
+    refers to."""
 
     geometric_type: str
     points_lps_mm: np.ndarray
@@ -40,13 +45,17 @@ class Contour:
 
 
 def contour_sequence(
-    loops: Mapping[int, Sequence[np.ndarray]], geometry: Geometry, image_items: Sequence[bytes], geometric_type: str
+    loops: Mapping[int, Sequence[np.ndarray]],
+    geometry: Geometry,
+    image_items: Sequence[bytes],
+    geometric_type: str,
 ) -> bytes:
     """The items of a Contour Sequence (3006,0040), encoded; b"" for no loops.
 
-    ``loops``: {slice index: [(row, column) pairs (n, 2)]}, placed by each slice's own position. ``image_items``: for each
-    slice the encoded item that refers to its image. Points equal after rounding to their neighbour are dropped; a loop
-    that keeps fewer than 3 points (a sliver below a micrometre) is left out. GeometryError for coordinates above 10 km.
+    ``loops``: {slice index: [(row, column) pairs (n, 2)]}, placed by each slice's own position.
+    ``image_items``: for each slice the encoded item that refers to its image. Points equal after rounding to
+    their neighbour are dropped; a loop that keeps fewer than 3 points (a sliver below a micrometre) is left
+    out. GeometryError for coordinates above 10 km.
     """
     owners, points = [], []
     for index, slice_loops in loops.items():
@@ -97,13 +106,18 @@ def item(content: bytes) -> bytes:
 
 
 def parse_points_lps_mm(contour_data: bytes) -> np.ndarray:
-    """Points (n, 3) of a raw Contour Data value. ValueError when it is not made of triples of finite numbers."""
+    """Points (n, 3) of a raw Contour Data value. ValueError when it is not made of triples of finite
+    numbers."""
     text = contour_data.rstrip(b"\0 ")
     if not text:
         return np.zeros((0, 3))
     with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # numpy's way to say that it stopped at something else
-        values = np.fromstring(text, sep="\\")  # reads decimals itself, twice as fast as one Python object for each
+        warnings.simplefilter(
+            "error", DeprecationWarning
+        )  # numpy's way to say that it stopped at something else
+        values = np.fromstring(
+            text, sep="\\"
+        )  # reads decimals itself, twice as fast as one Python object for each
     if len(values) != text.count(b"\\") + 1:
         raise ValueError("a coordinate is empty")
     if not np.isfinite(values).all():
@@ -113,12 +127,15 @@ def parse_points_lps_mm(contour_data: bytes) -> np.ndarray:
 
 def _micrometres(points_lps_mm: np.ndarray) -> np.ndarray:
     if np.abs(points_lps_mm).max() > LARGEST_MM:
-        raise GeometryError(f"a contour lies {np.abs(points_lps_mm).max() / 1e6:.0f} km from the origin; check the images.")
+        raise GeometryError(
+            f"a contour lies {np.abs(points_lps_mm).max() / 1e6:.0f} km from the origin; check the images."
+        )
     return np.rint(points_lps_mm * 10**DECIMALS).astype(np.int64)
 
 
 def _decimal_strings(micrometres: np.ndarray) -> list[bytes]:
-    """Shortest decimal text of every number, in order: -12500 becomes b"-12.5". Each distinct number is formatted once."""
+    """Shortest decimal text of every number, in order: -12500 becomes b"-12.5". Each distinct number is
+    formatted once."""
     distinct, inverse = np.unique(micrometres, return_inverse=True)
     texts = []
     for value in distinct.tolist():

@@ -18,17 +18,19 @@ SAME_PLANE_MM = 0.05
 """Contours closer together than this, along the normal, lie in one plane."""
 
 MOST_CHECKED = 500
-"""Contours of one slice that are compared with each other; a plane of a thousand specks would take seconds."""
+"""Contours of one slice that are compared with each other; a plane of a thousand specks would take
+seconds."""
 
 
 def roi_mask(
     contours: Sequence[Contour], geometry: Geometry, slice_of_image: Mapping[str, int]
 ) -> tuple[np.ndarray, list[str]]:
-    """(bool mask [slice, row, column], a sentence for everything odd) of one ROI; no contours give an empty mask.
+    """(bool mask [slice, row, column], a sentence for everything odd) of one ROI; no contours give an empty
+    mask.
 
-    Contours lie where their coordinates say, on the slice nearer than half the way to its neighbour; ``slice_of_image``
-    ({SOP Instance UID: slice index}, empty where unknown) is only compared. All areas of a plane are combined by
-    exclusive or, at voxel centres. Nothing is interpolated between slices.
+    Contours lie where their coordinates say, on the slice nearer than half the way to its neighbour;
+    ``slice_of_image`` ({SOP Instance UID: slice index}, empty where unknown) is only compared. All areas of a
+    plane are combined by exclusive or, at voxel centres. Nothing is interpolated between slices.
     """
     mask = np.zeros(geometry.shape, dtype=bool)
     areas = [contour for contour in contours if contour.bounds_an_area]
@@ -52,7 +54,9 @@ def roi_mask(
     if not by_slice:
         sentences.append("none of its contours lies on the images, so its mask is empty.")
     elif not mask.any():
-        sentences.append("no voxel centre lies inside it; it is smaller than a voxel, or its contours cancel.")
+        sentences.append(
+            "no voxel centre lies inside it; it is smaller than a voxel, or its contours cancel."
+        )
     return mask, sentences
 
 
@@ -62,7 +66,8 @@ def open_loop(points: np.ndarray) -> np.ndarray:
 
 
 def without_repeats(found: Sequence[tuple[Contour, np.ndarray]], said: Counter[str]) -> list[np.ndarray]:
-    """Loops of one plane, each stored once; of type CLOSEDPLANAR_XOR a repeat is kept, because it means to cancel."""
+    """Loops of one plane, each stored once; of type CLOSEDPLANAR_XOR a repeat is kept, because it means to
+    cancel."""
     if len(found) == 1:
         return [found[0][1]]
     kept, seen = [], set()
@@ -84,10 +89,11 @@ def _is_degenerate(points: np.ndarray) -> bool:
 
 
 def _by_slice(solid: list, geometry: Geometry, said: Counter[str]) -> dict[int, list]:
-    """{slice index: [(contour, points, height along the normal in mm), ...]} of the contours that lie on a slice.
+    """{slice index: [(contour, points, height along the normal in mm), ...]} of the contours that lie on a
+    slice.
 
-    That is nearer than half the way to its neighbour on that side; beyond an end slice the half way to its only
-    neighbour counts.
+    That is nearer than half the way to its neighbour on that side; beyond an end slice the half way to its
+    only neighbour counts.
     """
     by_slice: dict[int, list] = {}
     if not solid:
@@ -121,7 +127,8 @@ def _names_another_slice(contour: Contour, index: int, slice_of_image: Mapping[s
 
 
 def _nearest_plane(found: list, position_mm: float, said: Counter[str]) -> list:
-    """Contours of one slice that lie in one plane; planes closer together than the slices must not cancel each other."""
+    """Contours of one slice that lie in one plane; planes closer together than the slices must not cancel
+    each other."""
     nearest_mm = min((height for _, _, height in found), key=lambda height: abs(height - position_mm))
     kept = [row for row in found if abs(row[2] - nearest_mm) < SAME_PLANE_MM]
     said["contours between the slices, beside a nearer plane, left out"] += len(found) - len(kept)
@@ -147,10 +154,11 @@ def _draw(loops: list[np.ndarray], plane: np.ndarray, said: Counter[str]) -> Non
 
 
 def _say_overlaps(loops: list[np.ndarray], shape: tuple[int, int], said: Counter[str]) -> None:
-    """Count loops that lap over themselves, and slices on which one lies partly inside another, as voxels see them.
+    """Count loops that lap over themselves, and slices on which one lies partly inside another, as voxels see
+    them.
 
-    From the largest to the smallest, every loop marks its voxels as its own: one that lies wholly inside or wholly
-    outside all larger ones finds a single owner there.
+    From the largest to the smallest, every loop marks its voxels as its own: one that lies wholly inside or
+    wholly outside all larger ones finds a single owner there.
     """
     covers = [cover([loop], shape) for loop in loops]
     crossing = sum(bool(one.count.size) and (one.count.max() > 1 or one.count.min() < 0) for one in covers)
@@ -162,7 +170,9 @@ def _say_overlaps(loops: list[np.ndarray], shape: tuple[int, int], said: Counter
         owners = window[inside]
         overlapping = overlapping or bool(owners.size and owners.min() != owners.max())
         window[inside] = number
-    said["slices on which contours overlap without one lying in the other; the overlap counts as outside"] += overlapping
+    said[
+        "slices on which contours overlap without one lying in the other; the overlap counts as outside"
+    ] += overlapping
 
 
 def _gaps(by_slice: Mapping[int, list]) -> int:

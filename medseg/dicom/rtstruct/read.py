@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 CONTOUR_DATA = 0x30060050
 
 ALLOWABLE_IN_STRUCTURE_SETS = {
-    "frame_of_reference": "place contours of another, or of no known, Frame of Reference by their coordinates alone",
+    "frame_of_reference": (
+        "place contours of another, or of no known, Frame of Reference by their coordinates alone"
+    ),
     "repeated_names": 'call ROIs that share a name "NAME (number 3)" and so on',
 }
-"""Faults that read_rtstruct can be told to accept (``allow=``), and what it then does. All others are always refused."""
+"""Faults that read_rtstruct can be told to accept (``allow=``), and what it then does. All others are always
+refused."""
 
 MaskReader = Callable[[], tuple[np.ndarray, list[str]]]
 
@@ -54,7 +57,8 @@ class Roi:
 class StructureSet:
     """A structure set as its file has it. ``notices``: sentences about what was odd but could be read.
 
-    ``date_time``: digits YYYYMMDDHHMMSS of the Structure Set Date and Time, as far as they are there; "" without a date.
+    ``date_time``: digits YYYYMMDDHHMMSS of the Structure Set Date and Time, as far as they are there; ""
+    without a date.
     """
 
     path: Path
@@ -71,14 +75,15 @@ class StructureSet:
     date_time: str = ""
 
 
-# ---- the file ----------------------------------------------------------------------------------------------------
+# ---- the file ----------------------------------------------------------------------------------------------
 
 
 def read_structure_set(path: str | Path) -> StructureSet:
     """Read an RT Structure Set without placing it on images; structures are linked by their number.
 
-    An ROI without contours is kept, empty. Raises InputError for a file that is missing, is no RT Structure Set, holds
-    no ROI at all or coordinates that are not numbers, and StructureError when two ROIs share a number.
+    An ROI without contours is kept, empty. Raises InputError for a file that is missing, is no RT Structure
+    Set, holds no ROI at all or coordinates that are not numbers, and StructureError when two ROIs share a
+    number.
     """
     with damage_as_input_error(path):
         return _parse(Path(path))
@@ -87,13 +92,18 @@ def read_structure_set(path: str | Path) -> StructureSet:
 def _parse(path: Path) -> StructureSet:
     dataset = open_structure_set(path)
     notices: list[str] = []
-    types = {int(row.ReferencedROINumber): str(row.get("RTROIInterpretedType") or "") for row in
-             dataset.get("RTROIObservationsSequence") or [] if row.get("ReferencedROINumber") is not None}  # fmt: skip
+    types = {
+        int(row.ReferencedROINumber): str(row.get("RTROIInterpretedType") or "")
+        for row in dataset.get("RTROIObservationsSequence") or []
+        if row.get("ReferencedROINumber") is not None
+    }
     contour_rows: dict[int, Dataset] = {}
     for row in dataset.get("ROIContourSequence") or []:
         number = int(row.ReferencedROINumber)
         if number in contour_rows:
-            raise StructureError(f"{path}: ROI number {number} has two sets of contours; the file is damaged.")
+            raise StructureError(
+                f"{path}: ROI number {number} has two sets of contours; the file is damaged."
+            )
         contour_rows[number] = row
     rois = []
     for row in dataset.StructureSetROISequence:
@@ -108,7 +118,13 @@ def _parse(path: Path) -> StructureSet:
         colour = _colour_rgb(contour_row)
         rois.append(
             Roi(
-                Structure(name, number if number > 0 else None, colour, known_type, generation_algorithm=_drawn_by(row)),
+                Structure(
+                    name,
+                    number if number > 0 else None,
+                    colour,
+                    known_type,
+                    generation_algorithm=_drawn_by(row),
+                ),
                 tuple(_contours(contour_row, f"{path}: ROI {name!r}", notices)),
                 raw_type,
                 str(row.get("ReferencedFrameOfReferenceUID") or ""),
@@ -128,7 +144,9 @@ def _parse(path: Path) -> StructureSet:
         tuple(rois),
         tuple(notices),
         _referenced_series_uids(dataset),
-        f"{dataset.StructureSetDate}{dataset.get('StructureSetTime') or ''}"[:14] if dataset.get("StructureSetDate") else "",
+        f"{dataset.StructureSetDate}{dataset.get('StructureSetTime') or ''}"[:14]
+        if dataset.get("StructureSetDate")
+        else "",
     )
 
 
@@ -147,17 +165,23 @@ def open_structure_set(path: Path) -> Dataset:
         kind = f"a DICOM file of modality {modality}" if modality else "no DICOM file that could be read"
         raise InputError(f"{path}: is {kind}; expected an RT Structure Set.")
     if not numbers:
-        raise InputError(f"{path}: holds no ROI at all, so the file is damaged (text-mode transfer?); export it again.")
+        raise InputError(
+            f"{path}: holds no ROI at all, so the file is damaged (text-mode transfer?); export it again."
+        )
     repeated = [str(number) for number, count in numbers.items() if count > 1]
     if repeated:
-        raise StructureError(f"{path}: ROI number {', '.join(repeated)} is used twice; the contours cannot be told apart.")
+        raise StructureError(
+            f"{path}: ROI number {', '.join(repeated)} is used twice; the contours cannot be told apart."
+        )
     return dataset
 
 
 def frame_of_reference_uids(dataset: Dataset) -> tuple[str, ...]:
     """Every Frame of Reference that a structure set names, without repeats, in the order found."""
     uids = [dataset.get("FrameOfReferenceUID")]
-    uids += [row.get("FrameOfReferenceUID") for row in dataset.get("ReferencedFrameOfReferenceSequence") or []]
+    uids += [
+        row.get("FrameOfReferenceUID") for row in dataset.get("ReferencedFrameOfReferenceSequence") or []
+    ]
     uids += [row.get("ReferencedFrameOfReferenceUID") for row in dataset.get("StructureSetROISequence") or []]
     return tuple(dict.fromkeys(str(uid) for uid in uids if uid))
 
@@ -176,8 +200,8 @@ def _referenced_series_uids(dataset: Dataset) -> tuple[str, ...]:
 def _name(row: Dataset, dataset: Dataset) -> str:
     """An ROI's name; a backslash in it, which DICOM takes for a separator of values, is read as "_".
 
-    Without a character set only ASCII is allowed (PS3.3 C.12.1.1.2), and pydicom reads Latin-1. Writers that forget to
-    state one mostly mean UTF-8, and Latin-1 text is hardly ever valid UTF-8.
+    Without a character set only ASCII is allowed (PS3.3 C.12.1.1.2), and pydicom reads Latin-1. Writers that
+    forget to state one mostly mean UTF-8, and Latin-1 text is hardly ever valid UTF-8.
     """
     value = row.get("ROIName") or ""
     name = "_".join(value) if isinstance(value, MultiValue) else str(value)
@@ -219,28 +243,31 @@ def _points_lps_mm(contour: Dataset, where: str) -> np.ndarray:
     raw = contour.get_item(CONTOUR_DATA)
     if raw is None or not raw.value:
         return np.zeros((0, 3))
-    value = raw.value if isinstance(raw.value, bytes) else "\\".join(map(str, np.atleast_1d(raw.value))).encode()
+    value = (
+        raw.value if isinstance(raw.value, bytes) else "\\".join(map(str, np.atleast_1d(raw.value))).encode()
+    )
     try:
         return parse_points_lps_mm(value)
     except ValueError as error:
         raise InputError(
-            f"{where}: contour data are not triples of numbers ({error}); the file is damaged, export it again."
+            f"{where}: contour data are not triples of numbers ({error}); the file is damaged, export it "
+            f"again."
         ) from error
 
 
-# ---- on a series -------------------------------------------------------------------------------------------------
+# ---- on a series -------------------------------------------------------------------------------------------
 
 
 def read_rtstruct(path: str | Path, series: Series, *, allow: Collection[str] = ()) -> dict[str, np.ndarray]:
     """{ROI name: bool mask [slice, row, column]} of a structure set on the grid of a series, as stored names.
 
-    Contours lie where their coordinates say; image references are only compared. All areas of a plane are combined by
-    exclusive or, so that holes work however they are stored. An ROI without contours gives an empty mask; points and
-    open lines have no area and are left out. What is odd is said by a MedsegWarning each. ``allow``: names from
-    ALLOWABLE_IN_STRUCTURE_SETS of faults to accept, with a warning.
+    Contours lie where their coordinates say; image references are only compared. All areas of a plane are
+    combined by exclusive or, so that holes work however they are stored. An ROI without contours gives an
+    empty mask; points and open lines have no area and are left out. What is odd is said by a MedsegWarning
+    each. ``allow``: names from ALLOWABLE_IN_STRUCTURE_SETS of faults to accept, with a warning.
 
-    Raises InputError for a damaged file or an unknown name in ``allow``, GeometryError for another patient or Frame of
-    Reference, StructureError for two ROIs of one name.
+    Raises InputError for a damaged file or an unknown name in ``allow``, GeometryError for another patient or
+    Frame of Reference, StructureError for two ROIs of one name.
     """
     structure_set = read_structure_set(path)
     masks, notices = place(structure_set, series, allow)
@@ -264,14 +291,17 @@ def place(
 def placeable(
     structure_set: StructureSet, series: Series, allow: Collection[str] = ()
 ) -> tuple[dict[str, MaskReader], list[str]]:
-    """({ROI name: function that gives its mask and what was odd about it}, what was odd about the set), all checked.
+    """({ROI name: function that gives its mask and what was odd about it}, what was odd about the set), all
+    checked.
 
     For whoever cannot hold the masks of all ROIs at once.
     """
     unknown = sorted(set(allow) - set(ALLOWABLE_IN_STRUCTURE_SETS))
     if unknown:
         known = ", ".join(ALLOWABLE_IN_STRUCTURE_SETS)
-        raise InputError(f"allow={unknown[0]!r} is not known for structure sets; expected names from {known}.")
+        raise InputError(
+            f"allow={unknown[0]!r} is not known for structure sets; expected names from {known}."
+        )
     check_same_patient(structure_set.patient_id, structure_set.patient_name, series, structure_set.path)
     notices: list[str] = []
     try:
@@ -282,16 +312,23 @@ def placeable(
         notices.append(
             "accepted frame_of_reference: the structure set has "
             f"{', '.join(structure_set.frame_of_reference_uids) or 'none'}, the images have "
-            f"{series.geometry.frame_of_reference_uid or 'none'}; contours were placed by their coordinates alone."
+            f"{series.geometry.frame_of_reference_uid or 'none'}; contours were placed by their coordinates "
+            f"alone."
         )
     _check_reach(structure_set, series)
     drawn, left_out = _drawable(structure_set, series.geometry.frame_of_reference_uid, allow)
     notices += left_out
     slice_of_image = _slices_by_uid(series)
     contours = [contour for roi in drawn.values() for contour in roi.contours if contour.bounds_an_area]
-    lost = sum(not slice_of_image.keys() >= set(contour.image_uids) for contour in contours) if slice_of_image else 0
+    lost = (
+        sum(not slice_of_image.keys() >= set(contour.image_uids) for contour in contours)
+        if slice_of_image
+        else 0
+    )
     if lost:
-        notices.append(f"{lost} of {len(contours)} contours name an image which is not in the series; position decides.")
+        notices.append(
+            f"{lost} of {len(contours)} contours name an image which is not in the series; position decides."
+        )
 
     def reader(name: str, roi: Roi) -> MaskReader:
         def read() -> tuple[np.ndarray, list[str]]:
@@ -304,11 +341,14 @@ def placeable(
 
 
 def _check_reach(structure_set: StructureSet, series: Series) -> None:
-    """Raise GeometryError when all contours lie beyond the images: masks without a voxel would pass for an answer."""
+    """Raise GeometryError when all contours lie beyond the images: masks without a voxel would pass for an
+    answer."""
     normal, positions_mm = series.geometry.normal_lps, series.geometry.slice_positions_mm
     contours = [contour for roi in structure_set.rois for contour in roi.contours if contour.bounds_an_area]
     heights_mm = np.array([float(np.mean(contour.points_lps_mm @ normal)) for contour in contours])
-    margin_mm = np.abs(np.diff(positions_mm)).max() / 2 if len(positions_mm) > 1 else SINGLE_SLICE_TOLERANCE_MM
+    margin_mm = (
+        np.abs(np.diff(positions_mm)).max() / 2 if len(positions_mm) > 1 else SINGLE_SLICE_TOLERANCE_MM
+    )
     low_mm, high_mm = positions_mm.min() - margin_mm, positions_mm.max() + margin_mm
     if len(heights_mm) and not ((heights_mm > low_mm) & (heights_mm < high_mm)).any():
         raise GeometryError(
@@ -341,11 +381,14 @@ def _drawable(
         same = [roi for roi in kept if roi.structure.name == name]
         filled = [roi for roi in same if roi.contours] or same[:1]
         if len(filled) < len(same):
-            notices.append(f"ROI {name!r}: {len(same) - len(filled)} more of this name without contours left out.")
+            notices.append(
+                f"ROI {name!r}: {len(same) - len(filled)} more of this name without contours left out."
+            )
         if len(filled) > 1 and "repeated_names" not in allow:
             numbers = ", ".join(str(roi.structure.number) for roi in filled)
             raise StructureError(
-                f"{structure_set.path}: {len(filled)} ROIs are called {name!r} (numbers {numbers}); rename them, or "
+                f"{structure_set.path}: {len(filled)} ROIs are called {name!r} (numbers {numbers}); rename "
+                f"them, or "
                 'allow "repeated_names".'
             )
         for roi in filled:
@@ -354,13 +397,16 @@ def _drawable(
 
 
 def check_same_patient(patient_id: str, patient_name: str, series: Series, what: object) -> None:
-    """Raise GeometryError when both sides name a patient and the names differ: by ID, or by name where no ID is known."""
+    """Raise GeometryError when both sides name a patient and the names differ: by ID, or by name where no ID
+    is known."""
     header = series.headers[0]
     for said, keyword in ((patient_id, "PatientID"), (patient_name, "PatientName")):
         known = str(header.get(keyword) or "").strip()
         if said and known:
             if said.casefold().rstrip("^") != known.casefold().rstrip("^"):
-                raise GeometryError(f"{what}: its {keyword} is not that of the images; it belongs to another patient.")
+                raise GeometryError(
+                    f"{what}: its {keyword} is not that of the images; it belongs to another patient."
+                )
             return
 
 
@@ -368,7 +414,9 @@ def check_same_frame(uids: tuple[str, ...], series: Series, what: object) -> Non
     """Raise GeometryError unless the series' Frame of Reference is known and among ``uids``."""
     known = series.geometry.frame_of_reference_uid
     if not known:
-        raise GeometryError(f"{what}: the images have no Frame of Reference, so nothing can be placed on them.")
+        raise GeometryError(
+            f"{what}: the images have no Frame of Reference, so nothing can be placed on them."
+        )
     if known not in uids:
         raise GeometryError(
             f"{what}: Frame of Reference {', '.join(uids) or 'missing'}, but the images have {known}; "

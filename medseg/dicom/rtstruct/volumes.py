@@ -1,4 +1,5 @@
-"""Volumes of a structure set from its contours alone: area times the distance of the planes, no images needed."""
+"""Volumes of a structure set from its contours alone: area times the distance of the planes, no images
+needed."""
 
 from __future__ import annotations
 
@@ -16,22 +17,28 @@ LEAST_AREA_MM2 = 1e-6
 
 
 def structure_set_volumes(structure_set: StructureSet) -> tuple[float | None, ...]:
-    """Volume in cc of each ROI, in the order of ``structure_set.rois``: even-odd area of every plane times its height.
+    """Volume in cc of each ROI, in the order of ``structure_set.rois``: even-odd area of every plane times
+    its height.
 
-    Where most neighbouring planes of an ROI are one gap apart and the others whole multiples of it, every plane stands for
-    that gap, so a missing slice adds nothing; else each stands for half the gap to either neighbour, an end plane for its
-    inner half gap twice. A single plane takes the commonest gap of the other ROIs. Points, open lines and empty ROIs have
-    0.0; None where no gap is known or contours lie in no common direction of planes. Contours stored twice count once,
-    as in read_rtstruct.
+    Where most neighbouring planes of an ROI are one gap apart and the others whole multiples of it, every
+    plane stands for that gap, so a missing slice adds nothing; else each stands for half the gap to either
+    neighbour, an end plane for its inner half gap twice. A single plane takes the commonest gap of the other
+    ROIs. Points, open lines and empty ROIs have 0.0; None where no gap is known or contours lie in no common
+    direction of planes. Contours stored twice count once, as in read_rtstruct.
     """
-    planes = [_planes([contour for contour in roi.contours if contour.bounds_an_area]) for roi in structure_set.rois]
-    gaps_mm = Counter(round(_plane_heights_mm(heights)[0], 3) for heights, _ in filter(None, planes) if len(heights) > 1)
+    planes = [
+        _planes([contour for contour in roi.contours if contour.bounds_an_area]) for roi in structure_set.rois
+    ]
+    gaps_mm = Counter(
+        round(_plane_heights_mm(heights)[0], 3) for heights, _ in filter(None, planes) if len(heights) > 1
+    )
     usual_mm = gaps_mm.most_common(1)[0][0] if gaps_mm else None
     return tuple(_volume_cc(found, usual_mm) for found in planes)
 
 
 def _planes(contours: Sequence[Contour]) -> tuple[np.ndarray, np.ndarray] | None:
-    """(positions along the normal in mm, ascending; even-odd areas in mm2), or None for contours that are not parallel."""
+    """(positions along the normal in mm, ascending; even-odd areas in mm2), or None for contours that are not
+    parallel."""
     solid = [(contour, open_loop(contour.points_lps_mm)) for contour in contours]
     solid = [(contour, points) for contour, points in solid if len(points) >= 3]
     normal = _normal([points for _, points in solid])
@@ -53,7 +60,9 @@ def _planes(contours: Sequence[Contour]) -> tuple[np.ndarray, np.ndarray] | None
 
 def _normal(loops: Sequence[np.ndarray]) -> np.ndarray | None:
     """Unit normal (3,) of the loop that bounds the largest area; None where none bounds any."""
-    vectors = [np.cross(loop - loop[0], np.roll(loop, -1, axis=0) - loop[0]).sum(axis=0) / 2 for loop in loops]
+    vectors = [
+        np.cross(loop - loop[0], np.roll(loop, -1, axis=0) - loop[0]).sum(axis=0) / 2 for loop in loops
+    ]
     largest = max(vectors, key=np.linalg.norm, default=np.zeros(3))
     length = float(np.linalg.norm(largest))
     return largest / length if length > LEAST_AREA_MM2 else None

@@ -48,16 +48,37 @@ SERIES_NUMBER = 9001
 RESEARCH_ONLY = "Research use only, not for clinical use."
 
 COPIED = (
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientIdentityRemoved", "DeidentificationMethod",
-    "DeidentificationMethodCodeSequence", "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription",
-    "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator",
-)  # fmt: skip
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "StudyDescription",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PositionReferenceIndicator",
+)
 """Attributes of patient and study that are copied from the images as they stand."""
 
 EMPTY_IF_UNKNOWN = (
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
-    "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator", "OperatorsName",
-)  # fmt: skip
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PositionReferenceIndicator",
+    "OperatorsName",
+)
 """Type 2: present even without a value; planning systems refuse files that lack them."""
 
 
@@ -74,15 +95,16 @@ def write_rtstruct(
 ) -> Path:
     """Write structures as one UNAPPROVED RT Structure Set on the images of ``series``; return its path.
 
-    ``masks``: {name or Structure: array [slice, row, column]}. A bool mask is bounded along its pixel edges, so that
-    contour area equals mask area; a float map from 0 to 1 is contoured at 0.5 between voxel centres. ``holes``: a key of
-    HOLE_MODES. ``simplify_mm``: largest distance by which vertices may be thinned. ``append_to``: an existing set whose
-    ROIs are kept unchanged before the new ones; the result is a new file with a new SOP Instance UID, UNAPPROVED.
-    ``model``: (name, version) of what drew the structures. ``label``: StructureSetLabel, at most 16 characters.
+    ``masks``: {name or Structure: array [slice, row, column]}. A bool mask is bounded along its pixel edges,
+    so that contour area equals mask area; a float map from 0 to 1 is contoured at 0.5 between voxel centres.
+    ``holes``: a key of HOLE_MODES. ``simplify_mm``: largest distance by which vertices may be thinned.
+    ``append_to``: an existing set whose ROIs are kept unchanged before the new ones; the result is a new file
+    with a new SOP Instance UID, UNAPPROVED. ``model``: (name, version) of what drew the structures.
+    ``label``: StructureSetLabel, at most 16 characters.
 
-    An empty mask becomes an ROI without contours, with a MedsegWarning. Raises StructureError, GeometryError or
-    InputError, before anything is written: see check_masks; also for a set of another patient, study or Frame of
-    Reference, a name or number that is taken, and an ``out`` that holds an APPROVED set.
+    An empty mask becomes an ROI without contours, with a MedsegWarning. Raises StructureError, GeometryError
+    or InputError, before anything is written: see check_masks; also for a set of another patient, study or
+    Frame of Reference, a name or number that is taken, and an ``out`` that holds an APPROVED set.
     """
     if holes not in HOLE_MODES:
         raise StructureError(f"holes={holes!r}: expected one of {', '.join(HOLE_MODES)}.")
@@ -100,7 +122,9 @@ def write_rtstruct(
     for structure, _ in checked:  # names that repeat among those that are kept are their writer's affair
         if structure.name.casefold() in taken:
             other = taken[structure.name.casefold()]
-            raise StructureError(f"two structures are called {other!r} and {structure.name!r}; give each its own name.")
+            raise StructureError(
+                f"two structures are called {other!r} and {structure.name!r}; give each its own name."
+            )
     check_charset(dataset, [label, *(model or ()), *(structure.name for structure, _ in checked)])
     images = [image_item(*row) for row in _images(series)]
     for structure, key in _numbered(checked, dataset):
@@ -108,13 +132,15 @@ def write_rtstruct(
         loops, geometric_type = structure_loops(array, series.geometry, holes=holes, simplify_mm=simplify_mm)
         encoded = contour_sequence(loops, series.geometry, images, geometric_type)
         if not encoded:
-            warnings.warn(f"structure {structure.name} is empty; it has no contours.", MedsegWarning, stacklevel=2)
+            warnings.warn(
+                f"structure {structure.name} is empty; it has no contours.", MedsegWarning, stacklevel=2
+            )
         _add_roi(dataset, structure, encoded, series, model)
     _save(dataset, out)
     return out
 
 
-# ---- the set -----------------------------------------------------------------------------------------------------
+# ---- the set -----------------------------------------------------------------------------------------------
 
 
 def _new_set(series: Series) -> Dataset:
@@ -140,7 +166,8 @@ def copy_patient_and_study(header: Dataset, dataset: Dataset) -> None:
 
 
 def _copied_set(path: Path, series: Series) -> Dataset:
-    """An existing set as it stands, checked to belong to the patient, study and Frame of Reference of the images."""
+    """An existing set as it stands, checked to belong to the patient, study and Frame of Reference of the
+    images."""
     with damage_as_input_error(path):
         return _copy(path, series)
 
@@ -148,24 +175,37 @@ def _copied_set(path: Path, series: Series) -> Dataset:
 def _copy(path: Path, series: Series) -> Dataset:
     dataset = open_structure_set(path)
     if any(tag.group <= 2 for tag in dataset.keys()):
-        raise InputError(f"{path}: holds elements of group 0 or 2 among its data; the file is damaged, export it again.")
-    check_same_patient(str(dataset.get("PatientID") or "").strip(), str(dataset.get("PatientName") or ""), series, path)
+        raise InputError(
+            f"{path}: holds elements of group 0 or 2 among its data; the file is damaged, export it again."
+        )
+    check_same_patient(
+        str(dataset.get("PatientID") or "").strip(), str(dataset.get("PatientName") or ""), series, path
+    )
     study = str(dataset.get("StudyInstanceUID") or "")
     if study != series.study_instance_uid:
-        raise GeometryError(f"{path}: study {study}, but the images belong to study {series.study_instance_uid}.")
+        raise GeometryError(
+            f"{path}: study {study}, but the images belong to study {series.study_instance_uid}."
+        )
     check_same_frame(frame_of_reference_uids(dataset), series, path)
     for keyword in ("ROIContourSequence", "RTROIObservationsSequence"):
         if dataset.get(keyword) is None:
             setattr(dataset, keyword, Sequence())
     for row in dataset.RTROIObservationsSequence:
-        int(row.get("ObservationNumber") or 0)  # pydicom parses when asked: damage must show here, under the guard
+        int(
+            row.get("ObservationNumber") or 0
+        )  # pydicom parses when asked: damage must show here, under the guard
     for row in dataset.ROIContourSequence:
-        for contour in row.get("ContourSequence") or [] if not dataset.original_encoding == (True, True) else []:
+        for contour in (
+            row.get("ContourSequence") or [] if not dataset.original_encoding == (True, True) else []
+        ):
             raw = contour.get_item(CONTOUR_DATA)  # keep the text as it is when pydicom re-encodes the file
             if raw is not None and isinstance(raw.value, bytes):
                 contour[CONTOUR_DATA] = DataElement(CONTOUR_DATA, "OB", raw.value)
     predecessor = Dataset()
-    predecessor.ReferencedSOPClassUID, predecessor.ReferencedSOPInstanceUID = RTSTRUCT_CLASS_UID, dataset.SOPInstanceUID
+    predecessor.ReferencedSOPClassUID, predecessor.ReferencedSOPInstanceUID = (
+        RTSTRUCT_CLASS_UID,
+        dataset.SOPInstanceUID,
+    )
     dataset.PredecessorStructureSetSequence = Sequence([predecessor])
     for keyword in ("ReviewDate", "ReviewTime", "ReviewerName"):
         if keyword in dataset:
@@ -182,11 +222,17 @@ def _describe(dataset: Dataset, label: str, model: tuple[str, str] | None) -> No
     dataset.SeriesNumber, dataset.InstanceNumber = SERIES_NUMBER, 1
     dataset.SeriesDescription = f"Contours by medseg. {RESEARCH_ONLY}"
     dataset.Manufacturer, dataset.ManufacturerModelName = "medseg", (model[0] if model else "medseg")[:64]
-    dataset.SoftwareVersions = [f"medseg {medseg.__version__}", *([f"{model[0]} {model[1]}"[:64]] if model else [])]
+    dataset.SoftwareVersions = [
+        f"medseg {medseg.__version__}",
+        *([f"{model[0]} {model[1]}"[:64]] if model else []),
+    ]
     dataset.StructureSetLabel = label
     dataset.StructureSetDescription = f"{RESEARCH_ONLY} New structures were drawn by {maker(model)}."
     dataset.StructureSetDate, dataset.StructureSetTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
-    dataset.InstanceCreationDate, dataset.InstanceCreationTime = dataset.StructureSetDate, dataset.StructureSetTime
+    dataset.InstanceCreationDate, dataset.InstanceCreationTime = (
+        dataset.StructureSetDate,
+        dataset.StructureSetTime,
+    )
     dataset.ApprovalStatus = "UNAPPROVED"
     for keyword in EMPTY_IF_UNKNOWN:
         if keyword not in dataset:
@@ -194,7 +240,8 @@ def _describe(dataset: Dataset, label: str, model: tuple[str, str] | None) -> No
 
 
 def maker(model: tuple[str, str] | None) -> str:
-    """Who made a file: medseg and its version, and the model (name, version) where there is one with a name."""
+    """Who made a file: medseg and its version, and the model (name, version) where there is one with a
+    name."""
     return f"medseg {medseg.__version__}" + (f", model {model[0]} {model[1]}" if model and model[0] else "")
 
 
@@ -203,7 +250,8 @@ def _images(series: Series) -> list[tuple[str, str, int | None]]:
 
 
 def _refer_to(series: Series, dataset: Dataset) -> None:
-    """Name the series and all its images under its Frame of Reference, which is listed once; keep what is listed."""
+    """Name the series and all its images under its Frame of Reference, which is listed once; keep what is
+    listed."""
     uid = series.geometry.frame_of_reference_uid
     if not dataset.get("FrameOfReferenceUID"):
         dataset.FrameOfReferenceUID = uid
@@ -235,11 +283,12 @@ def _row(parent: Dataset, sequence: str, keyword: str, value: str) -> Dataset:
     return row
 
 
-# ---- its structures ----------------------------------------------------------------------------------------------
+# ---- its structures ----------------------------------------------------------------------------------------
 
 
 def _numbered(checked: list, dataset: Dataset) -> list[tuple[Structure, str | Structure]]:
-    """Structures with ROI numbers: their own, which must be free, or the next ones above all that are taken."""
+    """Structures with ROI numbers: their own, which must be free, or the next ones above all that are
+    taken."""
     taken = {int(row.ROINumber) for row in dataset.StructureSetROISequence}
     wanted = [structure.number for structure, _ in checked if structure.number is not None]
     for number in wanted:
@@ -274,7 +323,8 @@ def _add_roi(dataset: Dataset, structure: Structure, encoded: bytes, series: Ser
     if series.geometry.is_regular and series.geometry.shape[0] > 1:
         contours.SourcePixelPlanesCharacteristicsSequence = Sequence([_source_grid(series)])
     if encoded:
-        # VR OB makes pydicom write these bytes as they are; in Implicit VR the file holds no VR, so they are read as SQ.
+        # VR OB makes pydicom write these bytes as they are; in Implicit VR the file holds no VR, so they are
+        # read as SQ.
         contours.add(DataElement(CONTOUR_SEQUENCE, "OB", encoded))
     dataset.ROIContourSequence.append(contours)
 
@@ -295,7 +345,8 @@ def _add_roi(dataset: Dataset, structure: Structure, encoded: bytes, series: Ser
 
 
 def _source_grid(series: Series) -> Dataset:
-    """The grid the contours were made on, so that a receiver can rebuild it (3006,004A); only even, upright stacks."""
+    """The grid the contours were made on, so that a receiver can rebuild it (3006,004A); only even, upright
+    stacks."""
     geometry = series.geometry
     row_mm, column_mm = geometry.pixel_spacing_mm
     cosines = [*(geometry.column_step_lps_mm / column_mm), *(geometry.row_step_lps_mm / row_mm)]
@@ -317,7 +368,7 @@ def _code_item(code: Code) -> Dataset:
     return item
 
 
-# ---- the file ----------------------------------------------------------------------------------------------------
+# ---- the file ----------------------------------------------------------------------------------------------
 
 
 def check_charset(dataset: Dataset, texts: list[str]) -> None:
@@ -329,9 +380,12 @@ def check_charset(dataset: Dataset, texts: list[str]) -> None:
         return
     if not dataset.get("SpecificCharacterSet"):
         kept = [str(row.get("ROIName") or "") for row in dataset.get("StructureSetROISequence") or []]
-        if not all(name.isascii() for name in kept):  # stored in a set that nobody stated, so it would become another one
+        if not all(
+            name.isascii() for name in kept
+        ):  # stored in a set that nobody stated, so it would become another one
             raise StructureError(
-                "the structure set has names beyond ASCII without a character set, so none can be added; use ASCII letters."
+                "the structure set has names beyond ASCII without a character set, so none can be added; use "
+                "ASCII letters."
             )
         dataset.SpecificCharacterSet = "ISO_IR 192"
         return
@@ -366,7 +420,9 @@ def refuse_approved(out: Path) -> None:
     except (InputError, StructureError):
         return
     if approved:
-        raise StructureError(f"{out}: holds an APPROVED structure set, which is never overwritten; choose another name.")
+        raise StructureError(
+            f"{out}: holds an APPROVED structure set, which is never overwritten; choose another name."
+        )
 
 
 def check_is_no_image(out: Path, series: Series) -> None:
@@ -374,7 +430,9 @@ def check_is_no_image(out: Path, series: Series) -> None:
     if out.is_dir():
         raise InputError(f"{out}: is a folder; name the file to write.")
     if out.exists() and any(out.samefile(file) for file in set(series.files) if file.exists()):
-        raise InputError(f"{out}: is an image of the series, which is never overwritten; choose another name.")
+        raise InputError(
+            f"{out}: is an image of the series, which is never overwritten; choose another name."
+        )
 
 
 def _save(dataset: Dataset, out: Path) -> None:

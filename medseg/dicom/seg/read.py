@@ -22,17 +22,22 @@ if TYPE_CHECKING:
 def read_seg(path: str | Path, series: Series) -> dict[Structure, np.ndarray]:
     """{Structure: bool mask [slice, row, column]} of every segment, on the grid of a series.
 
-    Each frame lies at its own position, which must be that of a slice of the series, with its orientation and spacing:
-    nothing is resampled. A fractional segment is cut at half of its maximum. A segment without frames is empty. Raises
-    InputError for a damaged file or another kind of it, GeometryError for another patient, Frame of Reference or grid.
+    Each frame lies at its own position, which must be that of a slice of the series, with its orientation and
+    spacing: nothing is resampled. A fractional segment is cut at half of its maximum. A segment without
+    frames is empty. Raises InputError for a damaged file or another kind of it, GeometryError for another
+    patient, Frame of Reference or grid.
     """
     path = Path(path)
     with damage_as_input_error(path):
         dataset = pydicom.dcmread(path)
         kind = str(dataset.get("SegmentationType", ""))
         if str(dataset.get("Modality", "")) != "SEG" or kind not in ("BINARY", "FRACTIONAL"):
-            raise InputError(f"{path}: is no binary or fractional DICOM Segmentation ({kind or 'no SegmentationType'}).")
-        check_same_patient(str(dataset.get("PatientID") or "").strip(), str(dataset.get("PatientName") or ""), series, path)
+            raise InputError(
+                f"{path}: is no binary or fractional DICOM Segmentation ({kind or 'no SegmentationType'})."
+            )
+        check_same_patient(
+            str(dataset.get("PatientID") or "").strip(), str(dataset.get("PatientName") or ""), series, path
+        )
         check_same_frame((str(dataset.get("FrameOfReferenceUID") or ""),), series, path)
         labels = _labels(dataset, path)
         masks = {number: np.zeros(series.geometry.shape, dtype=bool) for number in labels}
@@ -51,12 +56,17 @@ def read_seg(path: str | Path, series: Series) -> dict[Structure, np.ndarray]:
 def _labels(dataset: Dataset, path: Path) -> dict[int, Structure]:
     labels: dict[int, Structure] = {}
     for row in dataset.SegmentSequence:
-        name = str(row.get("SegmentLabel") or "").strip().replace("\\", "_")[:64] or f"Segment {row.SegmentNumber}"
+        name = (
+            str(row.get("SegmentLabel") or "").strip().replace("\\", "_")[:64]
+            or f"Segment {row.SegmentNumber}"
+        )
         if name in {structure.name for structure in labels.values()}:
             raise InputError(f"{path}: two segments are called {name!r}; rename one.")
         drawn_by = str(row.get("SegmentAlgorithmType") or "")
         drawn_by = drawn_by if drawn_by in GENERATION_ALGORITHMS else ""
-        labels[int(row.SegmentNumber)] = Structure(name, int(row.SegmentNumber), generation_algorithm=drawn_by)
+        labels[int(row.SegmentNumber)] = Structure(
+            name, int(row.SegmentNumber), generation_algorithm=drawn_by
+        )
     return labels
 
 
@@ -68,13 +78,19 @@ def _slice_of(own: Dataset, shared: Dataset, dataset: Dataset, series: Series) -
     geometry = series.geometry
     index, _ = geometry.nearest_slice(position[None])
     last = np.array([dataset.Rows - 1, dataset.Columns - 1])
-    corners = [position, position + cosines[3:] * spacing_mm[0] * last[0], position + cosines[:3] * spacing_mm[1] * last[1]]
+    corners = [
+        position,
+        position + cosines[3:] * spacing_mm[0] * last[0],
+        position + cosines[:3] * spacing_mm[1] * last[1],
+    ]
     expected = geometry.points_lps_mm(index, np.array([[0, 0], [last[0], 0], [0, last[1]]]))
     apart_mm = float(np.linalg.norm(np.array(corners) - expected, axis=1).max())
     if (dataset.Rows, dataset.Columns) != geometry.shape[1:] or apart_mm > 5 * POSITION_TOLERANCE_MM:
         raise GeometryError(
-            f"{dataset.filename}: a frame of {dataset.Rows} x {dataset.Columns} pixels lies {apart_mm:.2f} mm from the "
-            f"nearest slice's grid of {geometry.shape[1]} x {geometry.shape[2]}. Nothing is flipped or resampled to fit."
+            f"{dataset.filename}: a frame of {dataset.Rows} x {dataset.Columns} pixels lies {apart_mm:.2f} "
+            f"mm from the "
+            f"nearest slice's grid of {geometry.shape[1]} x {geometry.shape[2]}. Nothing is flipped or "
+            f"resampled to fit."
         )
     return index
 

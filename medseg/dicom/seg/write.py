@@ -1,4 +1,5 @@
-"""Writing DICOM Segmentations (PS3.3 A.51) through highdicom: voxel masks beside the contours of an RT Structure Set."""
+"""Writing DICOM Segmentations (PS3.3 A.51) through highdicom: voxel masks beside the contours of an RT
+Structure Set."""
 
 from __future__ import annotations
 
@@ -45,28 +46,39 @@ def write_seg(
 ) -> Path:
     """Write structures as one binary DICOM Segmentation on the images of ``series``; return its path.
 
-    ``masks``: {name or Structure: array [slice, row, column]}; a float map is cut at 0.5. Each structure is a segment of
-    its own, so they may overlap. Every frame carries the position of its own slice, also on uneven or tilted stacks;
-    there a MedsegWarning says that readers which assume even slices will misplace them. ``model``: (name, version).
+    ``masks``: {name or Structure: array [slice, row, column]}; a float map is cut at 0.5. Each structure is a
+    segment of its own, so they may overlap. Every frame carries the position of its own slice, also on uneven
+    or tilted stacks; there a MedsegWarning says that readers which assume even slices will misplace them.
+    ``model``: (name, version).
 
-    An empty structure becomes a segment without frames, with a MedsegWarning. Raises StructureError or GeometryError,
-    before anything is written: see check_masks; also when no structure has a voxel, for an ``out`` that holds an APPROVED
-    structure set, and when ``series`` holds only some
-    frames of a multi-frame image.
+    An empty structure becomes a segment without frames, with a MedsegWarning. Raises StructureError or
+    GeometryError, before anything is written: see check_masks; also when no structure has a voxel, for an
+    ``out`` that holds an APPROVED structure set, and when ``series`` holds only some frames of a multi-frame
+    image.
     """
     refuse_approved(Path(out))
     check_is_no_image(Path(out), series)
-    checked = [(structure, mask_or_map(masks[key], structure.name) >= 0.5) for structure, key in check_masks(masks, series)]
+    checked = [
+        (structure, mask_or_map(masks[key], structure.name) >= 0.5)
+        for structure, key in check_masks(masks, series)
+    ]
     for structure, mask in checked:
         if not mask.any():
-            warnings.warn(f"structure {structure.name} is empty; its segment has no frames.", MedsegWarning, stacklevel=2)
+            warnings.warn(
+                f"structure {structure.name} is empty; its segment has no frames.",
+                MedsegWarning,
+                stacklevel=2,
+            )
     if not any(mask.any() for _, mask in checked):
         raise StructureError("every structure is empty; a DICOM Segmentation needs at least one voxel.")
     if not series.geometry.is_regular:
         warnings.warn(
-            "slices are uneven or tilted: each frame of the Segmentation lies at its own slice, but readers that assume "
-            "even slices will misplace it; use the RT Structure Set there.", MedsegWarning, stacklevel=2,
-        )  # fmt: skip
+            "slices are uneven or tilted: each frame of the Segmentation lies at its own slice, but readers "
+            "that assume "
+            "even slices will misplace it; use the RT Structure Set there.",
+            MedsegWarning,
+            stacklevel=2,
+        )
     images, order = _source_images(series)
     pixels = np.stack([mask[order] for _, mask in checked], axis=-1)
     dataset = _segmentation(images, pixels, [structure for structure, _ in checked], model)
@@ -83,29 +95,38 @@ def write_projection_seg(
 ) -> Path:
     """Write structures as one binary DICOM Segmentation on a projection radiograph; return its path.
 
-    ``masks``: {Structure: bool array [row, column]}, of the shape of the radiograph. Frames refer to the image itself; they
-    have no position, since the image has none. An empty structure becomes a segment without frames, with a MedsegWarning.
-    Raises StructureError for masks of another shape, and when no structure has a pixel.
+    ``masks``: {Structure: bool array [row, column]}, of the shape of the radiograph. Frames refer to the
+    image itself; they have no position, since the image has none. An empty structure becomes a segment
+    without frames, with a MedsegWarning. Raises StructureError for masks of another shape, and when no
+    structure has a pixel.
     """
     check_names_are_unique(structure.name for structure in masks)
     for structure, mask in masks.items():
         if mask.shape != projection.pixels.shape:
-            raise StructureError(f"{structure.name}: mask {mask.shape} for a radiograph of {projection.pixels.shape}.")
+            raise StructureError(
+                f"{structure.name}: mask {mask.shape} for a radiograph of {projection.pixels.shape}."
+            )
         if not mask.any():
-            warnings.warn(f"structure {structure.name} is empty; its segment has no frames.", MedsegWarning, stacklevel=2)
+            warnings.warn(
+                f"structure {structure.name} is empty; its segment has no frames.",
+                MedsegWarning,
+                stacklevel=2,
+            )
     if not any(mask.any() for mask in masks.values()):
         raise StructureError("every structure is empty; a DICOM Segmentation needs at least one pixel.")
     pixels = np.stack(list(masks.values()), axis=-1)[None]
     image = _without_patient(projection.header)
     dataset = _segmentation([image], pixels, list(masks), model)
     copy_patient_and_study(projection.header, dataset)
-    # Required where no position says how the picture lies (PS3.3 C.7.6.1); empty where the image does not say either.
+    # Required where no position says how the picture lies (PS3.3 C.7.6.1); empty where the image does not say
+    # either.
     dataset.PatientOrientation = projection.header.get("PatientOrientation")
     return _save(dataset, list(masks), out, model)
 
 
 def _segmentation(images: list[Dataset], pixels: np.ndarray, structures: list[Structure], model) -> Dataset:
-    """The data set of bool ``pixels`` [frame, row, column, segment] on ``images``, without patient and study."""
+    """The data set of bool ``pixels`` [frame, row, column, segment] on ``images``, without patient and
+    study."""
     import highdicom  # here, because it loads slowly and RT Structure Sets do not need it
 
     with warnings.catch_warnings():
@@ -139,20 +160,23 @@ def _save(dataset: Dataset, structures: list[Structure], out: str | Path, model)
 
 
 def _source_images(series: Series) -> tuple[list[Dataset], np.ndarray]:
-    """The images as highdicom wants them, and the slice indices in their order: one per file, or the frames of one file."""
+    """The images as highdicom wants them, and the slice indices in their order: one per file, or the frames
+    of one file."""
     first = _without_patient(series.headers[0])
     if series.frame_numbers[0] is None:
         return [first, *series.headers[1:]], np.arange(series.geometry.shape[0])
     if sorted(series.frame_numbers) != list(range(1, int(first.NumberOfFrames) + 1)):
         raise GeometryError(
-            f"the series uses {len(series.frame_numbers)} of the {first.NumberOfFrames} frames of {series.files[0].name}; "
+            f"the series uses {len(series.frame_numbers)} of the {first.NumberOfFrames} frames of "
+            f"{series.files[0].name}; "
             "a Segmentation needs all of them. Write an RT Structure Set."
         )
     return [first], np.argsort(series.frame_numbers)
 
 
 def _without_patient(header: Dataset) -> Dataset:
-    """A header with empty patient and study: highdicom reads them from the first image, and fails at odd values there."""
+    """A header with empty patient and study: highdicom reads them from the first image, and fails at odd
+    values there."""
     header = copy.deepcopy(header)  # a plain copy shares its elements with the series
     study_instance_uid = header.StudyInstanceUID
     for tag in [tag for tag in header.keys() if tag.group in (0x0010, 0x0012)]:
@@ -170,11 +194,17 @@ def _segment(number: int, structure: Structure, model: tuple[str, str] | None) -
 
     kind = structure.code or coded.unspecific_code(structure)
     name, version = model if model and model[0] else ("medseg", medseg.__version__)
-    drawn_by = structure.generation_algorithm or "SEMIAUTOMATIC"  # not known who drew it, but medseg made voxels of it
+    drawn_by = (
+        structure.generation_algorithm or "SEMIAUTOMATIC"
+    )  # not known who drew it, but medseg made voxels of it
     families = {"AUTOMATIC": coded.ARTIFICIAL_INTELLIGENCE, "SEMIAUTOMATIC": coded.MANUAL_PROCESSING}
-    algorithm = None if drawn_by == "MANUAL" else highdicom.AlgorithmIdentificationSequence(
-        name, family=_concept(families[drawn_by]), version=version or "unknown"
-    )  # fmt: skip
+    algorithm = (
+        None
+        if drawn_by == "MANUAL"
+        else highdicom.AlgorithmIdentificationSequence(
+            name, family=_concept(families[drawn_by]), version=version or "unknown"
+        )
+    )
     segment = highdicom.seg.SegmentDescription(
         segment_number=number,
         segment_label=structure.name,

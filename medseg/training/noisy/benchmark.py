@@ -1,4 +1,5 @@
-"""One cell of the label-noise benchmark: train on corrupted labels with one method, score on clean ones, rank the labels.
+"""One cell of the label-noise benchmark: train on corrupted labels with one method, score on clean ones, rank
+the labels.
 
 tools/benchmark_noisy_labels.py runs grids of cells; here is what one of them does, so that it can be tested.
 """
@@ -38,10 +39,11 @@ GIVEN_THE_SHARE = ("trimming", "co_teaching")
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run. `sizes`: a key of SIZES_AT_256. `subset` "clean": only the cases left uncorrupted (the oracle).
+    """One training run. `sizes`: a key of SIZES_AT_256. `subset` "clean": only the cases left uncorrupted
+    (the oracle).
 
-    `fixed_share`: the worst share of the training labels, by `fixed_by` ("random", or a score of the cell without fixing),
-    that is replaced by the true ones before training.
+    `fixed_share`: the worst share of the training labels, by `fixed_by` ("random", or a score of the cell
+    without fixing), that is replaced by the true ones before training.
     """
 
     data: str
@@ -57,16 +59,26 @@ class Cell:
 
     @property
     def key(self) -> str:
-        parts = [self.data, self.generator, self.direction, f"{self.share:.2f}", self.sizes, self.method, self.subset]
+        parts = [
+            self.data,
+            self.generator,
+            self.direction,
+            f"{self.share:.2f}",
+            self.sizes,
+            self.method,
+            self.subset,
+        ]
         fixed = [f"fixed{self.fixed_share:.2f}", self.fixed_by] if self.fixed_share else []
         return "_".join([*parts, *fixed, f"seed{self.seed}"])
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What every cell gets, whatever its method: steps, batch and a one-cycle learning rate with these maxima.
+    """What every cell gets, whatever its method: steps, batch and a one-cycle learning rate with these
+    maxima.
 
-    The large rate and batch norm are what lets a small U-Net converge within a minute on one processor thread.
+    The large rate and batch norm are what lets a small U-Net converge within a minute on one processor
+    thread.
     """
 
     side: int = 128
@@ -86,11 +98,22 @@ def noise_of(cell: Cell, budget: Budget, channels: int) -> Noise:
     if cell.sizes not in SIZES_AT_256:
         raise InputError(f"unknown noise sizes '{cell.sizes}'; choose one of {', '.join(SIZES_AT_256)}.")
     low, high = (size * budget.side / 256 for size in SIZES_AT_256[cell.sizes])
-    return Noise(cell.generator, cell.share, (low, high), cell.direction, channels=channels, axes=2, seed=1000 + cell.seed)
+    return Noise(
+        cell.generator,
+        cell.share,
+        (low, high),
+        cell.direction,
+        channels=channels,
+        axes=2,
+        seed=1000 + cell.seed,
+    )
 
 
-def run_cell(cell: Cell, budget: Budget, folder: Path | None = None, base: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Train, score and rank; returns what JSON can hold. `base`: the result whose ranking `fixed_by` follows."""
+def run_cell(
+    cell: Cell, budget: Budget, folder: Path | None = None, base: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Train, score and rank; returns what JSON can hold. `base`: the result whose ranking `fixed_by`
+    follows."""
     load: dict[str, Callable[[], tuple[Images, Images]]] = {
         "phantom": lambda: phantom_images(budget.side, (budget.train, budget.test), cell.seed),
         "cxr": lambda: cxr_images(_required(folder), budget.side, cell.seed),
@@ -108,8 +131,12 @@ def run_cell(cell: Cell, budget: Budget, folder: Path | None = None, base: dict[
         for name in _fixed(cell, train.names, base):
             corruptions[name] = Corruption("clean")
     if cell.subset == "clean":
-        train = train.rows(np.array([i for i, name in enumerate(train.names) if corruptions[name].kind == "clean"]))
-    made = [corrupt(n, corruptions[n], mask, (1.0, 1.0)) for n, mask in zip(train.names, train.masks, strict=True)]
+        train = train.rows(
+            np.array([i for i, name in enumerate(train.names) if corruptions[name].kind == "clean"])
+        )
+    made = [
+        corrupt(n, corruptions[n], mask, (1.0, 1.0)) for n, mask in zip(train.names, train.masks, strict=True)
+    ]
     labels = np.stack([label for label, _ in made])
     torch.manual_seed(cell.seed)
     trainer, quality, mean_loss = _trained(cell, budget, train, labels, noise)
@@ -143,26 +170,34 @@ def _fixed(cell: Cell, names: list[str], base: dict[str, Any] | None) -> list[st
     if cell.fixed_by == "random":
         return list(np.random.default_rng([cell.seed, 31]).permutation(names)[:count])
     if base is None or cell.fixed_by not in base["train"]["scores"]:
-        raise InputError(f"{cell.key} follows the ranking '{cell.fixed_by}' of a run without fixing, which is missing.")
+        raise InputError(
+            f"{cell.key} follows the ranking '{cell.fixed_by}' of a run without fixing, which is missing."
+        )
     suspicion = base["train"]["scores"][cell.fixed_by]
     return [base["train"]["cases"][i] for i in np.argsort(suspicion)[::-1][:count]]
 
 
-# ---- training ------------------------------------------------------------------------------------------------------
+# ---- training ----------------------------------------------------------------------------------------------
 
 
 def _trained(
     cell: Cell, budget: Budget, train: Images, labels: np.ndarray, noise: Noise
 ) -> tuple[NoisyLabelTrainer, nn.Module | None, list[float]]:
     channels = len(train.structures)
-    network = UNet(2, 1, channels, budget.channels, (2,) * (len(budget.channels) - 1), num_res_units=1, norm="batch")
+    network = UNet(
+        2, 1, channels, budget.channels, (2,) * (len(budget.channels) - 1), num_res_units=1, norm="batch"
+    )
     network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=budget.learning_rate)
     batch = min(budget.batch, len(train.names))
     epochs = max(1, budget.steps // max(1, len(train.names) // batch))
     options, quality = _method_options(cell, budget, channels, epochs)
     samples = [
-        {"image": torch.from_numpy(image), "label": torch.from_numpy(label.astype(np.float32)), "case_id": name}
+        {
+            "image": torch.from_numpy(image),
+            "label": torch.from_numpy(label.astype(np.float32)),
+            "case_id": name,
+        }
         for image, label, name in zip(train.images, labels, train.names, strict=True)
     ]
     fresh = FreshLabelNoised("label", noise) if cell.generator == "paper" else None
@@ -187,7 +222,9 @@ def _trained(
     return trainer, quality, [mean_loss[name] for name in train.names]
 
 
-def _method_options(cell: Cell, budget: Budget, channels: int, epochs: int) -> tuple[dict[str, Any], nn.Module | None]:
+def _method_options(
+    cell: Cell, budget: Budget, channels: int, epochs: int
+) -> tuple[dict[str, Any], nn.Module | None]:
     if cell.method in GIVEN_THE_SHARE:
         return {"drop_share": cell.share}, None
     if cell.method == "confident_learning":
@@ -202,12 +239,18 @@ def _method_options(cell: Cell, budget: Budget, channels: int, epochs: int) -> t
 
 
 def _follow(trainer: NoisyLabelTrainer, names: list[str]) -> dict[str, float]:
-    """Let learning rates follow one cycle, and return each case's loss, averaged over the training; filled as it runs."""
+    """Let learning rates follow one cycle, and return each case's loss, averaged over the training; filled as
+    it runs."""
     # The trainer hands the network's rate to all other optimizers but the quality module's.
-    optimizers = [trainer.optimizer, *(o for name, o in trainer.learner.optimizers.items() if name == "quality")]
+    optimizers = [
+        trainer.optimizer,
+        *(o for name, o in trainer.learner.optimizers.items() if name == "quality"),
+    ]
     steps = trainer.state.max_epochs * len(trainer.data_loader)
     schedules = [
-        torch.optim.lr_scheduler.OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], total_steps=steps, pct_start=0.15)
+        torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, optimizer.param_groups[0]["lr"], total_steps=steps, pct_start=0.15
+        )
         for optimizer in optimizers
     ]
     seen: dict[str, list[float]] = {name: [] for name in names}
@@ -216,7 +259,9 @@ def _follow(trainer: NoisyLabelTrainer, names: list[str]) -> dict[str, float]:
     def after_step(engine: NoisyLabelTrainer) -> None:
         for schedule in schedules:
             schedule.step()
-        for name, loss in zip(engine.state.batch["case_id"], engine.state.output["sample_loss"].tolist(), strict=True):
+        for name, loss in zip(
+            engine.state.batch["case_id"], engine.state.output["sample_loss"].tolist(), strict=True
+        ):
             seen[name].append(loss)
             means[name] = float(np.mean(seen[name]))
 
@@ -224,7 +269,7 @@ def _follow(trainer: NoisyLabelTrainer, names: list[str]) -> dict[str, float]:
     return means
 
 
-# ---- scores --------------------------------------------------------------------------------------------------------
+# ---- scores ------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -257,7 +302,8 @@ def score(network: nn.Module, test: Images) -> dict[str, list]:
 def rankings(
     network: nn.Module, quality: nn.Module | None, images: np.ndarray, labels: np.ndarray
 ) -> dict[str, list[float]]:
-    """How suspicious each training label is, larger = more: final loss, 1 - Dice to the prediction, and -t if scored."""
+    """How suspicious each training label is, larger = more: final loss, 1 - Dice to the prediction, and -t if
+    scored."""
     logits, given = predict(network, images), torch.from_numpy(labels)
     predicted = logits > 0
     overlap = 2 * (predicted & given).sum((2, 3)) / (predicted.sum((2, 3)) + given.sum((2, 3))).clamp(min=1)
@@ -272,7 +318,8 @@ def rankings(
 
 
 def detection(result: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """For each score of a result: AUROC, average precision and precision among the worst 10 %; {} without both kinds."""
+    """For each score of a result: AUROC, average precision and precision among the worst 10 %; {} without
+    both kinds."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     noisy = np.array(result["train"]["noisy"])

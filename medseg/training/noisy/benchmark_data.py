@@ -1,4 +1,5 @@
-"""Images of the label-noise benchmark: phantoms or real radiographs, split by patient, fetched in augmented batches."""
+"""Images of the label-noise benchmark: phantoms or real radiographs, split by patient, fetched in augmented
+batches."""
 
 from __future__ import annotations
 
@@ -44,32 +45,42 @@ class Images:
 
 
 def phantom_images(side: int, counts: tuple[int, int], seed: int) -> tuple[Images, Images]:
-    """`counts` for training and test; training patients of their own for every seed, the same test patients for all."""
+    """`counts` for training and test; training patients of their own for every seed, the same test patients
+    for all."""
 
     def made(numbers: range) -> Images:
         films = [make_radiograph(number, side) for number in numbers]
         images = np.stack([film.image[None] for film in films])
-        return Images([f"p{n}" for n in numbers], images, np.stack([film.masks for film in films]), STRUCTURES)
+        return Images(
+            [f"p{n}" for n in numbers], images, np.stack([film.masks for film in films]), STRUCTURES
+        )
 
     first = 10_000 * (seed + 1)
-    return made(range(first, first + counts[0])), made(range(FIRST_TEST_PATIENT, FIRST_TEST_PATIENT + counts[1]))
+    return made(range(first, first + counts[0])), made(
+        range(FIRST_TEST_PATIENT, FIRST_TEST_PATIENT + counts[1])
+    )
 
 
 def cxr_images(folder: Path, side: int, seed: int, tested_fold: str = "") -> tuple[Images, Images]:
     """The radiographs of `folder` (cases.csv, images/, masks/ of bit fields), split into training and test.
 
-    Structures are JSRT_STRUCTURES or CXR_STRUCTURES, whichever cases.csv has as columns; images that lack one are left out.
-    ``tested_fold``: what the column scr_fold says of the images to test on; all others train. Otherwise a column
-    random_165_82 ("train", "test") is the split for every seed; without it the patients are drawn anew for each seed, about
-    a third for testing. Raises InputError without cases.csv, without those columns, and for a fold that is not there.
+    Structures are JSRT_STRUCTURES or CXR_STRUCTURES, whichever cases.csv has as columns; images that lack one
+    are left out. ``tested_fold``: what the column scr_fold says of the images to test on; all others train.
+    Otherwise a column random_165_82 ("train", "test") is the split for every seed; without it the patients
+    are drawn anew for each seed, about a third for testing. Raises InputError without cases.csv, without
+    those columns, and for a fold that is not there.
     """
     if not (folder / "cases.csv").is_file():
-        raise InputError(f"{folder} holds no cases.csv; give the folder of the chest radiographs with their masks.")
+        raise InputError(
+            f"{folder} holds no cases.csv; give the folder of the chest radiographs with their masks."
+        )
     with open(folder / "cases.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     known = [names for names in (JSRT_STRUCTURES, CXR_STRUCTURES) if rows and set(names) <= set(rows[0])]
     if not known:
-        raise InputError(f"{folder}/cases.csv has neither the columns {JSRT_STRUCTURES} nor {CXR_STRUCTURES}.")
+        raise InputError(
+            f"{folder}/cases.csv has neither the columns {JSRT_STRUCTURES} nor {CXR_STRUCTURES}."
+        )
     structures = known[0]
     rows = [row for row in rows if all(row[name] == "1" for name in structures)]
     size = (side, side)
@@ -77,14 +88,21 @@ def cxr_images(folder: Path, side: int, seed: int, tested_fold: str = "") -> tup
     read = LoadImage(PILReader(reverse_indexing=False), image_only=True, ensure_channel_first=True)
     load_image = Compose([read, Resize(size, mode="area")])
     load_mask = Compose([read, Resize(size, mode="nearest")])
-    images = np.stack([np.asarray(load_image(folder / "images" / f"{row['case']}.png")) / 255 for row in rows])
-    fields = np.stack([np.asarray(load_mask(folder / "masks" / f"{row['case']}.png"))[0] for row in rows]).astype(int)
+    images = np.stack(
+        [np.asarray(load_image(folder / "images" / f"{row['case']}.png")) / 255 for row in rows]
+    )
+    fields = np.stack(
+        [np.asarray(load_mask(folder / "masks" / f"{row['case']}.png"))[0] for row in rows]
+    ).astype(int)
     masks = np.stack([(fields >> bit & 1).astype(bool) for bit in range(len(structures))], axis=1)
     all_images = Images([row["case"] for row in rows], images.astype(np.float32), masks, structures)
     if tested_fold:
         is_test = np.array([row.get("scr_fold") == tested_fold for row in rows])
         if not is_test.any() or is_test.all():
-            raise InputError(f"{folder}/cases.csv: column scr_fold does not split the images into {tested_fold} and others.")
+            raise InputError(
+                f"{folder}/cases.csv: column scr_fold does not split the images into {tested_fold} and "
+                f"others."
+            )
     elif "random_165_82" in rows[0]:
         is_test = np.array([row["random_165_82"] == "test" for row in rows])
     else:
@@ -112,10 +130,12 @@ class Fetched(torch.utils.data.Dataset):
 
 
 def augmented(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Collate samples into a batch in which each image and its label are turned, scaled and shifted by one random map.
+    """Collate samples into a batch in which each image and its label are turned, scaled and shifted by one
+    random map.
 
-    Contrast and brightness change too. Without it a small network learns wrong outlines by heart case by case, which
-    nobody's training would allow. One call per batch: transforms one by one took half as long again as the network.
+    Contrast and brightness change too. Without it a small network learns wrong outlines by heart case by
+    case, which nobody's training would allow. One call per batch: transforms one by one took half as long
+    again as the network.
     """
     batch = default_collate(samples)
     count = len(batch["image"])

@@ -1,4 +1,5 @@
-"""Which cases get which corruption: the six kinds of label noise, and the transforms that put them into a training.
+"""Which cases get which corruption: the six kinds of label noise, and the transforms that put them into a
+training.
 
 `paper` draws anew whenever a case is fetched; the others decide once per case, by seed and case name alone.
 """
@@ -22,11 +23,13 @@ from medseg.training.noisy.noise import Corruption, corrupt
 
 @dataclass(frozen=True)
 class Noise:
-    """Settings of a generator. Sizes are uniform in `sizes` (smallest, largest), in mm or pixels as the spacing is.
+    """Settings of a generator. Sizes are uniform in `sizes` (smallest, largest), in mm or pixels as the
+    spacing is.
 
-    generator: a key of GENERATORS. share: of the cases that are corrupted, 0 to 1. direction: "both" (equally likely),
-    "dilate" or "erode"; "both" is refused for `biased`. annotators: how many habits `styles` has; the corrupted cases are
-    divided among them. channels: number of structures (for `gross`). axes: number of spatial axes (for `gross`).
+    generator: a key of GENERATORS. share: of the cases that are corrupted, 0 to 1. direction: "both" (equally
+    likely), "dilate" or "erode"; "both" is refused for `biased`. annotators: how many habits `styles` has;
+    the corrupted cases are divided among them. channels: number of structures (for `gross`). axes: number of
+    spatial axes (for `gross`).
     """
 
     generator: str
@@ -40,11 +43,15 @@ class Noise:
 
     def __post_init__(self) -> None:
         if self.generator not in GENERATORS:
-            raise InputError(f"unknown noise generator '{self.generator}'; choose one of {', '.join(GENERATORS)}.")
+            raise InputError(
+                f"unknown noise generator '{self.generator}'; choose one of {', '.join(GENERATORS)}."
+            )
         if not 0 <= self.share <= 1:
             raise InputError(f"the share of corrupted cases is {self.share}; it must lie between 0 and 1.")
         if not 0 <= self.sizes[0] <= self.sizes[1]:
-            raise InputError(f"noise sizes are {tuple(self.sizes)}; expected (smallest, largest), neither negative.")
+            raise InputError(
+                f"noise sizes are {tuple(self.sizes)}; expected (smallest, largest), neither negative."
+            )
         if self.direction not in ("both", "dilate", "erode"):
             raise InputError(f"direction is '{self.direction}'; choose both, dilate or erode.")
         if self.generator == "biased" and self.direction == "both":
@@ -73,7 +80,9 @@ def draw_walk(noise: Noise, rng: np.random.Generator) -> Corruption:
     """A biased, correlated walk of the outline, out four times as often as in, or the reverse."""
     size = float(rng.uniform(*noise.sizes))
     out = rng.integers(2) == 1 if noise.direction == "both" else noise.direction == "dilate"
-    return Corruption("walk", {"size": size, "outward": 0.8 if out else 0.2, "flip": 0.7, "seed": int(rng.integers(2**31))})
+    return Corruption(
+        "walk", {"size": size, "outward": 0.8 if out else 0.2, "flip": 0.7, "seed": int(rng.integers(2**31))}
+    )
 
 
 def draw_gross(noise: Noise, rng: np.random.Generator) -> Corruption:
@@ -104,7 +113,8 @@ GENERATORS: dict[str, Callable[[Noise, np.random.Generator], Corruption]] = {
 
 
 def plan(noise: Noise, cases: Sequence[str]) -> dict[str, Corruption]:
-    """Every case's corruption: exactly round(share * n) cases are corrupted; independent of the order of `cases`."""
+    """Every case's corruption: exactly round(share * n) cases are corrupted; independent of the order of
+    `cases`."""
     if len(set(cases)) != len(cases):
         raise InputError("two cases have the same name; corruptions are planned by name.")
     chosen = sorted(cases)
@@ -119,11 +129,13 @@ def draw(noise: Noise, case: str) -> Corruption:
 
 
 class LabelNoised(MapTransform):
-    """Corrupt the label of the cases that `plan` chose, always in the same way. For the training transforms only.
+    """Corrupt the label of the cases that `plan` chose, always in the same way. For the training transforms
+    only.
 
-    keys: labels (C, *spatial) of 0 and 1; a channel of NaN stays as it is. `cases`: the names of all training cases, as
-    `case_key` gives them. `in_mm`: sizes are mm, by the MetaTensor's voxel size; else pixels. Adds `noisy` (0 or 1) and
-    `noise_record` (JSON of the CorruptionRecord of the last key). Not random, so a CacheDataset applies it once.
+    keys: labels (C, *spatial) of 0 and 1; a channel of NaN stays as it is. `cases`: the names of all training
+    cases, as `case_key` gives them. `in_mm`: sizes are mm, by the MetaTensor's voxel size; else pixels. Adds
+    `noisy` (0 or 1) and `noise_record` (JSON of the CorruptionRecord of the last key). Not random, so a
+    CacheDataset applies it once.
     """
 
     def __init__(
@@ -144,15 +156,22 @@ class LabelNoised(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         case = str(data[self.case_key])
         if case not in self.plan:
-            raise InputError(f"case '{case}' is not among the {len(self.plan)} cases that the label noise was planned for.")
+            raise InputError(
+                f"case '{case}' is not among the {len(self.plan)} cases that the label noise was planned for."
+            )
         return _with_noise(data, self.key_iterator(data), (case, self.plan[case]), self.in_mm)
 
 
 class FreshLabelNoised(RandomizableTransform, MapTransform):
-    """Corrupt a label with probability `noise.share`, drawn anew at every fetch (generator "paper"); adds the same keys."""
+    """Corrupt a label with probability `noise.share`, drawn anew at every fetch (generator "paper"); adds the
+    same keys."""
 
     def __init__(
-        self, keys: KeysCollection, noise: Noise | Mapping[str, Any], case_key: str = "case_id", in_mm: bool = False
+        self,
+        keys: KeysCollection,
+        noise: Noise | Mapping[str, Any],
+        case_key: str = "case_id",
+        in_mm: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys)
         self.noise = _settings(noise)
@@ -173,18 +192,24 @@ def _settings(noise: Noise | Mapping[str, Any]) -> Noise:
         return noise
     unknown = sorted(set(noise) - set(Noise.__dataclass_fields__))
     if unknown:
-        raise InputError(f"noise has no setting {', '.join(unknown)}; it has {', '.join(Noise.__dataclass_fields__)}.")
+        raise InputError(
+            f"noise has no setting {', '.join(unknown)}; it has {', '.join(Noise.__dataclass_fields__)}."
+        )
     return Noise(**{name: tuple(value) if name == "sizes" else value for name, value in noise.items()})
 
 
-def _with_noise(data: Mapping[Hashable, Any], keys: Any, drawn: tuple[str, Corruption], in_mm: bool) -> dict[Hashable, Any]:
+def _with_noise(
+    data: Mapping[Hashable, Any], keys: Any, drawn: tuple[str, Corruption], in_mm: bool
+) -> dict[Hashable, Any]:
     sample = dict(data)
     case, corruption = drawn
     for key in keys:
         label = torch.as_tensor(sample[key])
         axes = label.ndim - 1
         if in_mm and not isinstance(label, MetaTensor):
-            raise InputError(f"'{key}' of case '{case}' has no voxel size; load it with LoadImaged or set in_mm to false.")
+            raise InputError(
+                f"'{key}' of case '{case}' has no voxel size; load it with LoadImaged or set in_mm to false."
+            )
         spacing = [float(step) for step in label.pixdim[:axes]] if in_mm else [1.0] * axes
         given = label.as_tensor() if isinstance(label, MetaTensor) else label
         unknown = torch.isnan(given.float()).reshape(given.shape[0], -1).any(1)

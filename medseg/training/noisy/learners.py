@@ -1,7 +1,8 @@
-"""How one step of training treats a batch whose labels may be wrong: equal weights, trimming, co-teaching, quality weights.
+"""How one step of training treats a batch whose labels may be wrong: equal weights, trimming, co-teaching,
+quality weights.
 
-A learner runs the network, makes the gradients of every network it trains, and reports per-sample losses and weights.
-The trainer clears gradients before and steps all optimizers after it.
+A learner runs the network, makes the gradients of every network it trains, and reports per-sample losses and
+weights. The trainer clears gradients before and steps all optimizers after it.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ class Parts:
 
 @dataclass(frozen=True)
 class Batch:
-    """images (N, C_image, *spatial), labels (N, C, *spatial) with NaN for not contoured, and what is known beside them.
+    """images (N, C_image, *spatial), labels (N, C, *spatial) with NaN for not contoured, and what is known
+    beside them.
 
-    quality_input: what the quality module sees, (N, C_image + C, *spatial). cases (N,) int64: samples with one number
-    are patches of one case. epoch counts from 1; warming_up asks for equal weights.
+    quality_input: what the quality module sees, (N, C_image + C, *spatial). cases (N,) int64: samples with
+    one number are patches of one case. epoch counts from 1; warming_up asks for equal weights.
     """
 
     images: torch.Tensor
@@ -52,7 +54,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One step: loss (), prediction (N, C, *spatial); losses, weights and raw scores (N,), all without gradient."""
+    """One step: loss (), prediction (N, C, *spatial); losses, weights and raw scores (N,), all without
+    gradient."""
 
     loss: torch.Tensor
     prediction: torch.Tensor
@@ -64,7 +67,8 @@ class Outcome:
 class EqualWeights:
     """Plain training: every sample weighs 1/N. The base of all other learners.
 
-    `modules` and `optimizers` are trained beside the segmentation network; they and `memory` go into checkpoints.
+    `modules` and `optimizers` are trained beside the segmentation network; they and `memory` go into
+    checkpoints.
     """
 
     strength: float | None = None
@@ -123,8 +127,8 @@ class EqualWeights:
 class Trimming(EqualWeights):
     """Learn from the (1 - drop_share) of the batch with the smallest losses, equally; all during the warm-up.
 
-    `drop_share` is the share of wrong labels, which has to be known or guessed. The non-parametric twin of quality
-    weights. Source: the small-loss criterion, e.g. Shen and Sanghavi, ICML 2019, arXiv 1810.11874.
+    `drop_share` is the share of wrong labels, which has to be known or guessed. The non-parametric twin of
+    quality weights. Source: the small-loss criterion, e.g. Shen and Sanghavi, ICML 2019, arXiv 1810.11874.
     """
 
     def __init__(self, parts: Parts, drop_share: float) -> None:
@@ -141,23 +145,28 @@ class Trimming(EqualWeights):
 class LossHistory(EqualWeights):
     """Weights from each case's recent losses, through the same bounded softmax as quality scores.
 
-    After the warm-up the logarithms of the cases' running mean losses are cut into two groups (`two_groups`). A case's
-    score is how far it lies below the cut, in quarters of the distance of the groups' means; weights are pool_weights of
-    the scores with lambda = `strength`. Where the means are less than `separation` standard deviations apart, weights stay
-    equal, so labels of one kind are left alone: one normal distribution, cut at its middle, has 2.65, which is
-    2 sqrt(2/pi) / sqrt(1 - 2/pi). `decay`: what an older loss counts beside the next one, 1 for the plain mean of all. The
-    warm-up must be long enough for the network to have learnt what most labels agree on. Needs a fixed label per case, but
-    no second network and no share of wrong labels. Our variant of the small-loss criterion with a history; compare O2U-Net
-    (Huang et al., ICCV 2019), which ranks by the mean loss of many epochs, and Arazo et al. (ICML 2019, arXiv 1904.11238),
-    who fit two distributions to the losses.
+    After the warm-up the logarithms of the cases' running mean losses are cut into two groups (`two_groups`).
+    A case's score is how far it lies below the cut, in quarters of the distance of the groups' means; weights
+    are pool_weights of the scores with lambda = `strength`. Where the means are less than `separation`
+    standard deviations apart, weights stay equal, so labels of one kind are left alone: one normal
+    distribution, cut at its middle, has 2.65, which is 2 sqrt(2/pi) / sqrt(1 - 2/pi). `decay`: what an older
+    loss counts beside the next one, 1 for the plain mean of all. The warm-up must be long enough for the
+    network to have learnt what most labels agree on. Needs a fixed label per case, but no second network and
+    no share of wrong labels. Our variant of the small-loss criterion with a history; compare O2U-Net (Huang
+    et al., ICCV 2019), which ranks by the mean loss of many epochs, and Arazo et al. (ICML 2019, arXiv
+    1904.11238), who fit two distributions to the losses.
     """
 
-    def __init__(self, parts: Parts, strength: float = 4.0, decay: float = 0.5, separation: float = 3.0) -> None:
+    def __init__(
+        self, parts: Parts, strength: float = 4.0, decay: float = 0.5, separation: float = 3.0
+    ) -> None:
         super().__init__(parts)
         if strength <= 0:
             raise InputError(f"strength is {strength}; it must be above 0.")
         if not 0 <= decay <= 1:
-            raise InputError(f"decay is {decay}; it must be from 0 (the last loss only) to 1 (the mean of all).")
+            raise InputError(
+                f"decay is {decay}; it must be from 0 (the last loss only) to 1 (the mean of all)."
+            )
         self.strength, self.decay, self.separation = strength, decay, separation
         self.history: dict[int, tuple[float, float]] = {}
 
@@ -168,7 +177,9 @@ class LossHistory(EqualWeights):
             self.history[case] = total * self.decay + loss, count * self.decay + 1
         scores = torch.zeros_like(losses)
         if not batch.warming_up:
-            means = {case: math.log(max(total / count, 1e-12)) for case, (total, count) in self.history.items()}
+            means = {
+                case: math.log(max(total / count, 1e-12)) for case, (total, count) in self.history.items()
+            }
             cut, distance, deviation = two_groups(list(means.values()))
             if distance > self.separation * deviation:
                 own = torch.tensor([means[case] for case in batch.cases.tolist()])
@@ -186,9 +197,10 @@ class LossHistory(EqualWeights):
 class CoTeaching(EqualWeights):
     """Two networks; each learns from the samples whose loss is small for the *other* one.
 
-    The dropped share grows from 0 to `drop_share` over the first `ramp_epochs` epochs. The second network is a freshly
-    initialised copy with the same kind of optimizer and the same learning rate; it is dropped after training.
-    Source: Han et al., NeurIPS 2018, arXiv 1804.06872, algorithm 1, with the loss of a whole image as the criterion.
+    The dropped share grows from 0 to `drop_share` over the first `ramp_epochs` epochs. The second network is
+    a freshly initialised copy with the same kind of optimizer and the same learning rate; it is dropped after
+    training. Source: Han et al., NeurIPS 2018, arXiv 1804.06872, algorithm 1, with the loss of a whole image
+    as the criterion.
     """
 
     def __init__(self, parts: Parts, drop_share: float, ramp_epochs: int = 10) -> None:
@@ -207,13 +219,14 @@ class CoTeaching(EqualWeights):
 
 
 class QualityWeights(EqualWeights):
-    """Pick-and-Learn: a quality module scores every (image, label) pair, its softmax over the pool weights the losses.
+    """Pick-and-Learn: a quality module scores every (image, label) pair, its softmax over the pool weights
+    the losses.
 
-    One backward pass tunes both networks. `strength` is lambda of the overfit control, None = off. `pool` is one of
-    POOLS, `pool_options` its settings. `per_class` weights structures separately; `quality` then answers with one score
-    per label channel. `score_loss`: what scores are judged by when it is not the training loss, for example DicePerSample
-    where structures differ in size. `optimizer` belongs to `quality`.
-    Source: Zhu, Shi and Wu, MICCAI 2019, arXiv 1907.11835, equations 1 to 3.
+    One backward pass tunes both networks. `strength` is lambda of the overfit control, None = off. `pool` is
+    one of POOLS, `pool_options` its settings. `per_class` weights structures separately; `quality` then
+    answers with one score per label channel. `score_loss`: what scores are judged by when it is not the
+    training loss, for example DicePerSample where structures differ in size. `optimizer` belongs to
+    `quality`. Source: Zhu, Shi and Wu, MICCAI 2019, arXiv 1907.11835, equations 1 to 3.
     """
 
     def __init__(
@@ -229,7 +242,9 @@ class QualityWeights(EqualWeights):
     ) -> None:
         super().__init__(parts)
         if quality is None or optimizer is None:
-            raise InputError("methods 'qam' and 'qam_ocm' need method_options 'quality' (a QualityModule) and 'optimizer'.")
+            raise InputError(
+                "methods 'qam' and 'qam_ocm' need method_options 'quality' (a QualityModule) and 'optimizer'."
+            )
         if strength is not None and strength <= 0:
             raise InputError(f"strength is {strength}; it must be above 0, or None for no overfit control.")
         self.strength = strength
@@ -264,7 +279,8 @@ class QualityWeights(EqualWeights):
         scores = self.parts.inferer(batch.quality_input[piece], self.quality)
         if scores.shape != losses.shape:
             raise InputError(
-                f"the quality module gave scores of shape {tuple(scores.shape)} for losses of {tuple(losses.shape)}; "
+                f"the quality module gave scores of shape {tuple(scores.shape)} for losses of "
+                f"{tuple(losses.shape)}; "
                 "set its 'scores' to 1, or with per_class to the number of label channels."
             )
         return PoolTable(scores, losses, judged, labelled, evidence, batch.cases[piece]), prediction
@@ -292,9 +308,11 @@ def small_loss_weights(losses: torch.Tensor, drop_share: float) -> torch.Tensor:
 
 
 def two_groups(values: Sequence[float]) -> tuple[float, float, float]:
-    """(cut, distance of the groups' means, standard deviation within them) of the cut that explains most of the variance.
+    """(cut, distance of the groups' means, standard deviation within them) of the cut that explains most of
+    the variance.
 
-    Otsu's threshold on the values themselves, without a histogram. (value, 0, 0) for equal values, and for a single one.
+    Otsu's threshold on the values themselves, without a histogram. (value, 0, 0) for equal values, and for a
+    single one.
     """
     x = np.sort(np.asarray(values, dtype=np.float64))
     if x[0] == x[-1]:
@@ -303,7 +321,11 @@ def two_groups(values: Sequence[float]) -> tuple[float, float, float]:
     low, high = total[:-1] / below, (total[-1] - total[:-1]) / (len(x) - below)
     best = int((below * (len(x) - below) * (high - low) ** 2).argmax())
     means = np.where(np.arange(len(x)) <= best, low[best], high[best])
-    return float(x[best] + x[best + 1]) / 2, float(high[best] - low[best]), float(np.sqrt(np.mean((x - means) ** 2)))
+    return (
+        float(x[best] + x[best + 1]) / 2,
+        float(high[best] - low[best]),
+        float(np.sqrt(np.mean((x - means) ** 2))),
+    )
 
 
 def build(what: str, name: str, registry: dict[str, Any]) -> Any:
@@ -326,7 +348,9 @@ def fresh_copy(network: nn.Module) -> nn.Module:
     return other
 
 
-def same_optimizer(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def same_optimizer(
+    optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
     """An optimizer of the same kind and settings for other parameters."""
     accepted = inspect.signature(type(optimizer)).parameters
     settings = {name: value for name, value in optimizer.defaults.items() if name in accepted}

@@ -1,10 +1,11 @@
-"""Label noise made on purpose: drawn parameters, a deterministic twin that applies them, and a record that replays.
+"""Label noise made on purpose: drawn parameters, a deterministic twin that applies them, and a record that
+replays.
 
-Labels are bool arrays (C, *spatial). Sizes are in mm where a spacing is given and in pixels with a spacing of 1.
-Outward and inward moves follow the Euclidean distance transform (EDT), the law of the code that the authors of QAM
-published: dilate by n adds voxels with 0 < distance to the structure < n; erode by n keeps those at least n deep, where a
-voxel's depth is the distance to the nearest voxel outside. So n = 1 pixel changes nothing and n = 1.1 moves the outline
-by one.
+Labels are bool arrays (C, *spatial). Sizes are in mm where a spacing is given and in pixels with a spacing of
+1. Outward and inward moves follow the Euclidean distance transform (EDT), the law of the code that the
+authors of QAM published: dilate by n adds voxels with 0 < distance to the structure < n; erode by n keeps
+those at least n deep, where a voxel's depth is the distance to the nearest voxel outside. So n = 1 pixel
+changes nothing and n = 1.1 moves the outline by one.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Corruption:
 class CorruptionRecord:
     """A realised corruption: enough to make it again, and how far the label moved.
 
-    label_dice: per channel, of the corrupted to the given label; nan where not contoured or empty before and after.
-    emptied: channels that lost their last voxel.
+    label_dice: per channel, of the corrupted to the given label; nan where not contoured or empty before and
+    after. emptied: channels that lost their last voxel.
     """
 
     case: str
@@ -52,19 +53,24 @@ class CorruptionRecord:
     @classmethod
     def from_json(cls, text: str) -> CorruptionRecord:
         read = json.loads(text)
-        return cls(read["case"], Corruption(**read["corruption"]), tuple(read["label_dice"]), tuple(read["emptied"]))
+        return cls(
+            read["case"], Corruption(**read["corruption"]), tuple(read["label_dice"]), tuple(read["emptied"])
+        )
 
 
 def apply(corruption: Corruption, label: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-    """The corrupted label, bool (C, *spatial); `label` itself is not changed. The same call gives the same answer.
+    """The corrupted label, bool (C, *spatial); `label` itself is not changed. The same call gives the same
+    answer.
 
-    spacing: voxel size along each spatial axis, in mm, or ones. InputError for an unknown kind and a wrong spacing.
+    spacing: voxel size along each spatial axis, in mm, or ones. InputError for an unknown kind and a wrong
+    spacing.
     """
     if corruption.kind not in CORRUPTIONS:
         raise InputError(f"unknown corruption '{corruption.kind}'; it is one of {', '.join(CORRUPTIONS)}.")
     if label.dtype != bool or len(spacing) != label.ndim - 1:
         raise InputError(
-            f"a label of type {label.dtype} and shape {label.shape} with spacing {tuple(spacing)}; expected bool "
+            f"a label of type {label.dtype} and shape {label.shape} with spacing {tuple(spacing)}; expected "
+            f"bool "
             "(channels, *spatial) and one spacing per spatial axis."
         )
     return CORRUPTIONS[corruption.kind](label.copy(), tuple(spacing), **corruption.parameters)
@@ -84,7 +90,7 @@ def corrupt(
     return noisy, CorruptionRecord(case, corruption, tuple(dice), tuple(emptied))
 
 
-# ---- the deterministic twins ---------------------------------------------------------------------------------------
+# ---- the deterministic twins -------------------------------------------------------------------------------
 
 
 def clean(label: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
@@ -97,13 +103,15 @@ def dilate(label: np.ndarray, spacing: tuple[float, ...], size: float) -> np.nda
 
 
 def erode(label: np.ndarray, spacing: tuple[float, ...], size: float) -> np.ndarray:
-    """Every structure shrinks by `size`; one that is nowhere that deep becomes empty. The image border is no outline."""
+    """Every structure shrinks by `size`; one that is nowhere that deep becomes empty. The image border is no
+    outline."""
     return np.stack([mask & (_distance_to(~mask, spacing) >= size) for mask in label])
 
 
 def style(label: np.ndarray, spacing: tuple[float, ...], bias: float, smoothness: float) -> np.ndarray:
-    """An annotator's habit: outlines moved out by `bias` (negative: in) after smoothing with a Gaussian of sigma
-    `smoothness`, both in the unit of spacing. Signed distances are measured to voxel centres half-way across an edge."""
+    """An annotator's habit: outlines moved out by `bias` (negative: in) after smoothing with a Gaussian of
+    sigma `smoothness`, both in the unit of spacing. Signed distances are measured to voxel centres half-way
+    across an edge."""
     styled = []
     for mask in label:
         if not mask.any() or mask.all():
@@ -118,10 +126,13 @@ def style(label: np.ndarray, spacing: tuple[float, ...], bias: float, smoothness
     return np.stack(styled)
 
 
-def walk(label: np.ndarray, spacing: tuple[float, ...], size: float, outward: float, flip: float, seed: int) -> np.ndarray:
-    """A random walk of the outline: `size` / voxel steps; each goes out with probability `outward`, else in, and moves
-    every voxel along the outline with probability `flip`. Steps build on each other, so errors are correlated in space.
-    Source: the Markov noise of Yao et al., ICLR 2023 (Spatial Correction); equal to it in kind, not in every constant."""
+def walk(
+    label: np.ndarray, spacing: tuple[float, ...], size: float, outward: float, flip: float, seed: int
+) -> np.ndarray:
+    """A random walk of the outline: `size` / voxel steps; each goes out with probability `outward`, else in,
+    and moves every voxel along the outline with probability `flip`. Steps build on each other, so errors are
+    correlated in space. Source: the Markov noise of Yao et al., ICLR 2023 (Spatial Correction); equal to it
+    in kind, not in every constant."""
     rng = np.random.default_rng(seed)
     cross = generate_binary_structure(label.ndim - 1, 1)
     for _ in range(round(size / min(spacing))):
@@ -137,19 +148,26 @@ def shift(label: np.ndarray, spacing: tuple[float, ...], offset: Sequence[float]
     """All structures moved by `offset` along each axis, rounded to voxels; what leaves the image is lost."""
     steps = [round(distance / step) for distance, step in zip(offset, spacing, strict=True)]
     moved = np.zeros_like(label)
-    source = tuple(slice(max(0, -n), max(0, size - max(0, n))) for n, size in zip(steps, label.shape[1:], strict=True))
-    target = tuple(slice(max(0, n), max(0, size + min(0, n))) for n, size in zip(steps, label.shape[1:], strict=True))
+    source = tuple(
+        slice(max(0, -n), max(0, size - max(0, n))) for n, size in zip(steps, label.shape[1:], strict=True)
+    )
+    target = tuple(
+        slice(max(0, n), max(0, size + min(0, n))) for n, size in zip(steps, label.shape[1:], strict=True)
+    )
     moved[(slice(None), *target)] = label[(slice(None), *source)]
     return moved
 
 
 def wrong_organ(label: np.ndarray, spacing: tuple[float, ...], channel: int, other: int) -> np.ndarray:
-    """Structure `channel` gets the mask of structure `other`; with one structure only, its mirror image along axis 0."""
+    """Structure `channel` gets the mask of structure `other`; with one structure only, its mirror image along
+    axis 0."""
     label[channel] = label[other] if other != channel else label[channel][::-1]
     return label
 
 
-def drop_slices(label: np.ndarray, spacing: tuple[float, ...], channel: int, axis: int, first: float, last: float):
+def drop_slices(
+    label: np.ndarray, spacing: tuple[float, ...], channel: int, axis: int, first: float, last: float
+):
     """Structure `channel` loses its slices from share `first` to `last` of its extent along `axis`."""
     occupied = np.flatnonzero(label[channel].any(axis=tuple(a for a in range(label.ndim - 1) if a != axis)))
     if occupied.size:

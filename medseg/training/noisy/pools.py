@@ -1,7 +1,9 @@
-"""Over which samples weights are compared: the batch, a large group in small pieces, a memory, or several processes.
+"""Over which samples weights are compared: the batch, a large group in small pieces, a memory, or several
+processes.
 
-Every pool takes `rows`, a function that runs network and quality module on one slice of the batch and returns its
-PoolTable and predictions, and does the backward pass itself. Pools are classes because one of them has a memory.
+Every pool takes `rows`, a function that runs network and quality module on one slice of the batch and returns
+its PoolTable and predictions, and does the backward pass itself. Pools are classes because one of them has a
+memory.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ Rows = Callable[[slice], tuple[PoolTable, torch.Tensor]]
 
 @dataclass(frozen=True)
 class PoolStep:
-    """What one step leaves for the log: loss (), weights (N, S) and table of this process's samples, predictions."""
+    """What one step leaves for the log: loss (), weights (N, S) and table of this process's samples,
+    predictions."""
 
     loss: torch.Tensor
     weights: torch.Tensor
@@ -50,12 +53,12 @@ class BatchPool:
 class TwoPassPool(BatchPool):
     """The exact gradient of one large batch, with the memory of `micro_batch` samples.
 
-    Pass 1 runs the whole batch without gradient, micro-batch by micro-batch, and takes the derivative of the weighted
-    loss with respect to every sample's loss and score. Pass 2 runs each micro-batch again and back-propagates losses and
-    scores times these numbers. Both passes draw the same random numbers (dropout), and batch norm updates its running
-    statistics in pass 2 only. Equal to BatchPool up to rounding, on one condition: networks do not mix samples.
-    Batch norm does; it then normalises over the micro-batch, as any accumulation of gradients would make it.
-    Costs one forward pass more.
+    Pass 1 runs the whole batch without gradient, micro-batch by micro-batch, and takes the derivative of the
+    weighted loss with respect to every sample's loss and score. Pass 2 runs each micro-batch again and
+    back-propagates losses and scores times these numbers. Both passes draw the same random numbers (dropout),
+    and batch norm updates its running statistics in pass 2 only. Equal to BatchPool up to rounding, on one
+    condition: networks do not mix samples. Batch norm does; it then normalises over the micro-batch, as any
+    accumulation of gradients would make it. Costs one forward pass more.
     """
 
     def __init__(self, micro_batch: int = 1) -> None:
@@ -79,7 +82,9 @@ class TwoPassPool(BatchPool):
         for piece, state in zip(pieces, states, strict=True):
             _restore_random_state(state)
             piece_table, prediction = rows(piece)
-            surrogate = (of_losses[piece] * piece_table.losses).sum() + (of_scores[piece] * piece_table.scores).sum()
+            surrogate = (of_losses[piece] * piece_table.losses).sum() + (
+                of_scores[piece] * piece_table.scores
+            ).sum()
             surrogate.backward()
             predictions.append(prediction.detach())
         return PoolStep(loss.detach(), weights, table, torch.cat(predictions))
@@ -88,9 +93,9 @@ class TwoPassPool(BatchPool):
 class QueuePool(BatchPool):
     """The batch compared with the last `length` samples of earlier steps; for batches of 1 or 2.
 
-    The objective runs over batch *and* queue: over the batch alone, every score would be pushed down. Remembered losses
-    grow stale as the network learns, so pairs older than `max_age` steps are dropped, as are those of a case that is in
-    the batch. Scaled so that equal scores give the plain mean over the batch.
+    The objective runs over batch *and* queue: over the batch alone, every score would be pushed down.
+    Remembered losses grow stale as the network learns, so pairs older than `max_age` steps are dropped, as
+    are those of a case that is in the batch. Scaled so that equal scores give the plain mean over the batch.
     """
 
     def __init__(self, length: int = 32, max_age: int = 100) -> None:
@@ -122,9 +127,10 @@ class QueuePool(BatchPool):
 class GatherPool(BatchPool):
     """The batches of all processes as one pool; needs batches of equal size (a sampler with even_divisible).
 
-    Every process computes the same weighted loss from the gathered numbers, in which only its own rows carry gradient;
-    it is multiplied by the number of processes because DistributedDataParallel averages gradients over them. Network and
-    quality module must both be wrapped. Without an initialised process group it is the batch pool.
+    Every process computes the same weighted loss from the gathered numbers, in which only its own rows carry
+    gradient; it is multiplied by the number of processes because DistributedDataParallel averages gradients
+    over them. Network and quality module must both be wrapped. Without an initialised process group it is the
+    batch pool.
     """
 
     def backward(self, rows: Rows, count: int, strength: float | None, networks: list[nn.Module]) -> PoolStep:
@@ -136,7 +142,9 @@ class GatherPool(BatchPool):
         tables[rank] = table
         loss, weights = weighted_objective(stack_tables(tables), strength)
         (loss * world).backward()
-        return PoolStep(loss.detach(), weights[rank * count : (rank + 1) * count], table.detach(), prediction.detach())
+        return PoolStep(
+            loss.detach(), weights[rank * count : (rank + 1) * count], table.detach(), prediction.detach()
+        )
 
 
 POOLS: dict[str, type[BatchPool]] = {
@@ -149,8 +157,14 @@ POOLS: dict[str, type[BatchPool]] = {
 
 @contextmanager
 def running_statistics_kept(networks: list[nn.Module]):
-    """Batch norm in training mode normalises as usual but leaves its running mean, variance and counter alone."""
-    norms = [m for network in networks for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    """Batch norm in training mode normalises as usual but leaves its running mean, variance and counter
+    alone."""
+    norms = [
+        m
+        for network in networks
+        for m in network.modules()
+        if isinstance(m, _BatchNorm) and m.track_running_stats
+    ]
     kept = [(norm, [buffer.clone() for buffer in norm.buffers()]) for norm in norms]
     try:
         yield

@@ -12,17 +12,27 @@ import numpy as np
 import torch
 from scipy.optimize import curve_fit
 
-from medseg.training.noisy.learners import Batch, EqualWeights, Outcome, Parts, fresh_copy, same_optimizer, share, unwrapped
+from medseg.training.noisy.learners import (
+    Batch,
+    EqualWeights,
+    Outcome,
+    Parts,
+    fresh_copy,
+    same_optimizer,
+    share,
+    unwrapped,
+)
 
 
 class Adele(EqualWeights):
-    """Correct a structure's labels by the network's own confident predictions once it starts to memorise them.
+    """Correct a structure's labels by the network's own confident predictions once it starts to memorise
+    them.
 
-    Memorising shows in the training IoU of the structure, f(t) = a (1 - exp(-b t^c)), fitted to the epochs so far: when
-    its slope has fallen by `slope_drop` from the first epoch's, the network of that moment becomes the structure's
-    teacher, and from then on voxels the teacher is more than `confidence` sure of get its answer as label.
-    Source: Liu et al., CVPR 2022, arXiv 2110.03740. Left out: its consistency loss over scales,
-    which is independent of the correction; correction uses one scale.
+    Memorising shows in the training IoU of the structure, f(t) = a (1 - exp(-b t^c)), fitted to the epochs so
+    far: when its slope has fallen by `slope_drop` from the first epoch's, the network of that moment becomes
+    the structure's teacher, and from then on voxels the teacher is more than `confidence` sure of get its
+    answer as label. Source: Liu et al., CVPR 2022, arXiv 2110.03740. Left out: its consistency loss over
+    scales, which is independent of the correction; correction uses one scale.
     """
 
     def __init__(self, parts: Parts, slope_drop: float = 0.9, confidence: float = 0.7) -> None:
@@ -85,7 +95,9 @@ def memorising(iou_by_epoch: list[float], slope_drop: float) -> bool:
         return False
     epochs = np.arange(1, len(iou_by_epoch) + 1, dtype=float)
     try:
-        (a, b, c), _ = curve_fit(_rise, epochs, iou_by_epoch, p0=(1, 1, 1), bounds=([0, 0, 0], [1, np.inf, np.inf]))
+        (a, b, c), _ = curve_fit(
+            _rise, epochs, iou_by_epoch, p0=(1, 1, 1), bounds=([0, 0, 0], [1, np.inf, np.inf])
+        )
     except RuntimeError:  # curve_fit's only way to say that it did not converge
         return False
     # (1 - exp(-b t^c))' = b c t^(c-1) exp(-b t^c)
@@ -98,12 +110,14 @@ def _rise(t: np.ndarray, a: float, b: float, c: float) -> np.ndarray:
 
 
 class ConfidentLearning(EqualWeights):
-    """Two teachers, each trained on half of the cases, flag the other half's voxels; flagged labels are softened.
+    """Two teachers, each trained on half of the cases, flag the other half's voxels; flagged labels are
+    softened.
 
-    During the first `teacher_epochs` epochs both teachers learn (the network too, from the given labels). After them a
-    voxel is flagged when the other half's teacher is confident of the opposite, see `confident_flags`, and its label y
-    becomes |y - softening|. Source: Northcutt et al., JAIR 2021, arXiv 1911.00068 (confident joint), Zhang et al.,
-    MICCAI 2020 (two folds, soft correction with 0.8). A case's half is the parity of its number.
+    During the first `teacher_epochs` epochs both teachers learn (the network too, from the given labels).
+    After them a voxel is flagged when the other half's teacher is confident of the opposite, see
+    `confident_flags`, and its label y becomes |y - softening|. Source: Northcutt et al., JAIR 2021, arXiv
+    1911.00068 (confident joint), Zhang et al., MICCAI 2020 (two folds, soft correction with 0.8). A case's
+    half is the parity of its number.
     """
 
     def __init__(self, parts: Parts, teacher_epochs: int, softening: float = 0.8) -> None:
@@ -136,7 +150,9 @@ class ConfidentLearning(EqualWeights):
         for number in (0, 1):
             if bool((half == number).any()):
                 other = self.modules[f"teacher{1 - number}"]
-                probability[half == number] = torch.sigmoid(self.parts.inferer(batch.images[half == number], other))
+                probability[half == number] = torch.sigmoid(
+                    self.parts.inferer(batch.images[half == number], other)
+                )
         sums = confidence_sums(batch.labels, probability)
         self.sums = sums if self.sums is None else self.sums + sums
         if self.thresholds is None:
@@ -157,7 +173,8 @@ class ConfidentLearning(EqualWeights):
 
 
 def confidence_sums(labels: torch.Tensor, probability: torch.Tensor) -> torch.Tensor:
-    """(2, 2, C): for label 0 and 1 of each channel, the sum of the probability given to it, and the number of voxels."""
+    """(2, 2, C): for label 0 and 1 of each channel, the sum of the probability given to it, and the number of
+    voxels."""
     axes = [0, *range(2, labels.ndim)]
     sums = []
     for value, p in ((0, 1 - probability), (1, probability)):
@@ -166,12 +183,14 @@ def confidence_sums(labels: torch.Tensor, probability: torch.Tensor) -> torch.Te
     return torch.stack(sums, dim=1).cpu()
 
 
-def confident_flags(labels: torch.Tensor, probability: torch.Tensor, thresholds: torch.Tensor) -> torch.Tensor:
+def confident_flags(
+    labels: torch.Tensor, probability: torch.Tensor, thresholds: torch.Tensor
+) -> torch.Tensor:
     """bool (N, C, *spatial): voxels counted off the diagonal of the confident joint.
 
-    thresholds (2, C): the mean probability that label 0, and 1, got where it was given. A voxel counts for a label
-    whose threshold its probability reaches; for the likelier one when it reaches both (the confident joint of
-    Northcutt et al.).
+    thresholds (2, C): the mean probability that label 0, and 1, got where it was given. A voxel counts for a
+    label whose threshold its probability reaches; for the likelier one when it reaches both (the confident
+    joint of Northcutt et al.).
     """
     shape = (1, -1, *[1] * (labels.ndim - 2))
     reaches = 1 - probability >= thresholds[0].reshape(shape), probability >= thresholds[1].reshape(shape)

@@ -36,7 +36,8 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Method:
-    """A name's meaning: the loss, the learner and the learner's settings, all of which a config may override."""
+    """A name's meaning: the loss, the learner and the learner's settings, all of which a config may
+    override."""
 
     loss: Callable[[], PerSampleLoss]
     learner: type[EqualWeights] = EqualWeights
@@ -66,19 +67,21 @@ EMPTY_CHANNELS = ("keep", "unknown")
 class NoisyLabelTrainer(SupervisedTrainer):
     """SupervisedTrainer with `method`, one of METHODS; with "ce" it is plain training in the same loop.
 
-    `method_options`: settings of the method's learner (for example {"drop_share": 0.25}; for the QAM methods "quality"
-    and its "optimizer"). `loss_function`: a PerSampleLoss instead of the method's own. `warmup`: share of all steps with
-    equal weights (0 = the paper of QAM). `empty_channels`: "keep" takes a label channel without foreground at its word;
-    "unknown" takes it for not contoured, right where every image shows the structure and an empty label can only be an
-    error. `case_key`: samples of a batch with the same entry are patches of one case, scored once. `noisy_key`: 1 for
-    samples whose label was corrupted on purpose, only for the log. `quality_keys`: what the quality module sees; for
-    training on patches give it the whole case at low resolution ("case_image", "case_label").
+    `method_options`: settings of the method's learner (for example {"drop_share": 0.25}; for the QAM methods
+    "quality" and its "optimizer"). `loss_function`: a PerSampleLoss instead of the method's own. `warmup`:
+    share of all steps with equal weights (0 = the paper of QAM). `empty_channels`: "keep" takes a label
+    channel without foreground at its word; "unknown" takes it for not contoured, right where every image
+    shows the structure and an empty label can only be an error. `case_key`: samples of a batch with the same
+    entry are patches of one case, scored once. `noisy_key`: 1 for samples whose label was corrupted on
+    purpose, only for the log. `quality_keys`: what the quality module sees; for training on patches give it
+    the whole case at low resolution ("case_image", "case_label").
 
-    After every epoch engine.state.metrics holds the WeightDiagnostics of the epoch, where MONAI's StatsHandler and
-    TensorBoardStatsHandler find them. engine.state.output holds "sample_loss" and "sample_weight" (N,) of the step.
-    The events FORWARD, LOSS and BACKWARD_COMPLETED fire together after the gradients are made, since some methods run
-    several networks, some twice. Mixed precision: medseg.training.checkpoints.AutocastInferer, not `amp`.
-    medseg.training.checkpoints.Checkpoints stores and resumes the method's networks, optimizers and memory along with the network.
+    After every epoch engine.state.metrics holds the WeightDiagnostics of the epoch, where MONAI's
+    StatsHandler and TensorBoardStatsHandler find them. engine.state.output holds "sample_loss" and
+    "sample_weight" (N,) of the step. The events FORWARD, LOSS and BACKWARD_COMPLETED fire together after the
+    gradients are made, since some methods run several networks, some twice. Mixed precision:
+    medseg.training.checkpoints.AutocastInferer, not `amp`. medseg.training.checkpoints.Checkpoints stores and
+    resumes the method's networks, optimizers and memory along with the network.
     """
 
     def __init__(
@@ -97,15 +100,20 @@ class NoisyLabelTrainer(SupervisedTrainer):
         chosen = build("method", method, METHODS)
         loss = loss_function if loss_function is not None else chosen.loss()
         if not isinstance(loss, PerSampleLoss):
-            raise InputError(f"loss_function is {type(loss).__name__}; it must be a PerSampleLoss of medseg, (B,) values.")
+            raise InputError(
+                f"loss_function is {type(loss).__name__}; it must be a PerSampleLoss of medseg, (B,) values."
+            )
         if not 0 <= warmup < 1:
             raise InputError(f"warmup is {warmup}; it is a share of all steps, at least 0 and below 1.")
         if empty_channels not in EMPTY_CHANNELS:
-            raise InputError(f"empty_channels is '{empty_channels}'; choose one of {', '.join(EMPTY_CHANNELS)}.")
+            raise InputError(
+                f"empty_channels is '{empty_channels}'; choose one of {', '.join(EMPTY_CHANNELS)}."
+            )
         super().__init__(*args, loss_function=loss, **kwargs)
         if self.amp or self.compile or self.accumulation_steps != 1:
             raise InputError(
-                "NoisyLabelTrainer takes no amp, compile or accumulation_steps; use medseg.training.checkpoints.AutocastInferer for "
+                "NoisyLabelTrainer takes no amp, compile or accumulation_steps; use "
+                "medseg.training.checkpoints.AutocastInferer for "
                 "mixed precision and the pool 'two_pass' for large batches."
             )
         self.method, self.warmup, self.empty_channels = method, warmup, empty_channels
@@ -127,7 +135,8 @@ class NoisyLabelTrainer(SupervisedTrainer):
         """Resume from method_state(). Raises BundleError for a run of another method."""
         if state.get("name") != self.method:
             raise BundleError(
-                f"the checkpoint was trained with method '{state.get('name', 'none')}', this run uses '{self.method}'; "
+                f"the checkpoint was trained with method '{state.get('name', 'none')}', this run uses "
+                f"'{self.method}'; "
                 "use the same method or another directory."
             )
         self.learner.load_state_dict(state["learner"])
@@ -137,7 +146,9 @@ class NoisyLabelTrainer(SupervisedTrainer):
     def _iteration(self, engine: NoisyLabelTrainer, batchdata: dict[str, torch.Tensor]) -> dict:
         if batchdata is None:
             raise InputError("the training data loader gave no batch.")
-        inputs, targets = engine.prepare_batch(batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs)
+        inputs, targets = engine.prepare_batch(
+            batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs
+        )
         engine.state.output = {Keys.IMAGE: inputs, Keys.LABEL: targets}
         batch = engine._batch(inputs, targets, batchdata)
         engine.network.train()
@@ -221,7 +232,9 @@ def _check_options(method: str, learner: type[EqualWeights], options: dict[str, 
     known = [name for name in inspect.signature(learner.__init__).parameters if name not in ("self", "parts")]
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise InputError(f"method '{method}' has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}.")
+        raise InputError(
+            f"method '{method}' has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}."
+        )
     required = [
         name
         for name, parameter in inspect.signature(learner.__init__).parameters.items()

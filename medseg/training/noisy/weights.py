@@ -18,10 +18,11 @@ SATURATED = 3.0
 class PoolTable:
     """What a pool knows of its N samples, one row each; S = 1 score per sample, or one per structure.
 
-    scores (N, S): raw scores t. losses (N, S): what the segmenter minimises. score_losses (N, S): what the scores are
-    judged by (a size-normalised loss, or `losses` itself). labelled (N, S) bool: False leaves the entry out of the pool
-    (a structure that was not contoured). evidence (N, S) bool: False for a sample without foreground; it keeps the
-    weight of its score, but teaches the scores nothing. case (N,) int64: patches of one case share one score.
+    scores (N, S): raw scores t. losses (N, S): what the segmenter minimises. score_losses (N, S): what the
+    scores are judged by (a size-normalised loss, or `losses` itself). labelled (N, S) bool: False leaves the
+    entry out of the pool (a structure that was not contoured). evidence (N, S) bool: False for a sample
+    without foreground; it keeps the weight of its score, but teaches the scores nothing. case (N,) int64:
+    patches of one case share one score.
     """
 
     scores: torch.Tensor
@@ -40,21 +41,27 @@ class PoolTable:
 
 def stack_tables(tables: list[PoolTable]) -> PoolTable:
     """One table with the rows of all."""
-    return PoolTable(**{f.name: torch.cat([getattr(table, f.name) for table in tables]) for f in fields(PoolTable)})
+    return PoolTable(
+        **{f.name: torch.cat([getattr(table, f.name) for table in tables]) for f in fields(PoolTable)}
+    )
 
 
 def overfit_control(scores: torch.Tensor, strength: float | None = 2.0) -> torch.Tensor:
-    """lambda tanh(t): scores within (-lambda, lambda), so no weight exceeds another by more than e^(2 lambda).
+    """lambda tanh(t): scores within (-lambda, lambda), so no weight exceeds another by more than e^(2
+    lambda).
 
     None switches it off (QAM alone); the weights may then collapse on a few samples.
     """
     return scores if strength is None else strength * torch.tanh(scores)
 
 
-def pool_weights(scores: torch.Tensor, strength: float | None = 2.0, labelled: torch.Tensor | None = None) -> torch.Tensor:
+def pool_weights(
+    scores: torch.Tensor, strength: float | None = 2.0, labelled: torch.Tensor | None = None
+) -> torch.Tensor:
     """Softmax of overfit_control(scores) over the pool: float32 (N, S); each column sums to 1.
 
-    Entries whose `labelled` (N, S) is False get weight 0; a column without any labelled entry is 0 throughout.
+    Entries whose `labelled` (N, S) is False get weight 0; a column without any labelled entry is 0
+    throughout.
     """
     controlled = overfit_control(scores.float(), strength)
     if labelled is None:
@@ -66,9 +73,9 @@ def pool_weights(scores: torch.Tensor, strength: float | None = 2.0, labelled: t
 def weighted_objective(table: PoolTable, strength: float | None = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum of w L over the pool, averaged over its S columns, and each sample's weight (N, S), detached.
 
-    With score_losses = losses its gradient is that of sum_i w_i L_i, in particular for a score
-    w_i (L_i - sum_j w_j L_j) lambda (1 - tanh^2 t_i). Otherwise the segmenter's gradient is w_i dL_i and the
-    scores' is the same formula with score_losses in the place of L. A case's loss is the mean over its patches, its
+    With score_losses = losses its gradient is that of sum_i w_i L_i, in particular for a score w_i (L_i -
+    sum_j w_j L_j) lambda (1 - tanh^2 t_i). Otherwise the segmenter's gradient is w_i dL_i and the scores' is
+    the same formula with score_losses in the place of L. A case's loss is the mean over its patches, its
     score_loss the mean over its patches with foreground. Columns without a labelled entry count for nothing.
     """
     cases, case = torch.unique(table.case, return_inverse=True)
@@ -80,14 +87,17 @@ def weighted_objective(table: PoolTable, strength: float | None = 2.0) -> tuple[
     seen = table.evidence & table.labelled
     judged = _mean_by_case(table.score_losses.float(), seen, case, size).detach()
     evidence = (_sum_by_case(seen.float(), case, size) > 0).float()
-    # Without evidence a case is put at the pool's own mean: its score gets no gradient and changes nobody else's.
+    # Without evidence a case is put at the pool's own mean: its score gets no gradient and changes nobody
+    # else's.
     fixed = weights.detach()
     mean = (fixed * evidence * judged).sum(0) / (fixed * evidence).sum(0).clamp(min=1e-12)
     judged = torch.where(evidence > 0, judged, mean)
     teaching = (weights * judged).sum(0)
     columns = (fixed * losses).sum(0) + teaching - teaching.detach()
     objective = columns.sum() / (labelled.sum(0) > 0).sum().clamp(min=1)
-    share = torch.where(table.labelled, fixed[case] / labelled[case].clamp(min=1), torch.zeros_like(fixed[case]))
+    share = torch.where(
+        table.labelled, fixed[case] / labelled[case].clamp(min=1), torch.zeros_like(fixed[case])
+    )
     return objective, share
 
 
@@ -101,12 +111,13 @@ def _mean_by_case(values: torch.Tensor, used: torch.Tensor, case: torch.Tensor, 
     return _sum_by_case(torch.where(used, values, torch.zeros_like(values)), case, size) / count.clamp(min=1)
 
 
-# ---- what to watch -------------------------------------------------------------------------------------------------
+# ---- what to watch -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class WeightDiagnostics:
-    """One epoch of weights. Shares and means are over all samples seen; nan where there is nothing to measure."""
+    """One epoch of weights. Shares and means are over all samples seen; nan where there is nothing to
+    measure."""
 
     effective_share: float
     """1 / (N sum w^2) of each pool, averaged: 1 for equal weights, 1/N when one sample has all."""
@@ -117,7 +128,8 @@ class WeightDiagnostics:
     largest_ratio: float
     """Largest weight over smallest within one pool."""
     at_bound_share: float
-    """Share of pairs of one pool whose ratio is within 5 % of the bound e^(2 lambda); nan without overfit control."""
+    """Share of pairs of one pool whose ratio is within 5 % of the bound e^(2 lambda); nan without overfit
+    control."""
     weight_known_clean: float
     """Mean of weight times pool size over samples known to be clean: 1 for equal weights."""
     weight_known_noisy: float
@@ -125,7 +137,8 @@ class WeightDiagnostics:
 
 @dataclass(frozen=True)
 class PoolRecord:
-    """One step of one pool: its cases' weights (N,), raw scores (N,) or None, losses (N,), known noise (N,) or None."""
+    """One step of one pool: its cases' weights (N,), raw scores (N,) or None, losses (N,), known noise (N,)
+    or None."""
 
     weights: torch.Tensor
     losses: torch.Tensor
@@ -158,24 +171,29 @@ def diagnose(pools: list[PoolRecord], strength: float | None = 2.0) -> WeightDia
 def collapse_warning(diagnostics: WeightDiagnostics) -> str | None:
     """One line when the weights rest on too few samples, None otherwise.
 
-    Right behaviour at 75 % noise already brings the effective share down to about 0.28 (a quarter of the samples at
-    e^4 times the weight of the others), so a warning asks for a look rather than says that something is wrong.
+    Right behaviour at 75 % noise already brings the effective share down to about 0.28 (a quarter of the
+    samples at e^4 times the weight of the others), so a warning asks for a look rather than says that
+    something is wrong.
     """
     if diagnostics.effective_share < 0.3:
         return (
-            f"the weights rest on {diagnostics.effective_share:.0%} of the samples; expected at 75 % noise or more, "
+            f"the weights rest on {diagnostics.effective_share:.0%} of the samples; expected at 75 % noise "
+            f"or more, "
             "otherwise lower the strength of the overfit control or lengthen the warm-up."
         )
     if diagnostics.at_bound_share > 0.5:
         return (
-            f"{diagnostics.at_bound_share:.0%} of the pairs of weights are at the bound of the overfit control; the "
-            "scores have stopped learning. Lower the learning rate of the quality module or lengthen the warm-up."
+            f"{diagnostics.at_bound_share:.0%} of the pairs of weights are at the bound of the overfit "
+            f"control; the "
+            "scores have stopped learning. Lower the learning rate of the quality module or lengthen the "
+            "warm-up."
         )
     return None
 
 
 def rank_correlation(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Spearman's rank correlation of two vectors (N,), ties at their mean rank; nan when either is constant."""
+    """Spearman's rank correlation of two vectors (N,), ties at their mean rank; nan when either is
+    constant."""
     ranks_a, ranks_b = _ranks(a), _ranks(b)
     ranks_a, ranks_b = ranks_a - ranks_a.mean(), ranks_b - ranks_b.mean()
     scale = (ranks_a.square().sum() * ranks_b.square().sum()).sqrt()

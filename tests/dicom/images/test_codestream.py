@@ -14,8 +14,11 @@ def segment(kind: int, body: bytes) -> bytes:
     return bytes([0xFF, kind]) + struct.pack(">H", len(body) + 2) + body
 
 
-def jpeg(rows=32, columns=36, components=1, precision=16, counts=(0, 2, 1) + (0,) * 13, end=b"\xff\xd9") -> bytes:
-    """A lossless JPEG (SOF3) as the standard lays it out, with a Huffman table of three codes and no image data."""
+def jpeg(
+    rows=32, columns=36, components=1, precision=16, counts=(0, 2, 1) + (0,) * 13, end=b"\xff\xd9"
+) -> bytes:
+    """A lossless JPEG (SOF3) as the standard lays it out, with a Huffman table of three codes and no image
+    data."""
     frame = struct.pack(">BHHB", precision, rows, columns, components) + b"\x01\x11\x00" * components
     table = b"\x00" + bytes(counts) + bytes(sum(counts))
     scan = bytes([components]) + b"\x01\x00" * components + b"\x01\x00\x00"
@@ -23,7 +26,10 @@ def jpeg(rows=32, columns=36, components=1, precision=16, counts=(0, 2, 1) + (0,
 
 
 def j2k(rows=32, columns=36, components=1, tile=64) -> bytes:
-    size = struct.pack(">HIIIIIIIIH", 0, columns, rows, 0, 0, tile, tile, 0, 0, components) + b"\x0f\x01\x01" * components
+    size = (
+        struct.pack(">HIIIIIIIIH", 0, columns, rows, 0, 0, tile, tile, 0, 0, components)
+        + b"\x0f\x01\x01" * components
+    )
     return b"\xff\x4f" + segment(0x51, size) + b"\xff\xd9"
 
 

@@ -53,21 +53,26 @@ def files(tmp_path) -> list[Path]:
     return write_series(ramp_hu(), stack(frame_of_reference_uid="1.2.3"), tmp_path / "ct")
 
 
-# ---- where slices lie ---------------------------------------------------------------------------------------------
+# ---- where slices lie --------------------------------------------------------------------------------------
 
 
 def write_at(folder: Path, orientation, positions, spacing=(2.0, 0.5)) -> None:
     """Slices at literal ImagePositionPatient values, in the order given."""
     write_series(
-        ramp_hu((len(positions), 4, 5)), stack_geometry((len(positions), 4, 5)), folder, ImageOrientationPatient=orientation,
-        ImagePositionPatient=lambda index: list(positions[index]), PixelSpacing=list(spacing),
-    )  # fmt: skip
+        ramp_hu((len(positions), 4, 5)),
+        stack_geometry((len(positions), 4, 5)),
+        folder,
+        ImageOrientationPatient=orientation,
+        ImagePositionPatient=lambda index: list(positions[index]),
+        PixelSpacing=list(spacing),
+    )
 
 
 def test_a_voxel_lies_where_the_standard_says(tmp_path):
     write_at(tmp_path, [1, 0, 0, 0, 1, 0], [(-10, -20, -5), (-10, -20, 0), (-10, -20, 5)])
     geometry = read_series(tmp_path).geometry
-    # Row 3, column 4: 4 columns of 0.5 mm to the left, 3 rows of 2.0 mm to posterior (PixelSpacing: rows first).
+    # Row 3, column 4: 4 columns of 0.5 mm to the left, 3 rows of 2.0 mm to posterior (PixelSpacing: rows
+    # first).
     assert np.allclose(geometry.points_lps_mm(1, [(3, 4)]), [(-8.0, -14.0, 0.0)])
     assert geometry.spacing_mm == (5.0, 2.0, 0.5)
 
@@ -83,7 +88,8 @@ def test_slices_ascend_along_their_normal_when_a_cosine_is_negated(tmp_path):
 
 
 def test_a_sagittal_stack_is_sorted_from_right_to_left(tmp_path):
-    # Columns to posterior, rows to the feet: (0, 1, 0) x (0, 0, -1) = (-1, 0, 0), so slices ascend to the right.
+    # Columns to posterior, rows to the feet: (0, 1, 0) x (0, 0, -1) = (-1, 0, 0), so slices ascend to the
+    # right.
     write_at(tmp_path, [0, 1, 0, 0, 0, -1], [(30, 1, 2), (34, 1, 2), (38, 1, 2)])
     assert read_series(tmp_path).geometry.origins_lps_mm[:, 0].tolist() == [38, 34, 30]
 
@@ -115,9 +121,14 @@ ORIENTATIONS = {
 @pytest.mark.parametrize("tilt_degrees", [0.0, 15.0])
 def test_the_marker_on_the_patients_left_is_found_there(tmp_path, orientation, tilt_degrees):
     geometry = stack_geometry(
-        (34, 66, 70), gaps_mm=2.5, pixel_spacing_mm=(1.4, 1.2), orientation=orientation, tilt_degrees=tilt_degrees,
-        centre_lps_mm=(5, -30, 200), frame_of_reference_uid="1.2.3",
-    )  # fmt: skip
+        (34, 66, 70),
+        gaps_mm=2.5,
+        pixel_spacing_mm=(1.4, 1.2),
+        orientation=orientation,
+        tilt_degrees=tilt_degrees,
+        centre_lps_mm=(5, -30, 200),
+        frame_of_reference_uid="1.2.3",
+    )
     phantom = chiral_phantom(geometry)
     write_series(phantom.volume_hu, geometry, tmp_path)
     series = read_series(tmp_path)
@@ -143,7 +154,11 @@ def test_a_tilted_stack_of_4_then_7_mm_keeps_every_position(tmp_path):
 
 
 def test_thin_slices_between_thick_ones_are_a_plan_and_not_holes(tmp_path):
-    write_series(ramp_hu((11, 4, 4)), stack_geometry((11, 4, 4), gaps_mm=[5, 5, 5, 2.5, 2.5, 2.5, 2.5, 5, 5, 5]), tmp_path)
+    write_series(
+        ramp_hu((11, 4, 4)),
+        stack_geometry((11, 4, 4), gaps_mm=[5, 5, 5, 2.5, 2.5, 2.5, 2.5, 5, 5, 5]),
+        tmp_path,
+    )
     assert read_series(tmp_path).geometry.shape == (11, 4, 4)
 
 
@@ -166,7 +181,7 @@ def test_a_slice_shifted_sideways_is_kept_there_and_said(tmp_path, files):
     assert any("shifted sideways" in warning for warning in series.warnings)
 
 
-# ---- values -------------------------------------------------------------------------------------------------------
+# ---- values ------------------------------------------------------------------------------------------------
 
 
 def test_each_pet_slice_has_its_own_rescale(tmp_path):
@@ -233,7 +248,8 @@ def test_files_without_preamble_and_file_meta_are_read(tmp_path, files, implicit
 
 
 def write_enhanced(path: Path, order: list[int], **top_level) -> None:
-    """The ramp as one Enhanced CT file whose frames come in ``order``, each with its own position and rescale."""
+    """The ramp as one Enhanced CT file whose frames come in ``order``, each with its own position and
+    rescale."""
     folder = path.parent / "plain"
     plain = [pydicom.dcmread(file) for file in write_series(ramp_hu(), stack(), folder)]
     shutil.rmtree(folder)
@@ -241,7 +257,10 @@ def write_enhanced(path: Path, order: list[int], **top_level) -> None:
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
     dataset.NumberOfFrames = len(order)
     shared, measures, plane = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
-    measures.PixelSpacing, plane.ImageOrientationPatient = dataset.PixelSpacing, dataset.ImageOrientationPatient
+    measures.PixelSpacing, plane.ImageOrientationPatient = (
+        dataset.PixelSpacing,
+        dataset.ImageOrientationPatient,
+    )
     shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [plane]
     frames, stored = [], []
     for index in order:
@@ -252,7 +271,13 @@ def write_enhanced(path: Path, order: list[int], **top_level) -> None:
         frames.append(frame)
         stored.append((ramp_hu()[index] + 1024 + index).astype("<i2"))
     dataset.SharedFunctionalGroupsSequence, dataset.PerFrameFunctionalGroupsSequence = [shared], frames
-    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"):
+    for keyword in (
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "PixelSpacing",
+        "RescaleSlope",
+        "RescaleIntercept",
+    ):
         delattr(dataset, keyword)
     dataset.PixelData = np.stack(stored).tobytes()
     for keyword, value in top_level.items():
@@ -288,7 +313,7 @@ def test_hundreds_of_slices_are_found_without_decoding_and_then_opened_once(tmp_
     assert sorted(read_bytes) == sorted(files)
 
 
-# ---- refusals -----------------------------------------------------------------------------------------------------
+# ---- refusals ----------------------------------------------------------------------------------------------
 
 
 def test_a_missing_slice_is_refused_and_named(files):
@@ -352,7 +377,9 @@ def test_slices_of_several_studies_are_refused_and_read_with_leave(files):
 
 
 def test_slices_of_another_matrix_are_refused_even_with_leave(tmp_path, files):
-    (extra,) = write_series(ramp_hu((1, 10, 13)), stack_geometry((1, 10, 13), centre_lps_mm=(0, 0, 12)), tmp_path / "x")
+    (extra,) = write_series(
+        ramp_hu((1, 10, 13)), stack_geometry((1, 10, 13), centre_lps_mm=(0, 0, 12)), tmp_path / "x"
+    )
     change(extra, FrameOfReferenceUID="1.2.3", SOPInstanceUID="1.2.5")
     assert "(10, 13) rows and columns" in refusal(tmp_path, allow=ALLOWABLE)
 
@@ -401,13 +428,19 @@ def test_of_several_series_one_has_to_be_named(tmp_path, files):
     other = phantom_uid("other")
     write_series(ramp_hu(), stack(), tmp_path / "b", SeriesInstanceUID=other, SeriesDescription="Lung kernel")
     message = refusal(tmp_path)
-    assert "2 series" in message and f"{other} (CT, Lung kernel, 6 slices)" in message and "choose one by its UID" in message
+    assert (
+        "2 series" in message
+        and f"{other} (CT, Lung kernel, 6 slices)" in message
+        and "choose one by its UID" in message
+    )
     assert read_series(tmp_path, series_uid=other).description == "Lung kernel"
     assert "no series 1.2.77" in refusal(tmp_path, series_uid="1.2.77")
 
 
 def test_localizers_inside_a_series_are_refused_and_with_leave_left_out(files):
-    change(files[0], ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], ImageOrientationPatient=[0, 1, 0, 0, 0, -1])
+    change(
+        files[0], ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], ImageOrientationPatient=[0, 1, 0, 0, 0, -1]
+    )
     assert "localizer" in refusal(files[0].parent)
     series = read_series(files[0].parent, allow={"localizer"})
     assert series.files == tuple(files[1:])
@@ -468,8 +501,10 @@ def test_other_files_are_ignored_by_name_and_reason(tmp_path, files):
     (tmp_path / "empty").touch()
     found = find_series(tmp_path)
     assert [(note.path.name, note.why) for note in found.ignored] == [
-        ("empty", "not DICOM"), ("notes.txt", "not DICOM"), ("table.csv", "not DICOM"),
-    ]  # fmt: skip
+        ("empty", "not DICOM"),
+        ("notes.txt", "not DICOM"),
+        ("table.csv", "not DICOM"),
+    ]
     assert not found.broken and list(found.series) == [phantom_uid("series", "CT", 0)]
 
 
@@ -518,7 +553,7 @@ def test_odd_values_do_not_print_pydicom_warnings(files, recwarn, capfd):
     assert not recwarn.list and capfd.readouterr() == ("", "")
 
 
-# ---- real scans ---------------------------------------------------------------------------------------------------
+# ---- real scans --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("folder", ["rt/lung1_001/CT", "rt/sts/STS_024/CT", "rt/ibsi1_lung_gtv/dicom/image"])
@@ -537,7 +572,9 @@ def test_real_series_equal_what_simpleitk_reads(shared_data, folder):
 def test_the_tilted_and_uneven_head_scan_keeps_each_position(shared_data):
     folder = shared_data / "odd_dicom/gantry_tilt/GE_tilt_variable_spacing"
     series = read_series(folder)
-    by_height = sorted((pydicom.dcmread(file).ImagePositionPatient for file in folder.iterdir()), key=lambda ipp: ipp[2])
+    by_height = sorted(
+        (pydicom.dcmread(file).ImagePositionPatient for file in folder.iterdir()), key=lambda ipp: ipp[2]
+    )
     assert np.allclose(series.geometry.origins_lps_mm, np.array(by_height, dtype=float))
     # Its README: 4.0 mm x 13, 1.08 mm x 1, 7.0 mm x 13, and 18.5 degrees.
     gaps_mm = np.diff(series.geometry.slice_positions_mm)
@@ -546,7 +583,9 @@ def test_the_tilted_and_uneven_head_scan_keeps_each_position(shared_data):
     assert series.geometry.is_sheared
 
 
-@pytest.mark.parametrize(("name", "kinds"), [("CT1", ["J2KR", "JLSL", "JPLL", "RLE"]), ("CT2", ["J2KR", "JLSL"])])
+@pytest.mark.parametrize(
+    ("name", "kinds"), [("CT1", ["J2KR", "JLSL", "JPLL", "RLE"]), ("CT2", ["J2KR", "JLSL"])]
+)
 def test_lossless_transfer_syntaxes_give_the_pixels_of_the_uncompressed_file(shared_data, name, kinds):
     folder = shared_data / "odd_dicom/compressed_ct"
     plain = read_series(folder / f"{name}_UNC.dcm").volume()

@@ -39,7 +39,8 @@ def masks(phantom):
 
 @pytest.fixture
 def existing(masks, series, tmp_path):
-    """A set with ROI numbers 3 and 9, its coordinates written in a way of their own, of another type than the name says."""
+    """A set with ROI numbers 3 and 9, its coordinates written in a way of their own, of another type than the
+    name says."""
     structures = {Structure("Old_A", 9, (9, 9, 9), "CAVITY"): masks["L"], Structure("Old_B", 3): masks["GTV"]}
     path = write_rtstruct(structures, series, tmp_path / "existing.dcm", label="clinic")
     dataset = pydicom.dcmread(path)
@@ -53,11 +54,17 @@ def existing(masks, series, tmp_path):
 
 def test_appending_keeps_what_was_there_and_adds_new_numbers(existing, masks, series, program, tmp_path):
     before, old = existing.read_bytes(), pydicom.dcmread(existing)
-    out = write_rtstruct({"GTV": masks["GTV"], "Lung_L": masks["L"]}, series, tmp_path / "new.dcm", append_to=existing)
+    out = write_rtstruct(
+        {"GTV": masks["GTV"], "Lung_L": masks["L"]}, series, tmp_path / "new.dcm", append_to=existing
+    )
     assert existing.read_bytes() == before
     new = pydicom.dcmread(out)
     assert [(row.ROINumber, row.ROIName) for row in new.StructureSetROISequence] == [
-        (9, "Old_A"), (3, "Old_B"), (10, "GTV"), (11, "Lung_L")]  # fmt: skip
+        (9, "Old_A"),
+        (3, "Old_B"),
+        (10, "GTV"),
+        (11, "Lung_L"),
+    ]
     for sequence in ("StructureSetROISequence", "RTROIObservationsSequence"):
         assert list(new[sequence].value[:2]) == list(old[sequence].value)
     kept, added = raw_contours(out), raw_contours(existing)
@@ -73,7 +80,9 @@ def test_appending_keeps_what_was_there_and_adds_new_numbers(existing, masks, se
     assert conformance_errors(program, out) == []
 
 
-def test_appending_to_an_explicit_vr_file_keeps_the_text_of_its_coordinates(existing, masks, series, tmp_path):
+def test_appending_to_an_explicit_vr_file_keeps_the_text_of_its_coordinates(
+    existing, masks, series, tmp_path
+):
     explicit = tmp_path / "explicit.dcm"
     dataset = pydicom.dcmread(existing)
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
@@ -101,21 +110,32 @@ def test_appending_refuses_names_and_numbers_that_are_taken(existing, masks, ser
 
 @pytest.mark.parametrize(
     ("keyword", "value", "words"),
-    [("PatientID", "SOMEONE-ELSE", "another patient"), ("StudyInstanceUID", "1.2.3", "study 1.2.3"),
-     ("FrameOfReferenceUID", phantom_uid("another frame"), "Frame of Reference")],
-)  # fmt: skip
-def test_appending_refuses_another_patient_study_or_frame(keyword, value, words, existing, masks, phantom, tmp_path):
+    [
+        ("PatientID", "SOMEONE-ELSE", "another patient"),
+        ("StudyInstanceUID", "1.2.3", "study 1.2.3"),
+        ("FrameOfReferenceUID", phantom_uid("another frame"), "Frame of Reference"),
+    ],
+)
+def test_appending_refuses_another_patient_study_or_frame(
+    keyword, value, words, existing, masks, phantom, tmp_path
+):
     write_series(phantom.volume_hu, phantom.geometry, tmp_path / "ct", **{keyword: value})
     with pytest.raises(GeometryError, match=words):
-        write_rtstruct({"GTV": masks["GTV"]}, read_series(tmp_path / "ct"), tmp_path / "new.dcm", append_to=existing)
+        write_rtstruct(
+            {"GTV": masks["GTV"]}, read_series(tmp_path / "ct"), tmp_path / "new.dcm", append_to=existing
+        )
     assert not (tmp_path / "new.dcm").exists()
 
 
 def test_appending_to_something_else_is_refused(folder, masks, series, tmp_path):
     with pytest.raises(InputError, match="modality CT"):
-        write_rtstruct({"GTV": masks["GTV"]}, series, tmp_path / "new.dcm", append_to=sorted(folder.iterdir())[0])
+        write_rtstruct(
+            {"GTV": masks["GTV"]}, series, tmp_path / "new.dcm", append_to=sorted(folder.iterdir())[0]
+        )
     with pytest.raises(InputError, match="no such file"):
-        write_rtstruct({"GTV": masks["GTV"]}, series, tmp_path / "new.dcm", append_to=tmp_path / "missing.dcm")
+        write_rtstruct(
+            {"GTV": masks["GTV"]}, series, tmp_path / "new.dcm", append_to=tmp_path / "missing.dcm"
+        )
 
 
 def test_appending_to_a_clinical_set_keeps_all_its_bytes(shared_data, tmp_path):
@@ -128,7 +148,9 @@ def test_appending_to_a_clinical_set_keeps_all_its_bytes(shared_data, tmp_path):
     assert {number: after[number] for number in before} == before
     old, new = pydicom.dcmread(case / "RTSTRUCT.dcm"), pydicom.dcmread(out)
     assert [row.ROIName for row in new.StructureSetROISequence] == [
-        *(row.ROIName for row in old.StructureSetROISequence), "Test_New"]  # fmt: skip
+        *(row.ROIName for row in old.StructureSetROISequence),
+        "Test_New",
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MedsegWarning)
         assert np.array_equal(read_rtstruct(out, series)["Test_New"], mask)
@@ -143,7 +165,10 @@ def test_names_that_repeat_among_the_kept_structures_do_not_bar_new_ones(existin
 
 
 def test_names_stored_in_a_set_that_nobody_stated_keep_their_bytes(existing, masks, series, tmp_path):
-    content, name = existing.read_bytes(), "Größ".encode()  # UTF-8 without a SpecificCharacterSet, as some writers leave it
+    content, name = (
+        existing.read_bytes(),
+        "Größ".encode(),
+    )  # UTF-8 without a SpecificCharacterSet, as some writers leave it
     assert len(name) == 6 and content.count(b"Old_B ") == 1
     existing.write_bytes(content.replace(b"Old_B ", name))
     made = Structure("GTV", generation_description="grown from Größ")

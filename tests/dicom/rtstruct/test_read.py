@@ -31,7 +31,8 @@ def box(rows, columns, slices=slice(1, 5)):
 
 @pytest.fixture
 def changed(series, tmp_path):
-    """A function that writes one structure of 8 x 10 pixels on slices 1-4, lets a test change the file, and names it."""
+    """A function that writes one structure of 8 x 10 pixels on slices 1-4, lets a test change the file, and
+    names it."""
 
     def change(edit, masks=None):
         masks = masks or {"GTV": box(slice(4, 12), slice(5, 15))}
@@ -56,7 +57,7 @@ def said(path, series):
     return masks, " ".join(str(warning.message) for warning in caught if warning.category is MedsegWarning)
 
 
-# ---- what real writers do ----------------------------------------------------------------------------------------
+# ---- what real writers do ----------------------------------------------------------------------------------
 
 
 def test_a_first_point_repeated_as_last_changes_nothing(changed, series):
@@ -208,7 +209,11 @@ def test_sequences_in_another_order_are_linked_by_number(changed, series):
     masks, _ = said(path, series)
     assert all(np.array_equal(masks[name], two[name]) for name in two)
     first, second = read_structure_set(path).rois
-    assert (first.structure.name, first.raw_type, first.structure.interpreted_type) == ("A", "UNSUPPORTED", "")
+    assert (first.structure.name, first.raw_type, first.structure.interpreted_type) == (
+        "A",
+        "UNSUPPORTED",
+        "",
+    )
     assert (second.structure.name, second.raw_type) == ("B", "ORGAN")
 
 
@@ -366,7 +371,7 @@ def test_sequences_and_coordinates_of_unknown_vr_are_read(changed, series, tmp_p
     assert np.array_equal(read_rtstruct(odd, series)["GTV"], box(slice(4, 12), slice(5, 15)))
 
 
-# ---- what can be accepted on request -----------------------------------------------------------------------------
+# ---- what can be accepted on request -----------------------------------------------------------------------
 
 
 def accepted(path, series, *allow):
@@ -409,7 +414,9 @@ def test_of_two_rois_of_one_name_the_one_without_contours_gives_way(changed, ser
         dataset.StructureSetROISequence[0].ROIName = "B"
         del dataset.ROIContourSequence[0].ContourSequence
 
-    masks, words = said(changed(rename, {"A": box(slice(0, 3), slice(0, 3)), "B": box(slice(4, 6), slice(5, 9))}), series)
+    masks, words = said(
+        changed(rename, {"A": box(slice(0, 3), slice(0, 3)), "B": box(slice(4, 6), slice(5, 9))}), series
+    )
     assert list(masks) == ["B"] and masks["B"].sum() == 4 * 2 * 4
     assert "'B': 1 more of this name without contours left out" in words
 
@@ -428,7 +435,7 @@ def test_an_unknown_fault_cannot_be_accepted(changed, series):
         read_rtstruct(changed(lambda dataset: None), series, allow=("patient",))
 
 
-# ---- what is refused ---------------------------------------------------------------------------------------------
+# ---- what is refused ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -467,7 +474,9 @@ def test_a_set_that_lies_beyond_the_images_is_refused_with_both_ranges(changed, 
             points = np.array(contour.ContourData, float).reshape(-1, 3) + (0, 0, 100)
             contour.ContourData = [f"{value:.3f}" for value in points.ravel()]
 
-    with pytest.raises(GeometryError, match=r"none of its 4 contours .* at 95.5 to 104.5 mm .* at -7.5 to 7.5 mm"):
+    with pytest.raises(
+        GeometryError, match=r"none of its 4 contours .* at 95.5 to 104.5 mm .* at -7.5 to 7.5 mm"
+    ):
         read_rtstruct(changed(lift), series)
 
 
@@ -516,12 +525,14 @@ def test_a_file_without_preamble_is_still_read(changed, series, tmp_path):
     path = changed(lambda dataset: None)
     dataset = pydicom.dcmread(path)
     bare = tmp_path / "bare.dcm"
-    pydicom.dcmwrite(bare, pydicom.Dataset(dataset), implicit_vr=True, little_endian=True, enforce_file_format=False)
+    pydicom.dcmwrite(
+        bare, pydicom.Dataset(dataset), implicit_vr=True, little_endian=True, enforce_file_format=False
+    )
     assert bare.read_bytes()[128:132] != b"DICM"
     assert np.array_equal(read_rtstruct(bare, series)["GTV"], box(slice(4, 12), slice(5, 15)))
 
 
-# ---- real structure sets -----------------------------------------------------------------------------------------
+# ---- real structure sets -----------------------------------------------------------------------------------
 
 
 def volumes_cc(masks, series):
@@ -532,12 +543,23 @@ def volumes_cc(masks, series):
 def test_volumes_of_a_xio_lung_plan_agree_with_plastimatch(shared_data):
     series = read_series(shared_data / "rt" / "lung1_001" / "CT")
     masks, words = said(shared_data / "rt" / "lung1_001" / "RTSTRUCT.dcm", series)
-    expected = {"GTV-1": 155.8, "CTV-1": 275.0, "PTV-1": 590.0, "Spinal cord": 44.5, "Lung L": 2221.6, "Lung R": 2957.2,
-                "Patient": 27587.9, "1,SUV_primair": 124.5}  # fmt: skip
+    expected = {
+        "GTV-1": 155.8,
+        "CTV-1": 275.0,
+        "PTV-1": 590.0,
+        "Spinal cord": 44.5,
+        "Lung L": 2221.6,
+        "Lung R": 2957.2,
+        "Patient": 27587.9,
+        "1,SUV_primair": 124.5,
+    }
     assert set(masks) == set(expected)
-    # Some of XiO's vertices lie on voxel centres to 0.001 pixel: plastimatch and medseg decide those in their own ways.
+    # Some of XiO's vertices lie on voxel centres to 0.001 pixel: plastimatch and medseg decide those in their
+    # own ways.
     assert volumes_cc(masks, series) == pytest.approx(expected, abs=0.1, rel=1e-4)
-    assert "stored twice" in words and "'Isocenter 6', 'Isocenter 7'" in words and words.count("left out") == 1
+    assert (
+        "stored twice" in words and "'Isocenter 6', 'Isocenter 7'" in words and words.count("left out") == 1
+    )
 
 
 def test_the_ibsi_lung_tumour_agrees_with_the_distributors_own_mask(shared_data):
@@ -558,9 +580,17 @@ def test_the_ibsi_lung_tumour_agrees_with_the_distributors_own_mask(shared_data)
 
 @pytest.mark.parametrize(
     ("patient", "volume_cc"),
-    [("002", 53.3), ("003", 80.1), ("008", 27.6), ("019", 17.4), ("024", 77.6), ("025", 30.1), ("040", 400.0),
-     ("050", 168.2)],
-)  # fmt: skip
+    [
+        ("002", 53.3),
+        ("003", 80.1),
+        ("008", 27.6),
+        ("019", 17.4),
+        ("024", 77.6),
+        ("025", 30.1),
+        ("040", 400.0),
+        ("050", 168.2),
+    ],
+)
 def test_sarcoma_volumes_agree_with_plastimatch_head_first_and_feet_first(patient, volume_cc, shared_data):
     case = shared_data / "rt" / "sts" / f"STS_{patient}"
     series = read_series(case / "CT")
@@ -580,9 +610,19 @@ def test_keyholes_and_spikes_of_mim_keep_their_area_and_a_foreign_frame_is_refus
 
 
 def test_the_eclipse_set_has_its_own_volumes_empty_rois_and_raw_types(shared_data):
-    structure_set = read_structure_set(shared_data / "rt" / "structure_sets" / "eclipse81_prostate" / "RS.dcm")
-    contours_of = {roi.structure.name: [contour.points_lps_mm for contour in roi.contours] for roi in structure_set.rois}
-    planned_cc = {"Bladder": 116.8, "Femoral Head Lt": 49.2, "Femoral Head RT": 50.0, "PTV": 48.6, "Rectum": 30.3}
+    structure_set = read_structure_set(
+        shared_data / "rt" / "structure_sets" / "eclipse81_prostate" / "RS.dcm"
+    )
+    contours_of = {
+        roi.structure.name: [contour.points_lps_mm for contour in roi.contours] for roi in structure_set.rois
+    }
+    planned_cc = {
+        "Bladder": 116.8,
+        "Femoral Head Lt": 49.2,
+        "Femoral Head RT": 50.0,
+        "PTV": 48.6,
+        "Rectum": 30.3,
+    }
     for name, volume_cc in planned_cc.items():
         gap_mm = np.diff(np.unique([points[0, 2] for points in contours_of[name]])).min()
         areas = [abs(area_and_centroid(points)[0]) for points in contours_of[name]]
@@ -602,7 +642,8 @@ FITTING = {
     "structure_sets/eclipse136_headneck/RS*.dcm": "none of its 525 contours",
     "structure_sets/eclipse81_prostate/RS.dcm": "no CT, MR or PET series",
 }
-"""Every structure set of the real data without those of sts: the images that it was drawn on, or why it is refused."""
+"""Every structure set of the real data without those of sts: the images that it was drawn on, or why it is
+refused."""
 
 
 def test_every_real_structure_set_is_read_or_refused_in_one_true_line(shared_data):

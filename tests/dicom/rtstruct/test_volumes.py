@@ -21,7 +21,10 @@ def square(height_mm, side_mm=10.0, kind="CLOSED_PLANAR", low_mm=0.0):
 
 
 def volumes(*rois):
-    rois = tuple(Roi(Structure(f"ROI{number}", number), tuple(contours), "", "") for number, contours in enumerate(rois, 1))
+    rois = tuple(
+        Roi(Structure(f"ROI{number}", number), tuple(contours), "", "")
+        for number, contours in enumerate(rois, 1)
+    )
     return structure_set_volumes(StructureSet(Path("rs.dcm"), "", "", "", "", "", "", (), rois, ()))
 
 
@@ -41,7 +44,11 @@ def test_uneven_planes_stand_for_half_the_gap_to_either_neighbour():
 
 
 def test_holes_count_by_the_even_odd_rule():
-    ring = [contour for z in (0, 2, 4) for contour in (square(z), square(z, 4.0, low_mm=3.0), square(z, 2.0, low_mm=4.0))]
+    ring = [
+        contour
+        for z in (0, 2, 4)
+        for contour in (square(z), square(z, 4.0, low_mm=3.0), square(z, 2.0, low_mm=4.0))
+    ]
     assert volumes(ring) == (pytest.approx(3 * 0.2 * (1 - 0.16 + 0.04)),)
 
 
@@ -66,10 +73,24 @@ def test_an_oblique_stack_has_the_same_volume_and_planes_askew_have_none():
 
 
 def test_eclipse_volumes_agree_with_the_planning_systems_own_table(shared_data):
-    structure_set = read_structure_set(shared_data / "rt" / "structure_sets" / "eclipse81_prostate" / "RS.dcm")
-    found = dict(zip((roi.structure.name for roi in structure_set.rois), structure_set_volumes(structure_set), strict=True))
-    planned_cc = {"BODY": 10593.0, "Bladder": 116.8, "Femoral Head Lt": 49.2, "Femoral Head RT": 50.0, "PTV": 48.6,
-                  "Rectum": 30.3}  # fmt: skip
+    structure_set = read_structure_set(
+        shared_data / "rt" / "structure_sets" / "eclipse81_prostate" / "RS.dcm"
+    )
+    found = dict(
+        zip(
+            (roi.structure.name for roi in structure_set.rois),
+            structure_set_volumes(structure_set),
+            strict=True,
+        )
+    )
+    planned_cc = {
+        "BODY": 10593.0,
+        "Bladder": 116.8,
+        "Femoral Head Lt": 49.2,
+        "Femoral Head RT": 50.0,
+        "PTV": 48.6,
+        "Rectum": 30.3,
+    }
     for name, volume_cc in planned_cc.items():
         assert found[name] == pytest.approx(volume_cc, rel=0.014), name
     assert found["CTV"] == 0.0

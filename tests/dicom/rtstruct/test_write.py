@@ -47,7 +47,8 @@ def series(folder):
 
 @pytest.fixture(scope="module")
 def masks(phantom):
-    """Structures that overlap, one with holes that hold islands, one in two pieces, single pixels, and the whole image."""
+    """Structures that overlap, one with holes that hold islands, one in two pieces, single pixels, and the
+    whole image."""
     border = np.zeros(SHAPE, dtype=bool)
     border[3:9, :5] = border[3:9, 40:] = True
     specks = np.zeros(SHAPE, dtype=bool)
@@ -55,9 +56,14 @@ def masks(phantom):
     hollow = phantom.masks["Body"] & ~phantom.masks["L"] & ~phantom.masks["Marker"]
     hollow[15, 22:25, 20:23] = True
     return {
-        "External": phantom.masks["Body"], "GTV": phantom.masks["Marker"], "Hollow": hollow, "L": phantom.masks["L"],
-        "Border": border, "Specks": specks, "Everything": np.ones(SHAPE, dtype=bool),
-    }  # fmt: skip
+        "External": phantom.masks["Body"],
+        "GTV": phantom.masks["Marker"],
+        "Hollow": hollow,
+        "L": phantom.masks["L"],
+        "Border": border,
+        "Specks": specks,
+        "Everything": np.ones(SHAPE, dtype=bool),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +71,7 @@ def written(masks, series, tmp_path_factory):
     return write_rtstruct(masks, series, tmp_path_factory.mktemp("rs") / "rs.dcm", model=("thigh", "0.1"))
 
 
-# ---- where the contours lie --------------------------------------------------------------------------------------
+# ---- where the contours lie --------------------------------------------------------------------------------
 
 
 def test_one_pixel_becomes_its_outline_at_coordinates_computed_by_hand(series, tmp_path):
@@ -75,7 +81,8 @@ def test_one_pixel_becomes_its_outline_at_coordinates_computed_by_hand(series, t
     ((kind, points, uid),) = contours
     assert kind == "CLOSED_PLANAR"
     assert uid == series.sop_instance_uids[1]
-    # Columns are 1.25 mm apart around x = 7: the first lies at 7 - 27.5 * 1.25 = -27.375. Rows: -20 - 23.5 * 1.5 = -55.25.
+    # Columns are 1.25 mm apart around x = 7: the first lies at 7 - 27.5 * 1.25 = -27.375. Rows: -20 - 23.5 *
+    # 1.5 = -55.25.
     left, right = -27.375 + 2.5 * 1.25, -27.375 + 3.5 * 1.25
     front, back = -55.25 + 1.5 * 1.5, -55.25 + 2.5 * 1.5
     height = 110 - 14.5 * 3 + 3
@@ -86,8 +93,13 @@ def test_one_pixel_becomes_its_outline_at_coordinates_computed_by_hand(series, t
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_contours_of_the_chiral_phantom_surround_its_known_points_in_every_orientation(orientation, tmp_path):
-    geometry = stack_geometry((40, 64, 72), gaps_mm=2.0, pixel_spacing_mm=(1.5, 1.25),
-                              orientation=ORIENTATIONS[orientation], centre_lps_mm=(12, -34, 56))  # fmt: skip
+    geometry = stack_geometry(
+        (40, 64, 72),
+        gaps_mm=2.0,
+        pixel_spacing_mm=(1.5, 1.25),
+        orientation=ORIENTATIONS[orientation],
+        centre_lps_mm=(12, -34, 56),
+    )
     phantom = chiral_phantom(geometry)
     write_series(phantom.volume_hu, geometry, tmp_path / "ct")
     series = read_series(tmp_path / "ct")
@@ -106,8 +118,12 @@ def test_contours_of_the_chiral_phantom_surround_its_known_points_in_every_orien
 @pytest.mark.parametrize("stack", ["uneven", "tilted"])
 def test_on_uneven_and_tilted_stacks_every_contour_lies_in_the_plane_of_the_image_it_names(stack, tmp_path):
     gaps_mm = np.where(np.arange(39) < 20, 2.5, 1.25) if stack == "uneven" else 2.0
-    geometry = stack_geometry((40, 64, 72), gaps_mm=gaps_mm, pixel_spacing_mm=(1.5, 1.25),
-                              tilt_degrees=15 if stack == "tilted" else 0)  # fmt: skip
+    geometry = stack_geometry(
+        (40, 64, 72),
+        gaps_mm=gaps_mm,
+        pixel_spacing_mm=(1.5, 1.25),
+        tilt_degrees=15 if stack == "tilted" else 0,
+    )
     phantom = chiral_phantom(geometry)
     write_series(phantom.volume_hu, geometry, tmp_path / "ct")
     series = read_series(tmp_path / "ct")
@@ -115,25 +131,45 @@ def test_on_uneven_and_tilted_stacks_every_contour_lies_in_the_plane_of_the_imag
     images = {header.SOPInstanceUID: header for header in series.headers}
     for _, points, uid in stored_contours(out)["Marker"]:
         image = images[uid]
-        position, orientation = np.array(image.ImagePositionPatient, float), np.array(image.ImageOrientationPatient, float)
+        position, orientation = (
+            np.array(image.ImagePositionPatient, float),
+            np.array(image.ImageOrientationPatient, float),
+        )
         offset = points - position
         assert np.abs(offset @ np.cross(orientation[:3], orientation[3:])).max() < 0.002
         columns, rows = offset @ orientation[:3] / 1.25, offset @ orientation[3:] / 1.5
         mask = phantom.masks["Marker"][series.sop_instance_uids.index(uid)]
-        assert (rows.min() + 0.5, rows.max() - 0.5) == pytest.approx(np.flatnonzero(mask.any(1))[[0, -1]], abs=0.002)
-        assert (columns.min() + 0.5, columns.max() - 0.5) == pytest.approx(np.flatnonzero(mask.any(0))[[0, -1]], abs=0.002)
+        assert (rows.min() + 0.5, rows.max() - 0.5) == pytest.approx(
+            np.flatnonzero(mask.any(1))[[0, -1]], abs=0.002
+        )
+        assert (columns.min() + 0.5, columns.max() - 0.5) == pytest.approx(
+            np.flatnonzero(mask.any(0))[[0, -1]], abs=0.002
+        )
     assert "SourcePixelPlanesCharacteristicsSequence" not in pydicom.dcmread(out).ROIContourSequence[0]
 
 
 @pytest.mark.parametrize("holes", ["keyhole", "nested", "xor"])
-def test_plastimatch_reads_back_exactly_the_voxels_that_were_written(holes, masks, series, folder, program, tmp_path):
+def test_plastimatch_reads_back_exactly_the_voxels_that_were_written(
+    holes, masks, series, folder, program, tmp_path
+):
     import SimpleITK
 
     if holes == "xor":  # plastimatch 1.9.4 does not know CLOSEDPLANAR_XOR and leaves such structures out
         masks = {name: mask for name, mask in masks.items() if name != "Hollow"}
     out = write_rtstruct(masks, series, tmp_path / "rs.dcm", holes=holes)
-    command = [program("plastimatch"), "convert", "--input", str(out), "--referenced-ct", str(folder), "--xor-contours",
-               "--output-prefix", str(tmp_path / "read"), "--prefix-format", "nrrd"]  # fmt: skip
+    command = [
+        program("plastimatch"),
+        "convert",
+        "--input",
+        str(out),
+        "--referenced-ct",
+        str(folder),
+        "--xor-contours",
+        "--output-prefix",
+        str(tmp_path / "read"),
+        "--prefix-format",
+        "nrrd",
+    ]
     subprocess.run(command, check=True, capture_output=True)
     for name, mask in masks.items():
         read = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "read" / f"{name}.nrrd"))) > 0
@@ -155,7 +191,9 @@ def test_rt_utils_finds_the_structures_where_they_are(tmp_path):
     phantom = chiral_phantom(stack_geometry((30, 56, 56)))  # square, because it takes rows for columns
     write_series(phantom.volume_hu, phantom.geometry, tmp_path / "ct")
     out = write_rtstruct(phantom.masks, read_series(tmp_path / "ct"), tmp_path / "rs.dcm")
-    rtstruct = rt_utils.RTStructBuilder.create_from(dicom_series_path=str(tmp_path / "ct"), rt_struct_path=str(out))
+    rtstruct = rt_utils.RTStructBuilder.create_from(
+        dicom_series_path=str(tmp_path / "ct"), rt_struct_path=str(out)
+    )
     assert rtstruct.get_roi_names() == list(phantom.masks)
     for name, mask in phantom.masks.items():
         read = np.moveaxis(rtstruct.get_roi_mask_by_name(name), -1, 0)
@@ -164,10 +202,13 @@ def test_rt_utils_finds_the_structures_where_they_are(tmp_path):
 
 
 def test_a_probability_map_is_contoured_between_voxel_centres(series, tmp_path):
-    # 0.75 beside 0.25 and 0: the level 0.5 lies half way to the first neighbour and a third of the way to the second.
+    # 0.75 beside 0.25 and 0: the level 0.5 lies half way to the first neighbour and a third of the way to the
+    # second.
     probability = np.zeros(SHAPE, dtype=np.float32)
     probability[5, 10, 10], probability[5, 10, 11] = 0.75, 0.25
-    ((_, points, _),) = stored_contours(write_rtstruct({"GTV": probability}, series, tmp_path / "rs.dcm"))["GTV"]
+    ((_, points, _),) = stored_contours(write_rtstruct({"GTV": probability}, series, tmp_path / "rs.dcm"))[
+        "GTV"
+    ]
     columns = (points[:, 0] - -27.375) / 1.25
     assert columns.max() == pytest.approx(10.5, abs=0.001)
     assert columns.min() == pytest.approx(10 - 1 / 3, abs=0.001)
@@ -187,10 +228,12 @@ def test_floats_that_are_all_0_or_1_are_a_mask_and_keep_its_area(series, masks, 
 
 
 def test_thinning_keeps_every_vertex_within_its_bound(series, masks, tmp_path):
-    full = stored_contours(write_rtstruct({"External": masks["External"]}, series, tmp_path / "a.dcm"))["External"]
-    thin = stored_contours(write_rtstruct({"External": masks["External"]}, series, tmp_path / "b.dcm", simplify_mm=0.8))[
+    full = stored_contours(write_rtstruct({"External": masks["External"]}, series, tmp_path / "a.dcm"))[
         "External"
     ]
+    thin = stored_contours(
+        write_rtstruct({"External": masks["External"]}, series, tmp_path / "b.dcm", simplify_mm=0.8)
+    )["External"]
     assert sum(len(points) for _, points, _ in thin) < 0.8 * sum(len(points) for _, points, _ in full)
     import shapely
 
@@ -200,7 +243,7 @@ def test_thinning_keeps_every_vertex_within_its_bound(series, masks, tmp_path):
         assert apart_mm <= 0.8 + 0.002
 
 
-# ---- conformance -------------------------------------------------------------------------------------------------
+# ---- conformance -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("holes", ["keyhole", "nested"])
@@ -212,7 +255,9 @@ def test_dciodvfy_finds_no_error(holes, masks, series, program, tmp_path):
     assert conformance_errors(program, out) == []
 
 
-def test_dciodvfy_objects_in_xor_mode_only_to_the_term_that_its_edition_does_not_know(masks, series, program, tmp_path):
+def test_dciodvfy_objects_in_xor_mode_only_to_the_term_that_its_edition_does_not_know(
+    masks, series, program, tmp_path
+):
     errors = conformance_errors(program, write_rtstruct(masks, series, tmp_path / "rs.dcm", holes="xor"))
     assert errors
     assert all("CLOSEDPLANAR_XOR" in error for error in errors)
@@ -220,8 +265,15 @@ def test_dciodvfy_objects_in_xor_mode_only_to_the_term_that_its_edition_does_not
 
 def test_a_ct_without_optional_attributes_still_gives_every_type_2_attribute(program, tmp_path):
     phantom = chiral_phantom()
-    missing = ("AccessionNumber", "ReferringPhysicianName", "StudyID", "PatientBirthDate", "PatientSex",
-               "PositionReferenceIndicator", "StudyTime")  # fmt: skip
+    missing = (
+        "AccessionNumber",
+        "ReferringPhysicianName",
+        "StudyID",
+        "PatientBirthDate",
+        "PatientSex",
+        "PositionReferenceIndicator",
+        "StudyTime",
+    )
     write_series(phantom.volume_hu, phantom.geometry, tmp_path / "ct", **dict.fromkeys(missing))
     out = write_rtstruct({"GTV": phantom.masks["Marker"]}, read_series(tmp_path / "ct"), tmp_path / "rs.dcm")
     dataset = pydicom.dcmread(out)
@@ -249,17 +301,29 @@ def test_the_file_is_implicit_little_endian_with_short_decimals_and_honest_count
 
 def test_the_set_names_patient_study_frame_maker_and_that_it_is_for_research_only(written, series):
     dataset, image = pydicom.dcmread(written), series.headers[0]
-    for keyword in ("PatientName", "PatientID", "StudyInstanceUID", "StudyDate", "StudyID", "FrameOfReferenceUID"):
+    for keyword in (
+        "PatientName",
+        "PatientID",
+        "StudyInstanceUID",
+        "StudyDate",
+        "StudyID",
+        "FrameOfReferenceUID",
+    ):
         assert dataset[keyword].value == image[keyword].value
     assert dataset.SeriesInstanceUID != image.SeriesInstanceUID
     assert dataset.ApprovalStatus == "UNAPPROVED"
-    assert "Research use only" in dataset.StructureSetDescription and "Research use only" in dataset.SeriesDescription
+    assert (
+        "Research use only" in dataset.StructureSetDescription
+        and "Research use only" in dataset.SeriesDescription
+    )
     assert "thigh 0.1" in dataset.StructureSetDescription and "thigh 0.1" in dataset.SoftwareVersions
     assert "thigh 0.1" in dataset.StructureSetROISequence[0].ROIGenerationDescription
     assert {row.ROIGenerationAlgorithm for row in dataset.StructureSetROISequence} == {"AUTOMATIC"}
     (frame,) = dataset.ReferencedFrameOfReferenceSequence
     (referred,) = frame.RTReferencedStudySequence[0].RTReferencedSeriesSequence
-    assert [row.ReferencedSOPInstanceUID for row in referred.ContourImageSequence] == list(series.sop_instance_uids)
+    assert [row.ReferencedSOPInstanceUID for row in referred.ContourImageSequence] == list(
+        series.sop_instance_uids
+    )
 
 
 def test_two_files_never_share_a_sop_instance_uid(masks, series, tmp_path):
@@ -270,11 +334,18 @@ def test_two_files_never_share_a_sop_instance_uid(masks, series, tmp_path):
 
 def test_numbers_types_colours_and_codes_of_the_structures(masks, series, tmp_path):
     own = Structure("Mass", 7, (1, 2, 3), "AVOIDANCE", Code("4147007", "SCT", "Mass"))
-    out = write_rtstruct({"Lung_L": masks["L"], own: masks["GTV"], "CTV_6000": masks["GTV"], "BODY": masks["External"]},
-                         series, tmp_path / "rs.dcm")  # fmt: skip
+    out = write_rtstruct(
+        {"Lung_L": masks["L"], own: masks["GTV"], "CTV_6000": masks["GTV"], "BODY": masks["External"]},
+        series,
+        tmp_path / "rs.dcm",
+    )
     dataset = pydicom.dcmread(out)
     assert [(row.ROINumber, row.ROIName) for row in dataset.StructureSetROISequence] == [
-        (8, "Lung_L"), (7, "Mass"), (9, "CTV_6000"), (10, "BODY")]  # fmt: skip
+        (8, "Lung_L"),
+        (7, "Mass"),
+        (9, "CTV_6000"),
+        (10, "BODY"),
+    ]
     observations = {row.ReferencedROINumber: row for row in dataset.RTROIObservationsSequence}
     types = {number: row.RTROIInterpretedType for number, row in observations.items()}
     assert types == {8: "ORGAN", 7: "AVOIDANCE", 9: "CTV", 10: "EXTERNAL"}
@@ -302,19 +373,35 @@ def test_contours_on_frames_of_a_multi_frame_image_name_the_frame(shared_data, t
     contours = dataset.ROIContourSequence[0].ContourSequence
     frames = [int(contour.ContourImageSequence[0].ReferencedFrameNumber) for contour in contours]
     assert frames == list(series.frame_numbers) and sorted(frames) == [1, 2]
-    referred = dataset.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0].RTReferencedSeriesSequence[0]
+    referred = (
+        dataset.ReferencedFrameOfReferenceSequence[0]
+        .RTReferencedStudySequence[0]
+        .RTReferencedSeriesSequence[0]
+    )
     assert len(referred.ContourImageSequence) == 1
 
 
 @pytest.mark.parametrize(
     ("charset", "patient", "structure"),
-    [("ISO_IR 192", "王^小东", "Tumör"), ("ISO_IR 100", "Äneas^Rüdiger", "Größe"),
-     (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎", "Lung_L"), (None, "PLAIN^NAME", "Größe")],
-)  # fmt: skip
+    [
+        ("ISO_IR 192", "王^小东", "Tumör"),
+        ("ISO_IR 100", "Äneas^Rüdiger", "Größe"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎", "Lung_L"),
+        (None, "PLAIN^NAME", "Größe"),
+    ],
+)
 def test_names_that_are_not_ascii_survive(charset, patient, structure, tmp_path):
     phantom = chiral_phantom()
-    write_series(phantom.volume_hu, phantom.geometry, tmp_path / "ct", SpecificCharacterSet=charset, PatientName=patient)
-    out = write_rtstruct({structure: phantom.masks["Marker"]}, read_series(tmp_path / "ct"), tmp_path / "rs.dcm")
+    write_series(
+        phantom.volume_hu,
+        phantom.geometry,
+        tmp_path / "ct",
+        SpecificCharacterSet=charset,
+        PatientName=patient,
+    )
+    out = write_rtstruct(
+        {structure: phantom.masks["Marker"]}, read_series(tmp_path / "ct"), tmp_path / "rs.dcm"
+    )
     dataset = pydicom.dcmread(out)
     assert str(dataset.PatientName) == patient
     assert dataset.StructureSetROISequence[0].ROIName == structure
@@ -328,12 +415,14 @@ def test_a_name_that_the_images_character_set_cannot_hold_is_refused(tmp_path):
         write_rtstruct({"肺": phantom.masks["Marker"]}, read_series(tmp_path / "ct"), tmp_path / "rs.dcm")
 
 
-# ---- what is refused or said -------------------------------------------------------------------------------------
+# ---- what is refused or said -------------------------------------------------------------------------------
 
 
 def test_an_empty_mask_becomes_a_structure_without_contours_and_a_warning(masks, series, tmp_path):
     with pytest.warns(MedsegWarning, match="Nothing is empty"):
-        out = write_rtstruct({"Nothing": np.zeros(SHAPE, bool), "GTV": masks["GTV"]}, series, tmp_path / "rs.dcm")
+        out = write_rtstruct(
+            {"Nothing": np.zeros(SHAPE, bool), "GTV": masks["GTV"]}, series, tmp_path / "rs.dcm"
+        )
     dataset = pydicom.dcmread(out)
     assert "ContourSequence" not in dataset.ROIContourSequence[0]
     with pytest.warns(MedsegWarning, match="'Nothing': it is empty"):
@@ -348,16 +437,22 @@ def test_a_name_against_tg263_is_warned_of_and_written_as_given(masks, series, t
 
 @pytest.mark.parametrize(
     ("given", "error", "words"),
-    [({}, StructureError, "at least one"),
-     ({"GTV": np.zeros((3, 4, 5), bool)}, GeometryError, r"\(3, 4, 5\) on images of \(30, 48, 56\)"),
-     ({"GTV": np.zeros((56, 48, 30), bool)}, GeometryError, "Nothing is flipped"),
-     ({"GTV": np.full(SHAPE, 2, np.uint8)}, StructureError, "one mask per structure"),
-     ({"GTV": np.full(SHAPE, 7.5)}, StructureError, "sigmoid"),
-     ({"GTV": np.full(SHAPE, np.nan)}, StructureError, "expected 0 to 1"),
-     ({"GTV": np.full(SHAPE, "x")}, StructureError, "expected bool"),
-     ({"GTV": np.ones(SHAPE, bool), "gtv": np.ones(SHAPE, bool)}, StructureError, "two structures"),
-     ({Structure("A", 1): np.ones(SHAPE, bool), Structure("B", 1): np.ones(SHAPE, bool)}, StructureError, "number 1")],
-)  # fmt: skip
+    [
+        ({}, StructureError, "at least one"),
+        ({"GTV": np.zeros((3, 4, 5), bool)}, GeometryError, r"\(3, 4, 5\) on images of \(30, 48, 56\)"),
+        ({"GTV": np.zeros((56, 48, 30), bool)}, GeometryError, "Nothing is flipped"),
+        ({"GTV": np.full(SHAPE, 2, np.uint8)}, StructureError, "one mask per structure"),
+        ({"GTV": np.full(SHAPE, 7.5)}, StructureError, "sigmoid"),
+        ({"GTV": np.full(SHAPE, np.nan)}, StructureError, "expected 0 to 1"),
+        ({"GTV": np.full(SHAPE, "x")}, StructureError, "expected bool"),
+        ({"GTV": np.ones(SHAPE, bool), "gtv": np.ones(SHAPE, bool)}, StructureError, "two structures"),
+        (
+            {Structure("A", 1): np.ones(SHAPE, bool), Structure("B", 1): np.ones(SHAPE, bool)},
+            StructureError,
+            "number 1",
+        ),
+    ],
+)
 def test_masks_that_cannot_be_right_are_refused_and_nothing_is_written(given, error, words, series, tmp_path):
     with pytest.raises(error, match=words):
         write_rtstruct(given, series, tmp_path / "rs.dcm")

@@ -1,4 +1,5 @@
-"""DICOM Segmentations read on the slices of a series. Referee: highdicom, which wrote or reads the same files."""
+"""DICOM Segmentations read on the slices of a series. Referee: highdicom, which wrote or reads the same
+files."""
 
 from __future__ import annotations
 
@@ -14,8 +15,11 @@ from medseg.structures.structure import Structure
 OBLIQUE = (0.966, 0.259, 0, -0.259, 0.966, 0)
 
 
-@pytest.fixture(scope="module", params=[{}, {"gaps_mm": (2, 2, 5, 5, 5, 2, 2)}, {"orientation": OBLIQUE}],
-                ids=["even", "uneven", "oblique"])  # fmt: skip
+@pytest.fixture(
+    scope="module",
+    params=[{}, {"gaps_mm": (2, 2, 5, 5, 5, 2, 2)}, {"orientation": OBLIQUE}],
+    ids=["even", "uneven", "oblique"],
+)
 def case(request, tmp_path_factory):
     """(phantom, series, SEG.dcm with the overlapping structures Body and Corner)."""
     folder = tmp_path_factory.mktemp("case")

@@ -1,4 +1,5 @@
-"""DICOM Segmentations: every voxel at its place, judged from the file's own attributes and by independent readers."""
+"""DICOM Segmentations: every voxel at its place, judged from the file's own attributes and by independent
+readers."""
 
 from __future__ import annotations
 
@@ -23,28 +24,37 @@ ORIENTATIONS = {
 
 
 def voxel_points_lps_mm(path, label):
-    """Positions (n, 3) of the voxels of one segment, from the position of each frame and the unpacked bits alone."""
+    """Positions (n, 3) of the voxels of one segment, from the position of each frame and the unpacked bits
+    alone."""
     dataset = pydicom.dcmread(path)
     number = next(row.SegmentNumber for row in dataset.SegmentSequence if row.SegmentLabel == label)
     shape = (int(dataset.NumberOfFrames), dataset.Rows, dataset.Columns)
-    bits = np.unpackbits(np.frombuffer(dataset.PixelData, np.uint8), bitorder="little")[: np.prod(shape)].reshape(shape)
+    bits = np.unpackbits(np.frombuffer(dataset.PixelData, np.uint8), bitorder="little")[
+        : np.prod(shape)
+    ].reshape(shape)
     shared = dataset.SharedFunctionalGroupsSequence[0]
     orientation = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float)
     row_mm, column_mm = (float(mm) for mm in shared.PixelMeasuresSequence[0].PixelSpacing)
     points = []
     for frame, groups in zip(bits, dataset.PerFrameFunctionalGroupsSequence, strict=True):
-        identification = (groups if "SegmentIdentificationSequence" in groups else shared).SegmentIdentificationSequence
+        identification = (
+            groups if "SegmentIdentificationSequence" in groups else shared
+        ).SegmentIdentificationSequence
         if identification[0].ReferencedSegmentNumber == number:
             position = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, float)
             rows, columns = np.nonzero(frame)
             points.append(
-                position + rows[:, None] * row_mm * orientation[3:] + columns[:, None] * column_mm * orientation[:3]
+                position
+                + rows[:, None] * row_mm * orientation[3:]
+                + columns[:, None] * column_mm * orientation[:3]
             )
     return np.concatenate(points)
 
 
 def conformance_errors(program, path):
-    result = subprocess.run([program("dciodvfy"), "-new", str(path)], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [program("dciodvfy"), "-new", str(path)], capture_output=True, text=True, check=False
+    )
     lines = (result.stdout + result.stderr).splitlines()
     assert any(line.startswith("Segmentation") for line in lines), lines[:3]
     return [line for line in lines if line.startswith("Error")]
@@ -58,39 +68,59 @@ def phantom():
 @pytest.fixture(scope="module")
 def series(phantom, tmp_path_factory):
     out = tmp_path_factory.mktemp("ct")
-    write_series(phantom.volume_hu, phantom.geometry, out, SpecificCharacterSet="ISO_IR 192", PatientName="Größe^Ön")
+    write_series(
+        phantom.volume_hu, phantom.geometry, out, SpecificCharacterSet="ISO_IR 192", PatientName="Größe^Ön"
+    )
     return read_series(out)
 
 
 @pytest.fixture(scope="module")
 def written(phantom, series, tmp_path_factory):
-    masks = {"External": phantom.masks["Body"], "GTV": phantom.masks["Marker"], "Lung_L": phantom.masks["L"],
-             "Own_Thing": phantom.masks["Foot"]}  # fmt: skip
+    masks = {
+        "External": phantom.masks["Body"],
+        "GTV": phantom.masks["Marker"],
+        "Lung_L": phantom.masks["L"],
+        "Own_Thing": phantom.masks["Foot"],
+    }
     return write_seg(masks, series, tmp_path_factory.mktemp("seg") / "seg.dcm", model=("thigh", "0.1"))
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_segments_of_the_chiral_phantom_lie_at_its_known_points_in_every_orientation(orientation, tmp_path):
-    geometry = stack_geometry((40, 64, 72), gaps_mm=2.0, pixel_spacing_mm=(1.5, 1.25),
-                              orientation=ORIENTATIONS[orientation], centre_lps_mm=(12, -34, 56))  # fmt: skip
+    geometry = stack_geometry(
+        (40, 64, 72),
+        gaps_mm=2.0,
+        pixel_spacing_mm=(1.5, 1.25),
+        orientation=ORIENTATIONS[orientation],
+        centre_lps_mm=(12, -34, 56),
+    )
     phantom = chiral_phantom(geometry)
     write_series(phantom.volume_hu, geometry, tmp_path / "ct")
     series = read_series(tmp_path / "ct")
-    out = write_seg({"Marker": series.volume() > 750, "Foot": phantom.masks["Foot"]}, series, tmp_path / "seg.dcm")
+    out = write_seg(
+        {"Marker": series.volume() > 750, "Foot": phantom.masks["Foot"]}, series, tmp_path / "seg.dcm"
+    )
     for name in ("Marker", "Foot"):
         points = voxel_points_lps_mm(out, name)
         assert len(points) == phantom.masks[name].sum()
         assert np.abs(points.mean(0) - phantom.points_lps_mm[name]).max() < 0.75
 
 
-@pytest.mark.parametrize("stack", [{"gaps_mm": np.where(np.arange(39) < 20, 2.5, 1.25)}, {"tilt_degrees": 15}])
+@pytest.mark.parametrize(
+    "stack", [{"gaps_mm": np.where(np.arange(39) < 20, 2.5, 1.25)}, {"tilt_degrees": 15}]
+)
 def test_uneven_and_tilted_stacks_keep_each_slice_at_its_place_and_warn(stack, tmp_path):
     phantom = chiral_phantom(stack_geometry((40, 64, 72), pixel_spacing_mm=(1.5, 1.25), **stack))
     write_series(phantom.volume_hu, phantom.geometry, tmp_path / "ct")
     with pytest.warns(MedsegWarning, match="uneven or tilted"):
-        out = write_seg({"Marker": phantom.masks["Marker"]}, read_series(tmp_path / "ct"), tmp_path / "seg.dcm")
+        out = write_seg(
+            {"Marker": phantom.masks["Marker"]}, read_series(tmp_path / "ct"), tmp_path / "seg.dcm"
+        )
     expected = np.concatenate(
-        [phantom.geometry.points_lps_mm(index, np.argwhere(mask)) for index, mask in enumerate(phantom.masks["Marker"])]
+        [
+            phantom.geometry.points_lps_mm(index, np.argwhere(mask))
+            for index, mask in enumerate(phantom.masks["Marker"])
+        ]
     )
     found = voxel_points_lps_mm(out, "Marker")
     assert np.abs(found[np.lexsort(found.T)] - expected[np.lexsort(expected.T)]).max() < 1e-4
@@ -101,8 +131,16 @@ def test_dciodvfy_finds_no_error(written, program):
 
 
 def test_a_ct_without_optional_attributes_is_enough_and_stays_unchanged(phantom, program, tmp_path):
-    missing = ("AccessionNumber", "ReferringPhysicianName", "StudyID", "PatientBirthDate", "PatientSex", "StudyTime",
-               "PositionReferenceIndicator", "StudyDate")  # fmt: skip
+    missing = (
+        "AccessionNumber",
+        "ReferringPhysicianName",
+        "StudyID",
+        "PatientBirthDate",
+        "PatientSex",
+        "StudyTime",
+        "PositionReferenceIndicator",
+        "StudyDate",
+    )
     write_series(phantom.volume_hu, phantom.geometry, tmp_path / "ct", **dict.fromkeys(missing))
     series = read_series(tmp_path / "ct")
     out = write_seg({"Marker": phantom.masks["Marker"]}, series, tmp_path / "seg.dcm")
@@ -114,7 +152,9 @@ ODD_HEADERS = {
     "Japanese name of three kinds": dict(
         SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientName="Yamada^Tarou=山田^太郎=やまだ^たろう"
     ),
-    "birth date that is none": dict(PatientBirthDate="00000000", StudyDate="2026.01.01", StudyTime="12:00:00"),
+    "birth date that is none": dict(
+        PatientBirthDate="00000000", StudyDate="2026.01.01", StudyTime="12:00:00"
+    ),
     "de-identified, method not said": dict(PatientIdentityRemoved="YES"),
 }
 
@@ -148,13 +188,18 @@ def test_highdicom_reads_overlapping_segments_voxel_by_voxel(written, phantom):
     import highdicom
 
     segmentation = highdicom.seg.segread(written)
-    labels = [segmentation.get_segment_description(number).segment_label for number in segmentation.segment_numbers]
+    labels = [
+        segmentation.get_segment_description(number).segment_label for number in segmentation.segment_numbers
+    ]
     assert labels == ["External", "GTV", "Lung_L", "Own_Thing"]
     volume = segmentation.get_volume(segment_numbers=[2], combine_segments=False)
     indices = np.argwhere(volume.array[..., 0] > 0)
     points = volume.map_indices_to_reference(indices)
     expected = np.concatenate(
-        [phantom.geometry.points_lps_mm(index, np.argwhere(mask)) for index, mask in enumerate(phantom.masks["Marker"])]
+        [
+            phantom.geometry.points_lps_mm(index, np.argwhere(mask))
+            for index, mask in enumerate(phantom.masks["Marker"])
+        ]
     )
     assert np.abs(points[np.lexsort(points.T)] - expected[np.lexsort(expected.T)]).max() < 1e-3
 
@@ -165,7 +210,9 @@ def test_simpleitk_finds_a_segment_where_it_is(phantom, series, tmp_path):
     out = write_seg({"GTV": phantom.masks["Marker"]}, series, tmp_path / "seg.dcm")
     image = SimpleITK.ReadImage(str(out))
     voxels = np.argwhere(SimpleITK.GetArrayFromImage(image) > 0)
-    points = np.array([image.TransformIndexToPhysicalPoint([int(i) for i in index[::-1]]) for index in voxels])
+    points = np.array(
+        [image.TransformIndexToPhysicalPoint([int(i) for i in index[::-1]]) for index in voxels]
+    )
     assert len(points) == phantom.masks["Marker"].sum()
     assert np.abs(points.mean(0) - phantom.points_lps_mm["Marker"]).max() < 0.75
 
@@ -181,7 +228,9 @@ def test_patient_frame_codes_and_maker_are_recorded(written, series):
     assert external.SegmentedPropertyCategoryCodeSequence[0].CodeMeaning == "External Body Model"
     assert gtv.SegmentedPropertyTypeCodeSequence[0].CodeValue == "228791009"
     kind = lung.SegmentedPropertyTypeCodeSequence[0]
-    assert kind.CodeMeaning == "Lung" and kind.SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning == "Left"
+    assert (
+        kind.CodeMeaning == "Lung" and kind.SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning == "Left"
+    )
     assert own.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Tissue"
     assert {segment.SegmentAlgorithmType for segment in dataset.SegmentSequence} == {"AUTOMATIC"}
     assert gtv.SegmentationAlgorithmIdentificationSequence[0].AlgorithmName == "thigh"
@@ -198,7 +247,9 @@ def test_frames_of_a_multi_frame_image_are_taken_in_their_order(shared_data, tmp
     mask = np.zeros(series.geometry.shape, dtype=bool)
     mask[0, 10, 20] = mask[1, 30:32, 40] = True
     points = voxel_points_lps_mm(write_seg({"Marker": mask}, series, tmp_path / "seg.dcm"), "Marker")
-    expected = np.concatenate([series.geometry.points_lps_mm(index, np.argwhere(plane)) for index, plane in enumerate(mask)])
+    expected = np.concatenate(
+        [series.geometry.points_lps_mm(index, np.argwhere(plane)) for index, plane in enumerate(mask)]
+    )
     assert np.abs(points[np.lexsort(points.T)] - expected[np.lexsort(expected.T)]).max() < 1e-3
 
 

@@ -1,4 +1,5 @@
-"""The label-noise benchmark on a tiny budget: cells, resuming, rankings, tables; and the rules that keep it fair."""
+"""The label-noise benchmark on a tiny budget: cells, resuming, rankings, tables; and the rules that keep it
+fair."""
 
 import csv
 import dataclasses
@@ -44,7 +45,9 @@ def test_a_cell_trains_scores_and_ranks(method):
     assert np.array(result["test"]["dice"]).shape == (4, 3) and len(result["train"]["noisy"]) == 8
     assert sum(result["train"]["noisy"]) == 4
     scores = result["train"]["scores"]
-    assert set(scores) == {"final_loss", "disagreement", "mean_loss"} | ({"quality"} if method == "qam_ocm" else set())
+    assert set(scores) == {"final_loss", "disagreement", "mean_loss"} | (
+        {"quality"} if method == "qam_ocm" else set()
+    )
     assert all(len(values) == 8 and np.isfinite(values).all() for values in scores.values())
     json.dumps(result)
 
@@ -55,7 +58,9 @@ def test_a_cell_repeats_itself_exactly():
 
 def test_noise_is_scaled_to_the_grid_and_drawn_alike_for_every_method():
     assert noise_of(CELL, Budget(side=128), 3).sizes == (2.5, 6.5)
-    labels = {m: run_cell(dataclasses.replace(CELL, method=m), TINY)["train"]["label_dice"] for m in ("ce", "qam")}
+    labels = {
+        m: run_cell(dataclasses.replace(CELL, method=m), TINY)["train"]["label_dice"] for m in ("ce", "qam")
+    }
     assert labels["ce"] == labels["qam"] and min(labels["ce"]) < 0.9 and max(labels["ce"]) == 1.0
 
 
@@ -70,12 +75,16 @@ def test_augmentation_moves_an_image_and_its_label_together():
     torch.manual_seed(0)
     disc = ((np.mgrid[0:64, 0:64] - 31.5) ** 2).sum(0) < 15**2
     label = np.stack([disc, ~disc]).astype(np.float32)
-    samples = [{"image": torch.from_numpy(label[:1]), "label": torch.from_numpy(label), "case_id": str(i)} for i in range(8)]
+    samples = [
+        {"image": torch.from_numpy(label[:1]), "label": torch.from_numpy(label), "case_id": str(i)}
+        for i in range(8)
+    ]
     batch = augmented(samples)
     assert batch["case_id"] == [str(i) for i in range(8)]
     moved = batch["label"][:, 0] > 0
     assert all((one.numpy() != disc).mean() > 0.005 for one in moved)
-    # Edge pixels are between 0 and 1 in the image; elsewhere contrast and brightness leave 0 below and 1 above a half.
+    # Edge pixels are between 0 and 1 in the image; elsewhere contrast and brightness leave 0 below and 1
+    # above a half.
     assert ((batch["image"][:, 0] > 0.5) == moved).float().mean() > 0.98
     assert set(batch["label"].unique().tolist()) == {0.0, 1.0}
 
@@ -120,13 +129,16 @@ def test_scores_of_a_perfect_and_of_an_empty_prediction():
 
 def test_detection_by_hand():
     result = {"train": {"noisy": [1, 0, 0, 1], "scores": {"loss": [0.9, 0.5, 0.1, 0.4]}}}
-    # Pairs (noisy above clean): 0.9 above both, 0.4 above one of two: 3 of 4. The worst 10 % is one case, a noisy one.
+    # Pairs (noisy above clean): 0.9 above both, 0.4 above one of two: 3 of 4. The worst 10 % is one case, a
+    # noisy one.
     assert detection(result)["loss"] == {
-        "auroc": 0.75, "average_precision": pytest.approx((1 + 2 / 3) / 2), "precision_at_10_percent": 1.0
-    }  # fmt: skip
+        "auroc": 0.75,
+        "average_precision": pytest.approx((1 + 2 / 3) / 2),
+        "precision_at_10_percent": 1.0,
+    }
 
 
-# ---- real radiographs --------------------------------------------------------------------------------------------------
+# ---- real radiographs --------------------------------------------------------------------------------------
 
 
 def write_cxr(folder: Path, patients: list[int]) -> Path:
@@ -138,8 +150,12 @@ def write_cxr(folder: Path, patients: list[int]) -> Path:
         writer.writeheader()
         for number, patient in enumerate(patients):
             complete = "0" if number == 0 else "1"
-            writer.writerow({"case": f"gb{number}", "patientid": patient, **dict.fromkeys(CXR_STRUCTURES, complete)})
-            Image.fromarray(rng.integers(0, 255, (40, 50), np.uint8)).save(folder / "images" / f"gb{number}.png")
+            writer.writerow(
+                {"case": f"gb{number}", "patientid": patient, **dict.fromkeys(CXR_STRUCTURES, complete)}
+            )
+            Image.fromarray(rng.integers(0, 255, (40, 50), np.uint8)).save(
+                folder / "images" / f"gb{number}.png"
+            )
             field = np.zeros((40, 50), np.uint8)
             field[:20, :12] |= 1  # the right lung: upper half of the left quarter
             field[10:30, 20:30] |= 4 + 16  # the heart, and a bit that is no structure here
@@ -153,7 +169,9 @@ def test_radiographs_are_split_by_patient_upright_and_without_incomplete_ones(tm
     owners = [{patients[int(name[2:])] for name in part.names} for part in (train, test)]
     assert not owners[0] & owners[1] and len(train.names) + len(test.names) == 9 and len(owners[1]) == 2
     mask = train.masks[0]
-    assert mask[0, :15, :7].all() and not mask[0, 17:].any() and not mask[0, :, 9:].any(), "row, column as in the file"
+    assert mask[0, :15, :7].all() and not mask[0, 17:].any() and not mask[0, :, 9:].any(), (
+        "row, column as in the file"
+    )
     assert mask[2].any() and not mask[1].any() and not mask[3].any()
     assert 0 <= train.images.min() and 0.3 < train.images.mean() < 0.7
 
@@ -168,7 +186,12 @@ def test_the_layout_of_prepare_jsrt_is_read_with_its_own_split_and_clavicles(tmp
         writer = csv.DictWriter(file, ["case", "patientid", "random_165_82", "scr_fold", *JSRT_STRUCTURES])
         writer.writeheader()
         for film, part in (("JPCLN001", "train"), ("JPCLN002", "test"), ("JPCNN001", "train")):
-            row = {"case": film, "patientid": film, "random_165_82": part, **dict.fromkeys(JSRT_STRUCTURES, 1)}
+            row = {
+                "case": film,
+                "patientid": film,
+                "random_165_82": part,
+                **dict.fromkeys(JSRT_STRUCTURES, 1),
+            }
             row["scr_fold"] = "fold2" if film.endswith("2") else "fold1"
             writer.writerow(row)
             Image.fromarray(np.full((32, 32), 100, np.uint8)).save(tmp_path / "images" / f"{film}.png")
@@ -178,7 +201,13 @@ def test_the_layout_of_prepare_jsrt_is_read_with_its_own_split_and_clavicles(tmp
     for seed in (1, 2):
         train, test = cxr_images(tmp_path, 32, seed)
         assert (train.names, test.names) == (["JPCLN001", "JPCNN001"], ["JPCLN002"])
-    assert train.structures == JSRT_STRUCTURES and train.masks.sum((0, 2, 3)).tolist() == [0, 0, 0, 0, 2 * 4 * 8]
+    assert train.structures == JSRT_STRUCTURES and train.masks.sum((0, 2, 3)).tolist() == [
+        0,
+        0,
+        0,
+        0,
+        2 * 4 * 8,
+    ]
     for fold, tested in (("fold1", ["JPCLN001", "JPCNN001"]), ("fold2", ["JPCLN002"])):
         train, test = cxr_images(tmp_path, 32, 1, fold)
         assert test.names == tested and not set(train.names) & set(tested) and len(train.names + tested) == 3
@@ -217,7 +246,7 @@ def test_a_folder_without_radiographs_is_refused(tmp_path):
         cxr_images(tmp_path, 32, 0)
 
 
-# ---- the program -------------------------------------------------------------------------------------------------------
+# ---- the program -------------------------------------------------------------------------------------------
 
 
 def test_the_grid_has_the_promised_cells_once_each_and_known_methods(tools):
@@ -228,7 +257,11 @@ def test_the_grid_has_the_promised_cells_once_each_and_known_methods(tools):
         assert {cell.seed for cell in cells} == {1, 2, 3}, "settings were chosen with seed 0"
 
 
-SMALL_GRID = [dataclasses.replace(CELL, method=method, share=share) for method in ("ce", "qam_ocm") for share in (0.0, 0.5)]
+SMALL_GRID = [
+    dataclasses.replace(CELL, method=method, share=share)
+    for method in ("ce", "qam_ocm")
+    for share in (0.0, 0.5)
+]
 SMALL_GRID.append(dataclasses.replace(CELL, fixed_share=0.5, fixed_by="mean_loss"))
 
 
@@ -250,7 +283,9 @@ def finished(trained, tmp_path, monkeypatch, tools) -> Path:
     return tmp_path
 
 
-def test_finished_cells_are_not_trained_again_and_another_budget_is_refused(finished, tools, capsys, monkeypatch):
+def test_finished_cells_are_not_trained_again_and_another_budget_is_refused(
+    finished, tools, capsys, monkeypatch
+):
     assert tools[0].main(["run", str(finished)]) == 0
     assert "5 cells, 5 finished before" in capsys.readouterr().out
     assert tools[0].main(["run", str(finished), "--steps", "9"]) == 2
@@ -260,7 +295,9 @@ def test_finished_cells_are_not_trained_again_and_another_budget_is_refused(fini
 def test_a_cell_that_follows_a_missing_ranking_says_so(finished, tools):
     (finished / "cells" / f"{CELL.key}.json").unlink()
     with pytest.raises(InputError, match="run the whole grid first"):
-        tools[0].finish_cell(dataclasses.replace(CELL, fixed_share=0.5, fixed_by="mean_loss"), TINY, finished, None)
+        tools[0].finish_cell(
+            dataclasses.replace(CELL, fixed_share=0.5, fixed_by="mean_loss"), TINY, finished, None
+        )
 
 
 def test_the_report_writes_tables_and_figures(finished, tools):
@@ -268,15 +305,25 @@ def test_the_report_writes_tables_and_figures(finished, tools):
     assert tools[0].main(["report", str(finished), "-o", str(finished / "report"), *page]) == 0
     with open(finished / "report" / "noisy_labels.csv") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 5 * 4 and {row["structure"] for row in rows} == {"Lungs", "Heart", "Clavicles", "mean"}
+    assert len(rows) == 5 * 4 and {row["structure"] for row in rows} == {
+        "Lungs",
+        "Heart",
+        "Clavicles",
+        "mean",
+    }
     with open(finished / "report" / "noisy_labels_comparison.csv") as file:
-        plain = next(row for row in csv.DictReader(file) if row["method"] == "ce" and row["share"] == "0.5000")
+        plain = next(
+            row for row in csv.DictReader(file) if row["method"] == "ce" and row["share"] == "0.5000"
+        )
     assert float(plain["minus_ce"]) == 0 and plain["seeds"] == "1"
     names = {path.name for path in (finished / "report").iterdir()}
     assert {"noisy_labels_detection.csv", "noisy_labels_phantom.png", "noisy_labels_review.png"} <= names
     page = (finished / "page.md").read_text()
-    # Five cells of one seed: cross-entropy and QAM + OCM, without noise and with half of the labels wrong by 5 to 13 pixels.
-    row = next(line for line in page.splitlines() if line.startswith("| 50%, 5-13 px | 0.652 / 0.724 / 0.912 |"))
+    # Five cells of one seed: cross-entropy and QAM + OCM, without noise and with half of the labels wrong by
+    # 5 to 13 pixels.
+    row = next(
+        line for line in page.splitlines() if line.startswith("| 50%, 5-13 px | 0.652 / 0.724 / 0.912 |")
+    )
     filled = [bool(cell.strip()) for cell in row.split("|")[3:-1]]
     assert filled == [True, False, False, True, False, False, False, False, False]
 

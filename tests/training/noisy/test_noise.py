@@ -1,4 +1,5 @@
-"""Label noise: each law against masks worked out by hand, exact shares, and one test that replays every record."""
+"""Label noise: each law against masks worked out by hand, exact shares, and one test that replays every
+record."""
 
 import json
 
@@ -39,7 +40,8 @@ def test_sizes_are_mm_where_the_spacing_is():
     label = np.zeros((1, 5, 5, 5), bool)
     label[0, 2, 2, 2] = True
     grown = apply(Corruption("dilate", {"size": 2.5}), label, (3.0, 1.0, 1.0))
-    # 3 mm between slices: nothing reaches the next one; in the plane all within 2.5 mm (2, sqrt(5)) but not sqrt(8).
+    # 3 mm between slices: nothing reaches the next one; in the plane all within 2.5 mm (2, sqrt(5)) but not
+    # sqrt(8).
     assert grown[0].sum(axis=(1, 2)).tolist() == [0, 0, 21, 0, 0]
     assert not grown[0, 2, 0, 0] and grown[0, 2, 0, 1]
 
@@ -83,12 +85,22 @@ def test_a_walk_that_always_goes_out_and_always_flips_grows_by_one_voxel_a_step(
 def test_gross_errors_by_hand():
     both = np.concatenate([DOT, BAR])
     moved = apply(Corruption("shift", {"offset": [-2.0, 1.0]}), both, (1, 1))
-    assert np.argwhere(moved[0]).tolist() == [[0, 3]] and moved[1, 0].tolist() == [False, True, True, True, True]
-    assert np.argwhere(apply(Corruption("shift", {"offset": [4.0, 0.0]}), both, (2, 2))[0]).tolist() == [[4, 2]]
+    assert np.argwhere(moved[0]).tolist() == [[0, 3]] and moved[1, 0].tolist() == [
+        False,
+        True,
+        True,
+        True,
+        True,
+    ]
+    assert np.argwhere(apply(Corruption("shift", {"offset": [4.0, 0.0]}), both, (2, 2))[0]).tolist() == [
+        [4, 2]
+    ]
     assert not apply(Corruption("shift", {"offset": [9.0, 0.0]}), both, (1, 1)).any()
     swapped = apply(Corruption("wrong_organ", {"channel": 0, "other": 1}), both, (1, 1))
     assert np.array_equal(swapped[0], BAR[0]) and np.array_equal(swapped[1], BAR[0])
-    cut = apply(Corruption("drop_slices", {"channel": 0, "axis": 0, "first": 0.0, "last": 0.34}), SQUARE, (1, 1))
+    cut = apply(
+        Corruption("drop_slices", {"channel": 0, "axis": 0, "first": 0.0, "last": 0.34}), SQUARE, (1, 1)
+    )
     assert cut[0].any(1).tolist() == [False, False, False, True, False]  # ceil(0.34 * 3) = 2 of 3 rows
     pieces = drawn("##..# ##... ..... ..... #....")
     left = apply(Corruption("drop_component", {"channel": 0}), pieces, (1, 1))
@@ -111,7 +123,12 @@ def test_every_record_replays_its_corruption(generator, shape, spacing):
         assert replayed == record
         assert np.array_equal(apply(replayed.corruption, label, spacing), noisy)
         kinds.add(record.corruption.kind)
-    expected = {"paper": {"dilate", "erode"}, "fixed": {"dilate", "erode"}, "biased": {"dilate"}, "styles": {"style"}}
+    expected = {
+        "paper": {"dilate", "erode"},
+        "fixed": {"dilate", "erode"},
+        "biased": {"dilate"},
+        "styles": {"style"},
+    }
     gross = {"shift", "wrong_organ", "drop_slices", "drop_component"}
     assert kinds == expected.get(generator, {"walk"} if generator == "markov" else gross)
 
@@ -157,7 +174,9 @@ def test_the_transform_applies_the_plan_marks_the_sample_and_is_cached_once():
     cached = CacheDataset(data, transform, progress=False)
     assert sum(item["noisy"] for item in cached) == 2
     for item, given in zip(cached, data, strict=True):
-        assert item["label"].sum() == ((49 + 9) if item["noisy"] else 26)  # corners are 1.41 < 1.5 away: 7 x 7
+        assert item["label"].sum() == (
+            (49 + 9) if item["noisy"] else 26
+        )  # corners are 1.41 < 1.5 away: 7 x 7
         assert torch.equal(given["label"], sample()["label"]), "the given label is left alone"
         assert json.loads(item["noise_record"])["case"] == item["case_id"]
 

@@ -1,4 +1,5 @@
-"""Score pools: the large batch in small pieces and over two processes has the same gradient; a queue has the right pull."""
+"""Score pools: the large batch in small pieces and over two processes has the same gradient; a queue has the
+right pull."""
 
 import multiprocessing
 from functools import partial
@@ -19,7 +20,9 @@ def make_networks(norm: type[nn.Module] | None = None) -> tuple[nn.Module, nn.Mo
     layers = [nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, CHANNELS, 1)]
     if norm is not None:
         layers.insert(1, norm(4))
-    quality = nn.Sequential(nn.Conv2d(1 + CHANNELS, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1))
+    quality = nn.Sequential(
+        nn.Conv2d(1 + CHANNELS, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)
+    )
     return nn.Sequential(*layers), quality
 
 
@@ -56,7 +59,9 @@ def step_with(pool, networks, data, case=None):
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 8])
-@pytest.mark.parametrize("case", [None, torch.tensor([4, 4, 9, 9, 9, 2, 1, 4])], ids=["samples", "patches of cases"])
+@pytest.mark.parametrize(
+    "case", [None, torch.tensor([4, 4, 9, 9, 9, 2, 1, 4])], ids=["samples", "patches of cases"]
+)
 def test_two_passes_in_small_pieces_equal_one_large_batch(micro_batch, case):
     networks, data = make_networks(nn.InstanceNorm2d), make_data()
     whole, expected = step_with(BatchPool(), networks, data, case)
@@ -98,7 +103,9 @@ def test_both_passes_draw_the_same_dropout():
         return table, prediction
 
     TwoPassPool(4).backward(recorded, COUNT, 2.0, list(networks))
-    assert torch.equal(seen[0], seen[2]) and torch.equal(seen[1], seen[3]) and not torch.equal(seen[0], seen[1])
+    assert (
+        torch.equal(seen[0], seen[2]) and torch.equal(seen[1], seen[3]) and not torch.equal(seen[0], seen[1])
+    )
 
 
 def test_running_statistics_are_put_back():
@@ -109,7 +116,7 @@ def test_running_statistics_are_put_back():
     assert norm.running_mean.abs().sum() == 0 and int(norm.num_batches_tracked) == 0
 
 
-# ---- queue ---------------------------------------------------------------------------------------------------------
+# ---- queue -------------------------------------------------------------------------------------------------
 
 
 def fixed_rows(scores, losses, case):
@@ -163,12 +170,14 @@ def test_pools_refuse_sizes_below_one():
         QueuePool(length=0)
 
 
-# ---- two processes -------------------------------------------------------------------------------------------------
+# ---- two processes -----------------------------------------------------------------------------------------
 
 
 def one_process(rank: int, meeting_point: str, answers) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting_point}", rank=rank, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting_point}", rank=rank, world_size=2
+    )
     networks = make_networks()
     wrapped = [nn.parallel.DistributedDataParallel(network) for network in networks]
     images, labels = make_data()

@@ -1,4 +1,5 @@
-"""The trainer a bundle names: every method trains, plain training is unchanged, runs resume, failures are one line."""
+"""The trainer a bundle names: every method trains, plain training is unchanged, runs resume, failures are one
+line."""
 
 import json
 import logging
@@ -86,7 +87,9 @@ def weights_of(trainer) -> torch.Tensor:
 def test_every_method_learns_and_logs(method):
     losses = []
     trainer = make_trainer(method, epochs=6)
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: losses.append(float(engine.state.output["loss"])))
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda engine: losses.append(float(engine.state.output["loss"]))
+    )
     run(trainer)
     assert np.mean(losses[-2:]) < np.mean(losses[:2])
     assert trainer.state.output["sample_weight"].sum() == pytest.approx(1.0)
@@ -103,7 +106,8 @@ def test_plain_training_is_monais_own_loop_to_the_last_bit():
 
 
 def test_two_groups_by_hand_and_on_a_normal_distribution():
-    # Below 0 and 1, above 10: cut halfway between 1 and 10, means 0.5 and 10, squares within 2 x 0.25 of three values.
+    # Below 0 and 1, above 10: cut halfway between 1 and 10, means 0.5 and 10, squares within 2 x 0.25 of
+    # three values.
     assert two_groups([10.0, 0.0, 1.0]) == (5.5, 9.5, pytest.approx((0.5 / 3) ** 0.5))
     assert two_groups([2.0, 2.0, 2.0]) == (2.0, 0.0, 0.0) and two_groups([7.0]) == (7.0, 0.0, 0.0)
     _, distance, deviation = two_groups(np.random.default_rng(0).normal(size=100_000).tolist())
@@ -122,22 +126,28 @@ def test_a_loss_history_weights_the_smaller_losses_only_where_losses_fall_into_t
     weights = learner.backward(batch).weights.numpy()
     assert weights.sum() == pytest.approx(1)
     if weighted:
-        # tanh(2) of the way to e^4 against e^-4, from the means of the groups; the single cases lie around them.
+        # tanh(2) of the way to e^4 against e^-4, from the means of the groups; the single cases lie around
+        # them.
         assert weights[~known_wrong].min() > 500 * weights[known_wrong].max()
     else:
         assert weights == pytest.approx(np.full(40, 1 / 40))
 
 
-@pytest.mark.parametrize("method", ["weighted_ce", "dice_ce", "t_loss", "trimming", "loss_history", "co_teaching", "qam"])
+@pytest.mark.parametrize(
+    "method", ["weighted_ce", "dice_ce", "t_loss", "trimming", "loss_history", "co_teaching", "qam"]
+)
 def test_a_method_is_not_plain_training(method):
-    assert not torch.equal(weights_of(run(make_trainer("ce"))), weights_of(run(make_trainer(method, warmup=0.0))))
+    assert not torch.equal(
+        weights_of(run(make_trainer("ce"))), weights_of(run(make_trainer(method, warmup=0.0)))
+    )
 
 
 def test_during_the_warm_up_weights_are_equal_and_afterwards_not():
     seen = []
     trainer = make_trainer("qam_ocm", epochs=6, warmup=0.5)  # 12 steps: 6 of them equal
     trainer.add_event_handler(
-        Events.ITERATION_COMPLETED, lambda engine: seen.append(float(engine.state.output["sample_weight"].std()))
+        Events.ITERATION_COMPLETED,
+        lambda engine: seen.append(float(engine.state.output["sample_weight"].std())),
     )
     run(trainer)
     assert max(seen[:6]) == 0 and seen[6] == 0, "and the zero head starts with equal weights"
@@ -205,11 +215,21 @@ def test_a_checkpoint_of_another_method_is_refused(tmp_path):
 
 def test_a_config_file_names_the_trainer():
     config = {
-        "network": {"_target_": "UNet", "spatial_dims": 2, "in_channels": 1, "out_channels": CHANNELS, "channels": [4, 8],
-                    "strides": [2]},
+        "network": {
+            "_target_": "UNet",
+            "spatial_dims": 2,
+            "in_channels": 1,
+            "out_channels": CHANNELS,
+            "channels": [4, 8],
+            "strides": [2],
+        },
         "quality": {"_target_": "medseg.networks.QualityModule", "spatial_dims": 2, "in_channels": 3},
         "optimizer": {"_target_": "torch.optim.Adam", "params": "$@network.parameters()", "lr": 0.01},
-        "quality_optimizer": {"_target_": "torch.optim.Adam", "params": "$@quality.parameters()", "lr": 0.001},
+        "quality_optimizer": {
+            "_target_": "torch.optim.Adam",
+            "params": "$@quality.parameters()",
+            "lr": 0.001,
+        },
         "trainer": {
             "_target_": "medseg.training.noisy.NoisyLabelTrainer",
             "device": "$torch.device('cpu')",
@@ -222,7 +242,7 @@ def test_a_config_file_names_the_trainer():
             "decollate": False,
         },
         "imports": ["$import torch", "$import monai"],
-    }  # fmt: skip
+    }
     parser = ConfigParser(config)
     parser["data"] = samples()
     trainer = parser.get_parsed_content("trainer")
@@ -238,7 +258,9 @@ def test_an_empty_channel_is_a_statement_or_unknown_as_asked():
     for choice in ("keep", "unknown"):
         trainer = make_trainer("ce", data=data, epochs=1, empty_channels=choice)
         original = trainer.learner.backward
-        trainer.learner.backward = lambda batch, o=original, c=choice: seen.update({c: batch.labels}) or o(batch)
+        trainer.learner.backward = lambda batch, o=original, c=choice: (
+            seen.update({c: batch.labels}) or o(batch)
+        )
         run(trainer)
     assert not seen["keep"].isnan().any()
     assert seen["unknown"][:, 1].isnan().all() and not seen["unknown"][:, 0].isnan().any()
@@ -248,7 +270,9 @@ def test_per_class_scores_and_a_loss_of_their_own():
     options = method_options("qam_ocm")
     quality = QualityModule(2, 1 + CHANNELS, scores=CHANNELS, backbone=((4,), (8,)))
     options = {"quality": quality, "optimizer": torch.optim.Adam(quality.parameters(), 1e-2)}
-    trainer = make_trainer("qam_ocm", method_options={**options, "per_class": True, "score_loss": DicePerSample()})
+    trainer = make_trainer(
+        "qam_ocm", method_options={**options, "per_class": True, "score_loss": DicePerSample()}
+    )
     run(trainer)
     assert trainer.state.output["sample_weight"].sum() == pytest.approx(1.0)
     wrong = make_trainer("qam_ocm", method_options={**options}, warmup=0.0)
@@ -263,16 +287,27 @@ def test_in_3d_the_case_is_scored_and_batches_of_one_patch_can_be_pooled():
         label = torch.zeros(CHANNELS, 8, 8, 8)
         label[:, 2:6, 2:6, 2:6] = float(number % 2 == 0)
         image = torch.tensor(rng.normal(size=(1, 8, 8, 8)), dtype=torch.float32) + label[:1]
-        whole = {"case_image": torch.rand(1, 8, 8, 8), "case_label": torch.full((CHANNELS, 8, 8, 8), float(number // 2))}
+        whole = {
+            "case_image": torch.rand(1, 8, 8, 8),
+            "case_label": torch.full((CHANNELS, 8, 8, 8), float(number // 2)),
+        }
         data.append({"image": image, "label": label, "case_id": f"case{number // 2}", **whole})
     options = {**method_options("qam_ocm", 3), "pool": "two_pass", "pool_options": {"micro_batch": 1}}
     trainer = make_trainer(
-        "qam_ocm", data=data, epochs=3, norm="instance", batch_size=8, method_options=options, warmup=0.0,
+        "qam_ocm",
+        data=data,
+        epochs=3,
+        norm="instance",
+        batch_size=8,
+        method_options=options,
+        warmup=0.0,
         quality_keys=("case_image", "case_label"),
-    )  # fmt: skip
+    )
     run(trainer)
     weights = dict.fromkeys((f"case{n}" for n in range(4)), 0.0)
-    pairs = list(zip(trainer.state.batch["case_id"], trainer.state.output["sample_weight"].tolist(), strict=True))
+    pairs = list(
+        zip(trainer.state.batch["case_id"], trainer.state.output["sample_weight"].tolist(), strict=True)
+    )
     for case in weights:
         first, second = (weight for name, weight in pairs if name == case)
         assert first == pytest.approx(second), "both patches carry their case's weight"
@@ -284,7 +319,10 @@ def test_in_3d_the_case_is_scored_and_batches_of_one_patch_can_be_pooled():
     [
         ({"method": "magic"}, "unknown method 'magic'; choose one of ce, weighted_ce"),
         ({"method": "trimming", "method_options": {}}, "needs method_options drop_share"),
-        ({"method": "trimming", "method_options": {"drop_share": 1.0}}, "drop_share is 1.0; it must be at least 0"),
+        (
+            {"method": "trimming", "method_options": {"drop_share": 1.0}},
+            "drop_share is 1.0; it must be at least 0",
+        ),
         ({"method": "ce", "method_options": {"q": 1}}, "'ce' has no option q; it has none"),
         ({"method": "qam_ocm", "method_options": {}}, "need method_options 'quality'"),
         ({"method": "ce", "warmup": 1.5}, "warmup is 1.5"),
@@ -305,11 +343,13 @@ def test_an_unknown_pool_lists_the_pools():
 
 def test_a_label_of_another_size_than_the_image_is_named():
     data = [{**sample, "label": sample["label"][:, :8]} for sample in samples()]
-    with pytest.raises(InputError, match=r"logits of shape \(4, 2, 16, 16\) and a label of shape \(4, 2, 8, 16\)"):
+    with pytest.raises(
+        InputError, match=r"logits of shape \(4, 2, 16, 16\) and a label of shape \(4, 2, 8, 16\)"
+    ):
         run(make_trainer("ce", data=data))
 
 
-# ---- parts of the peers --------------------------------------------------------------------------------------------
+# ---- parts of the peers ------------------------------------------------------------------------------------
 
 
 def test_memorising_is_seen_when_the_training_iou_flattens():
@@ -337,12 +377,13 @@ def test_confident_flags_agree_with_cleanlab():
     assert 0.05 < flags.float().mean() < 0.25
 
 
-# ---- the known failure -----------------------------------------------------------------------------------------------
+# ---- the known failure -------------------------------------------------------------------------------------
 
 
 def converged_weights(kinds: dict[str, float], sizes=(2.5, 6.5), patients=2) -> tuple[float, float, float]:
-    """Mass on clean labels, Dice of the weighted and of the plain answer, where quality weights settle with a perfect
-    segmenter (the weighted mean of the labels it is shown) and a perfect quality module (a score per kind of noise)."""
+    """Mass on clean labels, Dice of the weighted and of the plain answer, where quality weights settle with a
+    perfect segmenter (the weighted mean of the labels it is shown) and a perfect quality module (a score per
+    kind of noise)."""
     spread = np.linspace(*sizes, 5)
     variants = [("clean", 0.0, kinds["clean"])]
     variants += [(kind, size, kinds[kind] / 5) for kind in kinds if kind != "clean" for size in spread]
@@ -350,9 +391,14 @@ def converged_weights(kinds: dict[str, float], sizes=(2.5, 6.5), patients=2) -> 
     masks = [make_radiograph(seed, 128).masks for seed in range(patients)]
     parameters = [{"size": float(size)} if kind != "clean" else {} for kind, size, _ in variants]
     labels = torch.tensor(
-        np.stack([[apply(Corruption(v[0], p), mask, (1, 1)) for v, p in zip(variants, parameters, strict=True)]
-                  for mask in masks], axis=1)
-    ).float()  # fmt: skip
+        np.stack(
+            [
+                [apply(Corruption(v[0], p), mask, (1, 1)) for v, p in zip(variants, parameters, strict=True)]
+                for mask in masks
+            ],
+            axis=1,
+        )
+    ).float()
     scores = torch.zeros(len(variants), 1)
     copies = (share * 200).round().long()
     index = torch.repeat_interleave(torch.arange(len(variants)), copies)
@@ -360,11 +406,13 @@ def converged_weights(kinds: dict[str, float], sizes=(2.5, 6.5), patients=2) -> 
     for _ in range(60):
         mass = torch.zeros(len(variants)).index_add(0, index, pool_weights(scores[index])[:, 0])
         answer = torch.einsum("v,vnchw->nchw", mass, labels).clamp(1e-4, 1 - 1e-4)
-        loss = torch.stack([torch.nn.functional.binary_cross_entropy(answer, label) for label in labels])[index, None]
+        loss = torch.stack([torch.nn.functional.binary_cross_entropy(answer, label) for label in labels])[
+            index, None
+        ]
         leaf = scores.clone().requires_grad_()
-        weighted_objective(PoolTable(leaf[index], loss, loss, everywhere, everywhere, torch.arange(len(index))))[
-            0
-        ].backward()
+        weighted_objective(
+            PoolTable(leaf[index], loss, loss, everywhere, everywhere, torch.arange(len(index)))
+        )[0].backward()
         scores = scores - 0.5 * leaf.grad / leaf.grad.abs().max().clamp(min=1e-9)
     plain = torch.einsum("v,vnchw->nchw", copies / copies.sum(), labels)
     return float(mass[0]), soft_dice(answer > 0.5, labels[0] > 0.5), soft_dice(plain > 0.5, labels[0] > 0.5)

@@ -1,4 +1,5 @@
-"""Weights from scores: they sum to one, stay within the bound, have the published gradient, and rest on evidence."""
+"""Weights from scores: they sum to one, stay within the bound, have the published gradient, and rest on
+evidence."""
 
 import math
 
@@ -89,7 +90,8 @@ def test_patches_of_one_case_share_its_weight_equally():
 
 
 def test_background_patches_win_no_weight():
-    """A case seen only through an easy background patch teaches its score nothing, and changes nobody else's lesson."""
+    """A case seen only through an easy background patch teaches its score nothing, and changes nobody else's
+    lesson."""
     losses = torch.tensor([[0.5], [0.7], [0.0001]])
     evidence = torch.tensor([[True], [True], [False]])
     gradients = []
@@ -98,7 +100,9 @@ def test_background_patches_win_no_weight():
         weighted_objective(table(scores, losses[:rows], evidence=evidence[:rows]))[0].backward()
         gradients.append(scores.grad[:, 0].tolist())
     assert gradients[0][2] == pytest.approx(0.0, abs=1e-6)
-    assert gradients[0][0] == pytest.approx(-gradients[0][1])  # both pulled about their own mean of 0.6, not 0.4
+    assert gradients[0][0] == pytest.approx(
+        -gradients[0][1]
+    )  # both pulled about their own mean of 0.6, not 0.4
     assert gradients[0][0] < 0 and gradients[1][0] == pytest.approx(1.5 * gradients[0][0])
     scores = torch.zeros(3, 1, requires_grad=True)
     weighted_objective(table(scores, losses))[0].backward()
@@ -140,7 +144,9 @@ def test_rank_correlation_agrees_with_scipy_on_ties():
 def test_collapsed_and_saturated_weights_are_reported_and_equal_ones_are_not():
     equal = PoolRecord(torch.full((8,), 1 / 8), torch.rand(8), torch.zeros(8))
     collapsed = PoolRecord(torch.tensor([0.93] + [0.01] * 7), torch.rand(8), torch.randn(8))
-    halves = PoolRecord(pool_weights(torch.tensor([[9.0]] * 4 + [[-9.0]] * 4))[:, 0], torch.rand(8), torch.randn(8))
+    halves = PoolRecord(
+        pool_weights(torch.tensor([[9.0]] * 4 + [[-9.0]] * 4))[:, 0], torch.rand(8), torch.randn(8)
+    )
     assert collapse_warning(diagnose([equal])) is None
     assert "rest on 14% of the samples" in collapse_warning(diagnose([collapsed]))
     assert "57% of the pairs" in collapse_warning(diagnose([halves]))
