@@ -352,9 +352,11 @@ def engines(given) -> str:
 def run_cohort(data: str) -> dict:
     """Seconds of eight patients overlapped and in sequence, in turns: {way: [wall, processor] of each
     round}."""
+    from medseg.bundles.cohort import in_turn
     from medseg.bundles.find import find_bundle
-    from medseg.bundles.job import Job, Pipeline, Request, in_turn
-    from medseg.cases.volume import _open, find_cases
+    from medseg.bundles.job import Job, Pipeline, Request
+    from medseg.cases.find import find_cases
+    from medseg.cases.volume import _open
 
     bundle = find_bundle("ct_gtv")
     answers: dict[str, list[list[float]]] = {"overlapped": [], "in sequence": []}

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from medseg.bundles.job import Request, segment
+from medseg.bundles.cohort import segment
+from medseg.bundles.job import Request
 from medseg.dicom import find_series, read_rtstruct, read_series
 from medseg.errors import InputError, MedsegError
 from medseg.metrics.surfaces import SURFACE_DEFINITION, dice, surface_distances, volume_cc

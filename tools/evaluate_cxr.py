@@ -25,8 +25,9 @@ import torch
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from PIL import Image
 
+from medseg.bundles.cohort import segment
 from medseg.bundles.find import find_bundle
-from medseg.bundles.job import Request, segment
+from medseg.bundles.job import Request
 from medseg.errors import InputError, MedsegError
 
 TOLERANCE_PX = 2.0

@@ -22,8 +22,9 @@ import nibabel
 import numpy as np
 from evaluate_cohort import interval
 
+from medseg.bundles.cohort import segment
 from medseg.bundles.find import find_bundle
-from medseg.bundles.job import Request, segment
+from medseg.bundles.job import Request
 from medseg.errors import InputError, MedsegError
 from medseg.metrics.surfaces import SURFACE_DEFINITION, dice, surface_distances
 

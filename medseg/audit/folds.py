@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from medseg.audit.evidence import Evidence, grey_levels, save_evidence, turned, unit_of
+from medseg.bundles.config import build, load_config
 from medseg.bundles.datalist import check_datalist
-from medseg.bundles.find import Bundle, load_config, parsed
+from medseg.bundles.find import Bundle
 from medseg.errors import BundleError, GeometryError, InputError
 from medseg.files import atomic_path
 
@@ -143,15 +144,15 @@ def predict_with_weights(
             f"{known[0]}; train "
             "folds instead."
         )
-    from medseg.bundles.find import load_network
+    from medseg.bundles.config import load_network
 
     fold.folder.mkdir(parents=True, exist_ok=True)
     fold.predictions.mkdir(parents=True, exist_ok=True)
     _write_json({"training": fold.training, "validation": fold.held_out}, fold.folder / "datalist.json")
     parser = fold_parser(fold, resume=False)
     with _quiet():
-        trained = load_network(fold.bundle, parser, parsed(fold.bundle, parser, "device"))
-        parsed(fold.bundle, parser, "network").load_state_dict(trained.state_dict())
+        trained = load_network(fold.bundle, parser, build(fold.bundle, parser, "device"))
+        build(fold.bundle, parser, "network").load_state_dict(trained.state_dict())
         for evidence in predictions(fold, parser):
             save_evidence(evidence, fold.predictions)
     report(f"{len(fold.held_out)} cases predicted by the weights of {fold.bundle.name}")
@@ -208,13 +209,13 @@ def _train(fold: Fold, parser, report: Callable[[str], None]) -> None:
     if last.exists():
         state = load_checkpoint(last)
         if state["trainer"]["epoch"] >= epochs:
-            load_weights(parsed(fold.bundle, parser, "network"), state["network"], last)
+            load_weights(build(fold.bundle, parser, "network"), state["network"], last)
             return
-    parsed(fold.bundle, parser, "initialize")
-    trainer = parsed(fold.bundle, parser, "train#trainer")
+    build(fold.bundle, parser, "initialize")
+    trainer = build(fold.bundle, parser, "train#trainer")
 
     def tell(engine) -> None:
-        weights = parsed(fold.bundle, parser, "network").state_dict().values()
+        weights = build(fold.bundle, parser, "network").state_dict().values()
         if not all(bool(values.isfinite().all()) for values in weights):
             raise BundleError(
                 f"{fold.folder.name}: the training diverged in epoch {engine.state.epoch} (weights are not "
@@ -236,9 +237,9 @@ def predictions(fold: Fold, parser) -> Iterator[Evidence]:
     """The held-out cases on the network's grid, with the network as it is in ``parser``."""
     import torch
 
-    network, inferer = (parsed(fold.bundle, parser, name) for name in ("network", "validate#inferer"))
-    device, dataset = (parsed(fold.bundle, parser, name) for name in ("device", "validate#dataset"))
-    to_probability = probability_steps(parsed(fold.bundle, parser, "validate#postprocessing"))
+    network, inferer = (build(fold.bundle, parser, name) for name in ("network", "validate#inferer"))
+    device, dataset = (build(fold.bundle, parser, name) for name in ("device", "validate#dataset"))
+    to_probability = probability_steps(build(fold.bundle, parser, "validate#postprocessing"))
     names = channel_names(fold.bundle)
     network.eval()
     for number, case in enumerate(fold.held_out):

@@ -1,4 +1,4 @@
-"""Cases in, contours out: run a bundle's own inference.json over one case or a whole cohort."""
+"""One case through one bundle's own inference.json: what every door calls."""
 
 from __future__ import annotations
 
@@ -6,49 +6,45 @@ import hashlib
 import shutil
 import time
 import traceback
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from medseg.bundles.find import Bundle, find_bundle, load_config, load_network, parsed
+from medseg.bundles.config import build, load_config, load_network
+from medseg.bundles.find import Bundle
+from medseg.bundles.kinds import FORMATS, formats_of
 from medseg.bundles.record import (
-    case_record,
     is_done,
     publish,
     read_record,
     remove_outputs,
     require_free,
+    result_record,
     write_record,
 )
-from medseg.cases.radiograph import RadiographStructures
 from medseg.cases.region import region_file
-from medseg.cases.volume import PROJECTION_MODALITIES, find_cases, fingerprint_sha256, is_nifti, source_path
+from medseg.cases.results import Result
+from medseg.cases.volume import fingerprint_sha256, source_path
 from medseg.errors import InputError, MedsegError, noted_in, system_error_line
-from medseg.files import staged_elsewhere, staging_folder
+from medseg.files import staged_elsewhere
 from medseg.inference.engines import ENGINE_NAMES, engine_name
 from medseg.inference.sliding_window import SlidingWindow
-from medseg.reports.radiograph import radiograph_record
-from medseg.transforms import CaseStructures, case_folder
+from medseg.transforms import case_folder
 
-FORMATS = ("rtstruct", "seg", "nifti", "png", "preview")
-VOLUME_FORMATS = ("rtstruct", "seg", "nifti", "preview")
-COHORT_KEYS = ("case", "status", "fault", "error", "folder", "seconds", "warnings")
-OWN_OPTIONS = {
-    "device": "--device",
-    "engine": "--engine",
-    "output_dir": "-o",
-    "formats": "--format",
-    "within": "--within",
-    "allow": "--allow",
-    "dataset_dir": "INPUT",
-    "bundle_root": "--bundle",
+OWN_FIELDS = {
+    "device": "device",
+    "engine": "engine",
+    "output_dir": "output_dir",
+    "formats": "formats",
+    "within": "within",
+    "allow": "allow",
+    "dataset_dir": "input",
+    "bundle_root": "bundle",
 }
-"""Ids of inference.json that have an option of their own; a second way to set them would contradict it."""
+"""Ids of inference.json and the field of a Request that sets each; a second way would contradict it."""
 
 NOT_USED = {
     "bundle_name",
@@ -68,8 +64,7 @@ lie."""
 
 NEEDS_REGION = (
     "this bundle learned from crops around tumours and was given the whole image; contours far from a tumour "
-    "are likely. "
-    "Say where to look with --within."
+    "are likely. Say where to look: `within`."
 )
 
 
@@ -110,8 +105,8 @@ class Request:
             raise InputError("within is empty; leave it out to contour the whole image.")
         for key in self.settings:
             name = key.replace("::", "#").split("#")[0]
-            if name in OWN_OPTIONS:
-                raise InputError(f"setting {key}: use {OWN_OPTIONS[name]} for it.")
+            if name in OWN_FIELDS:
+                raise InputError(f"setting {key}: use `{OWN_FIELDS[name]}` for it.")
             if name in NOT_USED:
                 raise InputError(f"setting {key}: has no effect on medseg segment.")
         if self.device not in ("auto", "cpu", "cuda"):
@@ -135,11 +130,14 @@ class Pipeline:
 
         # Files are written here and moved when a case is complete, so that a killed run leaves no half case.
         self.staging_dir = staging_dir
+        self.result_kind = bundle.result_kind
         device = request.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         elif device == "cuda" and not torch.cuda.is_available():
-            raise InputError("device cuda: no CUDA GPU is available to torch here; use --device cpu or auto.")
+            raise InputError(
+                "device cuda: no CUDA GPU is available to torch here; use `device=cpu` or `device=auto`."
+            )
         overrides = {
             "device": device,
             "output_dir": str(self.staging_dir),
@@ -153,12 +151,12 @@ class Pipeline:
         parser = load_config(bundle, "inference", overrides)
         self.device = torch.device(device)
         self.network = load_network(bundle, parser, self.device)
-        self.inferer = parsed(bundle, parser, "inferer")
+        self.inferer = build(bundle, parser, "inferer")
         self.engine = (
             engine_name(self.inferer.engine, device) if isinstance(self.inferer, SlidingWindow) else "torch"
         )
-        self.preprocessing = parsed(bundle, parser, "preprocessing")
-        self.postprocessing = parsed(bundle, parser, "postprocessing")
+        self.preprocessing = build(bundle, parser, "preprocessing")
+        self.postprocessing = build(bundle, parser, "postprocessing")
 
     def prepare(self, item: dict[str, Any], stage: Callable) -> dict[str, Any]:
         """Read and preprocess one ``{"image": source, "case_name": name}``; ``stage(name)`` times each
@@ -173,9 +171,9 @@ class Pipeline:
             pred = self.inferer(item["image"][None].to(self.device), self.network)[0].cpu()
         return {**item, "pred": pred}
 
-    def finish(self, item: dict[str, Any], stage: Callable) -> CaseStructures | RadiographStructures:
-        """Turn the answer into structures and write their files."""
-        return _through(self.postprocessing, item, stage)["structures"]
+    def finish(self, item: dict[str, Any], stage: Callable) -> Result:
+        """Turn the answer into the bundle's kind of result and write its files."""
+        return _through(self.postprocessing, item, stage)[self.result_kind]
 
 
 def _through(chain, item: dict[str, Any], stage: Callable) -> dict[str, Any]:
@@ -185,77 +183,15 @@ def _through(chain, item: dict[str, Any], stage: Callable) -> dict[str, Any]:
     return item
 
 
-def segment(
-    request: Request, report: Callable[[dict[str, Any]], None] = lambda record: None, progress: bool = False
-) -> dict[str, Any]:
-    """Contour every case of ``request.input``; returns the cohort's record, which is also
-    ``output_dir/run.json``.
-
-    A case that fails is recorded with its one-line reason and never stops the others; a case already
-    contoured with the same input, region, bundle and options is skipped, so an interrupted cohort continues
-    where it stopped. Files that medseg did not write are never replaced. ``report`` gets each case's record,
-    see report.run_record.case_line. Raises InputError or BundleError only for what concerns the whole run.
-    """
-    bundle = find_bundle(request.bundle)
-    cases, notes = find_cases(request.input, bundle.modality)
-    records = []
-    with staging_folder(request.output_dir) as staging_dir:
-        wanted = dict.fromkeys(_formats(bundle, request, source) for _, source in cases)
-        one = progress and len(cases) == 1
-        pipelines = {formats: Pipeline(bundle, request, formats, staging_dir, one) for formats in wanted}
-        jobs = [
-            Job(name, source, pipelines[_formats(bundle, request, source)], bundle, request)
-            for name, source in cases
-        ]
-        with warnings.catch_warnings(), closing(in_turn(jobs)) as done:
-            warnings.simplefilter("ignore")  # medseg's own are noted for each case
-            for record in _bar(done, len(cases), progress):
-                records.append(record)
-                report(record)
-        cohort = {
-            "bundle": _bundle_record(bundle),
-            "cases": [{key: record[key] for key in COHORT_KEYS if key in record} for record in records],
-            "passed_over": notes,
-        }
-        write_record(cohort, request.output_dir / "run.json")
-    return cohort
-
-
-def _formats(bundle: Bundle, request: Request, source: str) -> tuple[str, ...]:
-    if bundle.modality in PROJECTION_MODALITIES:  # a bundle of radiographs says itself what it cannot write
-        return tuple(dict.fromkeys(request.formats)) or ("png", "preview")
-    if "png" in request.formats:
-        raise InputError(
-            f"format png: {bundle.name} contours volumes; expected some of {', '.join(VOLUME_FORMATS)}."
-        )
-    return tuple(dict.fromkeys(request.formats)) or ("nifti" if is_nifti(source) else "rtstruct", "preview")
-
-
-def _bundle_record(bundle: Bundle) -> dict[str, str]:
-    return {
-        "name": bundle.name,
-        "version": bundle.version,
-        "weights_sha256": bundle.weights_sha256,
-        "inference_sha256": bundle.inference_sha256,
-    }
-
-
-def _bar(records: Iterable[dict], count: int, progress: bool):
-    from tqdm import tqdm
-
-    # A single case shows the network's own bar over windows instead; tqdm writes to standard error.
-    return tqdm(records, total=count, unit="case", disable=not progress or count == 1, dynamic_ncols=True)
-
-
 def _identity(bundle: Bundle, request: Request, source: str) -> dict[str, Any]:
     """What decides a case's contours: while none of it changes, a finished case is not contoured again."""
     region = region_file(request.within, source) if request.within else None
     return {
         "source": source,
         "input_sha256": fingerprint_sha256(source, leave_out=request.output_dir),
-        "bundle": _bundle_record(bundle),
+        "bundle": bundle.record(),
         "options": {
-            "formats": sorted(_formats(bundle, request, source)),
+            "formats": sorted(formats_of(bundle, request.formats, source)),
             "within": request.within,
             "region_sha256": hashlib.sha256(region[0].read_bytes()).hexdigest() if region else None,
             "allow": sorted(request.allow),
@@ -390,8 +326,7 @@ class Job:
     def _written(self) -> dict[str, Any]:
         result = self.pipeline.finish(self.item, self._timed)
         require_free(self.staged, self.folder)
-        record = radiograph_record if isinstance(result, RadiographStructures) else case_record
-        self.outcome = {"status": "done", **record(result, self.staged)}
+        self.outcome = {"status": "done", **result_record(result, self.staged)}
         return {}
 
     def _step(self, run: Callable[[], dict[str, Any]]) -> None:
@@ -422,30 +357,3 @@ class Job:
         started = time.perf_counter()
         yield
         self.timings_s[stage] = round(self.timings_s.get(stage, 0.0) + time.perf_counter() - started, 3)
-
-
-def in_turn(jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
-    """The records of the cases, in order. While the network runs on one, the next is read and the one before
-    is written.
-
-    One case at most waits on either side. When the caller stops early (Ctrl-C), nothing new is begun and what
-    is being written is finished first, so that no half case stays. A single case runs without threads.
-    """
-    if len(jobs) == 1:
-        yield jobs[0].prepare().predict().finish()
-        return
-    with ThreadPoolExecutor(1, "reader") as reader, ThreadPoolExecutor(1, "writer") as writer:
-        try:
-            ahead, behind = reader.submit(jobs[0].prepare), None
-            for following in [*jobs[1:], None]:
-                job = ahead.result()
-                if following is not None:
-                    ahead = reader.submit(following.prepare)
-                job.predict()
-                if behind is not None:
-                    yield behind.result()
-                behind = writer.submit(job.finish)
-            yield behind.result()
-        finally:
-            reader.shutdown(wait=False, cancel_futures=True)
-            writer.shutdown(wait=False, cancel_futures=True)

@@ -9,45 +9,24 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 import medseg
+from medseg.cases.results import Result
 from medseg.errors import InputError
 from medseg.files import atomic_path
-from medseg.geometry import Geometry
-from medseg.metrics.surfaces import volume_cc
 from medseg.reports.preview import DISCLAIMER
-
-if TYPE_CHECKING:
-    from medseg.transforms import CaseStructures
 
 RECORDED_PACKAGES = ("torch", "openvino", "monai", "numpy", "pydicom", "highdicom", "nibabel")
 
 
-def case_record(result: CaseStructures, folder: Path) -> dict[str, Any]:
-    """Input UIDs, geometry, structures with volumes, and the files in ``folder`` with their hashes. No
-    patient names."""
-    case = result.case
-    structures = []
-    for structure, mask in result.masks.items():
-        inside = mask >= 0.5
-        cc = volume_cc(inside, case.geometry)
-        structures.append(
-            {
-                "name": structure.name,
-                "interpreted_type": structure.interpreted_type,
-                "volume_cc": None if np.isnan(cc) else round(cc, 3),
-                "empty": not bool(inside.any()),
-            }
-        )
+def result_record(result: Result, folder: Path) -> dict[str, Any]:
+    """What a result says of itself, the files in ``folder`` with their hashes, and what made them. No patient
+    names."""
     return {
-        "input": _input(case),
-        "geometry": geometry_record(case.geometry),
-        "structures": structures,
+        **result.record(),
         "outputs": output_records(folder),
-        "warnings": list(case.warnings),
+        "warnings": list(result.case.warnings),
         "versions": versions(),
         "disclaimer": DISCLAIMER,
     }
@@ -56,37 +35,6 @@ def case_record(result: CaseStructures, folder: Path) -> dict[str, Any]:
 def output_records(folder: Path) -> list[dict[str, Any]]:
     """Name, size and SHA-256 of every file in ``folder``, sorted."""
     return [_file(path) for path in sorted(folder.iterdir()) if path.is_file()]
-
-
-def _input(case) -> dict[str, Any]:
-    if case.series is None:
-        return {"kind": "NIfTI", "files": 1}
-    series = case.series
-    return {
-        "kind": "DICOM",
-        "modality": series.modality,
-        "StudyInstanceUID": series.study_instance_uid,
-        "SeriesInstanceUID": series.series_instance_uid,
-        "SOPInstanceUIDs": list(dict.fromkeys(series.sop_instance_uids)),
-    }
-
-
-def geometry_record(geometry: Geometry) -> dict[str, Any]:
-    """Shape, spacing and position of a grid as plain numbers (mm, LPS)."""
-    return {
-        "shape_slices_rows_columns": list(geometry.shape),
-        "pixel_spacing_mm": list(geometry.pixel_spacing_mm),
-        "slice_positions_mm": [round(float(value), 4) for value in geometry.slice_positions_mm],
-        "ImageOrientationPatient": [*_unit(geometry.column_step_lps_mm), *_unit(geometry.row_step_lps_mm)],
-        "first_voxel_lps_mm": geometry.origins_lps_mm[0].tolist(),
-        "uniform": geometry.is_uniform,
-        "sheared": geometry.is_sheared,
-        "FrameOfReferenceUID": geometry.frame_of_reference_uid,
-    }
-
-
-def _unit(vector: np.ndarray) -> list[float]:
-    return [round(float(value), 6) for value in vector / np.linalg.norm(vector)]
 
 
 def versions() -> dict[str, str]:
@@ -109,30 +57,16 @@ def _file(path: Path) -> dict[str, Any]:
 
 
 def case_line(record: dict) -> str:
-    """One line about a case's record: its volumes, or areas, and where they are, or why it failed."""
+    """One line about a case's record: what was found, and where it is, or why it failed."""
     if record["status"] == "failed":
         return f"{record['case']}: failed: {record['error']}"
-    sizes = ", ".join(_size(structure) for structure in record["structures"])
-    return f"{record['case']}: {record['status']}: {sizes} -> {short_path(record['folder'])}"
+    return f"{record['case']}: {record['status']}: {record['summary']} -> {short_path(record['folder'])}"
 
 
 def short_path(path: str | Path) -> str:
     """The path from the current folder where it lies below it, else as it is: for people to read."""
     path = Path(path)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _size(structure: dict) -> str:
-    """Name and volume, or area, of one structure of a record."""
-    name = structure["name"]
-    if structure["empty"]:
-        return f"{name} empty"
-    if structure.get("area_cm2") is not None:
-        return f"{name} {structure['area_cm2']:.1f} cm2"
-    if "area_pixels" in structure:
-        return f"{name} {structure['area_pixels']} pixels"
-    known = structure["volume_cc"] is not None
-    return f"{name} {structure['volume_cc']:.1f} cc" if known else f"{name} present"
 
 
 # ---- writing, and deciding whether a case is done ----------------------------------------------------------
@@ -160,6 +94,16 @@ def read_record(folder: Path) -> dict[str, Any]:
     ):
         raise InputError(f"{path}: not the run record of a case of medseg; move it away.")
     return record
+
+
+def is_result(file: Path) -> bool:
+    """True for a file that a run.json beside it lists: a result must not be taken for an image at the next
+    run."""
+    try:
+        outputs = json.loads((file.parent / "run.json").read_text(encoding="utf-8"))["outputs"]
+        return any(output["file"] == file.name for output in outputs)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _names_files(outputs: Any) -> bool:

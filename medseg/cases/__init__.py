@@ -1,5 +1,2 @@
-"""What goes in: volumes, radiographs, regions, masks made elsewhere. Never loads torch."""
-
-from medseg.cases.volume import case_items
-
-__all__ = ["case_items"]
+"""What goes in and what comes out: volumes, radiographs, regions, masks made elsewhere, results. Never
+torch."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medseg.cases.nifti import load_image, read_mask
+from medseg.cases.nifti import is_nifti, load_image, read_mask
 from medseg.dicom import ALLOWABLE, Series, read_series
 from medseg.dicom.rtstruct.read import ALLOWABLE_IN_STRUCTURE_SETS, placeable, read_structure_set
 from medseg.dicom.seg.read import read_seg
@@ -46,7 +46,7 @@ class Reference:
     def series(self) -> Series:
         """The series, read with those of the faults that a series can have; InputError without a folder."""
         if self.folder is None:
-            raise InputError("contours need the images they belong to; name their folder with --reference.")
+            raise InputError("contours need the images they belong to; name their folder: `reference`.")
         return read_series(
             self.folder, series_uid=self.series_uid, allow=[n for n in self.allow if n in ALLOWABLE]
         )
@@ -85,10 +85,6 @@ class MaskSource:
                 raise StructureError(f"{self.path}: no structure {name!r}; there are {there}.")
 
 
-def is_nifti(path: Path) -> bool:
-    return path.name.lower().endswith(NIFTI_SUFFIXES)
-
-
 def is_dicom(path: Path) -> bool:
     """True for a file with DICOM's preamble."""
     with path.open("rb") as file:
@@ -115,7 +111,7 @@ def open_masks(
         raise InputError(f"{path}: no such file or folder; expected a structure set (.dcm) or NIfTI masks.")
     if series is None:
         raise InputError(
-            f"{path}: contours need the images they were drawn on; name their folder with --reference."
+            f"{path}: contours need the images they were drawn on; name their folder: `reference`."
         )
     if modality(path) == "SEG":
         return _segmentation_source(path, series)
@@ -259,7 +255,7 @@ def file_names(names: Sequence[str]) -> dict[str, str]:
         if other != name:
             raise StructureError(
                 f"structures {other!r} and {name!r} would both be written as {file}.nii.gz; choose one of "
-                f"them with --roi."
+                f"them: `rois`."
             )
         chosen[name] = file
     return chosen

@@ -13,6 +13,13 @@ from medseg.errors import GeometryError, InputError
 from medseg.files import atomic_path
 from medseg.geometry import Geometry
 
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+
+
+def is_nifti(path: str | Path) -> bool:
+    """True for names that end in .nii or .nii.gz."""
+    return str(path).lower().endswith(NIFTI_SUFFIXES)
+
 
 def write_mask(mask: np.ndarray, geometry: Geometry, out: str | Path) -> Path:
     """Write a bool mask [slice, row, column] as uint8 NIfTI (x=column, y=row, z=slice), atomically.
@@ -123,3 +130,21 @@ def _read_to_the_end(path: str | Path) -> None:
     with gzip.open(path) as file:
         while file.read(1 << 20):
             pass
+
+
+def write_flat_mask(mask: np.ndarray, spacing_mm: tuple[float, float] | None, out: str | Path) -> Path:
+    """Write a bool mask [row, column] as a flat uint8 NIfTI file (x=column, y=row) of 0 and 1, atomically.
+
+    Position and direction are marked unknown (qform and sform code 0), since a radiograph has none. Without
+    ``spacing_mm`` (between rows, between columns) the unit of length is marked unknown too, and a pixel
+    counts 1.
+    """
+    import nibabel
+
+    image = nibabel.Nifti1Image(mask.astype(np.uint8).T, None)
+    row, column = spacing_mm or (1.0, 1.0)
+    image.header.set_zooms((column, row))
+    image.header.set_xyzt_units("unknown" if spacing_mm is None else "mm")
+    with atomic_path(out) as temporary:
+        nibabel.save(image, temporary)
+    return Path(out)

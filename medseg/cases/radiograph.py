@@ -9,28 +9,20 @@ A radiograph has no slices, no place in the patient and often no pixel spacing, 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from monai.data import ImageReader
 
-from medseg.cases.volume import is_hidden, is_own_output, unique_name
-from medseg.errors import InputError, StructureError
+from medseg.errors import InputError
 from medseg.files import atomic_path
-from medseg.structures.structure import Structure
 
 if TYPE_CHECKING:  # pydicom is loaded only when a DICOM file is opened: training on PNG must run without it
     from medseg.dicom.images.projections import Projection
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
-FORMATS = ("png", "nifti", "seg", "preview")
-"""What can be written about a radiograph."""
-
 FEWEST_GREY_VALUES = 32
 """A picture with fewer is a mask or a drawing; a radiograph of 8 bits has over a hundred."""
 
@@ -51,6 +43,10 @@ class Radiograph:
     shown: str
     projection: Projection | None = None
 
+    kind = "radiograph"
+    warnings = ()
+    """Nothing is said about a radiograph that is taken: what is odd about one is refused."""
+
     @property
     def spacing_mm(self) -> tuple[float, float] | None:
         """(between rows, between columns), None where the file does not say."""
@@ -61,21 +57,38 @@ class Radiograph:
         """Where the spacing comes from and holds; "" where it is not known."""
         return "" if self.projection is None else self.projection.spacing_from
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, columns), which every mask of it has."""
+        return self.pixels.shape
 
-@dataclass(frozen=True)
-class RadiographStructures:
-    """Structures on their own radiograph: ``masks`` {Structure: bool [row, column]}, of the shape of
-    ``case.pixels``."""
+    def record(self) -> dict[str, Any]:
+        """Input UIDs, size and spacing as plain values. No patient names."""
+        geometry = {
+            "shape_rows_columns": list(self.pixels.shape),
+            "pixel_spacing_mm": None if self.spacing_mm is None else list(self.spacing_mm),
+            "spacing_from": self.spacing_from or "not known",
+        }
+        return {"input": self._input(), "geometry": geometry}
 
-    case: Radiograph
-    masks: Mapping[Structure, np.ndarray]
+    def _input(self) -> dict[str, Any]:
+        if self.projection is None:
+            return {"kind": "picture", "files": 1, "shown": self.shown}
+        header = self.projection.header
+        return {
+            "kind": "DICOM",
+            "modality": str(header.get("Modality", "")),
+            "StudyInstanceUID": str(header.get("StudyInstanceUID", "")),
+            "SeriesInstanceUID": str(header.get("SeriesInstanceUID", "")),
+            "SOPInstanceUIDs": [str(header.get("SOPInstanceUID", ""))],
+            "shown": self.shown,
+        }
 
-    def __post_init__(self):
-        for structure, mask in self.masks.items():
-            if mask.shape != self.case.pixels.shape:
-                raise StructureError(
-                    f"{structure.name}: mask {mask.shape} for a picture of {self.case.pixels.shape}."
-                )
+    def size_of(self, mask: np.ndarray) -> dict[str, float | None]:
+        """The area of a bool mask in pixels, and in cm2 where the file gives a spacing."""
+        pixels = int(np.count_nonzero(mask))
+        cm2 = None if self.spacing_mm is None else pixels * self.spacing_mm[0] * self.spacing_mm[1] / 100
+        return {"area_pixels": pixels, "area_cm2": None if cm2 is None else round(cm2, 2)}
 
 
 def open_radiograph(source: str | os.PathLike) -> Radiograph:
@@ -152,32 +165,6 @@ def _grey_values(image, path: Path) -> np.ndarray:
     return parts[..., 1].astype(np.uint8)
 
 
-class RadiographReader(ImageReader):
-    """MONAI ImageReader for radiographs: arrays are (row, column), not turned over as MONAI's PILReader
-    would.
-
-    The affine that MONAI attaches counts pixels, since millimetres are often unknown and never needed by the
-    network. Use :class:`medseg.transforms.LoadRadiographd`, which has no other reader to fall back on when
-    this one refuses a file.
-    """
-
-    def verify_suffix(self, filename) -> bool:
-        """MONAI's question whether this reader suits; pictures and DICOM files do."""
-        return True
-
-    def read(self, data, **kwargs) -> Radiograph:
-        """Open one file (a path, or a sequence that holds one)."""
-        sources = [data] if isinstance(data, (str, os.PathLike)) else list(data)
-        if len(sources) != 1:
-            raise InputError(f"{len(sources)} sources for one picture; expected one file.")
-        return open_radiograph(sources[0])
-
-    def get_data(self, img: Radiograph) -> tuple[np.ndarray, dict]:
-        """The grey values (row, column), and MONAI's meta data."""
-        meta = {"spatial_shape": np.asarray(img.pixels.shape), "original_channel_dim": float("nan")}
-        return img.pixels, meta
-
-
 def write_mask_png(mask: np.ndarray, out: str | Path) -> Path:
     """Write a bool mask [row, column] as an 8-bit grey PNG of 0 and 255, atomically."""
     from PIL import Image
@@ -185,72 +172,3 @@ def write_mask_png(mask: np.ndarray, out: str | Path) -> Path:
     with atomic_path(out) as temporary:
         Image.fromarray(mask.astype(np.uint8) * 255).save(temporary, format="PNG")
     return Path(out)
-
-
-def write_mask_nifti(mask: np.ndarray, spacing_mm: tuple[float, float] | None, out: str | Path) -> Path:
-    """Write a bool mask [row, column] as a flat uint8 NIfTI file (x=column, y=row) of 0 and 1, atomically.
-
-    Position and direction are marked unknown (qform and sform code 0), since a radiograph has none. Without
-    ``spacing_mm`` (between rows, between columns) the unit of length is marked unknown too, and a pixel
-    counts 1.
-    """
-    import nibabel
-
-    image = nibabel.Nifti1Image(mask.astype(np.uint8).T, None)
-    row, column = spacing_mm or (1.0, 1.0)
-    image.header.set_zooms((column, row))
-    image.header.set_xyzt_units("unknown" if spacing_mm is None else "mm")
-    with atomic_path(out) as temporary:
-        nibabel.save(image, temporary)
-    return Path(out)
-
-
-def find_radiographs(path: str | os.PathLike) -> tuple[list[tuple[str, str]], list[str]]:
-    """Every radiograph under ``path``: ([(name, source), …] sorted by name, [what was passed over and why,
-    …]).
-
-    ``path``: a PNG, JPEG or DICOM file, or a folder (nested) of them. Hidden files and what an earlier run of
-    medseg wrote are passed over. Names come from file names, never from the patient's name. Raises InputError
-    when nothing is found.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder.")
-    root = path if path.is_dir() else path.parent
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    cases: list[tuple[str, str]] = []
-    passed_over: dict[str, list[Path]] = {}
-    for file in files:
-        if path.is_dir() and is_hidden(file.relative_to(root)):
-            continue
-        why = _why_passed_over(file)
-        if why is None:
-            name = "_".join(file.relative_to(root).parts)
-            cases.append((unique_name(name.removesuffix(file.suffix), cases), str(file)))
-        elif why:
-            passed_over.setdefault(why, []).append(file)
-    notes = [_note(why, found) for why, found in passed_over.items()]
-    if not cases:
-        kinds = Counter(file.suffix.lower() or "no suffix" for file in files)
-        seen = (
-            notes[:5] or [f"{count} files of {kind}" for kind, count in kinds.most_common(5)] or ["no file"]
-        )
-        raise InputError(
-            f"{path}: no radiograph found (PNG, JPEG, or DICOM of CR or DX). Seen: {'; '.join(seen)}."
-        )
-    return sorted(cases), notes
-
-
-def _why_passed_over(file: Path) -> str | None:
-    """None for a radiograph, "" for a file that is nothing of the kind, else a reason worth telling."""
-    if is_own_output(file):
-        return "a file that medseg wrote: results are no cases"
-    if is_picture(file):
-        return None
-    from medseg.dicom.images.projections import why_no_radiograph
-
-    return why_no_radiograph(file)
-
-
-def _note(why: str, files: list[Path]) -> str:
-    return f"{files[0]}: {why}" if len(files) == 1 else f"{len(files)} files, e.g. {files[0]}: {why}"

@@ -33,7 +33,7 @@ def region_mask(within: str | Sequence[float], case: Case) -> np.ndarray:
     mask = _roi_mask(*found, case) if found else _box_mask(_box(within), case.geometry)
     if not mask.any():
         raise GeometryError(
-            f"--within {within}: no voxel centre of the image lies in the region; it lies elsewhere or is "
+            f"`within` {within}: no voxel centre of the image lies in the region; it lies elsewhere or is "
             f"smaller than a "
             "voxel. Check the Frame of Reference and the millimetres."
         )
@@ -59,7 +59,7 @@ def region_file(within: str | Sequence[float], source: str) -> tuple[Path, str] 
             if candidate.is_file():
                 return candidate, ":".join(parts[count:]).strip()
     raise InputError(
-        f"--within {within}: no such structure set, neither in {folder}, nor in the folder above, nor in the "
+        f"`within` {within}: no such structure set, neither in {folder}, nor in the folder above, nor in the "
         f"current folder."
     )
 
@@ -74,10 +74,10 @@ def _box(within: str) -> np.ndarray:
     except ValueError:
         values = np.empty(0)
     if values.size != 6 or not np.isfinite(values).all():
-        raise InputError(f"--within {within!r}: expected {HELP}.")
+        raise InputError(f"`within` {within!r}: expected {HELP}.")
     box = values.reshape(3, 2)
     if (box[:, 0] >= box[:, 1]).any():
-        raise InputError(f"--within {within}: each pair must ascend (x0 < x1, y0 < y1, z0 < z1, in LPS mm).")
+        raise InputError(f"`within` {within}: each pair must ascend (x0 < x1, y0 < y1, z0 < z1, in LPS mm).")
     return box
 
 
@@ -99,16 +99,16 @@ def _roi_mask(file: Path, roi: str, case: Case) -> np.ndarray:
 
     if case.series is None:
         raise InputError(
-            f"--within {file}:{roi}: an ROI needs a DICOM series; give a box in mm for {case.source}."
+            f"`within` {file}:{roi}: an ROI needs a DICOM series; give a box in mm for {case.source}."
         )
     structure_set = read_structure_set(file)
     wanted = tuple(row for row in structure_set.rois if row.structure.name == roi)
     if not wanted:
         names = ", ".join(sorted(repr(row.structure.name) for row in structure_set.rois))
-        raise InputError(f"--within {file}: no ROI {roi!r}; the structure set has {names}.")
+        raise InputError(f"`within` {file}: no ROI {roi!r}; the structure set has {names}.")
     masks, notices = place(replace(structure_set, rois=wanted), case.series)
     if roi not in masks:
-        raise InputError(f"--within {file}: {' '.join(notices)}")
+        raise InputError(f"`within` {file}: {' '.join(notices)}")
     for notice in notices:
         warnings.warn(notice, MedsegWarning, stacklevel=2)
     return masks[roi]

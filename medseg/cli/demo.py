@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from medseg.bundles.job import VOLUME_FORMATS, Request, segment
+from medseg.bundles.cohort import segment
+from medseg.bundles.job import Request
 from medseg.bundles.record import case_line, short_path
 from medseg.dicom import read_rtstruct, read_series
 from medseg.errors import MedsegError
@@ -14,6 +15,7 @@ from medseg.metrics.surfaces import dice, surface_distances, volume_cc
 from medseg.phantoms.thigh import write_thigh_phantom
 
 BUNDLE = "ct_gtv"
+DEMO_FORMATS = ("rtstruct", "seg", "nifti", "preview")
 CTV_MARGIN_MM, PTV_MARGIN_MM = 10.0, 5.0
 SURFACE_TOLERANCE_MM = 2.0
 
@@ -33,9 +35,9 @@ def demo(out: Path, report: Callable[[str], None], progress: bool = False) -> di
     command = f"medseg segment {short_path(phantom.ct_dir)} --bundle {BUNDLE} --within={within}"
     margins = f"--ctv-mm {CTV_MARGIN_MM:g} --ptv-mm {PTV_MARGIN_MM:g}"
     report(f"2. Contour it:\n   {command} \\")
-    report(f"     {margins} --format {','.join(VOLUME_FORMATS)} -o {short_path(out / 'contours')}")
+    report(f"     {margins} --format {','.join(DEMO_FORMATS)} -o {short_path(out / 'contours')}")
     request = Request(
-        phantom.ct_dir, BUNDLE, out / "contours", formats=VOLUME_FORMATS, within=within, settings=settings
+        phantom.ct_dir, BUNDLE, out / "contours", formats=DEMO_FORMATS, within=within, settings=settings
     )
     cohort = segment(request, report=lambda record: report(f"   {case_line(record)}"), progress=progress)
     case = cohort["cases"][0]

@@ -14,6 +14,7 @@ from pathlib import Path
 import medseg
 from medseg.cli.audit import add_audit
 from medseg.cli.structures import add_compare, add_convert, add_margin
+from medseg.cli.words import in_flags
 from medseg.errors import InputError, MedsegError, system_error_line
 
 RESEARCH_USE = (
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(options: argparse.Namespace, message: str, code: int) -> int:
     if options.debug:
         traceback.print_exc()
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    print("error: " + in_flags(" ".join(message.split())), file=sys.stderr)
     return code
 
 
@@ -137,7 +138,8 @@ def _add_segment(command: argparse.ArgumentParser):
 
 
 def _run_segment(options) -> int:
-    from medseg.bundles.job import Request, segment
+    from medseg.bundles.cohort import segment
+    from medseg.bundles.job import Request
     from medseg.bundles.record import case_line
 
     settings = _settings(options.set)
@@ -158,9 +160,9 @@ def _run_segment(options) -> int:
 
     def report(record: dict) -> None:
         for warning in record.get("warnings", ()) if record["status"] != "skipped" else ():
-            print(f"warning: {record['case']}: {warning}", file=sys.stderr)
+            print(f"warning: {record['case']}: {in_flags(warning)}", file=sys.stderr)
         if record["status"] == "failed":
-            print(f"error: {record['case']}: {record['error']}", file=sys.stderr)
+            print(f"error: {record['case']}: {in_flags(record['error'])}", file=sys.stderr)
         elif not options.json:
             print(case_line(record))
 
@@ -263,7 +265,8 @@ def _add_bundle_options(command: argparse.ArgumentParser, output_help: str) -> N
 
 
 def _run_bundle(options, configs: list[str], run_id: str, settings: dict) -> int:
-    from medseg.bundles.find import find_bundle, run_config
+    from medseg.bundles.config import run_config
+    from medseg.bundles.find import find_bundle
 
     for path in filter(None, (options.data, options.datalist, getattr(options, "weights", None))):
         if not path.exists():
@@ -287,7 +290,8 @@ def _add_bundles(command: argparse.ArgumentParser):
     command.add_argument("name", nargs="?", metavar="NAME")
 
     def run(options) -> int:
-        from medseg.bundles.find import bundle_folders, find_bundle, verify
+        from medseg.bundles.find import bundle_folders, find_bundle
+        from medseg.bundles.verify import verify
 
         if options.action == "list":
             if options.name:

@@ -84,7 +84,7 @@ def _compile(network: nn.Module, shape: tuple[int, ...], precision: str):
         ) as error:  # whatever a network of somebody else does when traced: RuntimeError, its own errors...
             reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"engine openvino cannot convert {type(network).__name__} ({reason}); use --engine torch."
+                f"engine openvino cannot convert {type(network).__name__} ({reason}); use `engine=torch`."
             ) from error
     options = {
         "INFERENCE_PRECISION_HINT": precision,
@@ -126,11 +126,11 @@ def engine_name(wanted: str, device: torch.device | str) -> str:
         return "openvino" if on_processor and installed else "torch"
     if wanted == "openvino" and not installed:
         raise InputError(
-            "engine openvino is not installed: pip install 'medseg[openvino]', or use --engine torch."
+            "engine openvino is not installed: pip install 'medseg[openvino]', or use `engine=torch`."
         )
     if wanted == "openvino" and not on_processor:
         raise InputError(
-            f"engine openvino runs on the processor, not on {device}: use --device cpu or --engine torch."
+            f"engine openvino runs on the processor, not on {device}: use `device=cpu` or `engine=torch`."
         )
     return wanted
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from medseg.cases.volume import resample
 from medseg.errors import StructureError
 from medseg.files import atomic_path
 from medseg.geometry import Geometry
@@ -81,8 +82,6 @@ def _shown(volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.
 
     def turn(array: np.ndarray) -> np.ndarray:
         if grid is not geometry:
-            from medseg.cases.volume import resample
-
             array = resample(array.astype(np.float32), geometry, grid)
         return np.flip(array.transpose(order), [axis for axis, flip in enumerate(flips) if flip])
 

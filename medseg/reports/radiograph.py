@@ -1,14 +1,12 @@
-"""What run.json and preview.png say of a contoured radiograph."""
+"""One picture of a contoured radiograph: outlines and names."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from medseg.bundles.record import output_records, versions
-from medseg.cases.radiograph import Radiograph, RadiographStructures
+from medseg.cases.results import Structures
 from medseg.files import atomic_path
 from medseg.reports.preview import DISCLAIMER
 from medseg.structures.structure import fixed_colour_rgb
@@ -16,56 +14,7 @@ from medseg.structures.structure import fixed_colour_rgb
 SIDE_INCHES = 9.0
 
 
-def radiograph_record(result: RadiographStructures, folder: Path) -> dict[str, Any]:
-    """Input, structures with their areas, and the files in ``folder`` with their hashes. No patient names.
-
-    Areas are in pixels, and in cm2 where the file gives a spacing; ``spacing_from`` says where that spacing
-    holds.
-    """
-    case = result.case
-    cm2 = None if case.spacing_mm is None else case.spacing_mm[0] * case.spacing_mm[1] / 100
-    structures = []
-    for structure, mask in result.masks.items():
-        pixels = int(np.count_nonzero(mask))
-        structures.append(
-            {
-                "name": structure.name,
-                "interpreted_type": structure.interpreted_type,
-                "area_pixels": pixels,
-                "area_cm2": None if cm2 is None else round(pixels * cm2, 2),
-                "empty": pixels == 0,
-            }
-        )
-    return {
-        "input": _input(case),
-        "geometry": {
-            "shape_rows_columns": list(case.pixels.shape),
-            "pixel_spacing_mm": None if case.spacing_mm is None else list(case.spacing_mm),
-            "spacing_from": case.spacing_from or "not known",
-        },
-        "structures": structures,
-        "outputs": output_records(folder),
-        "warnings": [],
-        "versions": versions(),
-        "disclaimer": DISCLAIMER,
-    }
-
-
-def _input(case: Radiograph) -> dict[str, Any]:
-    if case.projection is None:
-        return {"kind": "picture", "files": 1, "shown": case.shown}
-    header = case.projection.header
-    return {
-        "kind": "DICOM",
-        "modality": str(header.get("Modality", "")),
-        "StudyInstanceUID": str(header.get("StudyInstanceUID", "")),
-        "SeriesInstanceUID": str(header.get("SeriesInstanceUID", "")),
-        "SOPInstanceUIDs": [str(header.get("SOPInstanceUID", ""))],
-        "shown": case.shown,
-    }
-
-
-def write_preview(result: RadiographStructures, out: str | Path) -> Path:
+def write_preview(result: Structures, out: str | Path) -> Path:
     """Draw the outlines on the radiograph and save a PNG, atomically; the patient's right is on the viewer's
     left.
 

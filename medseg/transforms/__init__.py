@@ -7,26 +7,26 @@ A bundle's ``inference.json`` chains them: ``LoadCased`` … network … ``Resto
 """
 
 from medseg.transforms.body import BlankOutsideBodyd
+from medseg.transforms.labels import SaveRecordd, ToLabelsd
 from medseg.transforms.loading import CropBodyd, CropWithind, LoadCased
 from medseg.transforms.partial import BitFieldToChannelsd, ThresholdKnownd
 from medseg.transforms.radiographs import LoadRadiographd, SaveRadiographd, ToRadiographStructuresd
+from medseg.transforms.readers import CaseReader, RadiographReader
 from medseg.transforms.regions import RandRegionCropd
 from medseg.transforms.rtstruct import LoadRTStructd
 from medseg.transforms.saving import SaveDicomSegd, SaveNiftid, SavePreviewd, SaveRTStructd, case_folder
 from medseg.transforms.sides import RandFlipSidesd
 from medseg.transforms.structures import (
-    CaseStructures,
     KeepComponentsd,
     MarginStructuresd,
     RestoreStructuresd,
     ToStructuresd,
-    binary,
 )
 
 __all__ = [
     "BitFieldToChannelsd",
     "BlankOutsideBodyd",
-    "CaseStructures",
+    "CaseReader",
     "CropBodyd",
     "CropWithind",
     "KeepComponentsd",
@@ -34,6 +34,7 @@ __all__ = [
     "LoadRTStructd",
     "LoadRadiographd",
     "MarginStructuresd",
+    "RadiographReader",
     "RandFlipSidesd",
     "RandRegionCropd",
     "RestoreStructuresd",
@@ -41,10 +42,11 @@ __all__ = [
     "SaveNiftid",
     "SavePreviewd",
     "SaveRTStructd",
+    "SaveRecordd",
     "SaveRadiographd",
     "ThresholdKnownd",
+    "ToLabelsd",
     "ToRadiographStructuresd",
     "ToStructuresd",
-    "binary",
     "case_folder",
 ]

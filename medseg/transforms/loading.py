@@ -12,12 +12,12 @@ from monai.data import MetaTensor
 from monai.transforms import Crop, InvertibleTransform, MapTransform
 
 from medseg.cases.region import grid_box, region_mask
-from medseg.cases.volume import CaseReader, case_of
 from medseg.errors import GeometryError, InputError
+from medseg.transforms.readers import CaseReader, case_of
 
 
 class LoadCased(MapTransform):
-    """Load cases (DICOM series or NIfTI) through :class:`medseg.cases.volume.CaseReader`, with no other
+    """Load cases (DICOM series or NIfTI) through :class:`medseg.transforms.CaseReader`, with no other
     reader to fall back on.
 
     ``allow``: faults of a series to accept with a warning. Output: MetaTensor (1, x, y, z), float32. MONAI's
@@ -71,7 +71,7 @@ class CropWithind(MapTransform, InvertibleTransform):
             raise GeometryError(
                 f"{what} is {' x '.join(f'{side:.0f}' for side in sides_mm)} mm; this bundle learned from "
                 f"boxes of up to "
-                f"{self.largest_mm:g} mm around a tumour. Say where to look, more closely, with --within."
+                f"{self.largest_mm:g} mm around a tumour. Say where to look, more closely: `within`."
             )
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

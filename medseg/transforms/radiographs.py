@@ -11,22 +11,18 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from medseg.cases.radiograph import (
-    FORMATS,
-    RadiographReader,
-    RadiographStructures,
-    open_radiograph,
-    write_mask_nifti,
-    write_mask_png,
-)
-from medseg.cases.volume import folder_name
+from medseg.cases.find import folder_name
+from medseg.cases.nifti import write_flat_mask
+from medseg.cases.radiograph import open_radiograph, write_mask_png
+from medseg.cases.results import Structures
 from medseg.errors import InputError, StructureError
 from medseg.structures.structure import Structure
+from medseg.transforms.readers import RadiographReader
 from medseg.transforms.saving import case_folder
 
 
 class LoadRadiographd(MapTransform):
-    """Load PNG, JPEG, CR or DX files through :class:`medseg.cases.radiograph.RadiographReader` and no other
+    """Load PNG, JPEG, CR or DX files through :class:`medseg.transforms.RadiographReader` and no other
     reader.
 
     ``views``: the view positions that the network learned from, such as AP and PA; a DICOM file that states
@@ -95,7 +91,7 @@ class ToRadiographStructuresd(MapTransform):
             case = open_radiograph(pred.meta["filename_or_obj"])
             named = zip(self.structures, masks, strict=True)
             kept = {s: _largest_piece(mask) if s.name in self.one_piece else mask for s, mask in named}
-            d["structures"] = RadiographStructures(case, kept)
+            d["structures"] = Structures(case, kept)
         return d
 
 
@@ -128,11 +124,11 @@ class SaveRadiographd(MapTransform):
             raise InputError(
                 "format rtstruct: a radiograph is a projection without a place in the patient, and an RT "
                 "Structure Set "
-                f"needs CT or MR slices; expected some of {', '.join(FORMATS)}."
+                f"needs CT or MR slices; expected some of {', '.join(self.WRITERS)}."
             )
         unknown = [name for name in formats if name not in self.WRITERS]
         if unknown:
-            raise InputError(f"format {unknown[0]}: expected some of {', '.join(FORMATS)}.")
+            raise InputError(f"format {unknown[0]}: expected some of {', '.join(self.WRITERS)}.")
         self.output_dir = Path(output_dir)
         self.formats = tuple(formats)
         self.model = (model_name, model_version)
@@ -145,15 +141,15 @@ class SaveRadiographd(MapTransform):
                 self.WRITERS[name](self, result, folder)
         return dict(data)
 
-    def _png(self, result: RadiographStructures, folder: Path) -> None:
+    def _png(self, result: Structures, folder: Path) -> None:
         for structure, mask in result.masks.items():
             write_mask_png(mask, folder / f"{folder_name(structure.name)}.png")
 
-    def _nifti(self, result: RadiographStructures, folder: Path) -> None:
+    def _nifti(self, result: Structures, folder: Path) -> None:
         for structure, mask in result.masks.items():
-            write_mask_nifti(mask, result.case.spacing_mm, folder / f"{folder_name(structure.name)}.nii.gz")
+            write_flat_mask(mask, result.case.spacing_mm, folder / f"{folder_name(structure.name)}.nii.gz")
 
-    def _seg(self, result: RadiographStructures, folder: Path) -> None:
+    def _seg(self, result: Structures, folder: Path) -> None:
         from medseg.dicom.seg.write import write_projection_seg
 
         if result.case.projection is None:
@@ -163,7 +159,7 @@ class SaveRadiographd(MapTransform):
             )
         write_projection_seg(result.masks, result.case.projection, folder / "SEG.dcm", model=self.model)
 
-    def _preview(self, result: RadiographStructures, folder: Path) -> None:
+    def _preview(self, result: Structures, folder: Path) -> None:
         from medseg.reports.radiograph import write_preview
 
         write_preview(result, folder / "preview.png")

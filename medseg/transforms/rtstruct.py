@@ -17,10 +17,11 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from medseg.cases.volume import Case, case_of, open_case, resample
+from medseg.cases.volume import Case, open_case, resample
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.geometry import Geometry
 from medseg.structures.aliases import Aliases, check_aliases, match_rois
+from medseg.transforms.readers import case_of
 
 
 def structure_channels(
@@ -95,7 +96,7 @@ class LoadRTStructd(MapTransform):
     case's image.
 
     ``image_key``: the image's case source, or the image as :class:`medseg.transforms.LoadCased` (or MONAI's
-    LoadImaged with :class:`medseg.cases.volume.CaseReader`) has just loaded it; nothing may have moved or
+    LoadImaged with :class:`medseg.transforms.CaseReader`) has just loaded it; nothing may have moved or
     cropped it yet. ``structures`` and ``allow``: as in :func:`structure_channels`, one channel each.
     ``rois_key``: where an item may say which ROI is which, ``{structure: ROI name}``, as
     ``tools/prepare_clinic_datalist.py`` writes it. The label's meta data tell which were used. A structure

@@ -8,14 +8,15 @@ from typing import Any
 
 from monai.transforms import MapTransform
 
-from medseg.cases.volume import folder_name, source_path
+from medseg.cases.find import folder_name
+from medseg.cases.results import Structures, binary
+from medseg.cases.volume import source_path
 from medseg.errors import InputError
-from medseg.transforms.structures import CaseStructures, binary
 
 
 def case_folder(name: str, output_dir: str | Path) -> Path:
     """The folder of the case called ``name`` under ``output_dir``, made when missing; see
-    readers.folder_name."""
+    medseg.cases.find.folder_name."""
     folder = Path(output_dir) / folder_name(name)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -34,11 +35,11 @@ class _Saved(MapTransform):
             self.save(data[key], case_folder(name, self.output_dir))
         return dict(data)
 
-    def save(self, result: CaseStructures, folder: Path) -> None:
+    def save(self, result: Structures, folder: Path) -> None:
         raise NotImplementedError
 
 
-def _series(result: CaseStructures, what: str):
+def _series(result: Structures, what: str):
     if result.case.series is None:
         raise InputError(
             f"{result.case.source}: {what} needs a DICOM series to refer to; this case is a NIfTI file."
@@ -67,7 +68,7 @@ class SaveRTStructd(_Saved):
             raise InputError(f"simplify_mm is {simplify_mm}; expected 0 (keep every vertex) or more.")
         self.options = {"model": (model_name, model_version), "holes": holes, "simplify_mm": simplify_mm}
 
-    def save(self, result: CaseStructures, folder: Path) -> None:
+    def save(self, result: Structures, folder: Path) -> None:
         from medseg.dicom import write_rtstruct
 
         write_rtstruct(result.masks, _series(result, "RTSTRUCT"), folder / "RS.dcm", **self.options)
@@ -80,7 +81,7 @@ class SaveDicomSegd(_Saved):
         super().__init__(keys, output_dir)
         self.model = (model_name, model_version)
 
-    def save(self, result: CaseStructures, folder: Path) -> None:
+    def save(self, result: Structures, folder: Path) -> None:
         from medseg.dicom import write_seg
 
         masks = {structure: binary(mask) for structure, mask in result.masks.items()}
@@ -93,7 +94,7 @@ class SaveNiftid(_Saved):
     Raises GeometryError for uneven or tilted stacks, which no NIfTI affine describes.
     """
 
-    def save(self, result: CaseStructures, folder: Path) -> None:
+    def save(self, result: Structures, folder: Path) -> None:
         from medseg.cases.nifti import write_mask
 
         for structure, mask in result.masks.items():
@@ -104,7 +105,7 @@ class SavePreviewd(_Saved):
     """Write ``preview.png``: three planes through the target and a strip of slices, with outlines and
     volumes."""
 
-    def save(self, result: CaseStructures, folder: Path) -> None:
+    def save(self, result: Structures, folder: Path) -> None:
         from medseg.reports.preview import write_preview
 
         write_preview(result.case.volume, result.case.geometry, result.masks, folder / "preview.png")

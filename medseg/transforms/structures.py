@@ -4,8 +4,7 @@ there."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +14,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from medseg.cases.region import region_mask
-from medseg.cases.volume import Case, case_of, resample
+from medseg.cases.results import Structures, binary
+from medseg.cases.volume import resample
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.geometry import Geometry
 from medseg.inference.sampling import Sampling
@@ -23,52 +23,7 @@ from medseg.inference.sliding_window import PACKED_SIZE, unpacked
 from medseg.shapes.margins import expand
 from medseg.shapes.packed import PackedMasks, boxed
 from medseg.structures.structure import Structure
-
-
-@dataclass(frozen=True)
-class CaseStructures:
-    """Structures on their own case's grid.
-
-    ``masks``: {Structure: float32 probabilities or bool, [slice, row, column]}, every array of
-    ``case.geometry.shape``. Of PackedMasks one array at a time exists, so go through them one by one.
-    """
-
-    case: Case
-    masks: Mapping[Structure, np.ndarray]
-
-    def __post_init__(self):
-        shapes = (
-            dict.fromkeys(self.masks, self.masks.shape)
-            if isinstance(self.masks, PackedMasks)
-            else {structure: mask.shape for structure, mask in self.masks.items()}
-        )
-        for structure, shape in shapes.items():
-            if shape != self.case.geometry.shape:
-                raise StructureError(
-                    f"{structure.name}: array {shape} for an image of {self.case.geometry.shape} (slice, "
-                    f"row, column)."
-                )
-
-    def added(self, masks: Iterable[tuple[Structure, np.ndarray]]) -> CaseStructures:
-        """The same case with more masks, taken one by one and packed if this case's are."""
-        if isinstance(self.masks, PackedMasks):
-            packed = {structure: boxed(mask) for structure, mask in masks}
-            return CaseStructures(self.case, PackedMasks(self.masks.shape, {**self.masks.boxes, **packed}))
-        return CaseStructures(self.case, {**self.masks, **dict(masks)})
-
-    def changed(self, change: Callable[[Structure, np.ndarray, int], np.ndarray]) -> CaseStructures:
-        """The same case with every mask as ``change`` gives it back: see
-        :meth:`medseg.shapes.packed.PackedMasks.changed`."""
-        if isinstance(self.masks, PackedMasks):
-            return CaseStructures(self.case, self.masks.changed(change))
-        return CaseStructures(
-            self.case, {structure: change(structure, mask, 0) for structure, mask in self.masks.items()}
-        )
-
-
-def binary(mask: np.ndarray) -> np.ndarray:
-    """bool: voxels inside the structure. A probability counts from 0.5 on, where the iso-contour runs."""
-    return mask >= 0.5
+from medseg.transforms.readers import case_of
 
 
 class ToStructuresd(MapTransform):
@@ -97,7 +52,7 @@ class ToStructuresd(MapTransform):
             d["structures"] = self._structures(d[key])
         return d
 
-    def _structures(self, pred: MetaTensor) -> CaseStructures:
+    def _structures(self, pred: MetaTensor) -> Structures:
         if pred.shape[0] != len(self.structures):
             raise StructureError(
                 f"{pred.shape[0]} predicted channels for {len(self.structures)} named structures."
@@ -116,7 +71,7 @@ class ToStructuresd(MapTransform):
             if grid is not case.geometry:
                 probability = resample(probability, grid, case.geometry)
             masks[structure] = probability if region is None else np.where(region, probability, np.float32(0))
-        return CaseStructures(case, masks)
+        return Structures(case, masks)
 
 
 class RestoreStructuresd(MapTransform):
@@ -151,7 +106,7 @@ class RestoreStructuresd(MapTransform):
             d["structures"] = self._structures(d[key], d[self.orig_keys])
         return d
 
-    def _structures(self, pred: torch.Tensor, image: MetaTensor) -> CaseStructures:
+    def _structures(self, pred: torch.Tensor, image: MetaTensor) -> Structures:
         if pred.shape[0] != len(self.structures):
             raise StructureError(
                 f"{pred.shape[0]} predicted channels for {len(self.structures)} named structures."
@@ -178,7 +133,7 @@ class RestoreStructuresd(MapTransform):
                     region[tuple(slice(a, a + n) for a, n in zip(corner, found.shape, strict=True))], found, 0
                 )
             masks[structure] = boxed(found if packed_size is None else found >= 0.5, corner)
-        return CaseStructures(case, PackedMasks(case.geometry.shape, masks))
+        return Structures(case, PackedMasks(case.geometry.shape, masks))
 
 
 def _check_prediction(pred: torch.Tensor, shape: tuple[int, ...], image: MetaTensor) -> None:
@@ -241,7 +196,7 @@ class KeepComponentsd(MapTransform):
                 raise StructureError(
                     f"no structure {', '.join(sorted(unknown))} among those predicted; correct 'names'."
                 )
-            d[key] = result.changed(partial(self._keep, voxel_cc=voxel_cc))
+            d[key] = result.change(partial(self._keep, voxel_cc=voxel_cc))
         return d
 
     def _keep(self, structure: Structure, mask: np.ndarray, first: int, voxel_cc: np.ndarray) -> np.ndarray:
@@ -303,10 +258,10 @@ class MarginStructuresd(MapTransform):
             d[key] = self._grow(d[key])
         return d
 
-    def _grow(self, result: CaseStructures) -> CaseStructures:
-        return result.added(self._grown(result))
+    def _grow(self, result: Structures) -> Structures:
+        return result.add(self._grown(result))
 
-    def _grown(self, result: CaseStructures) -> Iterator[tuple[Structure, np.ndarray]]:
+    def _grown(self, result: Structures) -> Iterator[tuple[Structure, np.ndarray]]:
         by_name = {structure.name: partial(result.masks.__getitem__, structure) for structure in result.masks}
         for margin in self.margins:
             if margin["source"] not in by_name:

@@ -8,7 +8,9 @@ import shutil
 import pytest
 import torch
 
-from medseg.bundles.find import bundle_folders, find_bundle, load_config, load_network, parsed, verify
+from medseg.bundles.config import build, load_config, load_network
+from medseg.bundles.find import bundle_folders, find_bundle
+from medseg.bundles.verify import verify
 from medseg.errors import BundleError
 
 
@@ -103,4 +105,4 @@ def test_what_a_step_says_when_it_is_built_is_not_hidden_by_monai(broken):
     change(broken, "inference", inferer={"_target_": "SlidingWindowInferer", "roi_size": 8, "mode": "foo"})
     parser = load_config(broken, "inference", {})
     with pytest.raises(BundleError, match="inferer cannot be built.*'foo' is not a valid BlendMode"):
-        parsed(broken, parser, "inferer")
+        build(broken, parser, "inferer")

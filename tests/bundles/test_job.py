@@ -15,7 +15,8 @@ import pytest
 import SimpleITK
 from shapely.geometry import Polygon
 
-from medseg.bundles.job import Request, segment
+from medseg.bundles.cohort import segment
+from medseg.bundles.job import Request
 from medseg.errors import BundleError, GeometryError, InputError, MedsegError
 from medseg.phantoms.thigh import AXIAL, chiral_phantom, stack_geometry, write_series
 
@@ -467,8 +468,8 @@ def test_a_cohort_of_series_and_nifti_files_gets_the_formats_that_each_can_have(
         ({"simplify_mm": -0.1}, "expected 0"),
         ({"holes": 5}, "expected text"),
         ({"network_def": 5}, "expected a definition"),
-        ({"output_dir": "elsewhere"}, "use -o"),
-        ({"within": [1, 2, 3, 4, 5, 6]}, "use --within"),
+        ({"output_dir": "elsewhere"}, "use `output_dir`"),
+        ({"within": [1, 2, 3, 4, 5, 6]}, "use `within`"),
         ({"run": []}, "no effect"),
     ],
     ids=str,
@@ -514,7 +515,7 @@ def test_the_engine_is_recorded_and_another_one_does_not_contour_a_finished_case
     assert segment(again)["cases"][0]["status"] == "skipped"
     with pytest.raises(InputError, match="engine 'tpu': expected one of auto, torch, openvino"):
         Request(tmp_path, str(bright_bundle), tmp_path / "out", engine="tpu")
-    with pytest.raises(InputError, match="use --engine"):
+    with pytest.raises(InputError, match="use `engine"):
         Request(tmp_path, str(bright_bundle), tmp_path / "out", settings={"engine": "torch"})
 
 

@@ -66,7 +66,7 @@ def test_what_is_no_set_of_structures_is_refused(folder, tmp_path):
         with pytest.raises(InputError, match=words):
             open_masks(path)
     (tmp_path / "RS.dcm").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="--reference"):
+    with pytest.raises(InputError, match="`reference`"):
         open_masks(tmp_path / "RS.dcm")
     with pytest.raises(StructureError, match="no structure 'Heart'; there are 'L', 'Marker'"):
         open_masks(folder).require(["Heart"])

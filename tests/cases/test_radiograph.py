@@ -18,14 +18,13 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from medseg.bundles.job import Request, segment
-from medseg.cases.radiograph import (
-    Radiograph,
-    RadiographStructures,
-    find_radiographs,
-    open_radiograph,
-    write_mask_nifti,
-)
+from medseg.bundles.cohort import segment
+from medseg.bundles.job import Request
+from medseg.bundles.record import is_result
+from medseg.cases.find import find_radiographs
+from medseg.cases.nifti import write_flat_mask
+from medseg.cases.radiograph import Radiograph, open_radiograph
+from medseg.cases.results import Structures
 from medseg.dicom.images.projections import read_projection
 from medseg.errors import InputError, StructureError
 from medseg.phantoms.thigh import chiral_phantom, write_series
@@ -298,12 +297,12 @@ def test_a_stated_view_that_the_bundle_did_not_learn_is_refused(tmp_path):
 def test_nifti_masks_say_that_position_and_perhaps_size_are_unknown(tmp_path):
     mask = np.zeros((4, 6), dtype=bool)
     mask[1, 5] = True
-    known = nibabel.load(write_mask_nifti(mask, (0.2, 0.1), tmp_path / "a.nii.gz"))
+    known = nibabel.load(write_flat_mask(mask, (0.2, 0.1), tmp_path / "a.nii.gz"))
     assert known.shape == (6, 4) and known.header.get_zooms() == pytest.approx((0.1, 0.2))
     assert np.argwhere(np.asarray(known.dataobj)).tolist() == [[5, 1]]
     assert known.header.get_xyzt_units()[0] == "mm"
     assert (int(known.header["qform_code"]), int(known.header["sform_code"])) == (0, 0)
-    unknown = nibabel.load(write_mask_nifti(mask, None, tmp_path / "b.nii.gz"))
+    unknown = nibabel.load(write_flat_mask(mask, None, tmp_path / "b.nii.gz"))
     assert unknown.header.get_xyzt_units()[0] == "unknown"
     sitk = pytest.importorskip("SimpleITK")
     assert (
@@ -314,8 +313,8 @@ def test_nifti_masks_say_that_position_and_perhaps_size_are_unknown(tmp_path):
 
 def test_masks_of_another_shape_and_names_that_do_not_fit_are_refused():
     case = Radiograph("a.png", np.zeros((4, 6), np.float32), "as stored")
-    with pytest.raises(StructureError, match=r"mask \(6, 4\) for a picture of \(4, 6\)"):
-        RadiographStructures(case, {Structure("Lung_R"): np.zeros((6, 4), bool)})
+    with pytest.raises(StructureError, match=r"array \(6, 4\) for an image of \(4, 6\)"):
+        Structures(case, {Structure("Lung_R"): np.zeros((6, 4), bool)})
     with pytest.raises(StructureError, match="one_piece names Heart"):
         ToRadiographStructuresd("pred", structures=[{"name": "Lung_R"}], one_piece=["Heart"])
     with pytest.raises(InputError, match="RT Structure Set needs CT or MR slices"):
@@ -404,7 +403,7 @@ def test_a_picture_gets_pixels_and_no_centimetres_and_no_dicom(tmp_path, bright_
     }
     cohort = segment(Request(tmp_path / "in", str(bright_bundle), tmp_path / "seg", formats=("seg",)))
     assert "needs a DICOM image to refer to" in cohort["cases"][0]["error"]
-    assert find_radiographs(tmp_path)[1] == [
+    assert find_radiographs(tmp_path, is_result)[1] == [
         f"5 files, e.g. {tmp_path}/out/chest/AirWay_Prox.png: a file that medseg wrote: results are no cases"
     ]
 
@@ -418,5 +417,5 @@ def test_rtstruct_regions_and_png_masks_of_volumes_are_refused_before_anything_i
     with pytest.raises(Exception, match="no setting 'within'"):
         segment(Request(tmp_path / "a.png", str(bright_bundle), tmp_path / "out", within="0,1,0,1,0,1"))
     nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), tmp_path / "ct.nii.gz")
-    with pytest.raises(InputError, match="format png: ct_gtv contours volumes"):
+    with pytest.raises(InputError, match="format png: ct_gtv answers with structures on a volume"):
         segment(Request(tmp_path / "ct.nii.gz", "ct_gtv", tmp_path / "out", formats=("png",)))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from medseg.cases.volume import find_cases, folder_name, open_case, resample
+from medseg.cases.find import find_cases, folder_name
+from medseg.cases.volume import open_case, resample
 from medseg.errors import GeometryError, InputError
 from medseg.geometry import Geometry
 from medseg.phantoms.thigh import chiral_phantom, stack_geometry, write_series

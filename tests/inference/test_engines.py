@@ -84,7 +84,7 @@ def test_auto_takes_openvino_on_a_processor_where_it_is_installed_and_torch_else
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     assert engine_name("auto", "cpu") == "torch"
     with pytest.raises(
-        InputError, match="not installed: pip install 'medseg\\[openvino\\]', or use --engine torch"
+        InputError, match="not installed: pip install 'medseg\\[openvino\\]', or use `engine=torch`"
     ):
         engine_name("openvino", "cpu")
 
@@ -96,5 +96,5 @@ def test_a_network_that_openvino_cannot_convert_is_named_with_the_way_out():
                 torch.fft.fftn(x).real.cummax(2)[0] if x.numpy().any() else torch.linalg.eigvals(x[0, 0]).real
             )
 
-    with pytest.raises(InputError, match="cannot convert Odd .*use --engine torch"):
+    with pytest.raises(InputError, match="cannot convert Odd .*use `engine=torch`"):
         engine_for("openvino", Odd(), "cpu")(torch.zeros(1, 1, 4, 4, 4))

@@ -7,13 +7,13 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from medseg.cases.results import Structures
 from medseg.cases.volume import Case
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.phantoms.thigh import stack_geometry
 from medseg.shapes.packed import PackedMasks, boxed
 from medseg.structures.structure import Structure
 from medseg.transforms import (
-    CaseStructures,
     KeepComponentsd,
     MarginStructuresd,
     RestoreStructuresd,
@@ -26,7 +26,7 @@ GTV = Structure("GTV", interpreted_type="GTV")
 
 def case(mask):
     geometry = stack_geometry(mask.shape, gaps_mm=2.0, pixel_spacing_mm=(1.0, 1.0))
-    return CaseStructures(Case("made by hand", np.zeros(mask.shape, np.float32), geometry, None), {GTV: mask})
+    return Structures(Case("made by hand", np.zeros(mask.shape, np.float32), geometry, None), {GTV: mask})
 
 
 def two_pieces():
@@ -53,7 +53,7 @@ def test_only_the_largest_piece_stays_when_asked():
 def test_only_the_named_structures_lose_their_smaller_pieces():
     one = case(two_pieces())
     ptv = Structure("PTV", interpreted_type="PTV")
-    both = one.added([(ptv, two_pieces())])
+    both = one.add([(ptv, two_pieces())])
     kept = KeepComponentsd(largest_only=True, names=["GTV"])({"structures": both})["structures"].masks
     assert kept[GTV][15:17].max() < 0.5 <= kept[ptv][15:17].max()
     with pytest.raises(StructureError, match="no structure Gtv"):
@@ -107,7 +107,7 @@ def test_margins_that_cannot_be_meant_are_refused():
 def test_a_mask_of_another_shape_cannot_join_a_case():
     good = case(two_pieces())
     with pytest.raises(StructureError, match="array"):
-        good.added([(GTV, np.zeros((3, 3, 3), dtype=bool))])
+        good.add([(GTV, np.zeros((3, 3, 3), dtype=bool))])
 
 
 def test_unknown_fields_of_a_structure_are_refused():
@@ -248,9 +248,7 @@ def test_specks_of_packed_masks_are_measured_with_the_thickness_of_their_own_sli
     mask[1:3, 2:12, 2:12] = mask[8:10, 2:12, 2:12] = True  # 200 voxels each, of 1 and of 4 mm
     geometry = stack_geometry(mask.shape, gaps_mm=[1.0] * 5 + [4.0] * 6, pixel_spacing_mm=(1.0, 1.0))
     packed = PackedMasks(mask.shape, {GTV: boxed(mask), Structure("Thick"): boxed(mask[7:], (7, 0, 0))})
-    structures = CaseStructures(
-        Case("made by hand", np.zeros(mask.shape, np.float32), geometry, None), packed
-    )
+    structures = Structures(Case("made by hand", np.zeros(mask.shape, np.float32), geometry, None), packed)
     kept = KeepComponentsd(min_volume_cc=0.5)({"structures": structures})["structures"].masks
     for result in kept.values():
         assert np.flatnonzero(result.any((1, 2))).tolist() == [8, 9]
@@ -258,9 +256,7 @@ def test_specks_of_packed_masks_are_measured_with_the_thickness_of_their_own_sli
 
 def test_specks_and_margins_of_packed_masks_are_those_of_plain_ones(tmp_path):
     plain = case(two_pieces())
-    packed = CaseStructures(
-        plain.case, PackedMasks(plain.case.geometry.shape, {GTV: boxed(plain.masks[GTV])})
-    )
+    packed = Structures(plain.case, PackedMasks(plain.case.geometry.shape, {GTV: boxed(plain.masks[GTV])}))
     grow = [{"source": "GTV", "name": "CTV", "interpreted_type": "CTV", "margin_mm": 3.0}]
     results = []
     for structures in (plain, packed):

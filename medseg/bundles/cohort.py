@@ -1,0 +1,88 @@
+"""Many cases through one bundle: one is read ahead and one written while the network runs on another."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
+
+from medseg.bundles.find import find_bundle
+from medseg.bundles.job import Job, Pipeline, Request
+from medseg.bundles.kinds import formats_of
+from medseg.bundles.record import is_result, write_record
+from medseg.cases.find import find_cases
+from medseg.files import staging_folder
+
+COHORT_KEYS = ("case", "status", "fault", "error", "folder", "seconds", "warnings")
+
+
+def segment(
+    request: Request, report: Callable[[dict[str, Any]], None] = lambda record: None, progress: bool = False
+) -> dict[str, Any]:
+    """Contour every case of ``request.input``; returns the cohort's record, which is also
+    ``output_dir/run.json``.
+
+    A case that fails is recorded with its one-line reason and never stops the others; a case already
+    contoured with the same input, region, bundle and options is skipped, so an interrupted cohort continues
+    where it stopped. Files that medseg did not write are never replaced. ``report`` gets each case's record,
+    see bundles.record.case_line. Raises InputError or BundleError only for what concerns the whole run.
+    """
+    bundle = find_bundle(request.bundle)
+    cases, notes = find_cases(request.input, bundle.modality, is_result)
+    records = []
+    with staging_folder(request.output_dir) as staging_dir:
+        wanted = dict.fromkeys(formats_of(bundle, request.formats, source) for _, source in cases)
+        one = progress and len(cases) == 1
+        pipelines = {formats: Pipeline(bundle, request, formats, staging_dir, one) for formats in wanted}
+        jobs = [
+            Job(name, source, pipelines[formats_of(bundle, request.formats, source)], bundle, request)
+            for name, source in cases
+        ]
+        with warnings.catch_warnings(), closing(in_turn(jobs)) as done:
+            warnings.simplefilter("ignore")  # medseg's own are noted for each case
+            for record in _bar(done, len(cases), progress):
+                records.append(record)
+                report(record)
+        cohort = {
+            "bundle": bundle.record(),
+            "cases": [{key: record[key] for key in COHORT_KEYS if key in record} for record in records],
+            "passed_over": notes,
+        }
+        write_record(cohort, request.output_dir / "run.json")
+    return cohort
+
+
+def _bar(records: Iterable[dict], count: int, progress: bool):
+    from tqdm import tqdm
+
+    # A single case shows the network's own bar over windows instead; tqdm writes to standard error.
+    return tqdm(records, total=count, unit="case", disable=not progress or count == 1, dynamic_ncols=True)
+
+
+def in_turn(jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+    """The records of the cases, in order. While the network runs on one, the next is read and the one before
+    is written.
+
+    One case at most waits on either side. When the caller stops early (Ctrl-C), nothing new is begun and what
+    is being written is finished first, so that no half case stays. A single case runs without threads.
+    """
+    if len(jobs) == 1:
+        yield jobs[0].prepare().predict().finish()
+        return
+    with ThreadPoolExecutor(1, "reader") as reader, ThreadPoolExecutor(1, "writer") as writer:
+        try:
+            ahead, behind = reader.submit(jobs[0].prepare), None
+            for following in [*jobs[1:], None]:
+                job = ahead.result()
+                if following is not None:
+                    ahead = reader.submit(following.prepare)
+                job.predict()
+                if behind is not None:
+                    yield behind.result()
+                behind = writer.submit(job.finish)
+            yield behind.result()
+        finally:
+            reader.shutdown(wait=False, cancel_futures=True)
+            writer.shutdown(wait=False, cancel_futures=True)

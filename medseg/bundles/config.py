@@ -1,0 +1,172 @@
+"""Build what a bundle's configs define, with overrides that are checked by name, and run them."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from multiprocessing.dummy import DummyProcess
+from typing import Any
+
+from medseg.bundles.datalist import check_datalist
+from medseg.bundles.find import Bundle, read_json
+from medseg.errors import BundleError, MedsegError
+
+
+def load_config(bundle: Bundle, config: str, overrides: Mapping[str, Any]):
+    """MONAI ConfigParser over ``configs/<config>.json`` with ``bundle_root`` set and ``overrides`` applied.
+
+    Unlike MONAI, which takes any new name in silence, an override must name an id that the config already
+    has.
+    """
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_meta(str(bundle.folder / "configs" / "metadata.json"))
+    content = read_json(bundle.folder / "configs" / f"{config}.json")
+    parser.read_config(content)
+    for key, value in {"bundle_root": str(bundle.folder), **overrides}.items():
+        check_override(bundle, config, content, key, value)
+        parser[key] = value
+    parser.parse()
+    return parser
+
+
+def check_override(bundle: Bundle, config: str, content: Mapping[str, Any], key: str, value: Any) -> None:
+    """Raise BundleError when ``key`` (``a``, ``a#b#0`` or ``a::b``) names nothing in the config or takes no
+    such value.
+
+    An empty mapping, such as ``method_options``, takes any name: its reader knows which there are.
+    """
+    node: Any = content
+    for part in key.replace("::", "#").split("#"):
+        if node == {}:
+            return
+        inside = (
+            part in node
+            if isinstance(node, Mapping)
+            else isinstance(node, list) and part.isdigit() and int(part) < len(node)
+        )
+        if not inside:
+            names = ", ".join(sorted(content))
+            raise BundleError(
+                f"bundle {bundle.name}: {config}.json has no setting {key!r}. Its settings: {names}."
+            )
+        node = node[part] if isinstance(node, Mapping) else node[int(part)]
+    expected = _other_kind(node, value)
+    if expected:
+        raise BundleError(
+            f"bundle {bundle.name}: {config}.json: {key}={json.dumps(value)}: expected {expected}, as in "
+            f"{json.dumps(node)}."
+        )
+
+
+def _other_kind(present: Any, value: Any) -> str | None:
+    """What kind of value a setting takes, when ``value`` is of another; None when it fits, or the config
+    computes it."""
+    if present is None or (isinstance(present, str) and present.startswith(("$", "@"))):
+        return None
+    if isinstance(present, list):
+        numbers = bool(present) and all(map(_is_number, present))
+        fits = isinstance(value, list) and (
+            not numbers or len(value) == len(present) and all(map(_is_number, value))
+        )
+        return None if fits else f"a list of {len(present)} numbers" if numbers else "a list"
+    for kind, words, fits in (
+        (bool, "true or false", isinstance(value, bool)),
+        ((int, float), "a number", _is_number(value)),
+        (str, "text", isinstance(value, str)),
+        (Mapping, "a definition", isinstance(value, Mapping)),
+    ):
+        if isinstance(present, kind):
+            return None if fits else words
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def build(bundle: Bundle, parser, name: str) -> Any:
+    """What the config builds under ``name``. MONAI wraps what a class raises; the error here has the class's
+    own words."""
+    try:
+        return parser.get_parsed_content(name)
+    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, ImportError) as error:
+        cause = _first_cause(error)
+        if isinstance(cause, MedsegError):
+            raise cause from error
+        reason = " ".join(f"{type(cause).__name__}: {cause}".split())
+        raise BundleError(
+            f"bundle {bundle.name}: {name} cannot be built with these settings: {reason}"
+        ) from error
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """What was raised first: MONAI wraps an error once for every component that the config builds."""
+    # MONAI's cache is filled by a pool of threads; one that still works when Python ends would abort the
+    # process.
+    for thread in threading.enumerate():
+        if isinstance(thread, DummyProcess) and thread is not threading.current_thread():
+            thread.join(timeout=60)
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def load_network(bundle: Bundle, parser, device):
+    """The bundle's network with its weights, in evaluation mode. Loads strictly and executes nothing from the
+    file."""
+    import pickle
+
+    import torch
+
+    network = build(bundle, parser, "network_def")
+    if not isinstance(network, torch.nn.Module):
+        raise BundleError(
+            f"bundle {bundle.name}: network_def is {type(network).__name__}; expected a torch.nn.Module."
+        )
+    network = network.to(device)
+    digest = bundle.weights_sha256
+    try:
+        state = torch.load(bundle.weights, map_location=device, weights_only=True)
+        network.load_state_dict(state, strict=True)
+    except (RuntimeError, pickle.UnpicklingError, AttributeError, TypeError, EOFError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BundleError(
+            f"bundle {bundle.name}: weights {digest[:12]} do not fit its network_def ({reason})."
+        ) from error
+    return network.eval()
+
+
+def run_config(bundle: Bundle, configs: Sequence[str], run_id: str, settings: Mapping[str, Any]) -> None:
+    """``python -m monai.bundle run RUN_ID`` over ``configs/<name>.json`` in order, with overrides checked by
+    name.
+
+    ``settings`` hold at least ``dataset_dir``; without ``datalist`` the bundle's own is taken. The list is
+    checked first.
+    """
+    import monai.bundle
+
+    folder = bundle.folder / "configs"
+    contents: dict[str, Any] = {}
+    for name in configs:
+        contents.update(read_json(folder / f"{name}.json"))
+    for key, value in settings.items():
+        check_override(bundle, " + ".join(configs), contents, key, value)
+    check_datalist(settings.get("datalist", folder / "datalist.json"), settings["dataset_dir"])
+    try:
+        monai.bundle.run(
+            run_id=run_id,
+            config_file=[str(folder / f"{name}.json") for name in configs],
+            meta_file=str(folder / "metadata.json"),
+            logging_file=str(folder / "logging.conf"),
+            bundle_root=str(bundle.folder),
+            **settings,
+        )
+    except RuntimeError as error:
+        cause = _first_cause(error)
+        if isinstance(cause, MedsegError):
+            raise cause from error
+        raise

@@ -1,0 +1,107 @@
+"""The kinds of result, in one table: what can be written of each, and how it is drawn and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from medseg.bundles.find import Bundle
+from medseg.cases.find import PROJECTION_MODALITIES
+from medseg.cases.nifti import is_nifti
+from medseg.cases.results import Boxes, Labels, Structures
+from medseg.errors import BundleError, InputError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of result. ``writers``: {kind of case: {format: transform}}, where the preview is a format
+    like others. ``usual``: {kind of case: formats} when the user asks for none. ``scorer``: what ``medseg
+    score`` compares files with their truth by, None where there is no such comparison yet. Names are room
+    addresses, as in a bundle's config, so that looking a kind up loads no network.
+    """
+
+    result: type
+    writers: Mapping[str, Mapping[str, str]]
+    usual: Mapping[str, tuple[str, ...]]
+    scorer: str | None
+
+
+_RECORD = {"json": "medseg.transforms.SaveRecordd"}
+
+KINDS: dict[str, Kind] = {
+    "structures": Kind(
+        Structures,
+        writers={
+            "volume": {
+                "rtstruct": "medseg.transforms.SaveRTStructd",
+                "seg": "medseg.transforms.SaveDicomSegd",
+                "nifti": "medseg.transforms.SaveNiftid",
+                "preview": "medseg.transforms.SavePreviewd",
+            },
+            "radiograph": dict.fromkeys(
+                ("png", "nifti", "seg", "preview"), "medseg.transforms.SaveRadiographd"
+            ),
+        },
+        usual={"volume": ("rtstruct", "preview"), "radiograph": ("png", "preview")},
+        scorer="medseg.bundles.score.score_structures",
+    ),
+    "boxes": Kind(
+        Boxes,
+        writers={"volume": _RECORD, "radiograph": _RECORD},
+        usual={"volume": ("json",), "radiograph": ("json",)},
+        scorer=None,
+    ),
+    "labels": Kind(
+        Labels,
+        writers={"volume": _RECORD, "radiograph": _RECORD},
+        usual={"volume": ("json",), "radiograph": ("json",)},
+        scorer=None,
+    ),
+}
+"""By the ``result_kind`` of a bundle's metadata.json, which is also the key of the result in a pipeline's
+data."""
+
+FORMATS = tuple(
+    dict.fromkeys(name for kind in KINDS.values() for row in kind.writers.values() for name in row)
+)
+"""Every format that some kind of result can be written in."""
+
+
+def kind_of(bundle: Bundle) -> Kind:
+    """The row of the bundle's ``result_kind``. BundleError for a kind that there is not."""
+    if bundle.result_kind not in KINDS:
+        raise BundleError(
+            f"bundle {bundle.name}: metadata.json says result_kind {bundle.result_kind!r}; expected one of "
+            f"{', '.join(KINDS)}."
+        )
+    return KINDS[bundle.result_kind]
+
+
+def case_kind(bundle: Bundle) -> str:
+    """What the bundle takes: "radiograph" for CR and DX, else "volume"."""
+    return "radiograph" if bundle.modality in PROJECTION_MODALITIES else "volume"
+
+
+def formats_of(bundle: Bundle, wanted: Sequence[str], source: str) -> tuple[str, ...]:
+    """The formats to write of a case: those wanted, or what is usual when none is.
+
+    A NIfTI file has no series that an RT Structure Set could refer to; of one, NIfTI is usual. InputError for
+    a format that the bundle's results cannot be written in.
+    """
+    kind, case = kind_of(bundle), case_kind(bundle)
+    usual = kind.usual[case]
+    if is_nifti(source):
+        usual = tuple("nifti" if name == "rtstruct" else name for name in usual)
+    chosen = tuple(dict.fromkeys(wanted)) or usual
+    writers = kind.writers[case]
+    impossible = [name for name in chosen if name not in writers]
+    if impossible:
+        why = (
+            "a radiograph is a projection without a place in the patient, and an RT Structure Set needs CT "
+            "or MR "
+            "slices"
+            if impossible[0] == "rtstruct" and case == "radiograph"
+            else f"{bundle.name} answers with {bundle.result_kind} on a {case}"
+        )
+        raise InputError(f"format {impossible[0]}: {why}; expected some of {', '.join(writers)}.")
+    return chosen

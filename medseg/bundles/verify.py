@@ -1,0 +1,182 @@
+"""Check a bundle offline: its files, its metadata, what MONAI asks of it, its weights."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from medseg.bundles.config import load_config, load_network
+from medseg.bundles.find import Bundle, read_json
+from medseg.errors import BundleError
+
+REQUIRED_FILES = (
+    "LICENSE",
+    "configs/metadata.json",
+    "configs/train.json",
+    "configs/evaluate.json",
+    "configs/inference.json",
+    "configs/multi_gpu_train.json",
+    "configs/logging.conf",
+    "docs/README.md",
+    "models/model.pt",
+)
+MAX_WEIGHTS_MB = 10.0
+
+METADATA_SCHEMA = {
+    "type": "object",
+    "required": [
+        "schema",
+        "version",
+        "monai_version",
+        "pytorch_version",
+        "numpy_version",
+        "required_packages_version",
+        "task",
+        "description",
+        "authors",
+        "copyright",
+        "network_data_format",
+    ],
+    "properties": {
+        "version": {"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
+        "changelog": {"type": "object"},
+        "required_packages_version": {"type": "object"},
+        "intended_use": {"type": "string"},
+        "network_data_format": {
+            "type": "object",
+            "required": ["inputs", "outputs"],
+            "properties": {
+                "inputs": {"type": "object", "required": ["image"]},
+                "outputs": {"type": "object", "required": ["pred"]},
+            },
+        },
+    },
+}
+"""What MONAI's metadata schema (2024-07-25) requires, and what medseg needs besides: written here because
+MONAI fetches its schema from the network, and a hospital's computer has none."""
+
+
+def verify(bundle: Bundle) -> list[tuple[str, str | None]]:
+    """Run every check: [(what was checked, None when good, else what is wrong)], all of them, offline."""
+    results = []
+    logging.disable(
+        logging.WARNING
+    )  # MONAI's verifiers log every argument; the results below say what matters
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for what, check in CHECKS.items():
+                try:
+                    problem = check(bundle)
+                except (BundleError, ValueError, KeyError, RuntimeError, TypeError) as error:
+                    problem = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                results.append((what, problem))
+    finally:
+        logging.disable(logging.NOTSET)
+    return results
+
+
+def _files(bundle: Bundle) -> str | None:
+    missing = [name for name in REQUIRED_FILES if not (bundle.folder / name).is_file()]
+    python = [str(path.relative_to(bundle.folder)) for path in bundle.folder.rglob("*.py")]
+    if missing:
+        return f"missing: {', '.join(missing)}"
+    return f"Python in a bundle: {', '.join(python)}" if python else None
+
+
+def _metadata(bundle: Bundle) -> str | None:
+    from monai.bundle import verify_metadata
+
+    with tempfile.TemporaryDirectory() as folder:
+        schema = Path(folder) / "schema.json"
+        schema.write_text(json.dumps(METADATA_SCHEMA))
+        verify_metadata(meta_file=str(bundle.folder / "configs" / "metadata.json"), filepath=str(schema))
+    changelog = bundle.metadata.get("changelog", {})
+    return None if bundle.version in changelog else f"version {bundle.version} is not in the changelog"
+
+
+def _properties(bundle: Bundle) -> str | None:
+    from monai.bundle import ConfigWorkflow
+
+    class Unbuilt(ConfigWorkflow):
+        """MONAI's check looks at every property, which would build the data set; ids alone tell whether they
+        exist."""
+
+        def _get_property(self, name, property):
+            if property["id"] not in self.parser:
+                raise AttributeError(name)
+            return self.parser[property["id"]]
+
+    configs = bundle.folder / "configs"
+    for kind, files in (
+        ("train", ["train.json"]),
+        ("train", ["train.json", "evaluate.json"]),
+        ("train", ["train.json", "multi_gpu_train.json"]),
+        ("infer", ["inference.json"]),
+    ):
+        paths = [str(configs / name) for name in files]
+        workflow = Unbuilt(
+            config_file=paths,
+            meta_file=str(configs / "metadata.json"),
+            logging_file=False,
+            workflow_type=kind,
+            bundle_root=str(bundle.folder),
+        )
+        workflow.parser.parse(reset=True)
+        wrong = workflow.check_properties()
+        if wrong:
+            return f"{' + '.join(files)}: MONAI misses {', '.join(wrong)}"
+    return None
+
+
+def _network_in_out(bundle: Bundle) -> str | None:
+    from monai.bundle import verify_net_in_out
+
+    configs = bundle.folder / "configs"
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(configs / "metadata.json"),
+        config_file=str(configs / "inference.json"),
+        device="cpu",
+        n=4,
+        p=2,
+        any=64,
+    )
+    return None
+
+
+def _weights(bundle: Bundle) -> str | None:
+    load_network(bundle, load_config(bundle, "inference", {"device": "cpu"}), "cpu")
+    size_mb = bundle.weights.stat().st_size / 1e6
+    return (
+        None
+        if size_mb <= MAX_WEIGHTS_MB
+        else f"{size_mb:.1f} MB of weights; at most {MAX_WEIGHTS_MB:g} MB are shipped"
+    )
+
+
+def _agreement(bundle: Bundle) -> str | None:
+    train, inference = (
+        read_json(bundle.folder / "configs" / f"{name}.json") for name in ("train", "inference")
+    )
+    if train.get("network_def") != inference.get("network_def"):
+        return "train.json and inference.json define different networks"
+    if inference.get("bundle_version") != bundle.version:
+        return (
+            f"inference.json says version {inference.get('bundle_version')}, metadata.json {bundle.version}"
+        )
+    return None
+
+
+CHECKS: dict[str, Callable[[Bundle], str | None]] = {
+    "files of the bundle layout": _files,
+    "metadata (MONAI verify_metadata)": _metadata,
+    "properties of train, evaluate, multi_gpu_train and inference (MONAI check_properties)": _properties,
+    "network input and output (MONAI verify_net_in_out)": _network_in_out,
+    "weights load strictly, weights_only": _weights,
+    "train and inference agree": _agreement,
+}

@@ -1,0 +1,165 @@
+"""What a user points at, as a list of cases: volumes or radiographs, each with a name for its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from medseg.cases.nifti import is_nifti
+from medseg.cases.radiograph import is_picture
+from medseg.cases.volume import UID_SEPARATOR
+from medseg.errors import InputError
+
+PROJECTION_MODALITIES = ("CR", "DX")
+"""What a bundle's metadata says of its image when it takes radiographs instead of slices."""
+
+MAX_NAME_BYTES = 120
+"""Of a case's folder; file systems take 255, and temporary names beside it need some."""
+
+Cases = list[tuple[str, str]]
+"""(name, source) of each case; names are unique, and good names of folders."""
+
+
+def find_cases(
+    path: str | Path, modality: str | None = None, is_result: Callable[[Path], bool] = lambda file: False
+) -> tuple[Cases, list[str]]:
+    """Every case under ``path``: ([(name, source), …] sorted by name, [what was passed over and why, …]).
+
+    ``path``: a DICOM folder (one or many series and patients, nested), a NIfTI file, a folder of NIfTI files,
+    or a single DICOM file, which is read alone. Hidden files and what an earlier run of medseg wrote are
+    passed over. ``modality``: only DICOM series of it ("CT") are cases; None takes every modality.
+    ``is_result``: which files medseg wrote itself, see :func:`medseg.bundles.record.is_result`. Names are
+    unique and come from the folder names, never from the patient's name. Raises InputError when nothing is
+    found. Of projection radiographs ("DX", "CR") every file is a case, see :func:`find_radiographs`.
+    """
+    if modality in PROJECTION_MODALITIES:
+        return find_radiographs(path, is_result)
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder.")
+    if is_nifti(path) and path.is_file():
+        return [(unique_name(_nifti_name(Path(path.name)), []), str(path))], []
+    cases, notes = _dicom_cases(path, modality)
+    if path.is_dir():
+        found = sorted(
+            p for p in path.rglob("*") if is_nifti(p) and p.is_file() and not is_hidden(p.relative_to(path))
+        )
+        own = [file for file in found if is_result(file)]
+        if own:
+            notes.append(f"{len(own)} NIfTI files that medseg wrote, e.g. {own[0]}: results are no cases")
+        for file in found:
+            if file not in own:
+                cases.append((unique_name(_nifti_name(file.relative_to(path)), cases), str(file)))
+    if not cases:
+        seen = f" Seen: {'; '.join(notes[:5])}." if notes else ""
+        raise InputError(f"{path}: no image series and no NIfTI file found.{seen}")
+    return sorted(cases), notes
+
+
+def is_hidden(path: Path) -> bool:
+    """True when a part of a path below the input begins with a dot."""
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _nifti_name(file: Path) -> str:
+    return re.sub(r"\.nii(\.gz)?$", "", "_".join(file.parts), flags=re.IGNORECASE)
+
+
+def folder_name(name: str) -> str:
+    """``name`` as the name of one folder: odd characters become ``_``; never empty, hidden, ``..`` or too
+    long."""
+    safe = re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "case"
+    if len(safe.encode()) <= MAX_NAME_BYTES:
+        return safe
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"{safe.encode()[: MAX_NAME_BYTES - 9].decode(errors='ignore')}-{digest}"
+
+
+def unique_name(name: str, cases: Cases) -> str:
+    """A folder name that no case has yet; file systems may take upper and lower case for the same."""
+    name = folder_name(name)
+    taken = {existing.casefold() for existing, _ in cases}
+    candidates = [name, *(f"{name}_{count}" for count in range(2, len(taken) + 3))]
+    return next(candidate for candidate in candidates if candidate.casefold() not in taken)
+
+
+def _dicom_cases(path: Path, modality: str | None) -> tuple[Cases, list[str]]:
+    from medseg.dicom import find_series
+
+    found = find_series(path)
+    notes = [f"{note.path}: {note.why}" for note in found.broken]
+    folders = {uid: _folder(files) for uid, files in found.series.items()}
+    cases: Cases = []
+    for uid, folder in sorted(folders.items(), key=lambda item: (str(item[1]), item[0])):
+        files = found.series[uid]
+        if files.is_localizer or (modality and files.modality != modality):
+            expected = f"this bundle contours {modality}" if modality else "an image series is wanted"
+            notes.append(f"series {files}{' is a localizer' if files.is_localizer else ''}: {expected}")
+            continue
+        if path.is_file():
+            return [(unique_name(path.stem, []), str(path))], notes
+        alone = sum(folder in (other, *other.parents) for other in folders.values()) == 1
+        name = "_".join(folder.relative_to(path).parts) or path.resolve().name
+        cases.append((unique_name(name, cases), str(folder) if alone else f"{folder}{UID_SEPARATOR}{uid}"))
+    return cases, notes
+
+
+def _folder(files) -> Path:
+    return Path(os.path.commonpath([record.path.parent for record in files.records]))
+
+
+def find_radiographs(
+    path: str | os.PathLike, is_result: Callable[[Path], bool] = lambda file: False
+) -> tuple[Cases, list[str]]:
+    """Every radiograph under ``path``: ([(name, source), …] sorted by name, [what was passed over and why,
+    …]).
+
+    ``path``: a PNG, JPEG or DICOM file, or a folder (nested) of them. Hidden files and what an earlier run of
+    medseg wrote are passed over. Names come from file names, never from the patient's name. Raises InputError
+    when nothing is found.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder.")
+    root = path if path.is_dir() else path.parent
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    cases: Cases = []
+    passed_over: dict[str, list[Path]] = {}
+    for file in files:
+        if path.is_dir() and is_hidden(file.relative_to(root)):
+            continue
+        why = _why_passed_over(file, is_result)
+        if why is None:
+            name = "_".join(file.relative_to(root).parts)
+            cases.append((unique_name(name.removesuffix(file.suffix), cases), str(file)))
+        elif why:
+            passed_over.setdefault(why, []).append(file)
+    notes = [_note(why, found) for why, found in passed_over.items()]
+    if not cases:
+        kinds = Counter(file.suffix.lower() or "no suffix" for file in files)
+        seen = (
+            notes[:5] or [f"{count} files of {kind}" for kind, count in kinds.most_common(5)] or ["no file"]
+        )
+        raise InputError(
+            f"{path}: no radiograph found (PNG, JPEG, or DICOM of CR or DX). Seen: {'; '.join(seen)}."
+        )
+    return sorted(cases), notes
+
+
+def _why_passed_over(file: Path, is_result: Callable[[Path], bool]) -> str | None:
+    """None for a radiograph, "" for a file that is nothing of the kind, else a reason worth telling."""
+    if is_result(file):
+        return "a file that medseg wrote: results are no cases"
+    if is_picture(file):
+        return None
+    from medseg.dicom.images.projections import why_no_radiograph
+
+    return why_no_radiograph(file)
+
+
+def _note(why: str, files: list[Path]) -> str:
+    return f"{files[0]}: {why}" if len(files) == 1 else f"{len(files)} files, e.g. {files[0]}: {why}"

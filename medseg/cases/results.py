@@ -1,0 +1,182 @@
+"""What a bundle can answer about a case: structures, boxes or labels, each on the case's own grid.
+
+Every kind has ``record()``, plain values for run.json without any patient's name, and ``summary()``, the same
+in a few words. :data:`medseg.bundles.kinds.KINDS` says what can be written, drawn and scored of each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from medseg.cases.radiograph import Radiograph
+from medseg.cases.volume import Case
+from medseg.errors import InputError, StructureError
+from medseg.shapes.packed import PackedMasks, boxed
+from medseg.structures.structure import Structure
+
+
+@dataclass(frozen=True)
+class Structures:
+    """Structures on their own case's grid.
+
+    ``masks``: {Structure: bool or float32 probabilities}, every array of ``case.shape``: [slice, row, column]
+    of a volume, [row, column] of a radiograph. Of PackedMasks one array at a time exists, so go through them
+    one by one. Raises StructureError for an array of another shape.
+    """
+
+    case: Case | Radiograph
+    masks: Mapping[Structure, np.ndarray]
+
+    def __post_init__(self):
+        shapes = (
+            dict.fromkeys(self.masks, self.masks.shape)
+            if isinstance(self.masks, PackedMasks)
+            else {structure: mask.shape for structure, mask in self.masks.items()}
+        )
+        for structure, shape in shapes.items():
+            if shape != self.case.shape:
+                raise StructureError(
+                    f"{structure.name}: array {shape} for an image of {self.case.shape}, slices first, then "
+                    "rows and columns."
+                )
+
+    def add(self, masks: Iterable[tuple[Structure, np.ndarray]]) -> Structures:
+        """The same case with more masks, taken one by one and packed if this case's are."""
+        if isinstance(self.masks, PackedMasks):
+            packed = {structure: boxed(mask) for structure, mask in masks}
+            return Structures(self.case, PackedMasks(self.masks.shape, {**self.masks.boxes, **packed}))
+        return Structures(self.case, {**self.masks, **dict(masks)})
+
+    def change(self, change: Callable[[Structure, np.ndarray, int], np.ndarray]) -> Structures:
+        """The same case with every mask as ``change`` gives it back: see
+        :meth:`medseg.shapes.packed.PackedMasks.changed`."""
+        if isinstance(self.masks, PackedMasks):
+            return Structures(self.case, self.masks.changed(change))
+        changed = {structure: change(structure, mask, 0) for structure, mask in self.masks.items()}
+        return Structures(self.case, changed)
+
+    def record(self) -> dict[str, Any]:
+        """Input, geometry, and each structure with its type, its volume or area, and whether it is empty."""
+        rows = []
+        for structure, mask in self.masks.items():
+            inside = binary(mask)
+            known = {"name": structure.name, "interpreted_type": structure.interpreted_type}
+            rows.append({**known, **self.case.size_of(inside), "empty": not bool(inside.any())})
+        return {**self.case.record(), "structures": rows, "summary": ", ".join(map(_size_in_words, rows))}
+
+
+def binary(mask: np.ndarray) -> np.ndarray:
+    """bool: voxels inside the structure. A probability counts from 0.5 on, where the iso-contour runs."""
+    return mask if mask.dtype == bool else mask >= 0.5
+
+
+def _size_in_words(row: Mapping[str, Any]) -> str:
+    """Name and volume, or area, of one structure's record."""
+    name = row["name"]
+    if row["empty"]:
+        return f"{name} empty"
+    if row.get("area_cm2") is not None:
+        return f"{name} {row['area_cm2']:.1f} cm2"
+    if "area_pixels" in row:
+        return f"{name} {row['area_pixels']} pixels"
+    return f"{name} {row['volume_cc']:.1f} cc" if row["volume_cc"] is not None else f"{name} present"
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """Findings as boxes, each with a class and a score.
+
+    ``corners``: float64 (N, 2, D), the low and the high corner of each box; of a radiograph D = 2, (row,
+    column) in pixels, of a volume D = 3, LPS mm. ``scores``: float64 (N,), 0 to 1. ``classes``: N names.
+    ``masks``: nothing, or one bool array of ``case.shape`` per box. N = 0 is an answer: nothing was found.
+    Raises InputError when the lengths differ, a number is not finite, a corner is not below its opposite or a
+    score not in 0 to 1.
+    """
+
+    case: Case | Radiograph
+    corners: np.ndarray
+    scores: np.ndarray
+    classes: tuple[str, ...]
+    masks: tuple[np.ndarray, ...] = ()
+
+    def __post_init__(self):
+        dimensions = len(self.case.shape)
+        corners = np.asarray(self.corners, dtype=np.float64).reshape(-1, 2, dimensions)
+        scores = np.asarray(self.scores, dtype=np.float64).ravel()
+        object.__setattr__(self, "corners", corners)
+        object.__setattr__(self, "scores", scores)
+        if not len(corners) == len(scores) == len(self.classes):
+            raise InputError(
+                f"{len(corners)} boxes, {len(scores)} scores and {len(self.classes)} classes; expected one "
+                f"of each."
+            )
+        if not (np.isfinite(corners).all() and (corners[:, 0] < corners[:, 1]).all()):
+            raise InputError(
+                "a box has a corner that is not finite, or no extent; the low corner comes first."
+            )
+        if not ((scores >= 0) & (scores <= 1)).all():
+            raise InputError(f"scores from {scores.min():g} to {scores.max():g}; expected 0 to 1.")
+        if self.masks and [mask.shape for mask in self.masks] != [self.case.shape] * len(corners):
+            raise InputError("masks of boxes: expected one of the image's size for each box, or none.")
+
+    @property
+    def unit(self) -> str:
+        """Of the corners: "LPS mm" on a volume, "pixels (row, column)" on a radiograph."""
+        return "LPS mm" if self.case.kind == "volume" else "pixels (row, column)"
+
+    def record(self) -> dict[str, Any]:
+        """Input, geometry, and the boxes with the highest score first."""
+        rows = [
+            {
+                "class": self.classes[index],
+                "score": round(float(self.scores[index]), 4),
+                "low": [round(float(value), 3) for value in self.corners[index, 0]],
+                "high": [round(float(value), 3) for value in self.corners[index, 1]],
+            }
+            for index in np.argsort(-self.scores, kind="stable")
+        ]
+        best = f", the best {rows[0]['class']} {rows[0]['score']:.2f}" if rows else ""
+        words = f"{len(rows)} box{'' if len(rows) == 1 else 'es'}{best}"
+        return {**self.case.record(), "boxes": {"unit": self.unit, "found": rows}, "summary": words}
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What is said about the whole image: a probability per class, or numbers with their units.
+
+    ``probabilities``: {class: 0 to 1}. ``values``: {name: (number, unit)}, such as {"T-score": (-2.1, "1")}.
+    Raises InputError when both are empty, for a probability outside 0 to 1 and a number that is not finite.
+    """
+
+    case: Case | Radiograph
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    values: Mapping[str, tuple[float, str]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not self.probabilities and not self.values:
+            raise InputError("labels without a probability and without a value say nothing.")
+        for name, probability in self.probabilities.items():
+            if not 0 <= probability <= 1:
+                raise InputError(f"probability of {name} is {probability}; expected 0 to 1.")
+        for name, (number, _) in self.values.items():
+            if not math.isfinite(number):
+                raise InputError(f"{name} is {number}; expected a finite number.")
+
+    def record(self) -> dict[str, Any]:
+        """Input, geometry, probabilities and values."""
+        chances = {name: round(float(value), 4) for name, value in self.probabilities.items()}
+        values = {
+            name: {"value": float(number), "unit": unit} for name, (number, unit) in self.values.items()
+        }
+        words = [f"{name} {value:.2f}" for name, value in chances.items()]
+        words += [f"{name} {number:g} {unit}".strip() for name, (number, unit) in self.values.items()]
+        answer = {"probabilities": chances, "values": values}
+        return {**self.case.record(), "labels": answer, "summary": ", ".join(words)}
+
+
+Result = Structures | Boxes | Labels
