@@ -12,7 +12,8 @@ import pytest
 from medseg.cli.main import COMMANDS, _parser, main
 from medseg.dicom import read_series, write_rtstruct
 from medseg.errors import MedsegWarning
-from medseg.phantoms.thigh import chiral_phantom, write_series
+from medseg.phantoms.chiral import chiral_phantom
+from medseg.phantoms.series import write_series
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(

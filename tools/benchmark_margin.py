@@ -16,7 +16,7 @@ import numpy as np
 
 from medseg.geometry import Geometry
 from medseg.metrics.surfaces import volume_cc
-from medseg.phantoms.thigh import stack_geometry, voxel_points_lps_mm
+from medseg.phantoms.series import stack_geometry, voxel_points_lps_mm
 from medseg.shapes.margins import crop, expand
 
 GRIDS = {

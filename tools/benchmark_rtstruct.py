@@ -31,7 +31,7 @@ from scipy import ndimage
 
 from medseg.geometry import Geometry
 from medseg.metrics.surfaces import dice
-from medseg.phantoms.thigh import stack_geometry, voxel_points_lps_mm, write_series
+from medseg.phantoms.series import stack_geometry, voxel_points_lps_mm, write_series
 from medseg.shapes.outlines import HOLE_MODES
 
 WRITERS = ("medseg", "rt-utils", "DicomRTTool", "plastimatch")

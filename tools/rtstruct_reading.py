@@ -20,7 +20,7 @@ from medseg.dicom.images.scan import Found
 from medseg.dicom.rtstruct.volumes import structure_set_volumes
 from medseg.errors import MedsegError
 from medseg.metrics.surfaces import dice
-from medseg.phantoms.thigh import stack_geometry, write_series
+from medseg.phantoms.series import stack_geometry, write_series
 
 READERS = (
     "medseg",

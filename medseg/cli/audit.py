@@ -46,6 +46,17 @@ def add_audit(command: argparse.ArgumentParser, settings_of):
     command.add_argument(
         "--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of train.json"
     )
+    _add_choices(command)
+    command.add_argument("--json", action="store_true", help="print audit.json")
+
+    def run(options) -> int:
+        settings = settings_of(options.set)
+        return _fix(options, settings) if options.fix or options.gold else _rank(options, settings)
+
+    return run
+
+
+def _add_choices(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--worst", type=int, default=30, metavar="N", help="so many are drawn and listed; default 30"
     )
@@ -65,35 +76,31 @@ def add_audit(command: argparse.ArgumentParser, settings_of):
     command.add_argument(
         "--gold", type=Path, metavar="FILE", help='JSON whose list "gold" holds cases never trained on'
     )
-    command.add_argument("--json", action="store_true", help="print audit.json")
 
-    def run(options) -> int:
-        if options.fix or options.gold:
-            return _fix(options, settings_of(options.set))
-        from medseg.audit.run import Request, audit
 
-        request = Request(
-            options.data.resolve(),
-            options.output.resolve(),
-            options.bundle,
-            options.predictions and options.predictions.resolve(),
-            options.datalist and options.datalist.resolve(),
-            options.folds,
-            options.seed,
-            options.group,
-            settings_of(options.set),
-            options.worst,
-            options.least_score,
-        )
-        content = audit(request, report=lambda line: print(line, file=sys.stderr))
-        print(
-            json.dumps(content, indent=1, ensure_ascii=False)
-            if options.json
-            else "\n".join(lines(content, options.output))
-        )
-        return 0
+def _rank(options, settings: dict) -> int:
+    from medseg.audit.run import Request, audit
 
-    return run
+    request = Request(
+        options.data.resolve(),
+        options.output.resolve(),
+        options.bundle,
+        options.predictions and options.predictions.resolve(),
+        options.datalist and options.datalist.resolve(),
+        options.folds,
+        options.seed,
+        options.group,
+        settings,
+        options.worst,
+        options.least_score,
+    )
+    content = audit(request, report=lambda line: print(line, file=sys.stderr))
+    print(
+        json.dumps(content, indent=1, ensure_ascii=False)
+        if options.json
+        else "\n".join(lines(content, options.output))
+    )
+    return 0
 
 
 def _fix(options, settings: dict) -> int:

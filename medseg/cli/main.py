@@ -13,6 +13,7 @@ from pathlib import Path
 
 import medseg
 from medseg.cli.audit import add_audit
+from medseg.cli.score import add_score
 from medseg.cli.structures import add_compare, add_convert, add_margin
 from medseg.cli.words import in_flags
 from medseg.errors import InputError, MedsegError, system_error_line
@@ -335,6 +336,7 @@ COMMANDS = {
     "margin": add_margin,
     "train": _add_train,
     "evaluate": _add_evaluate,
+    "score": add_score,
     "audit": _add_audit,
     "bundles": _add_bundles,
     "demo": _add_demo,

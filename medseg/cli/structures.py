@@ -35,34 +35,33 @@ def add_convert(command: argparse.ArgumentParser):
     )
     _add_overwrite(command)
     command.add_argument("--json", action="store_true", help="print the record as JSON")
+    return _run_convert
 
-    def run(options) -> int:
-        from medseg.workbench.convert import Conversion, convert
 
-        record = convert(
-            Conversion(
-                options.source,
-                options.out,
-                _reference(options),
-                tuple(options.roi),
-                options.format,
-                options.holes,
-                options.simplify_mm,
-                options.append_to,
-                options.overwrite,
-            )
-        )
-        _warn(record["warnings"])
-        if options.json:
-            print(json.dumps(record, indent=1))
-            return 0
-        print(f"{record['out']}: {record['direction']}")
-        for row in record.get("structures", ()):
-            cc = "unknown" if row["volume_cc"] is None else f"{row['volume_cc']:.2f} cc"
-            print(f"  {row['name']:16} {cc:>14}{'  empty' if row['empty'] else ''}")
+def _run_convert(options) -> int:
+    from medseg.workbench.convert import Conversion, convert
+
+    request = Conversion(
+        options.source,
+        options.out,
+        _reference(options),
+        tuple(options.roi),
+        options.format,
+        options.holes,
+        options.simplify_mm,
+        options.append_to,
+        options.overwrite,
+    )
+    record = convert(request)
+    _warn(record["warnings"])
+    if options.json:
+        print(json.dumps(record, indent=1))
         return 0
-
-    return run
+    print(f"{record['out']}: {record['direction']}")
+    for row in record.get("structures", ()):
+        cc = "unknown" if row["volume_cc"] is None else f"{row['volume_cc']:.2f} cc"
+        print(f"  {row['name']:16} {cc:>14}{'  empty' if row['empty'] else ''}")
+    return 0
 
 
 def add_compare(command: argparse.ArgumentParser):
@@ -95,41 +94,42 @@ def add_compare(command: argparse.ArgumentParser):
             f"--{kind}", type=Path, metavar="FILE", help=f"write {what}; an existing file is replaced"
         )
 
-    def run(options) -> int:
-        from medseg.reports.comparison import write_html
-        from medseg.workbench.compare import (
-            DEFINITIONS,
-            Request,
-            check_outputs,
-            compare,
-            table_lines,
-            write_csv,
-            write_json,
-        )
+    return _run_compare
 
-        tolerance_mm, tolerances_mm = _tolerances(options.tolerance_mm)
-        request = Request(
-            options.a,
-            options.b,
-            _reference(options),
-            tolerance_mm,
-            tolerances_mm,
-            tuple(options.map),
-            pictures=options.html is not None,
-        )
-        check_outputs([out for out in (options.json, options.csv, options.html) if out])
-        comparison = compare(request)
-        _warn(comparison.notices)
-        if options.json:
-            write_json(comparison, options.json)
-        if options.csv:
-            write_csv(comparison, options.csv)
-        if options.html:
-            write_html(comparison, DEFINITIONS, options.html)
-        print("\n".join(table_lines(comparison)))
-        return 0
 
-    return run
+def _run_compare(options) -> int:
+    from medseg.reports.comparison import write_html
+    from medseg.workbench.compare import (
+        DEFINITIONS,
+        Request,
+        check_outputs,
+        compare,
+        table_lines,
+        write_csv,
+        write_json,
+    )
+
+    tolerance_mm, tolerances_mm = _tolerances(options.tolerance_mm)
+    request = Request(
+        options.a,
+        options.b,
+        _reference(options),
+        tolerance_mm,
+        tolerances_mm,
+        tuple(options.map),
+        pictures=options.html is not None,
+    )
+    check_outputs([out for out in (options.json, options.csv, options.html) if out])
+    comparison = compare(request)
+    _warn(comparison.notices)
+    if options.json:
+        write_json(comparison, options.json)
+    if options.csv:
+        write_csv(comparison, options.csv)
+    if options.html:
+        write_html(comparison, DEFINITIONS, options.html)
+    print("\n".join(table_lines(comparison)))
+    return 0
 
 
 def add_margin(command: argparse.ArgumentParser):

@@ -20,11 +20,17 @@ FLAGS = {
     "output_dir": "-o",
     "overwrite": "--overwrite",
     "pairs": "--map",
+    "datalist": "--datalist",
     "predictions": "--predictions",
     "reference": "--reference",
+    "region_margins_mm": "--region-margins-mm",
     "rois": "--roi",
     "settings": "--set",
     "simplify_mm": "--simplify-mm",
+    "tolerances": "--tolerance",
+    "truth": "--truth",
+    "variant": "--variant",
+    "weights": "--weights",
     "within": "--within",
 }
 """Field of a request, as messages write it in backquotes, and the option of the command line that sets it."""

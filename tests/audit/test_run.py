@@ -21,7 +21,7 @@ from medseg.audit.run import Request, audit
 from medseg.cli.main import main
 from medseg.dicom import read_rtstruct, read_series, write_rtstruct
 from medseg.errors import BundleError, GeometryError, InputError
-from medseg.phantoms.thigh import stack_geometry, write_series
+from medseg.phantoms.series import stack_geometry, write_series
 
 BUNDLE = Path(__file__).resolve().parents[2] / "monai_bundles" / "ct_gtv"
 TINY = {

@@ -134,16 +134,6 @@ def test_a_split_that_leaves_nobody_to_train_or_draws_a_patient_twice_is_refused
         split(rows, 0, test, validate)
 
 
-def test_the_baseline_is_not_scored_with_the_weights_of_the_default(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(BUNDLE.parents[1] / "tools"))
-    import evaluate_cxr
-
-    monkeypatch.setattr(
-        "sys.argv", ["evaluate_cxr.py", str(tmp_path), "-o", str(tmp_path), "--config", "unet"]
-    )
-    assert evaluate_cxr.main() == 2 and "give them with --weights FILE" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("method", ["ce", "qam_ocm"])
 def test_one_setting_chooses_how_labels_are_weighted(method, tmp_path):
     assert config("train.json")["method"] in METHODS

@@ -18,7 +18,8 @@ from shapely.geometry import Polygon
 from medseg.bundles.cohort import segment
 from medseg.bundles.job import Request
 from medseg.errors import BundleError, GeometryError, InputError, MedsegError
-from medseg.phantoms.thigh import AXIAL, chiral_phantom, stack_geometry, write_series
+from medseg.phantoms.chiral import chiral_phantom
+from medseg.phantoms.series import AXIAL, stack_geometry, write_series
 
 MARKER_CC = 4 / 3 * np.pi * 0.7**3
 

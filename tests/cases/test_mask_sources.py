@@ -12,7 +12,7 @@ from medseg.cases.mask_sources import INDEX, file_names, open_masks, read_index
 from medseg.cases.nifti import write_mask
 from medseg.errors import GeometryError, InputError, StructureError
 from medseg.geometry import Geometry
-from medseg.phantoms.thigh import chiral_phantom
+from medseg.phantoms.chiral import chiral_phantom
 
 PHANTOM = chiral_phantom()
 

@@ -16,7 +16,8 @@ from nibabel import orientations
 from medseg.cases.nifti import read_mask, write_mask
 from medseg.dicom import read_rtstruct, read_series, write_rtstruct
 from medseg.errors import GeometryError, InputError
-from medseg.phantoms.thigh import chiral_phantom, stack_geometry, write_series
+from medseg.phantoms.chiral import chiral_phantom
+from medseg.phantoms.series import stack_geometry, write_series
 
 ROOT = Path(__file__).resolve().parents[2]
 OBLIQUE = (0.9397, 0.342, 0, -0.3214, 0.883, 0.342)

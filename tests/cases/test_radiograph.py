@@ -27,7 +27,8 @@ from medseg.cases.radiograph import Radiograph, open_radiograph
 from medseg.cases.results import Structures
 from medseg.dicom.images.projections import read_projection
 from medseg.errors import InputError, StructureError
-from medseg.phantoms.thigh import chiral_phantom, write_series
+from medseg.phantoms.chiral import chiral_phantom
+from medseg.phantoms.series import write_series
 from medseg.structures.structure import Structure
 from medseg.transforms import LoadRadiographd, SaveRadiographd, ToRadiographStructuresd
 

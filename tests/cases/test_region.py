@@ -8,7 +8,8 @@ from medseg.cases.region import region_file, region_mask
 from medseg.cases.volume import open_case
 from medseg.dicom import read_series, write_rtstruct
 from medseg.errors import GeometryError, InputError, MedsegWarning
-from medseg.phantoms.thigh import chiral_phantom, write_series
+from medseg.phantoms.chiral import chiral_phantom
+from medseg.phantoms.series import write_series
 from medseg.structures.structure import Structure
 
 

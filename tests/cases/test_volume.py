@@ -11,7 +11,8 @@ from medseg.cases.find import find_cases, folder_name
 from medseg.cases.volume import open_case, resample
 from medseg.errors import GeometryError, InputError
 from medseg.geometry import Geometry
-from medseg.phantoms.thigh import chiral_phantom, stack_geometry, write_series
+from medseg.phantoms.chiral import chiral_phantom
+from medseg.phantoms.series import stack_geometry, write_series
 from medseg.transforms import LoadCased
 
 

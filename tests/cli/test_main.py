@@ -10,7 +10,8 @@ import pytest
 
 from medseg.cli.main import COMMANDS, _settings, main
 from medseg.errors import InputError
-from medseg.phantoms.thigh import chiral_phantom, write_series
+from medseg.phantoms.chiral import chiral_phantom
+from medseg.phantoms.series import write_series
 
 
 def run(capsys, *arguments):

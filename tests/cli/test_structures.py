@@ -14,7 +14,8 @@ from medseg.cli.main import main
 from medseg.cli.structures import _margin, _minus, _tolerances
 from medseg.dicom import read_rtstruct, read_series, write_rtstruct
 from medseg.errors import InputError, MedsegWarning
-from medseg.phantoms.thigh import chiral_phantom, write_series
+from medseg.phantoms.chiral import chiral_phantom
+from medseg.phantoms.series import write_series
 from medseg.shapes.margins import expand
 
 

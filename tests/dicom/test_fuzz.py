@@ -19,7 +19,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from medseg.dicom import ALLOWABLE, read_rtstruct, read_series, write_rtstruct
 from medseg.errors import MedsegError
-from medseg.phantoms.thigh import stack_geometry, write_series
+from medseg.phantoms.series import stack_geometry, write_series
 from medseg.workbench.inspect import inspect, report_lines
 
 ROUNDS = int(os.environ.get("MEDSEG_FUZZ_ROUNDS", 80))

@@ -12,7 +12,9 @@ import pytest
 from medseg.dicom import read_series
 from medseg.errors import GeometryError, InputError
 from medseg.geometry import Geometry
-from medseg.phantoms.thigh import chiral_phantom, stack_geometry, write_series, write_thigh_phantom
+from medseg.phantoms.chiral import chiral_phantom
+from medseg.phantoms.series import stack_geometry, write_series
+from medseg.phantoms.thigh import write_thigh_phantom
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from medseg.phantoms.thigh import stack_geometry, voxel_points_lps_mm
+from medseg.phantoms.series import stack_geometry, voxel_points_lps_mm
 from medseg.reports.comparison import draw_pair, write_html
 from medseg.workbench.compare import DEFINITIONS, Agreement, Comparison, measure
 

@@ -9,7 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from medseg.errors import StructureError
-from medseg.phantoms.thigh import AXIAL, chiral_phantom, stack_geometry
+from medseg.phantoms.chiral import chiral_phantom
+from medseg.phantoms.series import AXIAL, stack_geometry
 from medseg.reports.preview import _shown, write_preview
 from medseg.structures.structure import Structure
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medseg.errors import StructureError
-from medseg.phantoms.thigh import chiral_phantom
+from medseg.phantoms.chiral import chiral_phantom
 from medseg.shapes.outlines import structure_loops
 from medseg.shapes.packed import Boxed, PackedMasks, boxed
 from medseg.structures.structure import Structure

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import shapely
 
-from medseg.phantoms.thigh import stack_geometry
+from medseg.phantoms.series import stack_geometry
 from medseg.shapes.scanline import cover, even_odd_area, rasterise
 
 

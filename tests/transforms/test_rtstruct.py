@@ -23,7 +23,8 @@ from medseg.cases.volume import open_case, resample
 from medseg.dicom import read_rtstruct, read_series, write_rtstruct
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.losses.per_sample import DiceBCEPerSample
-from medseg.phantoms.thigh import chiral_phantom, stack_geometry, write_series
+from medseg.phantoms.chiral import chiral_phantom
+from medseg.phantoms.series import stack_geometry, write_series
 from medseg.transforms import LoadCased
 from medseg.transforms.rtstruct import LoadRTStructd, structure_channels
 

@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from medseg.cases.results import Structures
 from medseg.cases.volume import Case
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
-from medseg.phantoms.thigh import stack_geometry
+from medseg.phantoms.series import stack_geometry
 from medseg.shapes.packed import PackedMasks, boxed
 from medseg.structures.structure import Structure
 from medseg.transforms import (
@@ -129,7 +129,7 @@ def test_on_a_single_slice_whose_volume_nobody_knows_nothing_is_dropped_as_too_s
 
 @pytest.mark.parametrize(("side", "refused"), [(30, False), (60, True)])
 def test_a_region_larger_than_the_network_ever_saw_is_refused(side, refused, tmp_path):
-    from medseg.phantoms.thigh import write_series
+    from medseg.phantoms.series import write_series
     from medseg.transforms import CropWithind, LoadCased
 
     geometry = stack_geometry((10, side, 20), gaps_mm=2.0, pixel_spacing_mm=(1.0, 1.0))
@@ -152,7 +152,8 @@ def answered(folder, within=None, spacing_mm=(4.0, 4.0, 3.0), **geometry):
     """(preprocessing, item) of a phantom, with two channels of logits that follow its brightness."""
     from monai.transforms import Compose, Orientationd, ScaleIntensityRanged, Spacingd
 
-    from medseg.phantoms.thigh import chiral_phantom, write_series
+    from medseg.phantoms.chiral import chiral_phantom
+    from medseg.phantoms.series import write_series
     from medseg.transforms import CropWithind, LoadCased
 
     geometry = {"gaps_mm": 2.5, "pixel_spacing_mm": (1.5, 1.25), "centre_lps_mm": (7, -20, 110), **geometry}

@@ -15,7 +15,8 @@ import pytest
 
 from medseg.bundles.datalist import check_datalist
 from medseg.dicom import read_series, write_rtstruct
-from medseg.phantoms.thigh import chiral_phantom, write_series
+from medseg.phantoms.chiral import chiral_phantom
+from medseg.phantoms.series import write_series
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "how_to" / "train_from_clinic_exports.md"

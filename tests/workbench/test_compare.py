@@ -18,7 +18,7 @@ from medseg.dicom import read_series, write_rtstruct, write_seg
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.geometry import Geometry
 from medseg.metrics.surfaces import surface_distances
-from medseg.phantoms.thigh import stack_geometry, write_series
+from medseg.phantoms.series import stack_geometry, write_series
 from medseg.workbench.compare import (
     Request,
     check_outputs,

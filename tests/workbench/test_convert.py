@@ -14,7 +14,8 @@ from referees import dice
 from medseg.cases.mask_sources import Reference
 from medseg.dicom import read_rtstruct, read_series, write_rtstruct
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
-from medseg.phantoms.thigh import chiral_phantom, stack_geometry, write_series
+from medseg.phantoms.chiral import chiral_phantom
+from medseg.phantoms.series import stack_geometry, write_series
 from medseg.structures.structure import Structure
 from medseg.workbench.convert import Conversion, convert
 

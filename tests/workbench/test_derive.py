@@ -13,7 +13,8 @@ from referees import conformance_errors, raw_contours
 from medseg.cases.mask_sources import Reference
 from medseg.dicom import read_rtstruct, read_series, write_rtstruct
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
-from medseg.phantoms.thigh import chiral_phantom, stack_geometry, voxel_points_lps_mm, write_series
+from medseg.phantoms.chiral import chiral_phantom
+from medseg.phantoms.series import stack_geometry, voxel_points_lps_mm, write_series
 from medseg.shapes.margins import expand
 from medseg.workbench.derive import Derivation, Recipe, derive, derive_structure_set, touches_border
 

@@ -11,7 +11,7 @@ import pytest
 
 from medseg.dicom import read_series, write_rtstruct
 from medseg.errors import InputError
-from medseg.phantoms.thigh import phantom_uid, stack_geometry, write_series
+from medseg.phantoms.series import phantom_uid, stack_geometry, write_series
 from medseg.workbench.inspect import inspect, report_lines
 
 SHAPE = (8, 20, 24)

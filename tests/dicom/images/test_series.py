@@ -15,7 +15,8 @@ from medseg.dicom import ALLOWABLE, find_series, read_series
 from medseg.dicom.images import pixels
 from medseg.errors import InputError
 from medseg.geometry import Geometry
-from medseg.phantoms.thigh import chiral_phantom, phantom_uid, stack_geometry, write_series
+from medseg.phantoms.chiral import chiral_phantom
+from medseg.phantoms.series import phantom_uid, stack_geometry, write_series
 
 SHAPE = (6, 10, 12)
 

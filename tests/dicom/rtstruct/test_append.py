@@ -11,7 +11,8 @@ from referees import conformance_errors, raw_contours
 
 from medseg.dicom import read_rtstruct, read_series, write_rtstruct
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
-from medseg.phantoms.thigh import chiral_phantom, phantom_uid, write_series
+from medseg.phantoms.chiral import chiral_phantom
+from medseg.phantoms.series import phantom_uid, write_series
 from medseg.structures.structure import Structure
 
 

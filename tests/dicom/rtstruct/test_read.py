@@ -11,7 +11,8 @@ from referees import area_and_centroid, dice
 
 from medseg.dicom import find_series, read_rtstruct, read_series, read_structure_set, write_rtstruct
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
-from medseg.phantoms.thigh import chiral_phantom, phantom_uid, stack_geometry, write_series
+from medseg.phantoms.chiral import chiral_phantom
+from medseg.phantoms.series import phantom_uid, stack_geometry, write_series
 
 SHAPE = (6, 20, 24)
 

@@ -13,7 +13,8 @@ from referees import area_and_centroid, conformance_errors, dice, stored_contour
 
 from medseg.dicom import read_rtstruct, read_series, write_rtstruct, write_seg
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
-from medseg.phantoms.thigh import chiral_phantom, stack_geometry, write_series
+from medseg.phantoms.chiral import chiral_phantom
+from medseg.phantoms.series import stack_geometry, write_series
 from medseg.structures.structure import Code, Structure
 
 ORIENTATIONS = {

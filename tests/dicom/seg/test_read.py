@@ -9,7 +9,8 @@ import pytest
 from medseg.dicom import read_series, write_seg
 from medseg.dicom.seg.read import read_seg
 from medseg.errors import GeometryError, InputError
-from medseg.phantoms.thigh import chiral_phantom, stack_geometry, write_series
+from medseg.phantoms.chiral import chiral_phantom
+from medseg.phantoms.series import stack_geometry, write_series
 from medseg.structures.structure import Structure
 
 OBLIQUE = (0.966, 0.259, 0, -0.259, 0.966, 0)

@@ -12,7 +12,8 @@ import pytest
 
 from medseg.dicom import read_series, write_seg
 from medseg.errors import GeometryError, MedsegWarning, StructureError
-from medseg.phantoms.thigh import chiral_phantom, stack_geometry, write_series
+from medseg.phantoms.chiral import chiral_phantom
+from medseg.phantoms.series import stack_geometry, write_series
 
 ORIENTATIONS = {
     "axial": (1, 0, 0, 0, 1, 0),

@@ -1,0 +1,94 @@
+"""``medseg score``: the command behind the scores of the model cards."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from medseg.errors import InputError
+
+
+def add_score(command: argparse.ArgumentParser):
+    """Contour cases as a user would and score what was written against the truth, with intervals."""
+    command.add_argument("bundle", metavar="BUNDLE", help="a bundle's name (medseg bundles) or its folder")
+    command.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="where the datalist's paths begin; with --truth, a folder of one DICOM folder per patient",
+    )
+    command.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="contours and scores go there"
+    )
+    command.add_argument("--section", default="test", metavar="NAME", help="of the datalist; default test")
+    command.add_argument(
+        "--datalist", type=Path, metavar="FILE", help="MONAI datalist JSON; default: the bundle's own"
+    )
+    command.add_argument(
+        "--truth",
+        action="append",
+        default=[],
+        metavar="STRUCTURE=ROI",
+        help="the ROI of each patient's structure set that is the truth of a structure",
+    )
+    command.add_argument(
+        "--region-margins-mm",
+        type=float,
+        nargs=2,
+        metavar=("MIN", "MAX"),
+        help="contour within a box around the truth, each side moved out by its own margin",
+    )
+    command.add_argument("--seed", type=int, default=0, help="of the margins")
+    command.add_argument(
+        "--tolerance",
+        type=float,
+        action="append",
+        metavar="MM",
+        help="of surface DSC, in mm (pixels on radiographs); default 2",
+    )
+    command.add_argument("--weights", type=Path, metavar="FILE", help="other weights than the bundle's")
+    command.add_argument(
+        "--variant", metavar="NAME", help="with --weights: configs/NAME.json, as in their training"
+    )
+    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    command.add_argument("--json", action="store_true", help="print every number as JSON")
+    return _run
+
+
+def _run(options) -> int:
+    from medseg.bundles.score import ScoreRequest, score_structures
+    from medseg.bundles.score_tables import as_json, in_words
+    from medseg.files import atomic_path
+
+    for path in filter(None, (options.data, options.datalist, options.weights)):
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder.")
+    request = ScoreRequest(
+        options.bundle,
+        options.data.resolve(),
+        options.output.resolve(),
+        section=options.section,
+        datalist=options.datalist,
+        truth=dict(_pair(text) for text in options.truth),
+        region_margins_mm=options.region_margins_mm and tuple(options.region_margins_mm),
+        seed=options.seed,
+        tolerances=tuple(options.tolerance or (2.0,)),
+        device=options.device,
+        weights=options.weights,
+        variant=options.variant,
+    )
+    scored = score_structures(request, report=lambda line: print(f"error: {line}", file=sys.stderr))
+    for name, text in (("scores.json", as_json(scored)), ("scores.md", in_words(scored))):
+        with atomic_path(request.output_dir / name) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+    print(as_json(scored) if options.json else in_words(scored))
+    return 2 if scored.failed else 0
+
+
+def _pair(text: str) -> tuple[str, str]:
+    structure, equals, roi = text.partition("=")
+    if not equals or not structure or not roi:
+        raise InputError(f"--truth {text!r}: expected STRUCTURE=ROI, as in GTV=GTV_Mass_CT.")
+    return structure, roi
