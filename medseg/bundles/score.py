@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from medseg.bundles.find import Bundle, find_bundle, read_json
 from medseg.bundles.job import Request
 from medseg.bundles.kinds import case_kind, kind_of
 from medseg.cases.nifti import load_image
-from medseg.errors import BundleError, InputError
+from medseg.errors import BundleError, InputError, MedsegWarning
 from medseg.geometry import Geometry
 from medseg.metrics import dice, surface_distances, volume_cc
 
@@ -251,7 +252,9 @@ def _score_patients(bundle: Bundle, request: ScoreRequest) -> Scored:
     folders = sorted(folder for folder in request.data.glob("*") if folder.is_dir())
     for folder in folders:
         try:
-            scores[folder.name] = _patient_scores(bundle, folder, request, rng)
+            with warnings.catch_warnings():  # what is odd about a set that is read, medseg inspect says
+                warnings.simplefilter("ignore", MedsegWarning)
+                scores[folder.name] = _patient_scores(bundle, folder, request, rng)
         except (InputError, BundleError) as error:
             failed[folder.name] = str(error)
     patients = {folder.name: folder.name for folder in folders}
