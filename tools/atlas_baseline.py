@@ -22,7 +22,7 @@ import SimpleITK as sitk
 from evaluate_cohort import interval
 
 from medseg.bundles.find import find_bundle
-from medseg.metrics.surfaces import dice
+from medseg.metrics import dice
 
 COARSE_MM = 8.0
 AIR_HU, BRIGHT_HU = -500.0, 500.0

@@ -204,7 +204,7 @@ def run_memory(side: str, roi: str, compare: str) -> dict:
     import torch
     from monai.inferers import sliding_window_inference
 
-    from medseg.inference.sliding_window import SlidingWindow, unpacked
+    from medseg.inference.sliding_window import SlidingWindow, unpack
 
     torch.manual_seed(0)
     layers = [torch.nn.Conv3d(1, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv3d(8, 100, 1)]
@@ -218,7 +218,7 @@ def run_memory(side: str, roi: str, compare: str) -> dict:
         with torch.no_grad():
             plain = sliding_window_inference(image, [int(roi)] * 3, 1, network, **window)[0] >= 0
         answer["differ"] = sum(
-            int((unpacked(b, int(side)) != p.numpy()).sum()) for b, p in zip(bits[0], plain, strict=True)
+            int((unpack(b, int(side)) != p.numpy()).sum()) for b, p in zip(bits[0], plain, strict=True)
         )
         answer["peak_plain"] = peak_gb()
     return answer

@@ -15,7 +15,7 @@ import time
 import numpy as np
 
 from medseg.geometry import Geometry
-from medseg.metrics.surfaces import volume_cc
+from medseg.metrics import volume_cc
 from medseg.phantoms.series import stack_geometry, voxel_points_lps_mm
 from medseg.shapes.margins import crop, expand
 

@@ -30,7 +30,7 @@ from rtstruct_runs import Failed, read_back, run_peer, table
 from scipy import ndimage
 
 from medseg.geometry import Geometry
-from medseg.metrics.surfaces import dice
+from medseg.metrics import dice
 from medseg.phantoms.series import stack_geometry, voxel_points_lps_mm, write_series
 from medseg.shapes.outlines import HOLE_MODES
 

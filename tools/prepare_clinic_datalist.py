@@ -28,7 +28,8 @@ from pathlib import Path
 
 from medseg.dicom import find_series, read_series, read_structure_set
 from medseg.dicom.images.scan import Found, SeriesFiles
-from medseg.dicom.rtstruct.read import StructureSet, place
+from medseg.dicom.rtstruct.read import place
+from medseg.dicom.rtstruct.structure_set import StructureSet
 from medseg.errors import InputError, MedsegError
 from medseg.files import atomic_path
 from medseg.structures import tg263

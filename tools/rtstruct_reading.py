@@ -19,7 +19,7 @@ from medseg.dicom import find_series, read_series, read_structure_set
 from medseg.dicom.images.scan import Found
 from medseg.dicom.rtstruct.volumes import structure_set_volumes
 from medseg.errors import MedsegError
-from medseg.metrics.surfaces import dice
+from medseg.metrics import dice
 from medseg.phantoms.series import stack_geometry, write_series
 
 READERS = (

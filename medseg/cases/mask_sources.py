@@ -17,7 +17,8 @@ import numpy as np
 
 from medseg.cases.nifti import is_nifti, load_image, read_mask
 from medseg.dicom import ALLOWABLE, Series, read_series
-from medseg.dicom.rtstruct.read import ALLOWABLE_IN_STRUCTURE_SETS, placeable, read_structure_set
+from medseg.dicom.rtstruct.read import ALLOWABLE_IN_STRUCTURE_SETS, placeable
+from medseg.dicom.rtstruct.structure_set import read_structure_set
 from medseg.dicom.seg.read import read_seg
 from medseg.errors import InputError, StructureError
 from medseg.geometry import Geometry

@@ -16,6 +16,7 @@ import numpy as np
 from medseg.cases.volume import Case, source_path
 from medseg.errors import GeometryError, InputError, MedsegWarning
 from medseg.geometry import Geometry
+from medseg.shapes.boxes import box_of
 
 HELP = "x0,x1,y0,y1,z0,z1 in LPS mm, or STRUCTURE_SET.dcm:ROI name"
 
@@ -95,7 +96,8 @@ def _box_mask(box_mm: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 def _roi_mask(file: Path, roi: str, case: Case) -> np.ndarray:
     """The mask of one ROI; what is odd about the other ROIs of the file is nobody's concern here."""
-    from medseg.dicom.rtstruct.read import place, read_structure_set
+    from medseg.dicom.rtstruct.read import place
+    from medseg.dicom.rtstruct.structure_set import read_structure_set
 
     if case.series is None:
         raise InputError(
@@ -126,8 +128,10 @@ def grid_box(mask: np.ndarray, geometry: Geometry, grid: Geometry) -> tuple[slic
     inverse = np.linalg.inv(grid.affine_lps)
     low, high = np.full(3, np.inf), np.full(3, -np.inf)
     for index in np.flatnonzero(mask.any((1, 2))):
-        rows, columns = np.flatnonzero(mask[index].any(1)), np.flatnonzero(mask[index].any(0))
-        corners = np.array([[r, c] for r in (rows[0], rows[-1]) for c in (columns[0], columns[-1])])
+        rows, columns = box_of(mask[index])
+        corners = np.array(
+            [[r, c] for r in (rows.start, rows.stop - 1) for c in (columns.start, columns.stop - 1)]
+        )
         points = geometry.points_lps_mm(index, corners)
         indices = points @ inverse[:3, :3].T + inverse[:3, 3]
         low, high = np.minimum(low, indices.min(0)), np.maximum(high, indices.max(0))

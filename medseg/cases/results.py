@@ -16,7 +16,7 @@ import numpy as np
 from medseg.cases.radiograph import Radiograph
 from medseg.cases.volume import Case
 from medseg.errors import InputError, StructureError
-from medseg.shapes.packed import PackedMasks, boxed
+from medseg.shapes.packed import PackedMasks, pack
 from medseg.structures.structure import Structure
 
 
@@ -48,15 +48,15 @@ class Structures:
     def add(self, masks: Iterable[tuple[Structure, np.ndarray]]) -> Structures:
         """The same case with more masks, taken one by one and packed if this case's are."""
         if isinstance(self.masks, PackedMasks):
-            packed = {structure: boxed(mask) for structure, mask in masks}
+            packed = {structure: pack(mask) for structure, mask in masks}
             return Structures(self.case, PackedMasks(self.masks.shape, {**self.masks.boxes, **packed}))
         return Structures(self.case, {**self.masks, **dict(masks)})
 
     def change(self, change: Callable[[Structure, np.ndarray, int], np.ndarray]) -> Structures:
         """The same case with every mask as ``change`` gives it back: see
-        :meth:`medseg.shapes.packed.PackedMasks.changed`."""
+        :meth:`medseg.shapes.packed.PackedMasks.change`."""
         if isinstance(self.masks, PackedMasks):
-            return Structures(self.case, self.masks.changed(change))
+            return Structures(self.case, self.masks.change(change))
         changed = {structure: change(structure, mask, 0) for structure, mask in self.masks.items()}
         return Structures(self.case, changed)
 

@@ -11,7 +11,7 @@ from medseg.bundles.job import Request
 from medseg.bundles.record import case_line, short_path
 from medseg.dicom import read_rtstruct, read_series
 from medseg.errors import MedsegError
-from medseg.metrics.surfaces import dice, surface_distances, volume_cc
+from medseg.metrics import dice, surface_distances, volume_cc
 from medseg.phantoms.thigh import write_thigh_phantom
 
 BUNDLE = "ct_gtv"

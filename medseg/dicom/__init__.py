@@ -1,8 +1,10 @@
 """DICOM files to objects and back. Needs no torch."""
 
+from medseg.dicom.images.checks import ALLOWABLE
 from medseg.dicom.images.scan import find_series
-from medseg.dicom.images.series import ALLOWABLE, Series, read_series
-from medseg.dicom.rtstruct.read import ALLOWABLE_IN_STRUCTURE_SETS, read_rtstruct, read_structure_set
+from medseg.dicom.images.series import Series, read_series
+from medseg.dicom.rtstruct.read import ALLOWABLE_IN_STRUCTURE_SETS, read_rtstruct
+from medseg.dicom.rtstruct.structure_set import read_structure_set
 from medseg.dicom.rtstruct.write import write_rtstruct
 from medseg.dicom.seg.write import write_seg
 

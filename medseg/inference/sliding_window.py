@@ -38,7 +38,7 @@ class SlidingWindow(Inferer):
     with the same result. ``engine``: see :func:`medseg.inference.engines.engine_name`.
 
     ``keep``: "logits" gives float32 (B, C, *spatial) like MONAI. "masks" cuts every finished cell at logit 0
-    (probability 0.5) and gives uint8 (B, C, X, Y, ceil(Z/8)), a bit per voxel, see :func:`unpacked`: 32 times
+    (probability 0.5) and gives uint8 (B, C, X, Y, ceil(Z/8)), a bit per voxel, see :func:`unpack`: 32 times
     less.
 
     ``air_at_most``: a window whose values are all at most this holds nothing but air, and all such windows
@@ -285,6 +285,6 @@ class _Packed:
         return torch.from_numpy(self.bits)[None]
 
 
-def unpacked(channel: torch.Tensor, size: int) -> np.ndarray:
+def unpack(channel: torch.Tensor, size: int) -> np.ndarray:
     """The bool mask (*spatial) of one packed channel whose last axis has ``size`` voxels."""
     return np.unpackbits(channel.cpu().numpy(), axis=-1, count=size).view(bool)

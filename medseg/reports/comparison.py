@@ -20,6 +20,7 @@ import numpy as np
 from medseg.files import atomic_path
 from medseg.geometry import Geometry
 from medseg.reports.preview import WINDOW_HU, anatomical_axes
+from medseg.shapes.boxes import box_of
 from medseg.shapes.outlines import mask_polygons
 
 if TYPE_CHECKING:
@@ -149,11 +150,8 @@ def _box(mask: np.ndarray, steps_mm: tuple[float, float]) -> tuple[slice, slice]
     """What a plane shows: the box of the set pixels and AROUND_MM, or all of it when none is set."""
     if not mask.any():
         return slice(None), slice(None)
-    box = []
-    for axis in (0, 1):
-        used, extra = np.flatnonzero(mask.any(axis=1 - axis)), math.ceil(AROUND_MM / steps_mm[axis])
-        box.append(slice(max(int(used[0]) - extra, 0), int(used[-1]) + extra + 1))
-    return box[0], box[1]
+    rows, columns = box_of(mask, [math.ceil(AROUND_MM / mm) for mm in steps_mm])
+    return rows, columns
 
 
 def _png(grey: np.ndarray) -> str:

@@ -13,7 +13,8 @@ from medseg.cases.volume import resample
 from medseg.errors import StructureError
 from medseg.files import atomic_path
 from medseg.geometry import Geometry
-from medseg.metrics.surfaces import volume_cc
+from medseg.metrics import volume_cc
+from medseg.shapes.boxes import box_of
 from medseg.structures.structure import Structure, fixed_colour_rgb
 
 WINDOW_HU = (-160.0, 240.0)
@@ -177,14 +178,9 @@ def _draw_planes(figure, cell, shown: _Shown, target: np.ndarray | None) -> list
 
 def _draw_strip(figure, cell, shown: _Shown, target: np.ndarray | None) -> list[_View]:
     axes = cell.subgridspec(1, STRIP_SLICES, wspace=0.03).subplots()
-    window = [slice(0, n) for n in shown.volume.shape]
+    window = tuple(slice(0, n) for n in shown.volume.shape)
     if target is not None:
-        for axis in range(3):
-            used = np.flatnonzero(target.any(tuple(other for other in range(3) if other != axis)))
-            margin = 0 if axis == 0 else int(np.ceil(STRIP_MARGIN_MM / shown.spacing_mm[axis]))
-            window[axis] = slice(
-                max(int(used[0]) - margin, 0), min(int(used[-1]) + margin + 1, shown.volume.shape[axis])
-            )
+        window = box_of(target, [0, *(int(np.ceil(STRIP_MARGIN_MM / mm)) for mm in shown.spacing_mm[1:])])
     indices = np.linspace(window[0].start, window[0].stop - 1, STRIP_SLICES).round().astype(int)
     indices = np.unique(indices)[::-1]
     for ax in axes[len(indices) :]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from medseg.errors import GeometryError, InputError, StructureError
 from medseg.geometry import Geometry
+from medseg.shapes.boxes import box_of
 
 DIRECTIONS = {
     "left": (0, 1),
@@ -115,17 +116,16 @@ def _grow_in_box(
     ``around``."""
     reach_mm = float(margins_mm.max()) + ROUNDING_MM
     heights_mm = origins @ _normal(steps)
-    slices = np.flatnonzero(around.any(axis=(1, 2)))
+    occupied = box_of(around)
     # The outermost faces lie between the mask's first or last slice and its neighbour.
-    first, last = max(slices[0] - 1, 0), min(slices[-1] + 1, len(heights_mm) - 1)
+    first, last = max(occupied[0].start - 1, 0), min(occupied[0].stop, len(heights_mm) - 1)
     low, high = np.searchsorted(heights_mm, [heights_mm[first] - reach_mm, heights_mm[last] + reach_mm])
     box = [slice(int(low), int(high))]
     # Slices of a sheared stack shift sideways, and so may what is grown from one into the next.
     drift = np.abs(np.diff(origins[box[0]], axis=0) @ steps.T).sum(axis=0) / (steps**2).sum(axis=1)
-    for axis, other in ((1, 2), (2, 1)):
-        occupied = np.flatnonzero(around.any(axis=(0, other)))
+    for axis in (1, 2):
         extra = int(np.ceil(reach_mm / np.linalg.norm(steps[axis - 1]) + drift[axis - 1])) + 1
-        box.append(slice(max(int(occupied[0]) - extra, 0), int(occupied[-1]) + extra + 1))
+        box.append(slice(max(occupied[axis].start - extra, 0), occupied[axis].stop + extra))
     box = tuple(box)
     corner = box[1].start * steps[0] + box[2].start * steps[1]
     result = mask.copy()

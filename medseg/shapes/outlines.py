@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from medseg.errors import GeometryError, StructureError
 from medseg.geometry import Geometry
+from medseg.shapes.boxes import box_of
 
 HOLE_MODES = {"keyhole": "CLOSED_PLANAR", "nested": "CLOSED_PLANAR", "xor": "CLOSEDPLANAR_XOR"}
 """How a loop with a hole is written, with its Contour Geometric Type (DICOM PS3.3 C.8.8.6.1 and
@@ -52,13 +53,12 @@ def mask_polygons(mask: np.ndarray) -> list[Polygon]:
     cross. An empty mask gives []. StructureError for an array that is not two-dimensional or not a mask.
     """
     mask = _as_mask(mask)
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
+    box = box_of(mask)
+    if not box[0].stop:
         return []
-    padded = np.zeros((np.ptp(rows) + 3, np.ptp(columns) + 3), dtype=bool)
-    padded[1:-1, 1:-1] = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    padded = np.pad(mask[box], 1)
     vertices, vertical = _linked_vertices(padded)
-    corner = np.array([rows[0], columns[0]]) - 0.5
+    corner = np.array([side.start for side in box]) - 0.5
     width = padded.shape[1]
     exteriors, holes = [], []
     for loop in _trace(vertical):
@@ -250,13 +250,13 @@ def probability_polygons(probability: np.ndarray, level: float = 0.5) -> list[Po
             "softmax to network outputs first; there must be no nan)."
         )
     inside = probability >= level
-    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    if not rows.size:
+    box = box_of(inside)
+    if not box[0].stop:
         return []
-    window = np.s_[rows[0] : rows[-1] + 3, columns[0] : columns[-1] + 3]
+    window = tuple(slice(side.start, side.stop + 2) for side in box)
     field, inside = np.pad(probability.astype(np.float64), 1)[window], np.pad(inside, 1)[window]
     field = np.where(inside, np.maximum(field, level + CLEARANCE), np.minimum(field, level - CLEARANCE))
-    corner = np.array([rows[0], columns[0]]) - 1.0
+    corner = np.array([side.start for side in box]) - 1.0
     generator = contour_generator(z=field, name="serial", fill_type="OuterOffset")
     polygons = []
     for points, offsets in zip(*generator.filled(level, np.inf), strict=True):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medseg.errors import StructureError
+from medseg.shapes.boxes import box_of
 from medseg.structures.structure import Structure
 
 
@@ -28,7 +29,7 @@ class Boxed:
             return self.values
         return np.unpackbits(self.values, axis=-1, count=self.shape[-1]).view(bool)
 
-    def expanded(self, shape: tuple[int, ...]) -> np.ndarray:
+    def expand(self, shape: tuple[int, ...]) -> np.ndarray:
         """The array of ``shape``: False or 0 outside the box."""
         inside = self.array
         result = np.zeros(shape, dtype=inside.dtype)
@@ -36,7 +37,7 @@ class Boxed:
         return result
 
 
-def boxed(array: np.ndarray, corner: tuple[int, ...] | None = None) -> Boxed:
+def pack(array: np.ndarray, corner: tuple[int, ...] | None = None) -> Boxed:
     """A bool mask, or a map of probabilities, in the box of what it holds; ``corner``: where the array itself
     begins.
 
@@ -46,15 +47,10 @@ def boxed(array: np.ndarray, corner: tuple[int, ...] | None = None) -> Boxed:
     corner = corner or (0,) * array.ndim
     is_mask = array.dtype == bool
     inside = array if is_mask else array >= 0.5
-    box = []
-    for axis in range(array.ndim):
-        used = np.flatnonzero(inside.any(tuple(other for other in range(array.ndim) if other != axis)))
-        if not used.size:
-            empty = np.zeros((0,) * array.ndim, dtype=np.uint8 if is_mask else np.float32)
-            return Boxed(corner, empty.shape, empty)
-        halo = 0 if is_mask else 1
-        box.append(slice(max(int(used[0]) - halo, 0), min(int(used[-1]) + 1 + halo, array.shape[axis])))
-    values = array[tuple(box)]
+    box = box_of(inside, 0 if is_mask else 1)
+    values = array[box]
+    if not values.size:
+        return Boxed(corner, values.shape, values.astype(np.uint8 if is_mask else np.float32))
     first = tuple(low + side.start for low, side in zip(corner, box, strict=True))
     return Boxed(first, values.shape, np.packbits(values, axis=-1) if is_mask else values.astype(np.float32))
 
@@ -76,7 +72,7 @@ class PackedMasks(Mapping[Structure, np.ndarray]):
                 )
 
     def __getitem__(self, structure: Structure) -> np.ndarray:
-        return self.boxes[structure].expanded(self.shape)
+        return self.boxes[structure].expand(self.shape)
 
     def __iter__(self) -> Iterator[Structure]:
         return iter(self.boxes)
@@ -84,17 +80,17 @@ class PackedMasks(Mapping[Structure, np.ndarray]):
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def changed(self, change: Callable[[Structure, np.ndarray, int], np.ndarray]) -> PackedMasks:
-        """Every mask as ``change(structure, part, first)`` gives it back; no box is expanded to the grid.
+    def change(self, edit: Callable[[Structure, np.ndarray, int], np.ndarray]) -> PackedMasks:
+        """Every mask as ``edit(structure, part, first)`` gives it back; no box is expanded to the grid.
 
         ``part``: the mask within its box, which begins at slice ``first``; outside nothing is set, nor can be
-        by ``change``. ``part`` itself given back means "as it was".
+        by ``edit``. ``part`` itself given back means "as it was".
         """
         boxes = {}
         for structure, box in self.boxes.items():
             part = box.array
-            after = change(structure, part, box.corner[0])
-            boxes[structure] = box if after is part else boxed(after, box.corner)
+            after = edit(structure, part, box.corner[0])
+            boxes[structure] = box if after is part else pack(after, box.corner)
         return PackedMasks(self.shape, boxes)
 
     @property

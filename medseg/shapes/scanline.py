@@ -62,7 +62,7 @@ def cover(loops: Sequence[np.ndarray], shape: tuple[int, int]) -> Cover:
     loops = [np.asarray(loop, dtype=np.float64).reshape(-1, 2) for loop in loops if len(loop)]
     if not loops:
         return NOTHING
-    points, after, starts, counts = _chained(loops)
+    points, after, starts, counts = _chain(loops)
     whole = np.rint(points)
     start = np.where(np.abs(points - whole) <= ON_CENTRE, whole, points)
     end = start[after]
@@ -96,7 +96,7 @@ def even_odd_area(loops: Sequence[np.ndarray]) -> float:
     loops = [np.asarray(loop, dtype=np.float64).reshape(-1, 2) for loop in loops if len(loop)]
     if not loops:
         return 0.0
-    start, after, _, _ = _chained(loops)
+    start, after, _, _ = _chain(loops)
     end = start[after]
     heights = np.unique(start[:, 0])
     middles = (heights[:-1] + heights[1:]) / 2
@@ -112,7 +112,7 @@ def even_odd_area(loops: Sequence[np.ndarray]) -> float:
     return float(((met[1::2] - met[::2]) * np.diff(heights)[line[::2]]).sum())
 
 
-def _chained(loops: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _chain(loops: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(all points, for each the number of the point after it on its loop, first point of each loop, points of
     each)"""
     counts = np.array([len(loop) for loop in loops])

@@ -13,6 +13,7 @@ from monai.transforms import Crop, InvertibleTransform, MapTransform
 
 from medseg.cases.region import grid_box, region_mask
 from medseg.errors import GeometryError, InputError
+from medseg.shapes.body import body_box
 from medseg.transforms.readers import CaseReader, case_of
 
 
@@ -85,12 +86,9 @@ class CropWithind(MapTransform, InvertibleTransform):
 class CropBodyd(MapTransform, InvertibleTransform):
     """Crop a CT to the patient and ``margin_mm`` of air, so that nothing is computed on the rest of the bore.
 
-    The patient is the largest piece above ``threshold_hu``, looked for on every few voxels (about 4 mm): a
-    couch that touches the patient stays. An image without such a piece stays whole. The inverse pads with
-    zeros.
+    The patient is looked for by :func:`medseg.shapes.body.body_box`: a couch that touches him stays. The
+    inverse pads with zeros.
     """
-
-    COARSE_MM = 4.0
 
     def __init__(self, keys, threshold_hu: float = -500.0, margin_mm: float = 20.0):
         MapTransform.__init__(self, keys)
@@ -107,24 +105,8 @@ class CropBodyd(MapTransform, InvertibleTransform):
         return d
 
     def _box(self, image: MetaTensor) -> list[slice]:
-        from scipy.ndimage import find_objects, label
-
-        spacing_mm = [float(mm) for mm in image.pixdim]
-        steps = [max(round(self.COARSE_MM / mm), 1) for mm in spacing_mm]
-        coarse = image.as_tensor()[0, :: steps[0], :: steps[1], :: steps[2]].cpu().numpy()
-        pieces, count = label(coarse > self.threshold_hu)
-        if count == 0:
-            return [slice(0, n) for n in image.shape[1:]]
-        sizes = np.bincount(pieces.ravel())
-        sizes[0] = 0
-        body = find_objects(pieces)[int(sizes.argmax()) - 1]
-        margins = [
-            step + int(np.ceil(self.margin_mm / mm)) for step, mm in zip(steps, spacing_mm, strict=True)
-        ]
-        return [
-            slice(max(side.start * step - margin, 0), min((side.stop - 1) * step + margin + 1, n))
-            for side, step, margin, n in zip(body, steps, margins, image.shape[1:], strict=True)
-        ]
+        voxel_mm = tuple(float(mm) for mm in image.pixdim)
+        return list(body_box(image.as_tensor()[0].cpu().numpy(), voxel_mm, self.threshold_hu, self.margin_mm))
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)

@@ -6,7 +6,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
@@ -16,6 +15,7 @@ from medseg.cases.nifti import write_flat_mask
 from medseg.cases.radiograph import open_radiograph, write_mask_png
 from medseg.cases.results import Structures
 from medseg.errors import InputError, StructureError
+from medseg.shapes.pieces import largest_piece
 from medseg.structures.structure import Structure
 from medseg.transforms.readers import RadiographReader
 from medseg.transforms.saving import case_folder
@@ -90,17 +90,12 @@ class ToRadiographStructuresd(MapTransform):
             masks = pred.detach().cpu().numpy() >= 0.5
             case = open_radiograph(pred.meta["filename_or_obj"])
             named = zip(self.structures, masks, strict=True)
-            kept = {s: _largest_piece(mask) if s.name in self.one_piece else mask for s, mask in named}
+            kept = {
+                s: largest_piece(mask, diagonal=True) if s.name in self.one_piece else mask
+                for s, mask in named
+            }
             d["structures"] = Structures(case, kept)
         return d
-
-
-def _largest_piece(mask: np.ndarray) -> np.ndarray:
-    """The largest connected piece of a bool mask [row, column]; an empty mask stays empty."""
-    from scipy.ndimage import label
-
-    pieces, count = label(mask, structure=np.ones((3, 3)))
-    return pieces == 1 + np.bincount(pieces.ravel())[1:].argmax() if count else mask
 
 
 class SaveRadiographd(MapTransform):

@@ -2,11 +2,13 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable, SpatialCrop
 
 from medseg.errors import InputError
+from medseg.shapes.boxes import box_of
 
 
 class RandRegionCropd(Randomizable, MapTransform):
@@ -41,13 +43,12 @@ class RandRegionCropd(Randomizable, MapTransform):
                     f"'{key}' has size {tuple(sample[key].shape[1:])}, '{self.source_key}' has {size}."
                 )
         margins_mm = self.R.uniform(*self.margin_mm, size=(2, len(size)))
-        occupied = (label > 0).any(dim=0)
-        if not bool(occupied.any()):
+        box = box_of((label > 0).any(dim=0).numpy())
+        if not box[0].stop:
             return sample
-        indices = torch.nonzero(torch.as_tensor(occupied))
         voxel_mm = label.pixdim[: len(size)].numpy()
-        start = indices.min(dim=0).values.numpy() - (margins_mm[0] / voxel_mm).round().astype(int)
-        end = indices.max(dim=0).values.numpy() + 1 + (margins_mm[1] / voxel_mm).round().astype(int)
+        start = np.array([side.start for side in box]) - (margins_mm[0] / voxel_mm).round().astype(int)
+        end = np.array([side.stop for side in box]) + (margins_mm[1] / voxel_mm).round().astype(int)
         crop = SpatialCrop(roi_start=start.clip(min=0), roi_end=end.clip(max=size))
         for key in self.key_iterator(sample):
             sample[key] = crop(sample[key])

@@ -44,7 +44,8 @@ def structure_channels(
     Reference, StructureError when several ROIs are meant by one structure and when none of the structures is
     there.
     """
-    from medseg.dicom.rtstruct.read import place, read_structure_set
+    from medseg.dicom.rtstruct.read import place
+    from medseg.dicom.rtstruct.structure_set import read_structure_set
 
     if case.series is None:
         raise InputError(

@@ -19,9 +19,11 @@ from medseg.cases.volume import resample
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.geometry import Geometry
 from medseg.inference.sampling import Sampling
-from medseg.inference.sliding_window import PACKED_SIZE, unpacked
+from medseg.inference.sliding_window import PACKED_SIZE, unpack
+from medseg.shapes.boxes import box_of
 from medseg.shapes.margins import expand
-from medseg.shapes.packed import PackedMasks, boxed
+from medseg.shapes.packed import PackedMasks, pack
+from medseg.shapes.pieces import label_pieces
 from medseg.structures.structure import Structure
 from medseg.transforms.readers import case_of
 
@@ -124,7 +126,7 @@ class RestoreStructuresd(MapTransform):
             if packed_size is None:
                 values = self.activation(channel)
             else:
-                values = torch.from_numpy(unpacked(channel, int(packed_size))).float()
+                values = torch.from_numpy(unpack(channel, int(packed_size))).float()
             found, corner = sampling.restored(values, whole=grid is not case.geometry)
             if grid is not case.geometry:
                 found = resample(found, grid, case.geometry)
@@ -132,7 +134,7 @@ class RestoreStructuresd(MapTransform):
                 found = np.where(
                     region[tuple(slice(a, a + n) for a, n in zip(corner, found.shape, strict=True))], found, 0
                 )
-            masks[structure] = boxed(found if packed_size is None else found >= 0.5, corner)
+            masks[structure] = pack(found if packed_size is None else found >= 0.5, corner)
         return Structures(case, PackedMasks(case.geometry.shape, masks))
 
 
@@ -202,13 +204,11 @@ class KeepComponentsd(MapTransform):
     def _keep(self, structure: Structure, mask: np.ndarray, first: int, voxel_cc: np.ndarray) -> np.ndarray:
         """``mask``, which begins at slice ``first``, without its specks; the very array when there are
         none."""
-        from scipy.ndimage import find_objects, label
-
         inside = binary(mask)
         if (self.names is not None and structure.name not in self.names) or not inside.any():
             return mask
-        box = find_objects(inside.view(np.uint8))[0]  # labelling a whole CT for a small tumour takes seconds
-        pieces, count = label(inside[box], structure=np.ones((3, 3, 3)))
+        box = box_of(inside)  # labelling a whole CT for a small tumour takes seconds
+        pieces, count = label_pieces(inside[box], diagonal=True)
         known = not np.isnan(voxel_cc).any()
         # Only set voxels are counted and looked up: in a box as large as the CT they are few.
         where = np.flatnonzero(inside[box])

@@ -21,7 +21,7 @@ from medseg.cases.mask_sources import MaskSource, Reference, is_dicom, is_nifti,
 from medseg.errors import InputError, StructureError
 from medseg.files import atomic_path
 from medseg.geometry import Geometry
-from medseg.metrics.surfaces import (
+from medseg.metrics import (
     PATH_DEFINITION,
     SURFACE_DEFINITION,
     SurfaceDistances,

@@ -27,7 +27,7 @@ from medseg.cases.nifti import write_mask, write_volume
 from medseg.dicom import Series, write_rtstruct, write_seg
 from medseg.errors import GeometryError, InputError, MedsegWarning
 from medseg.files import atomic_path, staging_folder
-from medseg.metrics.surfaces import volume_cc
+from medseg.metrics import volume_cc
 from medseg.structures.structure import Structure
 
 DIRECTIONS = "RS.dcm OUT_DIR (masks), MASK_DIR OUT.dcm (structure set), CT_DIR OUT.nii.gz (image)"

@@ -16,7 +16,7 @@ from medseg.cases.mask_sources import MaskSource, Reference, open_masks
 from medseg.dicom import write_rtstruct
 from medseg.errors import InputError, MedsegWarning, StructureError
 from medseg.geometry import Geometry
-from medseg.metrics.surfaces import volume_cc
+from medseg.metrics import volume_cc
 from medseg.shapes.margins import crop, expand, subtract
 from medseg.structures.structure import Structure, structure_from_name
 

@@ -11,9 +11,9 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from medseg.dicom.damage import PARSE_ERRORS
+from medseg.dicom.images.checks import ALLOWABLE, Plan, check_series, tilt_degrees
 from medseg.dicom.images.scan import FileNote, Found, SeriesFiles, find_series
-from medseg.dicom.images.series import ALLOWABLE, Plan, check_series, tilt_degrees
-from medseg.dicom.rtstruct.read import StructureSet, read_structure_set
+from medseg.dicom.rtstruct.structure_set import StructureSet, read_structure_set
 from medseg.dicom.rtstruct.volumes import structure_set_volumes
 from medseg.errors import MedsegError
 

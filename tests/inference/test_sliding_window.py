@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from monai.inferers import sliding_window_inference
 
 from medseg.errors import InputError
-from medseg.inference.sliding_window import PACKED_SIZE, SlidingWindow, unpacked
+from medseg.inference.sliding_window import PACKED_SIZE, SlidingWindow, unpack
 
 
 def network(channels=3):
@@ -57,7 +57,7 @@ def test_masks_are_the_logits_cut_at_zero_a_bit_each(size):
     logits, bits = (SlidingWindow(**window, keep=keep)(image, net) for keep in ("logits", "masks"))
     assert bits.dtype == torch.uint8 and bits.shape == (1, 3, *size[:2], -(-size[2] // 8))
     assert bits.meta[PACKED_SIZE] == size[2]
-    masks = np.stack([unpacked(channel, size[2]) for channel in bits[0]])
+    masks = np.stack([unpack(channel, size[2]) for channel in bits[0]])
     assert np.array_equal(masks, logits[0].numpy() >= 0) and 0.1 < masks.mean() < 0.9
 
 

@@ -8,26 +8,11 @@ import math
 import numpy as np
 import pytest
 from scipy import ndimage
+from small_masks import EMPTY, SHIFTED, A, blobs, box_mask, stack
 
+from medseg import metrics
 from medseg.errors import GeometryError
-from medseg.geometry import Geometry
-from medseg.metrics import surfaces as metrics
-
-
-def box_mask(shape, *ranges) -> np.ndarray:
-    mask = np.zeros(shape, dtype=bool)
-    mask[tuple(slice(*pair) for pair in ranges)] = True
-    return mask
-
-
-A = box_mask((12, 12, 12), (2, 8), (2, 8), (2, 8))
-SHIFTED = box_mask((12, 12, 12), (4, 10), (2, 8), (2, 8))
-EMPTY = np.zeros((12, 12, 12), dtype=bool)
-
-
-def test_dice_of_two_boxes_that_share_two_thirds():
-    assert metrics.dice(A, SHIFTED) == pytest.approx(2 * (4 * 36) / (2 * 216))
-    assert metrics.dice(A, A) == 1.0
+from medseg.metrics.marching import area_by_code, is_surface, neighbourhood_codes
 
 
 def test_a_box_moved_two_slices_of_three_mm_lies_six_mm_off():
@@ -78,9 +63,7 @@ def test_surface_measures_equal_deepminds_package(spacing_mm):
 def test_areas_of_all_256_neighbourhoods_equal_deepminds_table(spacing_mm):
     tables = pytest.importorskip("surface_distance.lookup_tables", reason="surface-distance is not installed")
     expected = tables.create_table_neighbour_code_to_surface_area(spacing_mm)
-    assert metrics._area_by_code(tuple(np.diag(spacing_mm).ravel().tolist())) == pytest.approx(
-        expected, rel=1e-6
-    )
+    assert area_by_code(tuple(np.diag(spacing_mm).ravel().tolist())) == pytest.approx(expected, rel=1e-6)
 
 
 def test_one_voxel_has_the_surface_of_the_octahedron_between_its_neighbours():
@@ -119,31 +102,7 @@ def test_masks_of_other_shapes_and_impossible_spacings_are_refused():
             metrics.surface_distances(A, A, spacing_mm)
 
 
-def test_volume_counts_each_slice_with_its_own_height():
-    # Gaps of 2, 2 and 6 mm: heights 2, 2, 4 and 6 mm. 10 voxels of 1 x 2 mm on each slice.
-    origins = [[0, 0, z] for z in (0.0, 2.0, 4.0, 10.0)]
-    geometry = Geometry((4, 4, 5), origins, [0, 1.0, 0], [2.0, 0, 0])
-    mask = box_mask((4, 4, 5), (0, 4), (1, 3), (0, 5))
-    assert metrics.volume_cc(mask, geometry) == pytest.approx(10 * 2 * (2 + 2 + 4 + 6) / 1000)
-    assert metrics.volume_cc(np.zeros_like(mask), geometry) == 0.0
-    with pytest.raises(GeometryError, match="shape"):
-        metrics.volume_cc(mask[1:], geometry)
-    single = Geometry((1, 4, 5), origins[:1], [0, 1.0, 0], [2.0, 0, 0])
-    assert math.isnan(metrics.volume_cc(mask[:1], single))
-
-
 # ---- uneven and tilted stacks ------------------------------------------------------------------------------
-
-
-def stack(heights_mm, rows=12, columns=12, tilt=0.0, spacing_mm=(1.0, 1.0)) -> Geometry:
-    origins = [[height * tilt, 0, height] for height in heights_mm]
-    return Geometry((len(heights_mm), rows, columns), origins, [0, spacing_mm[0], 0], [spacing_mm[1], 0, 0])
-
-
-def blobs(shape, seed=3, sigma=2.0) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    field, change = (ndimage.gaussian_filter(rng.standard_normal(shape), sigma) for _ in range(2))
-    return field > 0.02, field + 0.4 * change > 0.02
 
 
 def test_a_geometry_of_even_slices_counts_as_its_spacing():
@@ -181,17 +140,6 @@ def test_a_tilted_stack_is_measured_as_the_upright_one_that_holds_the_same_voxel
     assert there.hausdorff_mm() == pytest.approx(here.hausdorff_mm(), abs=0.5)
 
 
-def test_dice_on_uneven_slices_counts_each_slice_by_its_height():
-    # Heights 2, 2, 4 and 6 mm. Common: the first two slices; the second mask has the last one too.
-    geometry = stack([0.0, 2.0, 4.0, 10.0], 4, 4)
-    a, b = box_mask((4, 4, 4), (0, 2), (0, 4), (0, 4)), box_mask((4, 4, 4), (0, 2), (0, 4), (0, 4))
-    b[3] = True
-    assert metrics.dice(a, b, geometry) == pytest.approx(2 * 4 / (4 + 10))
-    assert metrics.dice(a, b) == pytest.approx(2 * 2 / (2 + 3))
-    with pytest.raises(GeometryError, match="shape"):
-        metrics.dice(a, b, stack([0.0, 2.0], 4, 4))
-
-
 def test_masks_on_another_geometry_or_on_one_slice_have_no_surface_distance():
     with pytest.raises(GeometryError, match="shape"):
         metrics.surface_distances(A, A, stack([0.0, 1.0, 3.0]))
@@ -208,9 +156,9 @@ def test_near_and_far_surfaces_equal_a_distance_map(shift):
     a[15:], a[:, 25:], a[:, :, 18:] = False, False, False
     b, spacing_mm = np.roll(a, shift, (0, 1, 2)), (2.5, 0.977, 0.977)
     ours = metrics.surface_distances(a, b, spacing_mm)
-    codes_a, codes_b = metrics._neighbourhood_codes(a), metrics._neighbourhood_codes(b)
-    to_b_mm = ndimage.distance_transform_edt(~metrics._is_surface(codes_b, 255), sampling=spacing_mm)
-    assert ours.from_a_mm == pytest.approx(np.sort(to_b_mm[metrics._is_surface(codes_a, 255)]))
+    codes_a, codes_b = neighbourhood_codes(a), neighbourhood_codes(b)
+    to_b_mm = ndimage.distance_transform_edt(~is_surface(codes_b, 255), sampling=spacing_mm)
+    assert ours.from_a_mm == pytest.approx(np.sort(to_b_mm[is_surface(codes_a, 255)]))
 
 
 def test_a_real_lung_scores_as_with_deepminds_package(shared_data):
@@ -233,61 +181,3 @@ def test_a_real_lung_scores_as_with_deepminds_package(shared_data):
     assert metrics.dice(lung, drawn, series.geometry) == pytest.approx(
         referee.compute_dice_coefficient(lung, drawn)
     )
-
-
-# ---- added path length -------------------------------------------------------------------------------------
-
-
-def test_the_added_path_of_a_box_moved_along_the_columns_is_its_two_sides_and_what_sticks_out():
-    geometry = stack(np.arange(12.0), spacing_mm=(1.0, 3.0))
-    moved = box_mask(A.shape, (2, 8), (2, 8), (4, 10))
-    slant_mm = math.hypot(1, 3) / 2
-    # Of each outline: 5 straight elements on each side, 4 corners. Moved by two: both sides (5 rows of 1 mm
-    # each), the left corners, and one element of top and of bottom (3 mm each), since the next one is the
-    # other's corner.
-    lacking_mm, whole_mm = metrics.added_path_length_mm(A, moved, geometry)
-    assert whole_mm == pytest.approx(6 * (10 * 1 + 10 * 3 + 4 * slant_mm))
-    assert lacking_mm == pytest.approx(6 * (10 * 1 + 2 * 3 + 2 * slant_mm))
-    # 6 mm off at most; the right side lies 3 mm from the moved box's top and bottom only at its ends.
-    assert metrics.added_path_length_mm(A, moved, geometry, 6.0)[0] == 0.0
-    assert metrics.added_path_length_mm(A, moved, geometry, 1.0)[0] < lacking_mm
-
-
-def test_what_is_drawn_too_much_costs_no_path_and_what_is_missing_costs_all_of_it():
-    geometry = stack(np.arange(12.0))
-    half = box_mask(A.shape, (2, 5), (2, 8), (2, 8))
-    _, whole_mm = metrics.added_path_length_mm(A, A, geometry)
-    assert metrics.added_path_length_mm(half, A, geometry)[0] == 0.0
-    assert metrics.added_path_length_mm(A, half, geometry)[0] == pytest.approx(whole_mm / 2)
-    assert metrics.added_path_length_mm(A, EMPTY, geometry) == (whole_mm, whole_mm)
-    assert (
-        metrics.added_path_length_mm(EMPTY, A, geometry)
-        == metrics.added_path_length_mm(EMPTY, EMPTY, geometry)
-        == (0, 0)
-    )
-    with pytest.raises(GeometryError, match="shape"):
-        metrics.added_path_length_mm(A, A, stack([0.0, 1.0]))
-
-
-def test_the_added_path_equals_deepminds_contour_lengths_and_scipys_distances():
-    tables = pytest.importorskip("surface_distance.lookup_tables", reason="surface-distance is not installed")
-    a, b = blobs((6, 40, 36))
-    spacing_mm = (0.8, 1.3)
-    geometry = stack([0.0, 1.0, 5.0, 6.0, 9.0, 11.0], 40, 36, spacing_mm=spacing_mm)
-    kernel = np.array([[8, 4], [2, 1]])
-    lengths_mm = np.array(tables.create_table_neighbour_code_to_contour_length(spacing_mm))
-    for tolerance_mm in (0.0, 1.0, 2.9, 14.0, 1e5):
-        expected_mm = 0.0
-        for plane, other in zip(a, b, strict=True):
-            codes = [
-                ndimage.correlate(np.pad(m, 1).astype(np.uint8), kernel, mode="constant")[1:, 1:]
-                for m in (plane, other)
-            ]
-            border = [(code > 0) & (code < 15) for code in codes]
-            far = (
-                ndimage.distance_transform_edt(~border[1], sampling=spacing_mm) > tolerance_mm
-                if border[1].any()
-                else True
-            )
-            expected_mm += lengths_mm[codes[0]][border[0] & far].sum()
-        assert metrics.added_path_length_mm(a, b, geometry, tolerance_mm)[0] == pytest.approx(expected_mm)

@@ -8,7 +8,7 @@ import pytest
 
 from medseg.errors import GeometryError, InputError, StructureError
 from medseg.geometry import Geometry
-from medseg.metrics.surfaces import volume_cc
+from medseg.metrics import volume_cc
 from medseg.shapes.margins import crop, expand, subtract
 
 HEIGHTS_MM = {

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from medseg.transforms.body import BlankOutsideBodyd, body_mask
+from medseg.shapes.body import body_mask
+from medseg.transforms.body import BlankOutsideBodyd
 
 VOXEL_MM = (4.0, 4.0, 3.0)
 

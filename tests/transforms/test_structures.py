@@ -11,7 +11,7 @@ from medseg.cases.results import Structures
 from medseg.cases.volume import Case
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.phantoms.series import stack_geometry
-from medseg.shapes.packed import PackedMasks, boxed
+from medseg.shapes.packed import PackedMasks, pack
 from medseg.structures.structure import Structure
 from medseg.transforms import (
     KeepComponentsd,
@@ -248,7 +248,7 @@ def test_specks_of_packed_masks_are_measured_with_the_thickness_of_their_own_sli
     mask = np.zeros((12, 12, 12), dtype=bool)
     mask[1:3, 2:12, 2:12] = mask[8:10, 2:12, 2:12] = True  # 200 voxels each, of 1 and of 4 mm
     geometry = stack_geometry(mask.shape, gaps_mm=[1.0] * 5 + [4.0] * 6, pixel_spacing_mm=(1.0, 1.0))
-    packed = PackedMasks(mask.shape, {GTV: boxed(mask), Structure("Thick"): boxed(mask[7:], (7, 0, 0))})
+    packed = PackedMasks(mask.shape, {GTV: pack(mask), Structure("Thick"): pack(mask[7:], (7, 0, 0))})
     structures = Structures(Case("made by hand", np.zeros(mask.shape, np.float32), geometry, None), packed)
     kept = KeepComponentsd(min_volume_cc=0.5)({"structures": structures})["structures"].masks
     for result in kept.values():
@@ -257,7 +257,7 @@ def test_specks_of_packed_masks_are_measured_with_the_thickness_of_their_own_sli
 
 def test_specks_and_margins_of_packed_masks_are_those_of_plain_ones(tmp_path):
     plain = case(two_pieces())
-    packed = Structures(plain.case, PackedMasks(plain.case.geometry.shape, {GTV: boxed(plain.masks[GTV])}))
+    packed = Structures(plain.case, PackedMasks(plain.case.geometry.shape, {GTV: pack(plain.masks[GTV])}))
     grow = [{"source": "GTV", "name": "CTV", "interpreted_type": "CTV", "margin_mm": 3.0}]
     results = []
     for structures in (plain, packed):

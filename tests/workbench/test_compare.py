@@ -1,5 +1,5 @@
 """Two sets of contours compared. Referees: hand counts, and DeepMind's surface-distance through
-medseg.metrics.surfaces' tests."""
+medseg.metrics' tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medseg.cases.nifti import write_mask
 from medseg.dicom import read_series, write_rtstruct, write_seg
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.geometry import Geometry
-from medseg.metrics.surfaces import surface_distances
+from medseg.metrics import surface_distances
 from medseg.phantoms.series import stack_geometry, write_series
 from medseg.workbench.compare import (
     Request,

@@ -14,8 +14,9 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.uid import UID
 
 from medseg.dicom.damage import PARSE_ERRORS, damage_as_input_error
+from medseg.dicom.images.header import read_header, require_pixels
 from medseg.dicom.images.pixels import read_slices
-from medseg.dicom.images.scan import SliceRecord, read_header, require_pixels
+from medseg.dicom.images.scan import SliceRecord
 from medseg.errors import InputError
 
 RADIOGRAPH_CLASSES = {

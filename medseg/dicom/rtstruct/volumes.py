@@ -10,7 +10,7 @@ import numpy as np
 
 from medseg.dicom.rtstruct.encode import Contour
 from medseg.dicom.rtstruct.masks import SAME_PLANE_MM, open_loop, without_repeats
-from medseg.dicom.rtstruct.read import StructureSet
+from medseg.dicom.rtstruct.structure_set import StructureSet
 from medseg.shapes.scanline import even_odd_area
 
 LEAST_AREA_MM2 = 1e-6

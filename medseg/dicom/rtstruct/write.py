@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydicom.charset import convert_encodings, encode_string
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
@@ -20,13 +19,24 @@ from pydicom.valuerep import format_number_as_ds
 import medseg
 from medseg.dicom import coded
 from medseg.dicom.damage import damage_as_input_error
-from medseg.dicom.images.scan import RTSTRUCT_CLASS_UID
-from medseg.dicom.result_masks import check_masks, mask_or_map
-from medseg.dicom.rtstruct.encode import contour_sequence, image_item
-from medseg.dicom.rtstruct.read import (
-    CONTOUR_DATA,
+from medseg.dicom.derived import (
+    EMPTY_IF_UNKNOWN,
+    RESEARCH_ONLY,
+    SERIES_NUMBER,
+    check_charset,
+    check_is_no_image,
+    check_masks,
     check_same_frame,
     check_same_patient,
+    copy_patient_and_study,
+    maker,
+    mask_or_map,
+    refuse_approved,
+)
+from medseg.dicom.images.header import RTSTRUCT_CLASS_UID
+from medseg.dicom.rtstruct.encode import contour_sequence, image_item
+from medseg.dicom.rtstruct.structure_set import (
+    CONTOUR_DATA,
     frame_of_reference_uids,
     open_structure_set,
 )
@@ -42,44 +52,6 @@ DETACHED_STUDY_CLASS_UID = "1.2.840.10008.3.1.2.3.1"
 """The retired class that structure sets name, by custom, for the study they refer to."""
 
 CONTOUR_SEQUENCE = 0x30060040
-SERIES_NUMBER = 9001
-"""Of every set that medseg writes: high, so that viewers list it after the images."""
-
-RESEARCH_ONLY = "Research use only, not for clinical use."
-
-COPIED = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "DeidentificationMethodCodeSequence",
-    "StudyInstanceUID",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "StudyDescription",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "PositionReferenceIndicator",
-)
-"""Attributes of patient and study that are copied from the images as they stand."""
-
-EMPTY_IF_UNKNOWN = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "PositionReferenceIndicator",
-    "OperatorsName",
-)
-"""Type 2: present even without a value; planning systems refuse files that lack them."""
 
 
 def write_rtstruct(
@@ -127,7 +99,7 @@ def write_rtstruct(
             )
     check_charset(dataset, [label, *(model or ()), *(structure.name for structure, _ in checked)])
     images = [image_item(*row) for row in _images(series)]
-    for structure, key in _numbered(checked, dataset):
+    for structure, key in _number(checked, dataset):
         array = mask_or_map(masks[key], structure.name)
         loops, geometric_type = structure_loops(array, series.geometry, holes=holes, simplify_mm=simplify_mm)
         encoded = contour_sequence(loops, series.geometry, images, geometric_type)
@@ -152,17 +124,6 @@ def _new_set(series: Series) -> Dataset:
     dataset.RTROIObservationsSequence = Sequence()
     _refer_to(series, dataset)
     return dataset
-
-
-def copy_patient_and_study(header: Dataset, dataset: Dataset) -> None:
-    """Give a new data set the patient, study and character set of an image, as they stand there."""
-    if header.get("SpecificCharacterSet"):
-        dataset.SpecificCharacterSet = header.SpecificCharacterSet
-    for keyword in COPIED:
-        if keyword in header and not header[keyword].is_empty:
-            dataset[keyword] = header[keyword]
-    if "DeidentificationMethod" not in dataset and "DeidentificationMethodCodeSequence" not in dataset:
-        dataset.pop("PatientIdentityRemoved", None)  # which must not stand without a method (PS3.3 C.7.1.1)
 
 
 def _copied_set(path: Path, series: Series) -> Dataset:
@@ -239,12 +200,6 @@ def _describe(dataset: Dataset, label: str, model: tuple[str, str] | None) -> No
             setattr(dataset, keyword, "")
 
 
-def maker(model: tuple[str, str] | None) -> str:
-    """Who made a file: medseg and its version, and the model (name, version) where there is one with a
-    name."""
-    return f"medseg {medseg.__version__}" + (f", model {model[0]} {model[1]}" if model and model[0] else "")
-
-
 def _images(series: Series) -> list[tuple[str, str, int | None]]:
     return list(zip(series.sop_class_uids, series.sop_instance_uids, series.frame_numbers, strict=True))
 
@@ -286,7 +241,7 @@ def _row(parent: Dataset, sequence: str, keyword: str, value: str) -> Dataset:
 # ---- its structures ----------------------------------------------------------------------------------------
 
 
-def _numbered(checked: list, dataset: Dataset) -> list[tuple[Structure, str | Structure]]:
+def _number(checked: list, dataset: Dataset) -> list[tuple[Structure, str | Structure]]:
     """Structures with ROI numbers: their own, which must be free, or the next ones above all that are
     taken."""
     taken = {int(row.ROINumber) for row in dataset.StructureSetROISequence}
@@ -371,37 +326,6 @@ def _code_item(code: Code) -> Dataset:
 # ---- the file ----------------------------------------------------------------------------------------------
 
 
-def check_charset(dataset: Dataset, texts: list[str]) -> None:
-    """Make sure that names can be written; a data set without a character set turns to UTF-8 if they need it.
-
-    Raises StructureError for a text that the character set of the data set does not have.
-    """
-    if all(text.isascii() for text in texts):
-        return
-    if not dataset.get("SpecificCharacterSet"):
-        kept = [str(row.get("ROIName") or "") for row in dataset.get("StructureSetROISequence") or []]
-        if not all(
-            name.isascii() for name in kept
-        ):  # stored in a set that nobody stated, so it would become another one
-            raise StructureError(
-                "the structure set has names beyond ASCII without a character set, so none can be added; use "
-                "ASCII letters."
-            )
-        dataset.SpecificCharacterSet = "ISO_IR 192"
-        return
-    encodings = convert_encodings(dataset.SpecificCharacterSet)
-    for text in texts:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                encode_string(text, encodings)
-        except (UnicodeError, UserWarning) as error:
-            raise StructureError(
-                f"name {text!r} cannot be written in the character set {dataset.SpecificCharacterSet} of the "
-                "images; use letters of that set."
-            ) from error
-
-
 def _writable(dataset: Dataset, text: str) -> str:
     """A remark as the character set of a data set can hold it, with "?" for letters that it lacks."""
     try:
@@ -409,30 +333,6 @@ def _writable(dataset: Dataset, text: str) -> str:
         return text
     except StructureError:
         return text.encode("ascii", "replace").decode()
-
-
-def refuse_approved(out: Path) -> None:
-    """Raise StructureError when ``out`` holds an APPROVED structure set."""
-    if not out.exists():
-        return
-    try:
-        approved = open_structure_set(out).get("ApprovalStatus") == "APPROVED"
-    except (InputError, StructureError):
-        return
-    if approved:
-        raise StructureError(
-            f"{out}: holds an APPROVED structure set, which is never overwritten; choose another name."
-        )
-
-
-def check_is_no_image(out: Path, series: Series) -> None:
-    """Raise InputError when ``out`` is one of the image files, which must not be overwritten, or a folder."""
-    if out.is_dir():
-        raise InputError(f"{out}: is a folder; name the file to write.")
-    if out.exists() and any(out.samefile(file) for file in set(series.files) if file.exists()):
-        raise InputError(
-            f"{out}: is an image of the series, which is never overwritten; choose another name."
-        )
 
 
 def _save(dataset: Dataset, out: Path) -> None:

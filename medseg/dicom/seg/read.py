@@ -10,7 +10,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from medseg.dicom.damage import damage_as_input_error
-from medseg.dicom.rtstruct.read import check_same_frame, check_same_patient
+from medseg.dicom.derived import check_same_frame, check_same_patient
 from medseg.errors import GeometryError, InputError
 from medseg.geometry import POSITION_TOLERANCE_MM
 from medseg.structures.structure import GENERATION_ALGORITHMS, Structure

@@ -16,16 +16,17 @@ from pydicom.uid import generate_uid
 
 import medseg
 from medseg.dicom import coded
-from medseg.dicom.result_masks import check_masks, mask_or_map
-from medseg.dicom.rtstruct.write import (
+from medseg.dicom.derived import (
     COPIED,
     EMPTY_IF_UNKNOWN,
     RESEARCH_ONLY,
     SERIES_NUMBER,
     check_charset,
     check_is_no_image,
+    check_masks,
     copy_patient_and_study,
     maker,
+    mask_or_map,
     refuse_approved,
 )
 from medseg.errors import GeometryError, MedsegWarning, StructureError

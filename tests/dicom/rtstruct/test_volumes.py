@@ -9,7 +9,7 @@ import pytest
 
 from medseg.dicom import read_structure_set
 from medseg.dicom.rtstruct.encode import Contour
-from medseg.dicom.rtstruct.read import Roi, StructureSet
+from medseg.dicom.rtstruct.structure_set import Roi, StructureSet
 from medseg.dicom.rtstruct.volumes import structure_set_volumes
 from medseg.structures.structure import Structure
 

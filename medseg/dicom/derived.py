@@ -1,0 +1,237 @@
+"""What structure sets and segmentations share: the masks they take, the patient and study they copy, what
+they never overwrite, and whether a file that is read belongs to the images."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydicom.charset import convert_encodings, encode_string
+from pydicom.dataset import Dataset
+
+import medseg
+from medseg.dicom.rtstruct.structure_set import open_structure_set
+from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
+from medseg.structures.structure import Structure, check_names_are_unique, name_warnings, structure_from_name
+from medseg.structures.tg263 import interpreted_type
+
+if TYPE_CHECKING:
+    from medseg.dicom.images.series import Series
+
+
+SERIES_NUMBER = 9001
+"""Of every set that medseg writes: high, so that viewers list it after the images."""
+
+RESEARCH_ONLY = "Research use only, not for clinical use."
+
+COPIED = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "StudyDescription",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PositionReferenceIndicator",
+)
+"""Attributes of patient and study that are copied from the images as they stand."""
+
+EMPTY_IF_UNKNOWN = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PositionReferenceIndicator",
+    "OperatorsName",
+)
+"""Type 2: present even without a value; planning systems refuse files that lack them."""
+
+
+ROUNDING = 1e-3
+"""How far a probability may leave 0 to 1: averages over windows, as networks are run, end at 1.0000001."""
+
+
+def check_masks(
+    masks: Mapping[str | Structure, np.ndarray], series: Series
+) -> list[tuple[Structure, str | Structure]]:
+    """Structures with their keys in ``masks``, whose arrays lie on the grid of ``series``; for the arrays:
+    mask_or_map.
+
+    Arrays, bool masks or float maps with values between 0 and 1, are looked at one by one and not kept, since
+    ``masks`` may make each when asked for it. A name becomes a structure with the type, colour and code that
+    belong to it; a Structure without a type gets that of its name. Whole numbers 0 and 1, and floats that are
+    all 0 or 1, count as bool. What TG-263 has against a name is said by a MedsegWarning. Raises
+    StructureError for no masks, repeated names, a label map or values outside 0-1; GeometryError for another
+    shape than the series' and for images without a Frame of Reference.
+    """
+    if not masks:
+        raise StructureError("no structures were given; a DICOM file of structures needs at least one.")
+    if not series.geometry.frame_of_reference_uid:
+        raise GeometryError(
+            f"series {series.series_instance_uid} has no Frame of Reference, so contours cannot refer to it; "
+            "export the images with their FrameOfReferenceUID."
+        )
+    checked = []
+    for key, array in masks.items():
+        structure = key if isinstance(key, Structure) else structure_from_name(key)
+        if not structure.interpreted_type:  # planning systems rename or drop structures that have no type
+            structure = replace(structure, interpreted_type=interpreted_type(structure.name))
+        array = mask_or_map(array, structure.name)
+        if array.shape != series.geometry.shape:
+            raise GeometryError(
+                f"structure {structure.name}: mask of shape {array.shape} on images of "
+                f"{series.geometry.shape} (slices, "
+                "rows, columns). Nothing is flipped, cropped or resampled to fit."
+            )
+        checked.append((structure, key))
+    check_names_are_unique(structure.name for structure, _ in checked)
+    for sentence in name_warnings(structure.name for structure, _ in checked):
+        warnings.warn(sentence, MedsegWarning, stacklevel=3)
+    return checked
+
+
+def mask_or_map(array: np.ndarray, name: str) -> np.ndarray:
+    """The array as a bool mask, or as a map of probabilities as it is. StructureError for anything else."""
+    array = np.asarray(array)
+    if array.dtype == bool:
+        return array
+    if array.dtype.kind not in "iuf":
+        raise StructureError(
+            f"structure {name}: array of type {array.dtype}; expected bool, or floats from 0 to 1."
+        )
+    low, high = (array.min(), array.max()) if array.size else (0, 0)
+    rounding = 0 if array.dtype.kind in "iu" else ROUNDING
+    if not (low >= -rounding and high <= 1 + rounding):
+        hint = (
+            "split a label map into one mask per structure"
+            if array.dtype.kind in "iu"
+            else "apply sigmoid or softmax"
+        )
+        raise StructureError(
+            f"structure {name}: values from {low:.4g} to {high:.4g}; expected 0 to 1 ({hint})."
+        )
+    # Slice by slice, because the first slice of a map that holds anything tells.
+    is_binary = array.dtype.kind in "iu" or all(((plane == 0) | (plane == 1)).all() for plane in array)
+    return array.astype(bool) if is_binary else array
+
+
+# ---- patient, study and maker ------------------------------------------------------------------------------
+
+
+def copy_patient_and_study(header: Dataset, dataset: Dataset) -> None:
+    """Give a new data set the patient, study and character set of an image, as they stand there."""
+    if header.get("SpecificCharacterSet"):
+        dataset.SpecificCharacterSet = header.SpecificCharacterSet
+    for keyword in COPIED:
+        if keyword in header and not header[keyword].is_empty:
+            dataset[keyword] = header[keyword]
+    if "DeidentificationMethod" not in dataset and "DeidentificationMethodCodeSequence" not in dataset:
+        dataset.pop("PatientIdentityRemoved", None)  # which must not stand without a method (PS3.3 C.7.1.1)
+
+
+def maker(model: tuple[str, str] | None) -> str:
+    """Who made a file: medseg and its version, and the model (name, version) where there is one with a
+    name."""
+    return f"medseg {medseg.__version__}" + (f", model {model[0]} {model[1]}" if model and model[0] else "")
+
+
+def check_charset(dataset: Dataset, texts: list[str]) -> None:
+    """Make sure that names can be written; a data set without a character set turns to UTF-8 if they need it.
+
+    Raises StructureError for a text that the character set of the data set does not have.
+    """
+    if all(text.isascii() for text in texts):
+        return
+    if not dataset.get("SpecificCharacterSet"):
+        kept = [str(row.get("ROIName") or "") for row in dataset.get("StructureSetROISequence") or []]
+        if not all(
+            name.isascii() for name in kept
+        ):  # stored in a set that nobody stated, so it would become another one
+            raise StructureError(
+                "the structure set has names beyond ASCII without a character set, so none can be added; use "
+                "ASCII letters."
+            )
+        dataset.SpecificCharacterSet = "ISO_IR 192"
+        return
+    encodings = convert_encodings(dataset.SpecificCharacterSet)
+    for text in texts:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                encode_string(text, encodings)
+        except (UnicodeError, UserWarning) as error:
+            raise StructureError(
+                f"name {text!r} cannot be written in the character set {dataset.SpecificCharacterSet} of the "
+                "images; use letters of that set."
+            ) from error
+
+
+# ---- what is there already ---------------------------------------------------------------------------------
+
+
+def refuse_approved(out: Path) -> None:
+    """Raise StructureError when ``out`` holds an APPROVED structure set."""
+    if not out.exists():
+        return
+    try:
+        approved = open_structure_set(out).get("ApprovalStatus") == "APPROVED"
+    except (InputError, StructureError):
+        return
+    if approved:
+        raise StructureError(
+            f"{out}: holds an APPROVED structure set, which is never overwritten; choose another name."
+        )
+
+
+def check_is_no_image(out: Path, series: Series) -> None:
+    """Raise InputError when ``out`` is one of the image files, which must not be overwritten, or a folder."""
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; name the file to write.")
+    if out.exists() and any(out.samefile(file) for file in set(series.files) if file.exists()):
+        raise InputError(
+            f"{out}: is an image of the series, which is never overwritten; choose another name."
+        )
+
+
+def check_same_patient(patient_id: str, patient_name: str, series: Series, what: object) -> None:
+    """Raise GeometryError when both sides name a patient and the names differ: by ID, or by name where no ID
+    is known."""
+    header = series.headers[0]
+    for said, keyword in ((patient_id, "PatientID"), (patient_name, "PatientName")):
+        known = str(header.get(keyword) or "").strip()
+        if said and known:
+            if said.casefold().rstrip("^") != known.casefold().rstrip("^"):
+                raise GeometryError(
+                    f"{what}: its {keyword} is not that of the images; it belongs to another patient."
+                )
+            return
+
+
+def check_same_frame(uids: tuple[str, ...], series: Series, what: object) -> None:
+    """Raise GeometryError unless the series' Frame of Reference is known and among ``uids``."""
+    known = series.geometry.frame_of_reference_uid
+    if not known:
+        raise GeometryError(
+            f"{what}: the images have no Frame of Reference, so nothing can be placed on them."
+        )
+    if known not in uids:
+        raise GeometryError(
+            f"{what}: Frame of Reference {', '.join(uids) or 'missing'}, but the images have {known}; "
+            "expected the structure set of this very series."
+        )

@@ -1,0 +1,158 @@
+"""The header of one DICOM file: what kind of object it is, and whether its pixels follow it whole."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from medseg.errors import InputError
+
+SLICE_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.2": "CT",
+    "1.2.840.10008.5.1.4.1.1.2.1": "CT",
+    "1.2.840.10008.5.1.4.1.1.2.2": "CT",
+    "1.2.840.10008.5.1.4.1.1.4": "MR",
+    "1.2.840.10008.5.1.4.1.1.4.1": "MR",
+    "1.2.840.10008.5.1.4.1.1.4.4": "MR",
+    "1.2.840.10008.5.1.4.1.1.128": "PT",
+    "1.2.840.10008.5.1.4.1.1.130": "PT",
+    "1.2.840.10008.5.1.4.1.1.128.1": "PT",
+}
+"""SOP Classes of tomographic slices: CT, MR and PET; plain, enhanced multi-frame and legacy-converted
+enhanced."""
+
+MULTI_FRAME_CLASSES = frozenset(
+    f"1.2.840.10008.5.1.4.1.1.{tail}" for tail in ("2.1", "2.2", "4.1", "4.4", "130", "128.1")
+)
+"""Those of SLICE_CLASSES that keep the place of each frame in functional groups (DICOM PS3.3 C.7.6.16)."""
+
+PROJECTION_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.1": "CR",
+    "1.2.840.10008.5.1.4.1.1.1.1": "DX",
+    "1.2.840.10008.5.1.4.1.1.1.1.1": "DX",
+    "1.2.840.10008.5.1.4.1.1.1.2": "MG",
+    "1.2.840.10008.5.1.4.1.1.12.1": "XA",
+    "1.2.840.10008.5.1.4.1.1.12.2": "RF",
+    "1.2.840.10008.5.1.4.1.1.481.1": "RTIMAGE",
+}
+"""SOP Classes of projection radiographs: pictures without a place in the patient."""
+
+RTSTRUCT_CLASS_UID = "1.2.840.10008.5.1.4.1.1.481.3"
+
+
+class PixelElement(NamedTuple):
+    """Pixel data: ``length`` as declared (None: encapsulated), ``available`` bytes up to the end of the
+    file."""
+
+    length: int | None
+    available: int
+
+
+def read_header(path: Path) -> tuple[Dataset | None, PixelElement | None]:
+    """(header, pixel element). Header None: not DICOM. Pixel element None: the file ends without pixel
+    data."""
+    with open(path, "rb") as file:
+        head = file.read(132)
+        part10 = head[128:132] == b"DICM"
+        if not part10 and not _looks_like_bare_dataset(head):
+            if path.suffix.lower() in (".dcm", ".dicom", ".ima"):
+                raise InputError(
+                    "named as DICOM, but neither the DICM mark nor a DICOM element stands at its start"
+                )
+            return None, None
+        file.seek(0)
+        dataset = dcmread(file, stop_before_pixels=True, force=not part10)
+        known = {*SLICE_CLASSES, *PROJECTION_CLASSES, RTSTRUCT_CLASS_UID}
+        if not part10 and str(dataset.get("SOPClassUID", "")) not in known:
+            raise InputError("no DICM mark, and what follows is not an image or structure set either")
+        _ensure_transfer_syntax(dataset)
+        deflated = dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
+        # Inside a deflated file the position says nothing; its pixels are checked when they are read.
+        pixels = PixelElement(None, 1) if deflated else _pixel_element(file, dataset)
+    return dataset, pixels
+
+
+def _looks_like_bare_dataset(head: bytes) -> bool:
+    """True when the first element is one that a data set without preamble starts with: low in group 2 or
+    8."""
+    if len(head) < 8:
+        return False
+    for order in "<>":
+        group, element = struct.unpack(f"{order}HH", head[:4])
+        if group in (0x0002, 0x0008) and element <= 0x0018:
+            return True
+    return False
+
+
+def _ensure_transfer_syntax(dataset: Dataset) -> None:
+    """Write down the encoding that pydicom recognised where the file itself does not name a transfer
+    syntax."""
+    meta = getattr(dataset, "file_meta", None)
+    if meta is None:
+        meta = dataset.file_meta = FileMetaDataset()
+    if "TransferSyntaxUID" not in meta:
+        implicit, little = dataset.original_encoding
+        plain = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        meta.TransferSyntaxUID = plain if little else ExplicitVRBigEndian
+
+
+def _pixel_element(file, dataset: Dataset) -> PixelElement | None:
+    """The pixel data element that starts where pydicom stopped reading; None when there is none."""
+    start = file.tell()
+    element = file.read(12)
+    order = ">" if dataset.file_meta.TransferSyntaxUID == ExplicitVRBigEndian else "<"
+    if len(element) < 12 or struct.unpack(f"{order}HH", element[:4]) != (0x7FE0, 0x0010):
+        return None
+    implicit = dataset.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian
+    (length,) = struct.unpack(f"{order}I", element[4:8] if implicit else element[8:12])
+    available = os.fstat(file.fileno()).st_size - start - (8 if implicit else 12)
+    return PixelElement(None if length == 0xFFFFFFFF else length, available)
+
+
+def require_pixels(dataset: Dataset, pixels: PixelElement | None) -> None:
+    """InputError unless one grey image (or its frames) of a known size follows the header, whole where that
+    shows."""
+    if pixels is None:
+        raise InputError("no pixel data (the file may be cut off)")
+    rows, columns = integer(dataset, "Rows"), integer(dataset, "Columns")
+    samples, bits = integer(dataset, "SamplesPerPixel"), integer(dataset, "BitsAllocated")
+    frames = integer(dataset, "NumberOfFrames", 1)
+    if min(rows, columns, frames) < 1:
+        raise InputError(f"{rows} rows x {columns} columns x {frames} frames; each must be at least 1")
+    if samples != 1 or bits not in (8, 16, 32):
+        raise InputError(
+            f"{samples} samples of {bits} bits per pixel; expected 1 grey sample of 8, 16 or 32 bits"
+        )
+    compressed = dataset.file_meta.TransferSyntaxUID.is_encapsulated
+    if compressed != (pixels.length is None) and pixels.available > 1:
+        raise InputError(
+            f"pixel data do not fit the transfer syntax ({dataset.file_meta.TransferSyntaxUID.name})"
+        )
+    needed = rows * columns * frames * bits // 8
+    if not compressed and pixels.length is not None and min(pixels.length, pixels.available) < needed:
+        raise InputError(
+            f"pixel data cut off: {min(pixels.length, pixels.available)} bytes, expected {needed} "
+            f"({rows} x {columns} x {frames} of {bits} bits)"
+        )
+
+
+def integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
+    value = dataset.get(keyword)
+    if value is None or value == "":
+        if default is None:
+            raise InputError(f"no {keyword} (the header may be cut off)")
+        return default
+    if not isinstance(value, int):
+        raise InputError(f"{keyword} {str(value)[:60]!r}; expected one whole number")
+    return int(value)
