@@ -1,14 +1,21 @@
-"""Files appear whole or not at all."""
+"""Files appear whole or not at all; plain values as JSON and CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import math
 import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from medseg.errors import InputError, system_error_line
 
@@ -32,6 +39,61 @@ def atomic_path(out: str | Path) -> Iterator[Path]:
         os.replace(temporary, out)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+DECIMALS = 6
+"""Figures in files are rounded to so many: a nanometre, a millionth of a Dice."""
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it: numpy's numbers and arrays as Python's, floats rounded, None for nan and
+    infinity.
+
+    Goes through dicts, lists and tuples; all else comes back as it is.
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, float):
+        return round(value, DECIMALS) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def write_json(record: Mapping[str, Any] | Sequence[Any], out: str | Path) -> None:
+    """Write plain values as JSON in UTF-8, atomically.
+
+    Nothing is rounded here: :func:`plain` does that where figures are made. ValueError for nan and infinity,
+    which JSON does not have, and TypeError for what is no plain value; then nothing is written.
+    """
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+    with atomic_path(out) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], out: str | Path) -> None:
+    """Write a table in UTF-8 with ``columns`` as its head, atomically.
+
+    Floats are rounded to DECIMALS, nan and inf stand as such, and what a row lacks or has as None is empty. A
+    text that a spreadsheet would take for a formula has an apostrophe before it. ValueError for a row with a
+    key that is no column.
+    """
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, restval="")
+    table.writeheader()
+    for row in rows:
+        table.writerow({column: _cell(value) for column, value in row.items()})
+    with atomic_path(out) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return round(value, DECIMALS)
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if is_formula else value
 
 
 @contextmanager

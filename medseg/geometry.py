@@ -63,22 +63,7 @@ class Geometry:
             values.setflags(write=False)
             object.__setattr__(self, name, values)
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
-        if len(self.shape) != 3 or min(self.shape) < 1:
-            raise GeometryError(f"shape {self.shape}: expected (slices, rows, columns), each at least 1.")
-        if self.origins_lps_mm.shape != (self.shape[0], 3):
-            raise GeometryError(f"{self.origins_lps_mm.shape[0]} slice positions for {self.shape[0]} slices.")
-        row_mm, column_mm = np.linalg.norm(self.row_step_lps_mm), np.linalg.norm(self.column_step_lps_mm)
-        if min(row_mm, column_mm) <= 0:
-            raise GeometryError(
-                "pixel spacing is zero; expected a positive distance between rows and columns."
-            )
-        if abs(self.row_step_lps_mm @ self.column_step_lps_mm) > 1e-3 * row_mm * column_mm:
-            raise GeometryError("rows and columns are not perpendicular; the image orientation is damaged.")
-        gaps_mm = np.diff(self.slice_positions_mm)
-        if len(gaps_mm) and gaps_mm.min() <= 0 and gaps_mm.max() >= 0:
-            raise GeometryError(
-                "slices do not go steadily along the slice normal; sort them by position first."
-            )
+        _check_stack(self)
 
     @classmethod
     def from_lps_affine(
@@ -165,16 +150,14 @@ class Geometry:
             gaps_mm = np.abs(np.diff(self.slice_positions_mm))
             raise GeometryError(
                 f"slices are uneven ({gaps_mm.min():.2f} to {gaps_mm.max():.2f} mm apart), so there is no "
-                f"single slice "
-                "spacing; use slice_thickness_mm or resample with regular_grid()."
+                "single slice spacing; use slice_thickness_mm or resample with regular_grid()."
             )
         gap_mm = abs(self.slice_positions_mm[-1] - self.slice_positions_mm[0]) / (self.shape[0] - 1)
         return (float(gap_mm), *self.pixel_spacing_mm)
 
     @property
     def voxel_volumes_cc(self) -> np.ndarray:
-        """float64 (slices,): volume of one voxel of each slice in cubic centimetres; nan for a single
-        slice."""
+        """float64 (slices,): volume of one voxel of each slice in cm3; nan for a single slice."""
         return self.slice_thickness_mm * self.pixel_spacing_mm[0] * self.pixel_spacing_mm[1] / 1000.0
 
     # ---- index <-> millimetres -----------------------------------------------------------------------------
@@ -206,8 +189,7 @@ class Geometry:
 
     @property
     def affine_lps(self) -> np.ndarray:
-        """4x4, (slice, row, column) to LPS mm. GeometryError when the slices are uneven: then no affine is
-        true."""
+        """4x4, (slice, row, column) to LPS mm. GeometryError for uneven slices: then no affine is true."""
         if not self.is_uniform:
             raise GeometryError(
                 "slices are uneven, so no affine describes them; use points_lps_mm slice by slice."
@@ -217,17 +199,14 @@ class Geometry:
             affine[:3, 0] = (self.origins_lps_mm[-1] - self.origins_lps_mm[0]) / (self.shape[0] - 1)
         else:
             affine[:3, 0] = self.normal_lps
-        affine[:3, 1], affine[:3, 2], affine[:3, 3] = (
-            self.row_step_lps_mm,
-            self.column_step_lps_mm,
-            self.origins_lps_mm[0],
-        )
+        affine[:3, 1] = self.row_step_lps_mm
+        affine[:3, 2] = self.column_step_lps_mm
+        affine[:3, 3] = self.origins_lps_mm[0]
         return affine
 
     @property
     def affine_ras(self) -> np.ndarray:
-        """4x4, (column, row, slice) to RAS mm: for NIfTI and MONAI, whose arrays are this stack
-        transposed."""
+        """4x4, (column, row, slice) to RAS mm: for NIfTI and MONAI, whose arrays are [column, row, slice]."""
         return LPS_TO_RAS @ self.affine_lps[:, [2, 1, 0, 3]]
 
     @classmethod
@@ -245,50 +224,71 @@ class Geometry:
         Pixels keep their size and direction, slices stand straight up the normal. Their spacing is the median
         gap, and rows and columns are added where a sheared stack reaches sideways.
         """
-        if self.is_regular:
-            return self
-        positions_mm = self.slice_positions_mm
-        gap_mm = float(np.median(np.diff(positions_mm)))
-        slices = int(np.ceil((positions_mm[-1] - positions_mm[0]) / gap_mm - 1e-6)) + 1
-        corners = self.rows_columns(0, self.origins_lps_mm)
-        low = np.floor(corners.min(0) + 1e-6)
-        extra = np.ceil(corners.max(0) - low - 1e-6).astype(int)
-        origin = self.points_lps_mm(0, low[None])[0]
-        origins = origin + np.arange(slices)[:, None] * gap_mm * self.normal_lps
-        shape = (slices, self.shape[1] + int(extra[0]), self.shape[2] + int(extra[1]))
-        return Geometry(
-            shape, origins, self.row_step_lps_mm, self.column_step_lps_mm, self.frame_of_reference_uid
-        )
-
-    # ---- comparison ----------------------------------------------------------------------------------------
-
-    def difference(self, other: Geometry, tolerance_mm: float = POSITION_TOLERANCE_MM) -> str | None:
-        """In words, how ``other`` differs from this geometry; None when they are the same to
-        ``tolerance_mm``.
-
-        Frames of Reference must be equal when both are known. Corners of every slice are compared, so that a
-        small error of direction counts by the distance it makes.
-        """
-        if self.shape != other.shape:
-            return f"shape {self.shape} against {other.shape} (slices, rows, columns)"
-        known = None not in (self.frame_of_reference_uid, other.frame_of_reference_uid)
-        if known and self.frame_of_reference_uid != other.frame_of_reference_uid:
-            return f"Frame of Reference {self.frame_of_reference_uid} against {other.frame_of_reference_uid}"
-        rows, columns = self.shape[1:]
-        corners = np.array([[0, 0], [rows - 1, 0], [0, columns - 1]], dtype=np.float64)
-        for index in range(self.shape[0]):
-            apart_mm = np.linalg.norm(
-                self.points_lps_mm(index, corners) - other.points_lps_mm(index, corners), axis=1
-            ).max()
-            if apart_mm > tolerance_mm:
-                return f"slice {index} lies up to {apart_mm:.3f} mm apart"
-        return None
+        return self if self.is_regular else _upright_box(self)
 
     def require_same(self, other: Geometry, what: str, tolerance_mm: float = POSITION_TOLERANCE_MM) -> None:
         """Raise GeometryError, naming ``what`` is being placed, unless ``other`` is this geometry."""
-        difference = self.difference(other, tolerance_mm)
-        if difference:
+        found = difference(self, other, tolerance_mm)
+        if found:
             raise GeometryError(
-                f"{what} does not lie on the image's grid: {difference}. Nothing is flipped or resampled to "
-                f"fit."
+                f"{what} does not lie on the image's grid: {found}. Nothing is flipped or resampled to fit."
             )
+
+
+def difference(
+    geometry: Geometry, other: Geometry, tolerance_mm: float = POSITION_TOLERANCE_MM
+) -> str | None:
+    """In words, how ``other`` differs from ``geometry``; None when they are the same to
+    ``tolerance_mm``.
+
+    Frames of Reference must be equal when both are known. Corners of every slice are compared, so that a
+    small error of direction counts by the distance it makes.
+    """
+    if geometry.shape != other.shape:
+        return f"shape {geometry.shape} against {other.shape} (slices, rows, columns)"
+    known = None not in (geometry.frame_of_reference_uid, other.frame_of_reference_uid)
+    if known and geometry.frame_of_reference_uid != other.frame_of_reference_uid:
+        return f"Frame of Reference {geometry.frame_of_reference_uid} against {other.frame_of_reference_uid}"
+    rows, columns = geometry.shape[1:]
+    corners = np.array([[0, 0], [rows - 1, 0], [0, columns - 1]], dtype=np.float64)
+    for index in range(geometry.shape[0]):
+        apart_mm = np.linalg.norm(
+            geometry.points_lps_mm(index, corners) - other.points_lps_mm(index, corners), axis=1
+        ).max()
+        if apart_mm > tolerance_mm:
+            return f"slice {index} lies up to {apart_mm:.3f} mm apart"
+    return None
+
+
+def _check_stack(geometry: Geometry) -> None:
+    """GeometryError for what Geometry says it refuses."""
+    if len(geometry.shape) != 3 or min(geometry.shape) < 1:
+        raise GeometryError(f"shape {geometry.shape}: expected (slices, rows, columns), each at least 1.")
+    if geometry.origins_lps_mm.shape != (geometry.shape[0], 3):
+        raise GeometryError(
+            f"{geometry.origins_lps_mm.shape[0]} slice positions for {geometry.shape[0]} slices."
+        )
+    row_mm, column_mm = np.linalg.norm(geometry.row_step_lps_mm), np.linalg.norm(geometry.column_step_lps_mm)
+    if min(row_mm, column_mm) <= 0:
+        raise GeometryError("pixel spacing is zero; expected a positive distance between rows and columns.")
+    if abs(geometry.row_step_lps_mm @ geometry.column_step_lps_mm) > 1e-3 * row_mm * column_mm:
+        raise GeometryError("rows and columns are not perpendicular; the image orientation is damaged.")
+    gaps_mm = np.diff(geometry.slice_positions_mm)
+    if len(gaps_mm) and gaps_mm.min() <= 0 and gaps_mm.max() >= 0:
+        raise GeometryError("slices do not go steadily along the slice normal; sort them by position first.")
+
+
+def _upright_box(geometry: Geometry) -> Geometry:
+    """Geometry.regular_grid of a stack that is not regular."""
+    positions_mm = geometry.slice_positions_mm
+    gap_mm = float(np.median(np.diff(positions_mm)))
+    slices = int(np.ceil((positions_mm[-1] - positions_mm[0]) / gap_mm - 1e-6)) + 1
+    corners = geometry.rows_columns(0, geometry.origins_lps_mm)
+    low = np.floor(corners.min(0) + 1e-6)
+    extra = np.ceil(corners.max(0) - low - 1e-6).astype(int)
+    origin = geometry.points_lps_mm(0, low[None])[0]
+    origins = origin + np.arange(slices)[:, None] * gap_mm * geometry.normal_lps
+    shape = (slices, geometry.shape[1] + int(extra[0]), geometry.shape[2] + int(extra[1]))
+    return Geometry(
+        shape, origins, geometry.row_step_lps_mm, geometry.column_step_lps_mm, geometry.frame_of_reference_uid
+    )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medseg.errors import GeometryError
-from medseg.geometry import LPS_TO_RAS, Geometry
+from medseg.geometry import LPS_TO_RAS, Geometry, difference
 
 
 def axial(slices=4, gap_mm=3.0, frame="1.2.3", origin=(-100.0, -80.0, 50.0)):
@@ -145,7 +145,7 @@ def test_the_spacing_of_a_tilted_stack_is_the_distance_between_its_planes():
 
 
 def test_the_regular_grid_covers_a_tilted_and_an_uneven_stack():
-    assert axial().regular_grid().difference(axial()) is None
+    assert difference(axial().regular_grid(), axial()) is None
     grid = tilted().regular_grid()
     # Slices shift by 3 mm in all = 1.5 rows of 2 mm, so two rows are added and every slice fits in.
     assert grid.shape == (4, 7, 6) and grid.is_regular
@@ -217,21 +217,21 @@ def test_a_nifti_affine_with_skewed_pixels_is_refused():
 
 
 def test_equal_geometries_do_not_differ():
-    assert axial().difference(axial()) is None
-    assert axial().difference(axial(frame=None)) is None  # unknown is not unequal
+    assert difference(axial(), axial()) is None
+    assert difference(axial(), axial(frame=None)) is None  # unknown is not unequal
     axial().require_same(axial(), "the mask")
 
 
 def test_another_shape_place_or_frame_of_reference_is_a_difference_in_words():
-    assert axial().difference(axial(slices=5)) == "shape (4, 5, 6) against (5, 5, 6) (slices, rows, columns)"
-    assert "Frame of Reference 1.2.3 against 9.9" in axial().difference(axial(frame="9.9"))
-    assert "slice 0 lies up to 0.500 mm apart" in axial().difference(axial(origin=(-100, -80, 50.5)))
-    assert "slice 1 lies up to 0.100 mm apart" in axial().difference(axial(gap_mm=3.1))
+    assert difference(axial(), axial(slices=5)) == "shape (4, 5, 6) against (5, 5, 6) (slices, rows, columns)"
+    assert "Frame of Reference 1.2.3 against 9.9" in difference(axial(), axial(frame="9.9"))
+    assert "slice 0 lies up to 0.500 mm apart" in difference(axial(), axial(origin=(-100, -80, 50.5)))
+    assert "slice 1 lies up to 0.100 mm apart" in difference(axial(), axial(gap_mm=3.1))
 
 
 def test_a_mirrored_stack_of_the_same_shape_and_corner_is_another():
     mirrored = Geometry((4, 5, 6), axial().origins_lps_mm, (0, 2.0, 0), (-1.5, 0, 0), "1.2.3")
-    assert "15.000 mm apart" in axial().difference(mirrored)
+    assert "15.000 mm apart" in difference(axial(), mirrored)
 
 
 def test_a_small_turn_counts_by_the_distance_that_it_makes():
@@ -243,8 +243,8 @@ def test_a_small_turn_counts_by_the_distance_that_it_makes():
         np.array([np.cos(angle), np.sin(angle), 0]) * 1.5,
         "1.2.3",
     )
-    assert "0.016 mm" in axial().difference(turned)
-    assert axial().difference(turned, tolerance_mm=0.02) is None
+    assert "0.016 mm" in difference(axial(), turned)
+    assert difference(axial(), turned, tolerance_mm=0.02) is None
 
 
 def test_require_same_names_what_does_not_fit():

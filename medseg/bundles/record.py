@@ -14,7 +14,7 @@ from typing import Any
 import medseg
 from medseg.cases.results import Result
 from medseg.errors import InputError
-from medseg.files import atomic_path
+from medseg.files import write_json
 from medseg.reports.preview import DISCLAIMER
 
 RECORDED_PACKAGES = ("torch", "openvino", "monai", "numpy", "pydicom", "highdicom", "nibabel")
@@ -74,8 +74,7 @@ def short_path(path: str | Path) -> str:
 
 def write_record(record: dict[str, Any], out: Path) -> None:
     """Write a record as JSON, atomically."""
-    with atomic_path(out) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(record, out)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

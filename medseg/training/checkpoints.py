@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from medseg.errors import BundleError, InputError
+from medseg.files import atomic_path
 
 _logger = logging.getLogger(__name__)
 
@@ -163,12 +164,8 @@ class Checkpoints:
 def save_atomically(state: dict[str, Any], path: Path) -> None:
     """Write `state` to `path` so that a killed run leaves either the old file or the new one, never a
     part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_path(path) as temporary:
         torch.save(state, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

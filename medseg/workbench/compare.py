@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import re
 import textwrap
@@ -17,9 +14,9 @@ from typing import Any
 import numpy as np
 
 import medseg
+from medseg import files
 from medseg.cases.mask_sources import MaskSource, Reference, is_dicom, is_nifti, open_masks
 from medseg.errors import InputError, StructureError
-from medseg.files import atomic_path
 from medseg.geometry import Geometry
 from medseg.metrics import (
     PATH_DEFINITION,
@@ -318,24 +315,20 @@ COLUMNS = (
 
 def record(comparison: Comparison) -> dict[str, Any]:
     """Plain values for JSON; a number that does not exist or is infinite is None, and ``state`` says why."""
-    rows = [{column: _plain(getattr(row, column)) for column in COLUMNS} for row in comparison.agreements]
+    rows = [
+        {column: files.plain(getattr(row, column)) for column in COLUMNS} for row in comparison.agreements
+    ]
     return {
         "reference": comparison.reference_set,
         "other": comparison.other_set,
         "grid": comparison.grid,
         "definitions": DEFINITIONS,
         "structures": rows,
-        "only_in_reference_cc": {name: _plain(cc) for name, cc in comparison.only_reference_cc.items()},
-        "only_in_other_cc": {name: _plain(cc) for name, cc in comparison.only_other_cc.items()},
+        "only_in_reference_cc": {name: files.plain(cc) for name, cc in comparison.only_reference_cc.items()},
+        "only_in_other_cc": {name: files.plain(cc) for name, cc in comparison.only_other_cc.items()},
         "notices": list(comparison.notices),
         "disclaimer": "Research use only, not a medical device.",
     }
-
-
-def _plain(value: Any) -> Any:
-    if not isinstance(value, float):
-        return value
-    return round(value, 6) if math.isfinite(value) else None
 
 
 def check_outputs(outs: Sequence[Path]) -> None:
@@ -355,9 +348,7 @@ def check_outputs(outs: Sequence[Path]) -> None:
 
 def write_json(comparison: Comparison, out: Path) -> None:
     """Write :func:`record` atomically."""
-    with atomic_path(out) as temporary:
-        text = json.dumps(record(comparison), indent=1, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    files.write_json(record(comparison), out)
 
 
 def write_csv(comparison: Comparison, out: Path) -> None:
@@ -366,34 +357,18 @@ def write_csv(comparison: Comparison, out: Path) -> None:
 
     A name that a spreadsheet would take for a formula has an apostrophe before it.
     """
-    text = io.StringIO()
-    table = csv.DictWriter(text, [*COLUMNS, "grid", "implementation"], restval="")
-    table.writeheader()
     fixed = {
         "grid": comparison.grid,
         "implementation": f"{DEFINITIONS['implementation']}: {SURFACE_DEFINITION}",
     }
-    for row in comparison.agreements:
-        values = {column: getattr(row, column) for column in COLUMNS}
-        numbers = {
-            key: round(value, 6) if isinstance(value, float) else _cell(value)
-            for key, value in values.items()
-        }
-        table.writerow({**numbers, **fixed})
+    rows: list[dict[str, Any]] = [
+        {column: getattr(row, column) for column in COLUMNS} for row in comparison.agreements
+    ]
     for name, cc in comparison.only_reference_cc.items():
-        table.writerow(
-            {"name": _cell(name), "state": "only in reference", "reference_cc": round(cc, 6), **fixed}
-        )
+        rows.append({"name": name, "state": "only in reference", "reference_cc": cc})
     for name, cc in comparison.only_other_cc.items():
-        table.writerow(
-            {"other_name": _cell(name), "state": "only in other", "other_cc": round(cc, 6), **fixed}
-        )
-    with atomic_path(out) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
-
-
-def _cell(text: str) -> str:
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+        rows.append({"other_name": name, "state": "only in other", "other_cc": cc})
+    files.write_csv([{**row, **fixed} for row in rows], [*COLUMNS, *fixed], out)
 
 
 def table_lines(comparison: Comparison) -> list[str]:

@@ -26,7 +26,7 @@ from medseg.cases.mask_sources import (
 from medseg.cases.nifti import write_mask, write_volume
 from medseg.dicom import Series, write_rtstruct, write_seg
 from medseg.errors import GeometryError, InputError, MedsegWarning
-from medseg.files import atomic_path, staging_folder
+from medseg.files import staging_folder, write_json
 from medseg.metrics import volume_cc
 from medseg.structures.structure import Structure
 
@@ -179,10 +179,7 @@ def _set_to_masks(request: Conversion) -> dict[str, Any]:
         "SeriesInstanceUID": series.series_instance_uid,
         "structures": [*kept, *rows],
     }
-    with atomic_path(request.out / INDEX) as temporary:
-        temporary.write_text(
-            json.dumps(index, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-        )
+    write_json(index, request.out / INDEX)
     return {"direction": "structure set to masks", "structures": rows, "warnings": notes}
 
 

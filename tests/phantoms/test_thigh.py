@@ -11,7 +11,7 @@ import pytest
 
 from medseg.dicom import read_series
 from medseg.errors import GeometryError, InputError
-from medseg.geometry import Geometry
+from medseg.geometry import Geometry, difference
 from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import stack_geometry, write_series
 from medseg.phantoms.thigh import write_thigh_phantom
@@ -119,7 +119,7 @@ def test_the_chiral_phantom_equals_none_of_its_mirror_images():
 def test_the_thigh_reads_back_on_its_own_geometry(thigh):
     series = read_series(thigh.ct_dir)
     assert series.geometry.shape == (64, 256, 256) and series.warnings == ()
-    assert series.geometry.difference(thigh.geometry) is None
+    assert difference(series.geometry, thigh.geometry) is None
     assert series.geometry.frame_of_reference_uid == thigh.geometry.frame_of_reference_uid
     assert str(series.headers[0].PatientName) == "PHANTOM^MEDSEG"
 
@@ -152,7 +152,7 @@ def test_the_truth_files_lie_on_the_series_in_patient_space(thigh):
     nibabel = pytest.importorskip("nibabel")
     image = nibabel.load(thigh.truth_dir / "GTV.nii.gz")
     geometry = Geometry.from_ras_affine(image.affine, image.shape)
-    assert geometry.difference(thigh.geometry) is None
+    assert difference(geometry, thigh.geometry) is None
     assert np.array_equal(np.asarray(image.dataobj).transpose(2, 1, 0) > 0, thigh.truth["GTV"])
 
 
