@@ -21,6 +21,8 @@ test: setup
 
 lint: setup
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 docs: setup
 	$(RUN) tools/make_docs.py

@@ -88,7 +88,7 @@ def _cube_loops(code: int) -> list[tuple]:
             links.setdefault(middles[second], []).append(middles[first])
     loops = []
     while links:
-        here = next(iter(links))
+        here: tuple | None = next(iter(links))
         loop = []
         while here in links:
             loop.append(here)

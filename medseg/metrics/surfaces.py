@@ -96,12 +96,9 @@ def surface_distances(
             )
         layers = _Layers.even(spacing_mm, len(codes_a))
     triangles_by_code()  # once, before two threads ask for it
-    with ThreadPoolExecutor(
-        2
-    ) as threads:  # NumPy and the tree leave Python's lock, so two cores share the work
-        there, back = threads.map(
-            lambda pair: _one_way(*pair, layers), [(codes_a, codes_b), (codes_b, codes_a)]
-        )
+    # NumPy and the tree leave Python's lock, so two cores share the work.
+    with ThreadPoolExecutor(2) as threads:
+        there, back = threads.map(_one_way, (codes_a, codes_b), (codes_b, codes_a), (layers, layers))
     return SurfaceDistances(*there, *back)
 
 
@@ -127,7 +124,8 @@ def mean_surface_distance_mm(
 def _percentile(distances_mm: np.ndarray, area_mm2: np.ndarray, percent: float) -> float:
     """Smallest distance within which ``percent`` of the area lies."""
     share = np.cumsum(area_mm2) / area_mm2.sum()
-    return float(distances_mm[min(np.searchsorted(share, percent / 100.0), len(distances_mm) - 1)])
+    first = int(np.searchsorted(share, percent / 100.0))
+    return float(distances_mm[min(first, len(distances_mm) - 1)])
 
 
 @dataclass(frozen=True, eq=False)

@@ -120,16 +120,18 @@ def _grow_in_box(
     # The outermost faces lie between the mask's first or last slice and its neighbour.
     first, last = max(occupied[0].start - 1, 0), min(occupied[0].stop, len(heights_mm) - 1)
     low, high = np.searchsorted(heights_mm, [heights_mm[first] - reach_mm, heights_mm[last] + reach_mm])
-    box = [slice(int(low), int(high))]
+    slices = slice(int(low), int(high))
     # Slices of a sheared stack shift sideways, and so may what is grown from one into the next.
-    drift = np.abs(np.diff(origins[box[0]], axis=0) @ steps.T).sum(axis=0) / (steps**2).sum(axis=1)
-    for axis in (1, 2):
-        extra = int(np.ceil(reach_mm / np.linalg.norm(steps[axis - 1]) + drift[axis - 1])) + 1
-        box.append(slice(max(occupied[axis].start - extra, 0), occupied[axis].stop + extra))
-    box = tuple(box)
-    corner = box[1].start * steps[0] + box[2].start * steps[1]
+    drift = np.abs(np.diff(origins[slices], axis=0) @ steps.T).sum(axis=0) / (steps**2).sum(axis=1)
+    extra = np.ceil(reach_mm / np.linalg.norm(steps, axis=1) + drift).astype(int) + 1
+    rows, columns = (
+        slice(max(side.start - int(n), 0), side.stop + int(n))
+        for side, n in zip(occupied[1:], extra, strict=True)
+    )
+    corner = rows.start * steps[0] + columns.start * steps[1]
     result = mask.copy()
-    result[box] = _grow(mask[box], origins[box[0]] + corner, steps, margins_mm)
+    part = mask[slices, rows, columns]
+    result[slices, rows, columns] = _grow(part, origins[slices] + corner, steps, margins_mm)
     return result
 
 
@@ -161,15 +163,18 @@ def _faces(mask: np.ndarray, origins: np.ndarray, steps: np.ndarray):
 
 
 @lru_cache(maxsize=4096)
-def _runs(offset: tuple, steps: tuple, margins: tuple, shape: tuple[int, int]) -> list[tuple[int, int, int]]:
+def _runs(
+    offset_mm: tuple, flat_steps_mm: tuple, flat_margins_mm: tuple, shape: tuple[int, int]
+) -> list[tuple[int, int, int]]:
     """Which voxels of a slice lie within the margin of a point: (row offset, first column offset, last column
     offset).
 
-    ``offset``: LPS mm from the point to the voxel of offset (0, 0). The ellipsoid's eighths form a convex
+    ``offset_mm``: LPS mm from the point to the voxel of offset (0, 0). The ellipsoid's eighths form a convex
     body, so each row of it is one run. No offset leads farther than from one side of the slice, of ``shape``,
     to the other.
     """
-    offset, steps, margins_mm = np.array(offset), np.reshape(steps, (2, 3)), np.reshape(margins, (3, 2))
+    offset, steps = np.array(offset_mm), np.reshape(flat_steps_mm, (2, 3))
+    margins_mm = np.reshape(flat_margins_mm, (3, 2))
     centre = -(steps @ offset) / (steps**2).sum(axis=1)
     reach = (margins_mm.max() + ROUNDING_MM) / np.linalg.norm(steps, axis=1)
     low, high = (

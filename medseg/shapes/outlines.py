@@ -60,12 +60,13 @@ def mask_polygons(mask: np.ndarray) -> list[Polygon]:
     vertices, vertical = _linked_vertices(padded)
     corner = np.array([side.start for side in box]) - 0.5
     width = padded.shape[1]
-    exteriors, holes = [], []
+    exteriors: list[np.ndarray] = []
+    holes: list[np.ndarray] = []
     for loop in _trace(vertical):
         for part in _split_at_pinches(_foreground_right(vertices[loop], padded), width):
             (exteriors if _signed_area(part) > 0 else holes).append(part)
     owners = _owners(exteriors, holes, padded)
-    holes_of = [[] for _ in exteriors]
+    holes_of: list[list[np.ndarray]] = [[] for _ in exteriors]
     for hole, owner in zip(holes, owners, strict=True):
         holes_of[owner].append(hole + corner)
     return [Polygon(ring + corner, tuple(own)) for ring, own in zip(exteriors, holes_of, strict=True)]
@@ -106,7 +107,8 @@ def _trace(vertical: list[int]) -> list[list[int]]:
     for start in range(0, len(vertical), 2):
         if seen[start]:
             continue
-        loop, here = [], start
+        loop: list[int] = []
+        here = start
         while True:
             across = here ^ 1
             loop += (here, across)
@@ -129,7 +131,9 @@ def _split_at_pinches(ring: np.ndarray, width: int) -> list[np.ndarray]:
     places = (ring[:, 0] * width + ring[:, 1]).tolist()
     if len(set(places)) == len(places):
         return [ring]
-    parts, path, position = [], [], {}
+    parts: list[np.ndarray] = []
+    path: list[int] = []
+    position: dict[int, int] = {}
     for number, place in enumerate(places):
         if place in position:
             first = position[place]

@@ -17,7 +17,7 @@ to 1 um."""
 
 
 class Cover(NamedTuple):
-    """``count``: int8 (height, width), how often each voxel centre of the ``window`` (rows, columns) is
+    """``enclosed``: int8 (height, width), how often each voxel centre of the ``window`` (rows, columns) is
     enclosed.
 
     Loops that do not cross themselves count 1 inside, whichever way they run, so 2 stands in a hole or an
@@ -26,12 +26,12 @@ class Cover(NamedTuple):
     """
 
     window: tuple[slice, slice]
-    count: np.ndarray
+    enclosed: np.ndarray
 
     @property
     def inside(self) -> np.ndarray:
         """bool (height, width): the even-odd rule."""
-        return (self.count & 1).view(bool)
+        return (self.enclosed & 1).view(bool)
 
 
 NOTHING = Cover((slice(0, 0), slice(0, 0)), np.zeros((0, 0), dtype=np.int8))

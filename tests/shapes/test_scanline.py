@@ -73,7 +73,7 @@ def square(low, high, turned=False):
 def test_a_hole_is_enclosed_twice_whichever_way_the_loops_run(turned):
     found = cover([square(0.5, 5.5), square(1.5, 3.5, turned)], (8, 8))
     assert found.window == (slice(1, 6), slice(1, 6))
-    assert (found.count == 2).sum() == 4 and (found.count == 1).sum() == 25 - 4
+    assert (found.enclosed == 2).sum() == 4 and (found.enclosed == 1).sum() == 25 - 4
     assert found.inside.sum() == 21
 
 
@@ -81,22 +81,22 @@ def test_a_figure_of_eight_shows_in_the_sign_and_a_double_turn_in_the_number():
     # Two unequal triangles that meet at a crossing: the larger one decides what counts 1.
     eight = np.array([[0.5, 0.5], [0.5, 8.5], [8.5, 3.5], [8.5, 5.5]])
     found = cover([eight], (10, 10))
-    assert found.count.max() == 1 and found.count.min() == -1
+    assert found.enclosed.max() == 1 and found.enclosed.min() == -1
     double = np.concatenate([square(0.5, 5.5), square(1.5, 3.5)])
-    assert (cover([double], (8, 8)).count == 2).sum() == 4
+    assert (cover([double], (8, 8)).enclosed == 2).sum() == 4
 
 
 def test_a_keyhole_encloses_nothing_twice():
     outer, inner = square(0.5, 7.5), square(2.5, 5.5, turned=True)
     loop = np.concatenate([outer, outer[:1], inner, inner[:1]])
     found = cover([loop], (9, 9))
-    assert found.count.min() == 0 and found.count.max() == 1
+    assert found.enclosed.min() == 0 and found.enclosed.max() == 1
     assert found.inside.sum() == 7 * 7 - 3 * 3
 
 
 def test_no_loops_cover_nothing():
     found = cover([], (3, 4))
-    assert found.count.shape == (0, 0) and found.inside.sum() == 0
+    assert found.enclosed.shape == (0, 0) and found.inside.sum() == 0
 
 
 # ---- area --------------------------------------------------------------------------------------------------

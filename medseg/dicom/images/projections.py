@@ -91,7 +91,9 @@ def read_projection(path: str | os.PathLike) -> Projection:
         warnings.simplefilter("ignore")
         try:
             header, element = read_header(path)
-            other = "not DICOM" if header is None else _other_kind(header)
+            if header is None:
+                raise InputError("not DICOM")
+            other = _other_kind(header)
             if other is not None:
                 raise InputError(other)
             require_pixels(header, element)

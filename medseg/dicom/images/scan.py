@@ -221,11 +221,11 @@ def _add_slices(path: Path, dataset: Dataset, found: Found) -> None:
         records = [_record(path, dataset, None)]
     if series_uid not in found.series:
         modality = SLICE_CLASSES[dataset.SOPClassUID]
-        words = [
+        description, study_uid, patient_id = (
             str(dataset.get(keyword, ""))
             for keyword in ("SeriesDescription", "StudyInstanceUID", "PatientID")
-        ]
-        found.series[series_uid] = SeriesFiles(series_uid, modality, *words)
+        )
+        found.series[series_uid] = SeriesFiles(series_uid, modality, description, study_uid, patient_id)
     found.series[series_uid].records.extend(records)
 
 

@@ -93,6 +93,7 @@ def read_series(path, *, series_uid: str | None = None, allow: Collection[str] =
         also = f" Also: {', '.join(more)}." if more else ""
         way_out = f' To accept it, allow "{refused[0].name}".' if refused[0].name in ALLOWABLE else ""
         raise InputError(f"series {files}: {refused[0].message}{way_out}{also}")
+    assert plan.geometry is not None, "only a fault that cannot be allowed leaves no geometry"
     notes = [f"accepted {fault.name}: {fault.message}" for fault in plan.faults] + plan.warnings
     scouts = [str(other) for other in found.series.values() if other is not files and other.is_localizer]
     if scouts and series_uid is None:

@@ -146,7 +146,7 @@ def _draw(loops: list[np.ndarray], plane: np.ndarray, said: Counter[str]) -> Non
     said["contours that reach beyond the image, cut at its edge"] += sum(
         bool((loop.min(axis=0) < -0.51).any() or (loop.max(axis=0) > edge).any()) for loop in loops
     )
-    if found.count.size and (found.count.max() > 1 or found.count.min() < 0):
+    if found.enclosed.size and (found.enclosed.max() > 1 or found.enclosed.min() < 0):
         if len(loops) > MOST_CHECKED:
             said[f"slices of more than {MOST_CHECKED} contours, not checked for overlaps"] += 1
         else:
@@ -161,7 +161,9 @@ def _say_overlaps(loops: list[np.ndarray], shape: tuple[int, int], said: Counter
     wholly outside all larger ones finds a single owner there.
     """
     covers = [cover([loop], shape) for loop in loops]
-    crossing = sum(bool(one.count.size) and (one.count.max() > 1 or one.count.min() < 0) for one in covers)
+    crossing = sum(
+        bool(one.enclosed.size) and (one.enclosed.max() > 1 or one.enclosed.min() < 0) for one in covers
+    )
     said["contours that cross themselves, read by the even-odd rule"] += int(crossing)
     owner = np.zeros(shape, dtype=np.int32)
     overlapping = False

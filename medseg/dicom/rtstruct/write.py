@@ -207,7 +207,7 @@ def _images(series: Series) -> list[tuple[str, str, int | None]]:
 def _refer_to(series: Series, dataset: Dataset) -> None:
     """Name the series and all its images under its Frame of Reference, which is listed once; keep what is
     listed."""
-    uid = series.geometry.frame_of_reference_uid
+    uid = str(series.geometry.frame_of_reference_uid)  # check_masks asked for it
     if not dataset.get("FrameOfReferenceUID"):
         dataset.FrameOfReferenceUID = uid
     frame = _row(dataset, "ReferencedFrameOfReferenceSequence", "FrameOfReferenceUID", uid)
@@ -285,7 +285,7 @@ def _add_roi(dataset: Dataset, structure: Structure, encoded: bytes, series: Ser
 
     observation = Dataset()
     numbers = [int(row.get("ObservationNumber") or 0) for row in dataset.RTROIObservationsSequence]
-    observation.ObservationNumber = max([structure.number - 1, *numbers]) + 1
+    observation.ObservationNumber = max([int(roi.ROINumber) - 1, *numbers]) + 1
     observation.ReferencedROINumber = structure.number
     observation.RTROIInterpretedType = structure.interpreted_type
     observation.ROIInterpreter = ""

@@ -34,6 +34,8 @@ from medseg.files import atomic_path
 from medseg.structures.structure import Code, Structure, check_names_are_unique, fixed_colour_rgb
 
 if TYPE_CHECKING:
+    import highdicom
+
     from medseg.dicom.images.projections import Projection
     from medseg.dicom.images.series import Series
 
@@ -164,15 +166,16 @@ def _source_images(series: Series) -> tuple[list[Dataset], np.ndarray]:
     """The images as highdicom wants them, and the slice indices in their order: one per file, or the frames
     of one file."""
     first = _without_patient(series.headers[0])
-    if series.frame_numbers[0] is None:
+    frames = [number for number in series.frame_numbers if number is not None]
+    if not frames:
         return [first, *series.headers[1:]], np.arange(series.geometry.shape[0])
-    if sorted(series.frame_numbers) != list(range(1, int(first.NumberOfFrames) + 1)):
+    if sorted(frames) != list(range(1, int(first.NumberOfFrames) + 1)):
         raise GeometryError(
-            f"the series uses {len(series.frame_numbers)} of the {first.NumberOfFrames} frames of "
+            f"the series uses {len(frames)} of the {first.NumberOfFrames} frames of "
             f"{series.files[0].name}; "
             "a Segmentation needs all of them. Write an RT Structure Set."
         )
-    return [first], np.argsort(series.frame_numbers)
+    return [first], np.argsort(frames)
 
 
 def _without_patient(header: Dataset) -> Dataset:
@@ -190,7 +193,9 @@ def _without_patient(header: Dataset) -> Dataset:
     return header
 
 
-def _segment(number: int, structure: Structure, model: tuple[str, str] | None) -> Dataset:
+def _segment(
+    number: int, structure: Structure, model: tuple[str, str] | None
+) -> highdicom.seg.SegmentDescription:
     import highdicom
 
     kind = structure.code or coded.unspecific_code(structure)
