@@ -1,6 +1,10 @@
 """Masks and probability maps to closed polygons, one slice at a time; :mod:`medseg.shapes.scanline` is the
 way back.
 
+Masks are traced by own code because it is exact and fast: nine structures on 512 x 512 x 120 voxels are
+contoured and written in 0.5 s, by rt-utils in 4.4 s with one of them 20 % too small, by DicomRTTool in 22 s
+(tools/benchmark_rtstruct.py write; docs/reference/benchmark_rtstruct.md).
+
 Coordinates are (row, column) in index units, float64, voxel centres at integers: a voxel covers +-0.5, so a
 contour that bounds the voxels' *area* runs along half-integers; one through the voxel centres loses half a
 pixel all round.
@@ -194,6 +198,11 @@ def cut_stairs(polygons: list[Polygon]) -> list[Polygon]:
     so every ring keeps its area exactly; the outline moves by less than half a pixel and crosses the lines of
     voxel centres (rows, or for an upright edge columns) where it did, so exactly the same voxel centres lie
     inside. Rings stay valid, because each corner is cut inside its own pixels.
+
+    Worth it: the structure set of NSCLC-Radiomics LUNG1-001 (eight ROIs) takes 2.16 MB instead of 4.40, the
+    thigh phantom's 0.29 instead of 0.76 (written with and without), and reads back as the same masks. The
+    area of each slice differs from that of its pixels by less than 1e-15 of it before coordinates are
+    rounded, and by no more than without the cut after.
     """
     if not polygons:
         return []
