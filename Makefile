@@ -23,5 +23,5 @@ lint: setup
 	$(RUN) -m ruff check .
 
 docs: setup
-	$(RUN) tools/make_docs.py
+	$(RUN) tools/docs/make_docs.py
 	$(RUN) -m pytest tests/test_docs.py

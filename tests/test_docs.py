@@ -56,7 +56,7 @@ def test_every_command_and_option_stands_in_the_reference():
         section = text.split(f"## medseg {name}\n")[1].split("\n## ")[0]
         for action in subparsers.choices[name]._actions:
             for option in action.option_strings:
-                assert option in section, f"medseg {name} {option}: run python tools/make_docs.py"
+                assert option in section, f"medseg {name} {option}: run python tools/docs/make_docs.py"
 
 
 def test_the_commands_of_compare_and_margin_run_in_their_order(tmp_path, monkeypatch, capsys):

@@ -1,9 +1,9 @@
 """Measure RTSTRUCT writing and reading beside other tools, on masks and images made here.
 
-    python tools/benchmark_rtstruct.py write [--peer-python PY ...] [--markdown FILE]   nine structures, 512 x
-512 x 120 python tools/benchmark_rtstruct.py read  [--peer-python PY ...] [--markdown FILE] --data DIR   real
-structure sets python tools/benchmark_rtstruct.py odd   [--peer-python PY ...] [--markdown FILE]   awkward
-geometry and shapes python tools/benchmark_rtstruct.py holes [--peer-python PY ...] [--markdown FILE]   hole
+    python tools/benchmarks/rtstruct/run.py write [--peer-python PY ...] [--markdown FILE]   nine structures, 512 x
+512 x 120 python tools/benchmarks/rtstruct/run.py read  [--peer-python PY ...] [--markdown FILE] --data DIR   real
+structure sets python tools/benchmarks/rtstruct/run.py odd   [--peer-python PY ...] [--markdown FILE]   awkward
+geometry and shapes python tools/benchmarks/rtstruct/run.py holes [--peer-python PY ...] [--markdown FILE]   hole
 encodings by reader
 
 Tools are looked for in this Python and in each --peer-python (another environment's python, for tools that
@@ -354,7 +354,7 @@ def main() -> None:
     if given.markdown:
         peers = "".join(f" --peer-python PYTHON_{n + 1}" for n in range(len(given.peer_python)))
         data = f" --data DATA --repeats {given.repeats}" if given.what == "read" else ""
-        command = shlex.join(["python", "tools/benchmark_rtstruct.py", given.what]) + data + peers
+        command = shlex.join(["python", "tools/benchmarks/rtstruct/run.py", given.what]) + data + peers
         put_section(given.markdown, given.what, f"`{command}`\n\n{text}")
 
 

@@ -1,6 +1,6 @@
 """Volumes after margins against closed forms, on even and uneven grids, and what leaks out of a crop.
 
-    python tools/benchmark_margin.py
+    python tools/benchmarks/margin/run.py
 
 Steiner's formula gives the volume of a box grown by a ball: its own, its faces times the margin, quarter
 cylinders along its edges, a ball of its corners; six directions make them elliptic. Masks are drawn by voxel

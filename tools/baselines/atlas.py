@@ -1,7 +1,7 @@
 """What no network scores on ct_head_neck: contours of training patients, moved onto a test patient by affine
 registration.
 
-    python tools/atlas_baseline.py DATASET_DIR [--section test] [--atlases 5]
+    python tools/baselines/atlas.py DATASET_DIR [--section test] [--atlases 5]
 
 The atlases are the first training patients of the bundle's datalist in whom every structure was contoured.
 Each is registered to the patient (SimpleITK: affine, mutual information, on 8 mm voxels; the start is

@@ -1,9 +1,9 @@
 """How long medseg takes over a whole CT, and how much memory, beside MONAI's plain path in the same run.
 
-    python tools/benchmark_inference.py whole   --data DIR   DICOM in, RTSTRUCT out, by stage; both paths, one
-process each python tools/benchmark_inference.py memory               100 structures x 384^3, merged and
-packed; equality on 128^3 python tools/benchmark_inference.py engines --data DIR   voxels that another engine
-or number format moves python tools/benchmark_inference.py cohort  --data DIR   eight patients, overlapped and
+    python tools/benchmarks/inference/run.py whole   --data DIR   DICOM in, RTSTRUCT out, by stage; both paths, one
+process each python tools/benchmarks/inference/run.py memory               100 structures x 384^3, merged and
+packed; equality on 128^3 python tools/benchmarks/inference/run.py engines --data DIR   voxels that another engine
+or number format moves python tools/benchmarks/inference/run.py cohort  --data DIR   eight patients, overlapped and
 one after the other
 
 DIR holds lung1_001/CT, lung1_001/RTSTRUCT.dcm and sts/STS_0NN/CT. Seconds are wall clock; "processor" is the
@@ -424,7 +424,7 @@ def main() -> None:
     print(text)
     if given.markdown:
         data = [] if given.what == "memory" else ["--data", "DATA"]
-        command = shlex.join(["python", "tools/benchmark_inference.py", given.what, *data])
+        command = shlex.join(["python", "tools/benchmarks/inference/run.py", given.what, *data])
         put_section(given.markdown, given.what, f"`{command}`\n\n{text}")
 
 
