@@ -51,8 +51,8 @@ class OpenVINOEngine:
     """The network compiled by OpenVINO, in memory, for each input shape that occurs; float32 like torch's.
 
     ``precision``: "f32" or "bf16". OpenVINO would choose bfloat16 by itself where the processor has it, which
-    halves the time of a window and moves 0.3 to 0.8 % of the structures' voxels (tools/benchmarks/inference/run.py
-    engines).
+    halves the time of a window and moves 0.3 to 0.8 % of the structures' voxels
+    (tools/benchmarks/inference/run.py engines).
     """
 
     network: nn.Module

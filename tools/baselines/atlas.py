@@ -7,7 +7,7 @@ The atlases are the first training patients of the bundle's datalist in whom eve
 Each is registered to the patient (SimpleITK: affine, mutual information, on 8 mm voxels; the start is
 moments), its structures are moved along, and a voxel is inside where at least half of the atlases say so.
 Prints the mean Dice of every structure on the patient's own grid with 95 % bootstrap intervals, as
-tools/evaluate_openkbp.py does for the network.
+`medseg score` does for the network.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from evaluate_cohort import interval
 
 from medseg.bundles.find import find_bundle
+from medseg.metrics.intervals import mean_interval
 from medseg.metrics.surfaces import dice
 
 COARSE_MM = 8.0
@@ -106,8 +106,8 @@ def main() -> int:
     print(f"atlases: {', '.join(case['case_id'] for case in whole)}")
     print("| structure | n | DSC |\n|---|--:|--:|")
     for name, values in scores.items():
-        low, high = interval(np.array(values), np.random.default_rng(0))
-        print(f"| {name} | {len(values)} | {np.mean(values):.3f} ({low:.3f} to {high:.3f}) |")
+        mean, low, high = mean_interval(np.array(values))
+        print(f"| {name} | {len(values)} | {mean:.3f} ({low:.3f} to {high:.3f}) |")
     organs = [np.mean(values) for name, values in scores.items() if name != "PTV"]
     print(f"| **mean of {len(organs)} organs** | | **{np.mean(organs):.3f}** |")
     return 0

@@ -10,6 +10,7 @@ way: voxels within the margin of a set voxel by SignedMaurerDistanceMap, where i
 
 from __future__ import annotations
 
+import argparse
 import time
 
 import numpy as np
@@ -106,6 +107,9 @@ def print_row(
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     print(
         "| grid | structure and margin | start cc (closed form) | result cc | closed form | off | SimpleITK "
         "off | seconds |"
