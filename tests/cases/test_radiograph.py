@@ -5,6 +5,7 @@ from __future__ import annotations
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from chest_files import picture, ramp, write_dx
 from PIL import Image
 
@@ -114,7 +115,6 @@ def test_nifti_masks_say_that_position_and_perhaps_size_are_unknown(tmp_path):
     assert (int(known.header["qform_code"]), int(known.header["sform_code"])) == (0, 0)
     unknown = nibabel.load(write_flat_mask(mask, None, tmp_path / "b.nii.gz"))
     assert unknown.header.get_xyzt_units()[0] == "unknown"
-    sitk = pytest.importorskip("SimpleITK")
     assert (
         sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.nii.gz"))).tolist()
         == mask.astype(int).tolist()
