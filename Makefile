@@ -25,5 +25,5 @@ lint: setup
 	$(RUN) -m mypy
 
 docs: setup
-	$(RUN) tools/make_docs.py
+	$(RUN) tools/docs/make_docs.py
 	$(RUN) -m pytest tests/test_docs.py

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+import runpy
 import shlex
+import sys
 import warnings
 from pathlib import Path
 
@@ -20,6 +23,11 @@ PAGES = sorted(
     [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "monai_bundles").glob("*/docs/README.md")]
 )
 
+SCRIPTS = sorted(
+    path for path in (ROOT / "tools").rglob("*.py") if 'if __name__ == "__main__":' in path.read_text()
+)
+"""The tools that are commands; what lies beside them is imported by them."""
+
 
 def commands(page):
     """The ``medseg …`` lines of a page's code blocks, with continued lines joined."""
@@ -27,6 +35,45 @@ def commands(page):
         for line in block.replace("\\\n", " ").splitlines():
             if line.strip().startswith("medseg ") and "…" not in line:
                 yield line.strip()
+
+
+def tool_commands(page):
+    """The ``python tools/…`` commands of a page, in code blocks or between backticks, without comments."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for found in re.findall(r"python (tools/[^`\n]+)", text):
+        yield found.split(" #")[0].strip()
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """A function that starts a script with these words and stops it once it has understood them."""
+
+    class Parsed(Exception):
+        pass
+
+    def parse_args(parser, *arguments):
+        original(parser, *arguments)
+        raise Parsed
+
+    original = argparse.ArgumentParser.parse_args
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+
+    def run(script: Path, *words: str) -> None:
+        """Raises SystemExit for words that the script refuses, and for --help."""
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "path", [str(script.parent), *sys.path])
+            patch.setattr(sys, "argv", [str(script), *words])
+            try:
+                runpy.run_path(str(script), run_name="__main__")
+            except Parsed:
+                return
+            finally:  # two folders may each have a module of one name
+                for name, module in list(sys.modules.items()):
+                    if str(getattr(module, "__file__", None)).startswith(str(ROOT / "tools")):
+                        del sys.modules[name]
+        raise AssertionError(f"{script}: reads no arguments")
+
+    return run
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -37,6 +84,37 @@ def test_every_medseg_command_of_a_page_parses(page):
             _parser().parse_args(words)
         except SystemExit as error:
             assert error.code == 0, f"{command}: does not parse"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_tool_of_a_page_takes_the_words_that_the_page_gives_it(page, parse):
+    for command in tool_commands(page):
+        path, *words = shlex.split(command)
+        assert (ROOT / path).is_file(), command
+        try:
+            parse(ROOT / path, *words)
+        except SystemExit as error:
+            raise AssertionError(f"{command}: does not parse") from error
+
+
+def test_a_tool_command_that_does_not_parse_would_be_seen(parse):
+    with pytest.raises(SystemExit):
+        parse(ROOT / "tools" / "export_rtstruct.py", "CT_DIR", "MASK_DIR", "--no-such-option")
+    assert sum(len(list(tool_commands(page))) for page in PAGES) > 30
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: str(script.relative_to(ROOT / "tools")))
+def test_every_tool_explains_itself(script, parse, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(script, "--help")
+    assert stop.value.code == 0 and "usage: " in capsys.readouterr().out
+
+
+def test_every_tool_that_is_named_anywhere_exists():
+    places = [path for folder in ("medseg", "tools", "tests") for path in (ROOT / folder).rglob("*.py")]
+    for path in [*PAGES, *places, ROOT / "Makefile"]:
+        for name in re.findall(r"\btools/[\w/]+\.py", path.read_text(encoding="utf-8")):
+            assert (ROOT / name).is_file(), f"{path.relative_to(ROOT)} names {name}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -56,7 +134,7 @@ def test_every_command_and_option_stands_in_the_reference():
         section = text.split(f"## medseg {name}\n")[1].split("\n## ")[0]
         for action in subparsers.choices[name]._actions:
             for option in action.option_strings:
-                assert option in section, f"medseg {name} {option}: run python tools/make_docs.py"
+                assert option in section, f"medseg {name} {option}: run python tools/docs/make_docs.py"
 
 
 def test_the_commands_of_compare_and_margin_run_in_their_order(tmp_path, monkeypatch, capsys):

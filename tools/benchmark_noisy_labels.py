@@ -31,7 +31,7 @@ from medseg.files import atomic_path
 from medseg.training.noisy.benchmark import Budget, Cell, run_cell, without_fixing
 
 DATA = ("phantom", "cxr", "cxr_fold1", "cxr_fold2")
-"""The last two: the films of tools/prepare_jsrt.py, tested on one fold of SCR and trained on the other."""
+"""The last two: the films of tools/datasets/jsrt.py, tested on one fold of SCR and trained on the other."""
 
 METHODS = ("ce", "weighted_ce", "dice_ce", "t_loss", "trimming", "qam", "qam_ocm", "loss_history")
 OTHER_METHODS = ("qam_ocm_dice_ce", "gce", "nr_dice", "co_teaching", "adele", "confident_learning")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 from noisy_headline import headline
-from page_section import put_section
 
 from medseg.errors import InputError
 from medseg.files import atomic_path
@@ -50,6 +50,9 @@ def write_report(out: Path, output: Path, page: Path | None = None) -> None:
     if any(result["cell"]["fixed_share"] for result in results):
         draw_review(results, output / "noisy_labels_review.png")
     if page is not None:
+        sys.path.append(str(Path(__file__).resolve().parent / "docs"))
+        from page_section import put_section
+
         put_section(page, "headline", headline(results))
         put_section(page, "results", markdown(results))
 

@@ -35,7 +35,7 @@ class TorchEngine:
     """The network as torch runs it: float32 on a processor, float16 autocast on a CUDA GPU.
 
     On a processor bfloat16 is left out: it moves 0.3 to 0.9 % of the structures' voxels across the threshold
-    (tools/benchmark_inference.py engines). Channels-last gained nothing there.
+    (tools/benchmarks/inference/run.py engines). Channels-last gained nothing there.
     """
 
     network: Callable[[torch.Tensor], torch.Tensor]
@@ -51,8 +51,8 @@ class OpenVINOEngine:
     """The network compiled by OpenVINO, in memory, for each input shape that occurs; float32 like torch's.
 
     ``precision``: "f32" or "bf16". OpenVINO would choose bfloat16 by itself where the processor has it, which
-    halves the time of a window and moves 0.3 to 0.8 % of the structures' voxels (tools/benchmark_inference.py
-    engines).
+    halves the time of a window and moves 0.3 to 0.8 % of the structures' voxels
+    (tools/benchmarks/inference/run.py engines).
     """
 
     network: nn.Module

@@ -116,8 +116,8 @@ def test_no_patient_is_on_two_sides():
 
 
 def test_the_split_is_the_one_that_the_tool_draws(shared_data, monkeypatch):
-    monkeypatch.syspath_prepend(str(BUNDLE.parents[1] / "tools"))
-    from prepare_cxr import split
+    monkeypatch.syspath_prepend(str(BUNDLE.parents[1] / "tools" / "datasets"))
+    from cxr import split
 
     with open(shared_data / "cxr" / "chest_masks_cc" / "cases.csv", newline="") as file:
         sections = split(list(csv.DictReader(file)), config("datalist.json")["seed"], test=8, validate=5)
@@ -126,8 +126,8 @@ def test_the_split_is_the_one_that_the_tool_draws(shared_data, monkeypatch):
 
 @pytest.mark.parametrize(("test", "validate"), [(-1, 5), (8, -1), (3, 1)])
 def test_a_split_that_leaves_nobody_to_train_or_draws_a_patient_twice_is_refused(test, validate, monkeypatch):
-    monkeypatch.syspath_prepend(str(BUNDLE.parents[1] / "tools"))
-    from prepare_cxr import split
+    monkeypatch.syspath_prepend(str(BUNDLE.parents[1] / "tools" / "datasets"))
+    from cxr import split
 
     rows = [{"case": str(n), "patientid": str(n), **dict.fromkeys(NAMES.values(), "1")} for n in range(4)]
     with pytest.raises(InputError, match="none is left to train"):

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 SMALL = [
@@ -22,59 +21,83 @@ SMALL = [
 ]
 
 
-@pytest.fixture
-def radiographs(tmp_path) -> Path:
+TRAIN_ONE_AFTER_THE_OTHER = """
+import contextlib, io, json, sys
+from medseg.cli.main import main
+for arguments in json.loads(sys.argv[1]):
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        code = main(["train", *arguments])
+    print("RESULT", json.dumps([code, said.getvalue()]), flush=True)
+sys.exit(code)
+"""
+"""Exits with the last run's code, so that an abort at the end of the process is seen."""
+
+
+def write_radiographs(folder: Path) -> Path:
     """Six pictures of 40 x 40 with all four structures in their bit fields; the last two validate."""
+    folder.mkdir()
     rng, cases = np.random.default_rng(0), []
     for number in range(6):
-        Image.fromarray(rng.integers(0, 255, (40, 40)).astype(np.uint8)).save(tmp_path / f"i{number}.png")
+        Image.fromarray(rng.integers(0, 255, (40, 40)).astype(np.uint8)).save(folder / f"i{number}.png")
         field = np.zeros((40, 40), np.uint8)
         for bit in range(4):
             field[8 * bit : 8 * bit + 10, 10:30] |= 1 << bit
-        Image.fromarray(field).save(tmp_path / f"m{number}.png")
+        Image.fromarray(field).save(folder / f"m{number}.png")
         names = ["Lung_R", "Lung_L", "Mediastinum", "AirWay_Prox"]
         cases.append(
             {"image": f"i{number}.png", "label": f"m{number}.png", "case_id": f"c{number}", "present": names}
         )
-    (tmp_path / "list.json").write_text(json.dumps({"training": cases[:4], "validation": cases[4:]}))
-    return tmp_path
+    (folder / "list.json").write_text(json.dumps({"training": cases[:4], "validation": cases[4:]}))
+    return folder
 
 
-def train(folder: Path, *settings: str) -> tuple[int, str]:
-    """Exit code and what was written to stderr. A process of its own: the bundle's logging.conf takes over
-    the streams."""
-    sets = [word for setting in (*SMALL, *settings) for word in ("--set", setting)]
-    arguments = ["train", "cxr_anatomy", "--data", f"{folder}", "--datalist", f"{folder / 'list.json'}"]
-    command = [sys.executable, "-m", "medseg", *arguments, "-o", f"{folder / 'run'}", *sets]
+def train(*runs: tuple[Path, Path, list[str]]) -> list[tuple[int, str]]:
+    """Exit code and what was written to stderr of each (data, output, settings), all in one new process.
+
+    A process of its own, because the bundle's logging.conf takes over the streams; one for several runs,
+    because most of its time goes into loading torch and MONAI. The last run ends the process.
+    """
+    arguments = []
+    for data, out, settings in runs:
+        sets = [word for setting in (*SMALL, *settings) for word in ("--set", setting)]
+        datalist = ["--data", f"{data}", "--datalist", f"{data / 'list.json'}"]
+        arguments.append(["cxr_anatomy", *datalist, "-o", f"{out}", *sets])
+    command = [sys.executable, "-c", TRAIN_ONE_AFTER_THE_OTHER, json.dumps(arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.returncode, done.stderr
+    lines = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    results = [tuple(json.loads(line)) for line in lines]
+    assert len(results) == len(runs) and done.returncode == results[-1][0], done.stderr
+    return results
 
 
-def test_a_method_with_a_setting_of_its_own_trains_and_is_not_overwritten(radiographs):
-    options = ["method=trimming", "method_options#drop_share=0.25"]
-    code, said = train(radiographs, *options)
-    last = radiographs / "run" / "last.pt"
-    assert code == 0 and last.exists() and "note: no model.pt" in said
-    before = last.read_bytes()
-    code, said = train(radiographs, *options)
-    assert code == 2 and "would be overwritten; add --resume" in said and last.read_bytes() == before
+TRIMMING = ["method=trimming", "method_options#drop_share=0.25"]
+REFUSED = {
+    "error: unknown method 'foo'; choose one of ce,": ["method=foo"],
+    "error: method 'trimming' needs method_options drop_share.": ["method=trimming"],
+    "error: no batch to train on: 4 cases and batch_size 9": ["batch_size=9"],
+}
 
 
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        (["method=foo"], "error: unknown method 'foo'; choose one of ce,"),
-        (["method=trimming"], "error: method 'trimming' needs method_options drop_share."),
-        (["batch_size=9"], "error: no batch to train on: 4 cases and batch_size 9"),
-    ],
-)
-def test_settings_that_cannot_be_meant_end_in_the_reason(radiographs, settings, expected):
-    code, said = train(radiographs, *settings)
-    assert code == 2 and [line for line in said.splitlines() if line.startswith(expected)]
-    assert not (radiographs / "run" / "last.pt").exists()
+def test_a_method_with_a_setting_of_its_own_trains_and_settings_that_cannot_be_meant_end_in_the_reason(
+    tmp_path,
+):
+    data = write_radiographs(tmp_path / "data")
+    runs = [(data, tmp_path / "run", TRIMMING)]
+    runs += [(data, tmp_path / f"refused{n}", settings) for n, settings in enumerate(REFUSED.values())]
+    (code, said), *refused = train(*runs)
+    assert code == 0 and (tmp_path / "run" / "last.pt").exists() and "note: no model.pt" in said
+    for number, (expected, (code, said)) in enumerate(zip(REFUSED, refused, strict=True)):
+        assert code == 2 and [line for line in said.splitlines() if line.startswith(expected)], expected
+        assert not (tmp_path / f"refused{number}" / "last.pt").exists()
 
 
-def test_a_mask_of_another_size_than_its_picture_is_named(radiographs):
-    Image.fromarray(np.full((20, 40), 15, np.uint8)).save(radiographs / "m1.png")
-    code, said = train(radiographs)
-    assert code == 2 and "error: c1: 'label' has 20 x 40 pixels, its image 40 x 40" in said
+def test_a_run_is_not_overwritten_and_a_mask_of_another_size_than_its_picture_is_named(tmp_path):
+    data, wrong = write_radiographs(tmp_path / "data"), write_radiographs(tmp_path / "wrong")
+    Image.fromarray(np.full((20, 40), 15, np.uint8)).save(wrong / "m1.png")
+    (tmp_path / "run").mkdir()
+    last = tmp_path / "run" / "last.pt"
+    last.write_bytes(b"of an earlier run")
+    again, misfit = train((data, tmp_path / "run", TRIMMING), (wrong, tmp_path / "other", []))
+    assert again[0] == 2 and "would be overwritten; add --resume" in again[1]
+    assert last.read_bytes() == b"of an earlier run"
+    assert misfit[0] == 2 and "error: c1: 'label' has 20 x 40 pixels, its image 40 x 40" in misfit[1]

@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from referees import dice
 
 from medseg.cases.mask_sources import Reference
@@ -56,7 +57,6 @@ def request(source, out, ct=None, **options) -> Conversion:
 def test_a_structure_set_becomes_masks_that_simpleitk_places_on_the_images(
     structure_set, phantom, ct, tmp_path
 ):
-    sitk = pytest.importorskip("SimpleITK")
     record = convert(request(structure_set, tmp_path / "masks", ct))
     assert {path.name for path in (tmp_path / "masks").iterdir()} == {
         "GTV.nii.gz",
@@ -108,7 +108,6 @@ def test_masks_become_a_structure_set_that_plastimatch_reads_and_that_keeps_name
         check=True,
         capture_output=True,
     )
-    sitk = pytest.importorskip("SimpleITK")
     read = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "GTV.nrrd"))).astype(bool)
     assert dice(read, phantom.masks["Marker"]) == 1.0
 
@@ -128,7 +127,6 @@ def test_a_folder_of_plain_masks_takes_names_and_types_from_its_files(
 
 
 def test_a_series_becomes_the_nifti_that_simpleitk_sees_in_it_with_exact_hu_as_int16(phantom, ct, tmp_path):
-    sitk = pytest.importorskip("SimpleITK")
     convert(request(ct, tmp_path / "ct.nii.gz"))
     ours = sitk.ReadImage(str(tmp_path / "ct.nii.gz"))
     reader = sitk.ImageSeriesReader()

@@ -21,7 +21,7 @@ from medseg.training.noisy.generators import FreshLabelNoised
 
 CXR_STRUCTURES = ("Right Lung", "Left Lung", "Cardiomediastinum", "Airways")
 JSRT_STRUCTURES = ("Right Lung", "Left Lung", "Heart", "Right Clavicle", "Left Clavicle")
-"""Columns of cases.csv and bits of the masks, in this order, as tools/prepare_jsrt.py writes them."""
+"""Columns of cases.csv and bits of the masks, in this order, as tools/datasets/jsrt.py writes them."""
 
 FIRST_TEST_PATIENT = 500_000
 """Phantom patients from here on are scored only; settings were chosen on other numbers (0 to 39, seed 0)."""

@@ -176,10 +176,11 @@ def test_radiographs_are_split_by_patient_upright_and_without_incomplete_ones(tm
     assert 0 <= train.images.min() and 0.3 < train.images.mean() < 0.7
 
 
-def test_the_layout_of_prepare_jsrt_is_read_with_its_own_split_and_clavicles(tmp_path, tools):
-    import prepare_jsrt
+def test_the_layout_of_prepare_jsrt_is_read_with_its_own_split_and_clavicles(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS / "datasets"))
+    import jsrt
 
-    assert prepare_jsrt.STRUCTURES == JSRT_STRUCTURES
+    assert jsrt.STRUCTURES == JSRT_STRUCTURES
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
     with open(tmp_path / "cases.csv", "w", newline="") as file:

@@ -1,6 +1,6 @@
 """Write a bundle's datalist: which patient trains and which validates.
 
-    python tools/prepare_datalist.py DATASET_DIR OUT.json --validation 6 --seed 123
+    python tools/datasets/soft_tissue_sarcoma.py DATASET_DIR OUT.json --validation 6 --seed 123
 
 DATASET_DIR holds one folder per patient with ct.nii.gz and gtv.nii.gz. Patients are sorted by GTV volume and
 cut into as many strata as there are validation patients; one patient of each stratum, drawn with the seed,

@@ -1,6 +1,6 @@
 """Write the datalist of the bundle ct_head_neck: which OpenKBP patient trains, validates and tests.
 
-    python tools/prepare_openkbp.py DATASET_DIR monai_bundles/ct_head_neck/configs/datalist.json --seed 123
+    python tools/datasets/openkbp.py DATASET_DIR monai_bundles/ct_head_neck/configs/datalist.json --seed 123
 
 DATASET_DIR holds dataset.json and pt_N/ct.nii.gz, pt_N/structures.nii.gz (a bit field); one case per patient.
 The rule, fixed before any training: patients in the order of their numbers are shuffled with the seed; the

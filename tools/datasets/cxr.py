@@ -1,6 +1,6 @@
 """Write the datalist of the bundle cxr_anatomy: which radiographs train, validate and test.
 
-    python tools/prepare_cxr.py DATASET_DIR monai_bundles/cxr_anatomy/configs/datalist.json --seed 123
+    python tools/datasets/cxr.py DATASET_DIR monai_bundles/cxr_anatomy/configs/datalist.json --seed 123
 
 DATASET_DIR holds cases.csv, images/*.png and masks/*.png (bit fields). The rule, fixed before any training:
 patients in the order of their numbers are shuffled with the seed; the first 8 test, the next 5 validate, the

@@ -1,6 +1,6 @@
 """Time and numbers of medseg's comparison of masks beside DeepMind's surface-distance and MONAI, in one run.
 
-    python tools/benchmark_compare.py CT_DIR RS.dcm "Lung L+Lung R" Patient
+    python tools/benchmarks/compare/run.py CT_DIR RS.dcm "Lung L+Lung R" Patient
 
 Each structure (several joined by +) is compared with two masks made of it: one moved by a slice, two rows and
 three columns, and one redrawn by a hand that errs smoothly by a few mm. Seconds are the least of --repeats

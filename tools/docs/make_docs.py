@@ -1,8 +1,8 @@
 """Write the parts of the documentation that a command prints: run it after a change of the command line or
 the weights.
 
-python tools/make_docs.py              # docs/reference/command_line.md, README's demo output, docs/pictures/
-python tools/make_docs.py --no-demo    # only the command line reference
+    python tools/docs/make_docs.py              command line reference, README's demo output, docs/pictures/
+    python tools/docs/make_docs.py --no-demo    only the command line reference
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from medseg.cli.main import COMMANDS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 COMMAND_LINE = ROOT / "docs" / "reference" / "command_line.md"
 
@@ -36,7 +36,7 @@ def command_line_reference() -> str:
     lines = [
         "# Command line",
         "",
-        "Written by `python tools/make_docs.py` from the help texts; a test compares them.",
+        "Written by `python tools/docs/make_docs.py` from the help texts; a test compares them.",
         "",
         "Exit codes: 0 done; 1 a fault in medseg; 2 the input's or the caller's. Errors are one line on "
         "standard error;",

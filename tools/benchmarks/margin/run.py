@@ -1,6 +1,6 @@
 """Volumes after margins against closed forms, on even and uneven grids, and what leaks out of a crop.
 
-    python tools/benchmark_margin.py
+    python tools/benchmarks/margin/run.py
 
 Steiner's formula gives the volume of a box grown by a ball: its own, its faces times the margin, quarter
 cylinders along its edges, a ball of its corners; six directions make them elliptic. Masks are drawn by voxel
@@ -10,6 +10,7 @@ way: voxels within the margin of a set voxel by SignedMaurerDistanceMap, where i
 
 from __future__ import annotations
 
+import argparse
 import time
 
 import numpy as np
@@ -106,6 +107,9 @@ def print_row(
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     print(
         "| grid | structure and margin | start cc (closed form) | result cc | closed form | off | SimpleITK "
         "off | seconds |"

@@ -1,7 +1,9 @@
-"""Write or read an RTSTRUCT with one named tool, in whichever Python has it; benchmark_rtstruct.py runs this.
+"""Write or read an RTSTRUCT with one named tool, in whichever Python has it; run.py starts this.
 
-    PYTHON tools/rtstruct_peers.py write NAME CT_DIR MASK_DIR OUT_DIR [--repeats 3] [--holes keyhole]
-    PYTHON tools/rtstruct_peers.py read  NAME CT_DIR RS.dcm   OUT_DIR [--repeats 3]
+    PYTHON tools/benchmarks/rtstruct/peers.py write NAME CT_DIR MASK_DIR OUT_DIR [--repeats 3]
+    PYTHON tools/benchmarks/rtstruct/peers.py read  NAME CT_DIR RS.dcm   OUT_DIR [--repeats 3]
+
+`write` takes --holes keyhole, nested or xor as well.
 
 Masks are NAME.npy, bool [slice, row, column], slices ascending along the normal. The last line printed is
 JSON: for write {"file", "version", "save_s": convert and save alone or null, "whole_s": with reading masks

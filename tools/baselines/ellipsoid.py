@@ -1,7 +1,7 @@
 """How far the box alone goes: Dice between each validation GTV and the ellipsoid inscribed in its bounding
 box.
 
-    python tools/ellipsoid_baseline.py DATASET_DIR DATALIST.json
+    python tools/baselines/ellipsoid.py DATASET_DIR DATALIST.json
 
 A model that is given a box around the tumour has to beat this answer, which looks at no image. It is a
 generous baseline: it knows the tumour's extent exactly, while the box a user draws has an unknown margin.

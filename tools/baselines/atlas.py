@@ -1,13 +1,13 @@
 """What no network scores on ct_head_neck: contours of training patients, moved onto a test patient by affine
 registration.
 
-    python tools/atlas_baseline.py DATASET_DIR [--section test] [--atlases 5]
+    python tools/baselines/atlas.py DATASET_DIR [--section test] [--atlases 5]
 
 The atlases are the first training patients of the bundle's datalist in whom every structure was contoured.
 Each is registered to the patient (SimpleITK: affine, mutual information, on 8 mm voxels; the start is
 moments), its structures are moved along, and a voxel is inside where at least half of the atlases say so.
 Prints the mean Dice of every structure on the patient's own grid with 95 % bootstrap intervals, as
-tools/evaluate_openkbp.py does for the network.
+`medseg score` does for the network.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from evaluate_cohort import interval
 
 from medseg.bundles.find import find_bundle
 from medseg.metrics import dice
+from medseg.metrics.intervals import mean_interval
 
 COARSE_MM = 8.0
 AIR_HU, BRIGHT_HU = -500.0, 500.0
@@ -106,8 +106,8 @@ def main() -> int:
     print(f"atlases: {', '.join(case['case_id'] for case in whole)}")
     print("| structure | n | DSC |\n|---|--:|--:|")
     for name, values in scores.items():
-        low, high = interval(np.array(values), np.random.default_rng(0))
-        print(f"| {name} | {len(values)} | {np.mean(values):.3f} ({low:.3f} to {high:.3f}) |")
+        mean, low, high = mean_interval(np.array(values))
+        print(f"| {name} | {len(values)} | {mean:.3f} ({low:.3f} to {high:.3f}) |")
     organs = [np.mean(values) for name, values in scores.items() if name != "PTV"]
     print(f"| **mean of {len(organs)} organs** | | **{np.mean(organs):.3f}** |")
     return 0

@@ -1,7 +1,7 @@
 """Turn JSRT radiographs and SCR masks, which you obtained from their owners, into the layout of the
 radiograph benchmark.
 
-    python tools/prepare_jsrt.py JSRT_DIR SCR_DIR OUT [--side 512]
+    python tools/datasets/jsrt.py JSRT_DIR SCR_DIR OUT [--side 512]
 
 Nothing of these data comes with medseg. The 247 films are the Japanese Society of Radiological Technology's
 (Shiraishi et al., AJR 174:71-74, 2000), the masks van Ginneken et al.'s (Medical Image Analysis 10:19-40,

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-PEERS = Path(__file__).with_name("rtstruct_peers.py")
+from medseg.geometry import Geometry
+from medseg.phantoms.series import write_series
+
+PEERS = Path(__file__).with_name("peers.py")
+WRITERS = ("medseg", "rt-utils", "DicomRTTool", "plastimatch")
 
 
 class Failed(Exception):
@@ -37,3 +41,13 @@ def read_back(
 def table(heads: list[str], lines: list[list[str]]) -> str:
     rows = [heads, ["---"] * len(heads), *[[*line, *[""] * (len(heads) - len(line))] for line in lines]]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def save_case(folder: Path, masks: dict[str, np.ndarray], geometry: Geometry) -> tuple[Path, Path]:
+    """(CT_DIR, MASK_DIR) of a case whose images are empty: only their geometry matters here."""
+    ct_dir, mask_dir = folder / "ct", folder / "masks"
+    write_series(np.zeros(geometry.shape, dtype=np.int16), geometry, ct_dir)
+    mask_dir.mkdir()
+    for name, mask in masks.items():
+        np.save(mask_dir / f"{name}.npy", mask)
+    return ct_dir, mask_dir

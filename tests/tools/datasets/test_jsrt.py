@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FILMS = ("JPCLN001", "JPCLN002", "JPCNN093")
 BOXES = {
     "right lung": (200, 700, 100, 400),
@@ -52,12 +52,12 @@ def owned(tmp_path):
 def prepare(owned, monkeypatch, capsys):
     """A function that runs the tool on the files of ``owned``: (exit code, standard output, standard
     error)."""
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    import prepare_jsrt
+    monkeypatch.syspath_prepend(str(ROOT / "tools" / "datasets"))
+    import jsrt as tool
 
     def run(out, *more):
-        monkeypatch.setattr("sys.argv", ["prepare_jsrt.py", *map(str, owned), str(out), *more])
-        code = prepare_jsrt.main()
+        monkeypatch.setattr("sys.argv", ["jsrt.py", *map(str, owned), str(out), *more])
+        code = tool.main()
         return code, *capsys.readouterr()
 
     return run
@@ -104,9 +104,9 @@ def test_films_and_masks_become_pictures_bit_fields_a_table_and_both_splits(prep
 
 
 def test_the_random_split_of_all_films_has_165_and_82(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    from prepare_jsrt import FILMS as ALL
-    from prepare_jsrt import splits
+    monkeypatch.syspath_prepend(str(ROOT / "tools" / "datasets"))
+    from jsrt import FILMS as ALL
+    from jsrt import splits
 
     assert len(ALL) == 247
     folds = {film: "fold1" if int(film[-3:]) % 2 else "fold2" for film in ALL}

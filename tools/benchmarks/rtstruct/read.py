@@ -1,5 +1,4 @@
-"""The `read` part of benchmark_rtstruct.py: real structure sets and seven analytic bodies, volumes, Dice and
-seconds."""
+"""The `read` part of run.py: real structure sets and seven analytic bodies, volumes, Dice and seconds."""
 
 import argparse
 import csv
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from rtstruct_analytic import BODIES, SIZE, true_mask, write_analytic_rtstruct
-from rtstruct_runs import Failed, run_peer, table
+from analytic import BODIES, SIZE, true_mask, write_analytic_rtstruct
+from runs import Failed, run_peer, table
 
 from medseg.dicom import find_series, read_series, read_structure_set
 from medseg.dicom.images.scan import Found

@@ -1,0 +1,97 @@
+"""The `engines` part of run.py: voxels that another engine or number format moves."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+from measuring import child, note, table
+
+
+def run_engines(data: str, bundle_name: str) -> dict:
+    """{variant: voxels unlike torch float32, all voxels, seconds of one window, processor seconds, set
+    voxels}."""
+    import torch
+
+    from medseg.bundles.find import find_bundle
+    from medseg.bundles.job import Pipeline, Request
+    from medseg.inference.engines import OpenVINOEngine, TorchEngine
+    from medseg.inference.sliding_window import SlidingWindow
+
+    bundle = find_bundle(bundle_name)
+    source = f"{data}/lung1_001/CT"
+
+    @contextmanager
+    def untimed(step: str):
+        yield
+
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        within = "RTSTRUCT.dcm:GTV-1" if bundle.metadata.get("requires_region") else None
+        pipeline = Pipeline(
+            bundle,
+            Request(Path(source), bundle_name, Path(scratch), within=within),
+            ("rtstruct",),
+            Path(scratch),
+        )
+        image = pipeline.prepare({"image": source, "case_name": "case"}, untimed)["image"][None].as_tensor()
+    network, inferer = pipeline.network, pipeline.inferer
+
+    def bfloat16(batch):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return network(batch).float()
+
+    variants = {
+        "torch, float32": TorchEngine(network),
+        "torch, bfloat16": bfloat16,
+        "openvino, float32": OpenVINOEngine(network),
+        "openvino, bfloat16": OpenVINOEngine(network, precision="bf16"),
+    }
+    answers, reference, window = {}, None, torch.rand(1, 1, *inferer.roi_size)
+    for name, run in variants.items():
+        with torch.no_grad():
+            run(window)
+            wall, processor = time.perf_counter(), time.process_time()
+            for _ in range(3):
+                run(window)
+            wall, processor = (time.perf_counter() - wall) / 3, (time.process_time() - processor) / 3
+            masks = (
+                SlidingWindow(inferer.roi_size, overlap=inferer.overlap, mode=inferer.mode)(image, run) >= 0
+            )
+        reference = masks if reference is None else reference
+        answers[name] = [
+            int((masks != reference).sum()),
+            masks.numel(),
+            wall,
+            processor,
+            int(reference.sum()),
+        ]
+    return answers
+
+
+def engines(given) -> str:
+    from medseg.bundles.find import bundle_folders
+
+    rows = []
+    for bundle, folder in sorted(bundle_folders().items()):
+        described = json.loads((folder / "configs" / "metadata.json").read_text())["network_data_format"]
+        if not (folder / "models" / "model.pt").is_file() or described["inputs"]["image"]["modality"] != "CT":
+            continue
+        for name, (apart, voxels, wall, processor, filled) in child(
+            "engines", str(given.data.resolve()), bundle
+        ).items():
+            share = [f"{100 * apart / voxels:.4f} %", f"{100 * apart / max(filled, 1):.3f} %"]
+            rows.append([bundle, name, *share, f"{wall:.2f} s ({processor:.2f})"])
+    head = [
+        "bundle",
+        "engine",
+        "voxels unlike torch float32",
+        "the same, of the structures' voxels",
+        "one window",
+    ]
+    what = "LUNG1-001 on the network's grid (ct_gtv: within GTV-1). Processor seconds in brackets"
+    return f"{what}. {note()}\n\n{table(head, rows)}"
