@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from medseg.audit.disagreement import box_of
-from medseg.audit.evidence import PIXEL_SUFFIXES, Evidence, grey_levels, turned
+from medseg.audit.evidence import PIXEL_SUFFIXES, Evidence, grey_levels, turn
 from medseg.cases.mask_sources import is_nifti, modality, open_masks
 from medseg.cases.nifti import read_mask
 from medseg.cases.volume import open_case, resample
@@ -104,11 +104,11 @@ def evidence_from_files(
         raise InputError(f"{label}: no such file or folder of labels.")
     files = {stem(path): path for path in sorted(folder.iterdir()) if _is_mask(path)}
     flat = any(path.suffix.lower() == ".png" for path in files.values())
-    make = _flat if flat else _solid
-    return _cropped(make(item, data_dir, label, files, list(names)))
+    make = _picture_evidence if flat else _volume_evidence
+    return _crop(make(item, data_dir, label, files, list(names)))
 
 
-def without_prediction(item: Mapping[str, Any], data_dir: Path, predictions_dir: Path) -> list[str]:
+def names_without_prediction(item: Mapping[str, Any], data_dir: Path, predictions_dir: Path) -> list[str]:
     """Structures that a case has a label file of and no prediction file, sorted; [] where the label is a
     structure set."""
     label = data_dir / item["label"]
@@ -118,7 +118,9 @@ def without_prediction(item: Mapping[str, Any], data_dir: Path, predictions_dir:
     )
 
 
-def _flat(item, data_dir: Path, label: Path, files: Mapping[str, Path], names: list[str]) -> Evidence:
+def _picture_evidence(
+    item, data_dir: Path, label: Path, files: Mapping[str, Path], names: list[str]
+) -> Evidence:
     own = {stem(path): path for path in sorted(label.iterdir()) if _is_mask(path)} if label.is_dir() else {}
     drawn = {name: _mask(own[name]) for name in names if name in own}
     if not drawn:
@@ -135,7 +137,7 @@ def _flat(item, data_dir: Path, label: Path, files: Mapping[str, Path], names: l
             raise GeometryError(
                 f"{item['case_id']}: {what} has {array.shape} pixels (rows, columns), a label {shape}."
             )
-    masks, known, probability = _stacked(drawn, predicted, names, shape)
+    masks, known, probability = _stack(drawn, predicted, names, shape)
     return Evidence(
         item["case_id"],
         tuple(names),
@@ -174,7 +176,9 @@ def _mask(path: Path) -> np.ndarray:
     return picture > 0
 
 
-def _solid(item, data_dir: Path, label: Path, files: Mapping[str, Path], names: list[str]) -> Evidence:
+def _volume_evidence(
+    item, data_dir: Path, label: Path, files: Mapping[str, Path], names: list[str]
+) -> Evidence:
     sets = _structure_sets(label)
     source = str(data_dir / item["image"]) if item.get("image") else ""
     if source.lower().endswith(PIXEL_SUFFIXES):
@@ -198,8 +202,8 @@ def _solid(item, data_dir: Path, label: Path, files: Mapping[str, Path], names: 
             f"{label}: none of {', '.join(names)} is there; it has {', '.join(masks.names) or 'nothing'}."
         )
     predicted = {name: _probability(path, geometry) for name, path in files.items()}
-    stacks = _stacked(drawn, predicted, names, geometry.shape)
-    return _turned_case(
+    stacks = _stack(drawn, predicted, names, geometry.shape)
+    return _evidence_on_grid(
         item, stacks, names, geometry, case, str(sets[0].relative_to(data_dir)) if sets else item["label"]
     )
 
@@ -225,7 +229,7 @@ def _structure_sets(path: Path) -> list[Path]:
     ]
 
 
-def _stacked(
+def _stack(
     drawn, predicted, names: list[str], shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     label, probability = np.zeros((len(names), *shape), bool), np.zeros((len(names), *shape), np.float32)
@@ -237,26 +241,28 @@ def _stacked(
     return label, np.array([name in drawn and name in predicted for name in names]), probability
 
 
-def _turned_case(item, stacks, names: list[str], geometry: Geometry, case, label_source: str) -> Evidence:
+def _evidence_on_grid(
+    item, stacks, names: list[str], geometry: Geometry, case, label_source: str
+) -> Evidence:
     grid = geometry.regular_grid()
 
-    def placed(array: np.ndarray) -> np.ndarray:
+    def place(array: np.ndarray) -> np.ndarray:
         """float32 (1, x, y, z) on the regular grid."""
         array = array if grid is geometry else resample(array.astype(np.float32), geometry, grid)
         return array.transpose(2, 1, 0)[None]
 
-    def all_turned(arrays) -> np.ndarray:
-        return np.concatenate([turned(placed(array), grid.affine_ras)[0] for array in arrays])
+    def turn_all(arrays) -> np.ndarray:
+        return np.concatenate([turn(place(array), grid.affine_ras)[0] for array in arrays])
 
     label, known, probability = stacks
-    affine = turned(placed(label[0]), grid.affine_ras)[1]
-    image = grey_levels(all_turned([case.volume])[0]) if case is not None else None
+    affine = turn(place(label[0]), grid.affine_ras)[1]
+    image = grey_levels(turn_all([case.volume])[0]) if case is not None else None
     return Evidence(
         item["case_id"],
         tuple(names),
-        all_turned(label) > 0.5,
+        turn_all(label) > 0.5,
         known,
-        np.clip(all_turned(probability), 0, 1),
+        np.clip(turn_all(probability), 0, 1),
         image,
         tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0)),
         "mm",
@@ -266,7 +272,7 @@ def _turned_case(item, stacks, names: list[str], geometry: Geometry, case, label
     )
 
 
-def _cropped(evidence: Evidence) -> Evidence:
+def _crop(evidence: Evidence) -> Evidence:
     """The box of all labels and predictions with AROUND on each side: pictures need no more, and files stay
     small."""
     held = evidence.label.any(axis=0) | (evidence.probability.max(axis=0) > 0.02)

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from medseg.audit.evidence import file_stem, load_evidence
-from medseg.audit.folds import patient_folds
-from medseg.audit.outputs import read_worklist
-from medseg.audit.run import Request, audit
+from medseg.audit.patients import patient_folds
+from medseg.audit.run import AuditRequest, audit
+from medseg.audit.worklist import read_worklist
 from medseg.cli.main import main
 from medseg.dicom import read_rtstruct, read_series, write_rtstruct
 from medseg.errors import BundleError, GeometryError, InputError
@@ -148,7 +148,7 @@ def test_what_people_entered_in_the_worklist_stays(radiographs, audited):
         for line in text.splitlines()
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    request = Request(radiographs / "labels", audited, predictions=radiographs / "pred", worst=1)
+    request = AuditRequest(radiographs / "labels", audited, predictions=radiographs / "pred", worst=1)
     audit(request, silent)
     kept = path.read_text(encoding="utf-8")
     assert "edited,Dr A,2026-11-02" in kept and kept.count("\n") <= 3
@@ -195,7 +195,7 @@ def test_the_habit_of_a_group_is_told_apart_from_errors(tmp_path):
         ellipse((64, 64), (30, 40), (17, 17)), tmp_path / "c2" / "Organ.png"
     )  # an error of the one with the habit
     (tmp_path / "list.json").write_text(json.dumps({"training": cases}))
-    request = Request(
+    request = AuditRequest(
         tmp_path,
         tmp_path / "out",
         predictions=tmp_path / "pred",
@@ -237,7 +237,7 @@ def clinic(tmp_path_factory) -> Path:
 
 def test_ct_and_rtstruct_give_millimetres_and_a_set_with_both_contours(clinic):
     out = clinic / "out"
-    content = audit(Request(clinic / "labels", out, predictions=clinic / "pred"), silent)
+    content = audit(AuditRequest(clinic / "labels", out, predictions=clinic / "pred"), silent)
     first = content["findings"][0]
     assert (first["case"], first["words"], first["unit"]) == ("p4", "shifted 6 mm cranially", "mm")
     assert content["contour_sets"] == {"p4": "rtstruct/p4.dcm"}
@@ -286,7 +286,7 @@ def volumes(tmp_path_factory) -> Path:
 
 def test_folds_are_trained_once_and_every_label_is_predicted_by_a_network_that_never_saw_it(volumes):
     said, out = [], volumes / "out"
-    request = Request(
+    request = AuditRequest(
         volumes, out, bundle=str(BUNDLE), datalist=volumes / "datalist.json", folds=2, settings=TINY
     )
     content = audit(request, said.append)
@@ -309,7 +309,7 @@ def test_folds_are_trained_once_and_every_label_is_predicted_by_a_network_that_n
     assert audit(request, said.append)["findings"] == content["findings"]
     assert said[:2] == ["fold_1: done before", "fold_2: done before"]
     assert (out / "folds" / "fold_1" / "last.pt").stat().st_mtime_ns == kept
-    other = Request(
+    other = AuditRequest(
         volumes, out, bundle=str(BUNDLE), datalist=volumes / "datalist.json", folds=3, settings=TINY
     )
     with pytest.raises(BundleError, match="trained with other data, labels or settings"):
@@ -318,7 +318,7 @@ def test_folds_are_trained_once_and_every_label_is_predicted_by_a_network_that_n
 
 def test_the_bundles_own_weights_predict_new_cases_and_no_case_they_learned_from(volumes, bright_bundle):
     settings = {"device": "cpu", "val_margin_mm": 100.0}
-    request = Request(
+    request = AuditRequest(
         volumes,
         volumes / "weights",
         str(bright_bundle),
@@ -334,12 +334,16 @@ def test_the_bundles_own_weights_predict_new_cases_and_no_case_they_learned_from
     (volumes / "patient.json").write_text(json.dumps(own))
     with pytest.raises(BundleError, match="learned from 1 of these cases, the first new name"):
         audit(
-            Request(volumes, volumes / "seen", str(bright_bundle), None, volumes / "patient.json", 0), silent
+            AuditRequest(volumes, volumes / "seen", str(bright_bundle), None, volumes / "patient.json", 0),
+            silent,
         )
     own["training"][0]["case_id"] = seen
     (volumes / "seen.json").write_text(json.dumps(own))
     with pytest.raises(BundleError, match=f"learned from 1 of these cases, the first {seen}"):
-        audit(Request(volumes, volumes / "seen", str(bright_bundle), None, volumes / "seen.json", 0), silent)
+        audit(
+            AuditRequest(volumes, volumes / "seen", str(bright_bundle), None, volumes / "seen.json", 0),
+            silent,
+        )
 
 
 # ---- what is refused, in one line --------------------------------------------------------------------------
@@ -352,7 +356,7 @@ def refused(radiographs, tmp_path, expected: str, **changes) -> None:
         "output_dir": tmp_path / "out",
     }
     with pytest.raises((InputError, GeometryError, BundleError), match=expected):
-        audit(Request(**{**request, **changes}), silent)
+        audit(AuditRequest(**{**request, **changes}), silent)
     assert not (tmp_path / "out" / "audit.csv").exists() and not (tmp_path / "out" / "audit.html").exists()
 
 
@@ -437,7 +441,7 @@ def test_a_label_without_a_prediction_file_is_noted_and_not_accused(radiographs,
     (tmp_path / "pred" / "c1" / "Heart.png").unlink()
     said: list[str] = []
     content = audit(
-        Request(radiographs / "labels", tmp_path / "out", predictions=tmp_path / "pred"), said.append
+        AuditRequest(radiographs / "labels", tmp_path / "out", predictions=tmp_path / "pred"), said.append
     )
     assert said[0] == "note: c1: no prediction of Heart; these labels are not judged."
     assert not [row for row in content["findings"] if (row["case"], row["structure"]) == ("c1", "Heart")]

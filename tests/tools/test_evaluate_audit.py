@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from medseg.audit.reasons import Reason
+from medseg.audit.pairs import Reason
 
 ROOT = Path(__file__).resolve().parents[2]
 STRUCTURES = {"Brainstem": [0], "SpinalCord": [1]}
