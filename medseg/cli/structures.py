@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from medseg.cli.words import in_flags
 from medseg.errors import InputError
 
 
@@ -225,7 +226,7 @@ def _reference(options):
 
 def _warn(sentences: Iterable[str]) -> None:
     for sentence in sentences:
-        print(f"warning: {sentence}", file=sys.stderr)
+        print(f"warning: {in_flags(sentence)}", file=sys.stderr)
 
 
 def _number(text: str, what: str) -> float:
