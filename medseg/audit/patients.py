@@ -47,7 +47,7 @@ def group_of(case: Mapping[str, Any], key: str | None) -> str:
         return ""
     if not isinstance(case.get(key), (str, int)):
         raise InputError(
-            f"{case['case_id']}: no {key!r} in the datalist; every case needs one for --group {key}."
+            f"{case['case_id']}: no {key!r} in the datalist; every case needs one for `group={key}`."
         )
     return str(case[key])
 

@@ -53,7 +53,7 @@ def audit(request: AuditRequest, report: Callable[[str], None] = print) -> dict[
     """
     if (request.bundle is None) == (request.predictions is None):
         raise InputError(
-            "an audit needs a bundle to train, or --predictions that exist already, and not both."
+            "an audit needs a bundle to train, or `predictions` that exist already, and not both."
         )
     for path in filter(None, (request.data_dir, request.predictions, request.datalist)):
         if not path.exists():
@@ -87,7 +87,7 @@ def audit(request: AuditRequest, report: Callable[[str], None] = print) -> dict[
 
 def _from_files(request: AuditRequest, evidence_dir: Path, report: Callable[[str], None]) -> list[dict]:
     if request.settings:
-        raise InputError("--set changes a training; with --predictions nothing is trained.")
+        raise InputError("`settings` change a training; with `predictions` nothing is trained.")
     datalist = read_cases(request.datalist) if request.datalist else None
     items = cases_of(request.data_dir, request.predictions, datalist)
     names = structure_names(items, request.predictions)

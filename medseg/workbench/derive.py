@@ -117,11 +117,11 @@ def derive_structure_set(request: Derivation) -> dict[str, Any]:
         if not request.overwrite:
             raise InputError(
                 f"{request.out}: exists and is left as it is; choose another name, or allow it with "
-                f"--overwrite."
+                f"`overwrite`."
             )
     if "frame_of_reference" in request.reference.allow:
         raise InputError(
-            "--allow frame_of_reference does not go with margin: the result is a copy of the set and would "
+            "`allow=frame_of_reference` does not go with margin: the result is a copy of the set and would "
             "keep the other "
             "frame. Carry the set over first, with medseg convert to masks and back."
         )
@@ -134,7 +134,7 @@ def derive_structure_set(request: Derivation) -> dict[str, Any]:
         )
     if request.name.casefold() in {name.casefold() for name in source.names}:
         raise StructureError(
-            f"{request.source}: already has a structure {request.name!r}; choose another name with --to."
+            f"{request.source}: already has a structure {request.name!r}; choose another `name`."
         )
     source.require(request.recipe.names)
     notes = [*series.warnings]
@@ -149,7 +149,11 @@ def derive_structure_set(request: Derivation) -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", MedsegWarning)
         write_rtstruct(
-            {_derived(request): mask}, series, request.out, holes=request.holes, append_to=request.source
+            {_new_structure(request): mask},
+            series,
+            request.out,
+            holes=request.holes,
+            append_to=request.source,
         )
     notes += [str(warning.message) for warning in said if issubclass(warning.category, MedsegWarning)]
     return {
@@ -161,7 +165,7 @@ def derive_structure_set(request: Derivation) -> dict[str, Any]:
     }
 
 
-def _derived(request: Derivation) -> Structure:
+def _new_structure(request: Derivation) -> Structure:
     """The new structure, which says how it was made: computed from what somebody drew, so neither by hand nor
     without."""
     made = f"medseg {medseg.__version__}: {request.recipe}".replace("\\", "_")

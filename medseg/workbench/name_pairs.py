@@ -41,7 +41,7 @@ def pair_names(
     if not chosen:
         raise InputError(
             f"no structure has the same name in both sets ({', '.join(map(repr, names)) or 'none'}; "
-            f'{", ".join(map(repr, other_names)) or "none"}); pair them with --map "NAME=OTHER NAME".'
+            f'{", ".join(map(repr, other_names)) or "none"}); pair them with `pairs="NAME=OTHER NAME"`.'
         )
     return [(name, chosen[name]) for name in names if name in chosen], _hints(names, chosen, free)
 
@@ -65,7 +65,7 @@ def _hints(names: Sequence[str], chosen: Mapping[str, str], free: Sequence[str])
         (name, other) for name in names if name not in chosen for other in free if bare(name) == bare(other)
     ]
     return [
-        f'{name!r} and {other!r} were not paired; if they are one structure, add --map "{name}={other}".'
+        f'{name!r} and {other!r} were not paired; if they are one structure, add `pairs="{name}={other}"`.'
         for name, other in alike
     ]
 

@@ -134,7 +134,7 @@ def test_nifti_masks_compare_on_their_own_grid_without_images(case, comparison):
     alone = compare(ComparisonRequest(case / "a", case / "b"))
     assert row_of(alone, "GTV").dsc == row_of(comparison, "GTV").dsc
     assert alone.grid == comparison.grid == "40 x 32 x 12 voxels of 1.25 x 1.5 mm, 3 mm between slices"
-    with pytest.raises(InputError, match="--reference"):
+    with pytest.raises(InputError, match="`reference`"):
         compare(ComparisonRequest(case / "a.dcm", case / "b"))
 
 
@@ -198,13 +198,13 @@ def test_pairs_can_be_given_even_for_names_with_an_equals_sign():
 def test_left_is_never_compared_with_right(names):
     with pytest.raises(StructureError, match="left and the other a right"):
         pair_names([names[0]], [names[1]], [f"{names[0]}={names[1]}"])
-    with pytest.raises(InputError, match="--map"):
+    with pytest.raises(InputError, match="`pairs="):
         pair_names([names[0]], [names[1]])
 
 
 def test_names_that_only_look_alike_are_told_and_not_paired():
     pairs, hints = pair_names(["GTV", "Lung L"], ["GTV", "Lung_L"])
-    assert pairs == [("GTV", "GTV")] and '--map "Lung L=Lung_L"' in hints[0]
+    assert pairs == [("GTV", "GTV")] and '`pairs="Lung L=Lung_L"`' in hints[0]
 
 
 def test_a_tolerance_of_its_own_for_a_structure_and_none_for_a_name_that_is_not_there(case):
