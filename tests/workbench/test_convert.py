@@ -277,7 +277,7 @@ def test_uneven_and_tilted_stacks_are_refused_with_a_way_out_and_go_to_a_segment
         ("structure_set", "out.dcm", {}, "does not go with it"),
         ("structure_set", "out.zip", {}, "does not go with it"),
         ("structure_set", "masks", {"simplify_mm": 0.1}, "`simplify_mm` does not go with writing masks"),
-        ("structure_set", "masks", {"format": "seg"}, "--format does not go"),
+        ("structure_set", "masks", {"format": "seg"}, "`format` does not go"),
         ("ct", "out.nii.gz", {"rois": ("GTV",)}, "`rois` does not go with writing an image"),
         ("ct", "masks", {}, "does not go with it"),
         ("nowhere", "masks", {}, "no such file"),
