@@ -42,9 +42,7 @@ def cases_of(
         folders = sorted(
             path for path in data_dir.iterdir() if path.is_dir() and not path.name.startswith(".")
         )
-        items = [
-            {"case_id": path.name, "label": path.name, "image": _image_in(path, data_dir)} for path in folders
-        ]
+        items = [_item_of(path, data_dir) for path in folders]
     else:
         items = [dict(item) for item in datalist]
     if not items:
@@ -57,12 +55,17 @@ def cases_of(
     return items
 
 
-def _image_in(folder: Path, data_dir: Path) -> str:
-    found = [folder / name for name in IMAGE_NAMES if (folder / name).is_file()]
-    if found:
-        return str(found[0].relative_to(data_dir))
-    dicom = _structure_sets(folder)
-    return str(folder.relative_to(data_dir)) if dicom else ""
+def _item_of(folder: Path, data_dir: Path) -> dict[str, str]:
+    sets, masks = _structure_sets(folder), [path for path in folder.iterdir() if _is_mask(path)]
+    image = next(
+        (folder / name for name in IMAGE_NAMES if (folder / name).is_file()), folder if sets else None
+    )
+    label = sets[0] if len(sets) == 1 and not masks else folder
+    return {
+        "case_id": folder.name,
+        "label": str(label.relative_to(data_dir)),
+        "image": str(image.relative_to(data_dir)) if image else "",
+    }
 
 
 def structure_names(items: Sequence[Mapping[str, Any]], predictions_dir: Path) -> list[str]:
