@@ -109,22 +109,7 @@ def derive_structure_set(request: Derivation) -> dict[str, Any]:
     source or that exists, StructureError for names that are not there or already taken; and as derive and
     write_rtstruct do.
     """
-    if request.out.exists():
-        if request.out.samefile(request.source):
-            raise InputError(
-                f"{request.out}: is the structure set itself, which is kept as it is; name a new file."
-            )
-        if not request.overwrite:
-            raise InputError(
-                f"{request.out}: exists and is left as it is; choose another name, or allow it with "
-                f"`overwrite`."
-            )
-    if "frame_of_reference" in request.reference.allow:
-        raise InputError(
-            "`allow=frame_of_reference` does not go with margin: the result is a copy of the set and would "
-            "keep the other "
-            "frame. Carry the set over first, with medseg convert to masks and back."
-        )
+    _check_paths(request)
     series = request.reference.series()
     source = open_masks(request.source, series, allow=request.reference.allow_in_sets)
     if source.kind != "RT Structure Set":
@@ -163,6 +148,26 @@ def derive_structure_set(request: Derivation) -> dict[str, Any]:
         "volumes_cc": {name: None if np.isnan(cc) else round(cc, 3) for name, cc in volumes_cc.items()},
         "warnings": list(dict.fromkeys(notes)),
     }
+
+
+def _check_paths(request: Derivation) -> None:
+    """InputError for an ``out`` that is the source or that exists, and for a set of another frame."""
+    if request.out.exists():
+        if request.out.samefile(request.source):
+            raise InputError(
+                f"{request.out}: is the structure set itself, which is kept as it is; name a new file."
+            )
+        if not request.overwrite:
+            raise InputError(
+                f"{request.out}: exists and is left as it is; choose another name, or allow it with "
+                f"`overwrite`."
+            )
+    if "frame_of_reference" in request.reference.allow:
+        raise InputError(
+            "`allow=frame_of_reference` does not go with margin: the result is a copy of the set and would "
+            "keep the other "
+            "frame. Carry the set over first, with medseg convert to masks and back."
+        )
 
 
 def _new_structure(request: Derivation) -> Structure:
