@@ -34,10 +34,10 @@ from pathlib import Path
 import numpy as np
 from label_blunders import correct, corrupt_dataset, plant, read_key, write
 
-from medseg.audit.disagreement import box_of
 from medseg.audit.evidence import file_stem, load_evidence
 from medseg.audit.ranking import Ranking, rank
 from medseg.errors import MedsegError
+from medseg.shapes.boxes import box_of
 
 
 def plant_often(audit_dir: Path, share: float, seeds: int) -> dict:
@@ -145,7 +145,7 @@ def cleanlab_scores(paths: list[Path]) -> dict[str, dict[tuple[str, str], float]
     for path in paths:
         case = load_evidence(path)
         for number in np.flatnonzero(case.known).tolist():
-            box = box_of([case.label[number] | (case.probability[number] > 0.05)], margin=2)
+            box = box_of(case.label[number] | (case.probability[number] > 0.05), margin=2)
             for name, part in zip(found, ((slice(None),) * 3, box), strict=True):
                 label, chance = case.label[number][part], np.clip(case.probability[number][part], 0, 1)
                 if not label.size:

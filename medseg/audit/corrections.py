@@ -11,13 +11,13 @@ import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.ndimage import generate_binary_structure
-from scipy.ndimage import label as connected
 from scipy.signal import fftconvolve
 
-from medseg.audit.disagreement import box_of, dice_of, signed_distance
+from medseg.audit.disagreement import dice_of, signed_distance
 from medseg.audit.evidence import DIRECTIONS
 from medseg.audit.pairs import Pair, Reason
+from medseg.shapes.boxes import box_of
+from medseg.shapes.pieces import label_pieces
 
 LEAST_PIECE = 0.1
 """A piece that is missing or too much has at least this share of the prediction, or of the label."""
@@ -187,7 +187,7 @@ def find_pieces(pair: Pair) -> Iterator[Reason]:
 def _unmet_pieces(whole: np.ndarray, other: np.ndarray) -> list[np.ndarray]:
     """The pieces of `whole`, large enough to count, that `other` does not meet; none when it meets no piece
     at all."""
-    pieces, count = connected(whole, generate_binary_structure(whole.ndim, whole.ndim))
+    pieces, count = label_pieces(whole, diagonal=True)
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     met = np.bincount(pieces[other], minlength=count + 1) > 0
     if not met[1:].any():
@@ -196,10 +196,7 @@ def _unmet_pieces(whole: np.ndarray, other: np.ndarray) -> list[np.ndarray]:
 
 
 def _box_mm(mask: np.ndarray, spacing: Sequence[float]) -> list[slice]:
-    return [
-        slice(part.start * mm, part.stop * mm)
-        for part, mm in zip(box_of([mask], margin=0), spacing, strict=True)
-    ]
+    return [slice(part.start * mm, part.stop * mm) for part, mm in zip(box_of(mask), spacing, strict=True)]
 
 
 def _gap_mm(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> float:

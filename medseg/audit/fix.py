@@ -20,11 +20,11 @@ import numpy as np
 from medseg.audit.disagreement import dice_of
 from medseg.audit.evidence import file_stem, load_evidence
 from medseg.audit.folds import Fold, run_fold
-from medseg.audit.outputs import write_csv, write_json
 from medseg.audit.patients import patient_of, read_cases
 from medseg.audit.worklist import read_worklist
 from medseg.bundles.find import find_bundle
 from medseg.errors import InputError
+from medseg.files import write_csv, write_json
 
 LOCK = "gold.lock.json"
 COLUMNS = ("structure", "cases", "before", "after", "change", "low", "high")

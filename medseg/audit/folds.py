@@ -25,7 +25,7 @@ from medseg.bundles.config import build, load_config
 from medseg.bundles.datalist import check_datalist
 from medseg.bundles.find import Bundle
 from medseg.errors import BundleError, GeometryError
-from medseg.files import atomic_path
+from medseg.files import write_json
 
 RECORD, LAST = "fold.json", "last.pt"
 TAKEN = ("datalist", "dataset_dir", "ckpt_dir", "output_dir", "resume", "val_interval")
@@ -82,14 +82,14 @@ def run_fold(fold: Fold, report: Callable[[str], None] = print) -> None:
     fold.folder.mkdir(parents=True, exist_ok=True)
     fold.predictions.mkdir(parents=True, exist_ok=True)
     datalist = fold.folder / "datalist.json"
-    _write_json({"training": fold.training, "validation": fold.held_out}, datalist)
+    write_json({"training": fold.training, "validation": fold.held_out}, datalist)
     check_datalist(datalist, fold.dataset_dir)
-    _write_json({"fingerprint": fold.fingerprint, "done": False}, fold.folder / RECORD)
+    write_json({"fingerprint": fold.fingerprint, "done": False}, fold.folder / RECORD)
     with _quiet():
         _train(fold, parser, report)
         for evidence in predictions(fold, parser):
             save_evidence(evidence, fold.predictions)
-    _write_json({"fingerprint": fold.fingerprint, "done": True}, fold.folder / RECORD)
+    write_json({"fingerprint": fold.fingerprint, "done": True}, fold.folder / RECORD)
     report(f"{fold.folder.name}: {len(fold.held_out)} cases predicted")
 
 
@@ -117,7 +117,7 @@ def predict_with_weights(
 
     fold.folder.mkdir(parents=True, exist_ok=True)
     fold.predictions.mkdir(parents=True, exist_ok=True)
-    _write_json({"training": fold.training, "validation": fold.held_out}, fold.folder / "datalist.json")
+    write_json({"training": fold.training, "validation": fold.held_out}, fold.folder / "datalist.json")
     parser = fold_parser(fold, resume=False)
     with _quiet():
         trained = load_network(fold.bundle, parser, build(fold.bundle, parser, "device"))
@@ -277,11 +277,6 @@ def _evidence(
         str(case["image"]),
         str(case["label"]),
     )
-
-
-def _write_json(content: Any, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from medseg.audit.disagreement import box_of
 from medseg.audit.evidence import PIXEL_SUFFIXES, Evidence, grey_levels, turn
 from medseg.cases.mask_sources import is_nifti, modality, open_masks
 from medseg.cases.nifti import read_mask
 from medseg.cases.volume import open_case, resample
 from medseg.errors import GeometryError, InputError
 from medseg.geometry import Geometry
+from medseg.shapes.boxes import box_of
 
 SUFFIXES = (".nii.gz", ".nii", ".png")
 IMAGE_NAMES = tuple(f"image{suffix}" for suffix in (*SUFFIXES, ".jpg", ".jpeg"))
@@ -283,8 +283,7 @@ def _crop(evidence: Evidence) -> Evidence:
         return evidence
     margin = [round(AROUND / step) for step in evidence.spacing]
     box = tuple(
-        slice(max(side.start - n, 0), side.stop + n)
-        for side, n in zip(box_of([held], 0), margin, strict=True)
+        slice(max(side.start - n, 0), side.stop + n) for side, n in zip(box_of(held), margin, strict=True)
     )
     affine = evidence.affine_ras
     if affine is not None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +10,7 @@ from typing import Any
 import medseg
 from medseg.audit.pairs import KINDS
 from medseg.audit.ranking import Finding, Ranking
-from medseg.files import atomic_path
+from medseg.files import plain, write_csv
 from medseg.reports.audit import AuditPage, write_audit_page
 from medseg.reports.pictures import Picture
 
@@ -95,15 +92,15 @@ def record(ranking: Ranking, about: Mapping[str, Any]) -> dict[str, Any]:
     was made."""
     rows = []
     for number, finding in enumerate(ranking.findings, 1):
-        row = {name: _plain(value) for name, value in row_of(finding, number).items()}
-        row["vector"] = [_plain(part) for part in finding.reason.vector]
+        row = {name: plain(value) for name, value in row_of(finding, number).items()}
+        row["vector"] = [plain(part) for part in finding.reason.vector]
         row["other_explanations"] = [
-            {"words": words, "dice_after": _plain(dice)} for words, dice in finding.others
+            {"words": words, "dice_after": plain(dice)} for words, dice in finding.others
         ]
         rows.append(row)
-    habits = [{name: _plain(value) for name, value in vars(style).items()} for style in ranking.styles]
+    habits = [{name: plain(value) for name, value in vars(style).items()} for style in ranking.styles]
     thresholds = {
-        name: {("all" if fold < 0 else str(fold + 1)): _plain(value) for fold, value in by_fold.items()}
+        name: {("all" if fold < 0 else str(fold + 1)): plain(value) for fold, value in by_fold.items()}
         for name, by_fold in ranking.thresholds.items()
     }
     return {
@@ -143,35 +140,11 @@ def write_html(
     write_audit_page(page, out)
 
 
-def _plain(value: Any) -> Any:
-    if not isinstance(value, float):
-        return value
-    return round(value, 6) if math.isfinite(value) else None
-
-
-def write_json(content: Mapping[str, Any], out: Path) -> None:
-    """Write plain values atomically."""
-    with atomic_path(out) as temporary:
-        temporary.write_text(
-            json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-        )
-
-
-def write_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], out: Path) -> None:
-    """Write a table atomically: floats with six digits, nothing for nan; words that a spreadsheet would take
-    for a formula have an apostrophe before them."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, columns, restval="")
-    table.writeheader()
-    for row in rows:
-        table.writerow({column: _cell(row.get(column, "")) for column in columns})
-    with atomic_path(out) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+def write_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], out: Path) -> None:
+    """Write the ``columns`` of rows as CSV, atomically; nothing where there is no number."""
+    cells = [{column: _cell(row.get(column)) for column in columns} for row in rows]
+    write_csv(cells, columns, out)
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, float):
-        return "" if math.isnan(value) else round(value, 6)
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t"):
-        return f"'{value}"
-    return value
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -17,8 +17,9 @@ from medseg.audit.corrections import (
     find_pieces,
     find_shift,
 )
-from medseg.audit.disagreement import box_of, dice_of
+from medseg.audit.disagreement import dice_of
 from medseg.audit.pairs import Pair, Reason
+from medseg.shapes.boxes import box_of
 
 COST = {"shifted": 0.05, "expanded": 0.01, "contracted": 0.01, "wrong structure": -0.1, "sides swapped": -0.1}
 """What a correction pays, in Dice. To lie where another structure is predicted is no coincidence, so that
@@ -40,7 +41,7 @@ def find_reason(
         return _one_empty(pair), ()
     before = dice_of(pair.label, pair.prediction)
     candidates = [*find_other_structures(pair, structure, predictions or {}, labels or {})]
-    box = box_of([pair.label, pair.prediction], margin=2)
+    box = box_of(pair.label | pair.prediction, margin=2)
     inner = Pair(pair.label[box], pair.prediction[box], pair.spacing, pair.unit)
     for make in (find_shift, find_growth, find_pieces, find_gaps, find_ends):
         candidates += make(inner)

@@ -12,13 +12,14 @@ from typing import Any
 from medseg.audit.evidence import file_stem, save_evidence
 from medseg.audit.folds import Fold, predict_with_weights, run_fold
 from medseg.audit.mask_files import cases_of, evidence_from_files, names_without_prediction, structure_names
-from medseg.audit.outputs import COLUMNS, record, row_of, write_csv, write_html, write_json
+from medseg.audit.outputs import COLUMNS, record, row_of, write_html, write_table
 from medseg.audit.patients import group_of, patient_folds, read_cases
 from medseg.audit.pictures import draw_worst
 from medseg.audit.ranking import Ranking, rank
 from medseg.audit.worklist import read_worklist, write_worklist
 from medseg.bundles.find import find_bundle
 from medseg.errors import InputError
+from medseg.files import write_json
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def _write(
     ranks = [row["rank"] for row in rows if row["score"] >= request.least_score][: request.worst]
     drawn, sets = draw_worst(ranking, ranks, out / "cases", request.data_dir, out / "rtstruct")
     content = record(ranking, {"about": about, "contour_sets": sets})
-    write_csv(rows, COLUMNS, out / "audit.csv")
+    write_table(rows, COLUMNS, out / "audit.csv")
     write_worklist(ranking, out / "worklist.csv", request.least_score, request.worst)
     write_html(ranking, drawn, about, out / "audit.html")
     write_json(content, out / "audit.json")

@@ -7,7 +7,7 @@ import csv
 import io
 from pathlib import Path
 
-from medseg.audit.outputs import write_csv
+from medseg.audit.outputs import write_table
 from medseg.audit.ranking import Ranking
 from medseg.errors import InputError
 
@@ -82,5 +82,5 @@ def write_worklist(ranking: Ranking, out: Path, least_score: float, most: int) -
         }
         rows.append({"status": "open", **{key: kept.get(key, "") for key in WORKLIST[4:] if kept}, **new})
     rows += [{**row, "case": case, "structure": structure} for (case, structure), row in done.items()]
-    write_csv(rows, WORKLIST, out)
+    write_table(rows, WORKLIST, out)
     return len(worst)

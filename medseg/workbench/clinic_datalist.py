@@ -12,19 +12,17 @@ and LoadRTStructd. The patient is a running number; IDs and names are not writte
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from medseg.dicom import find_series, read_series
 from medseg.dicom.images.scan import SeriesFiles
 from medseg.dicom.rtstruct.read import place
 from medseg.dicom.rtstruct.structure_set import StructureSet
 from medseg.errors import InputError, MedsegError
-from medseg.files import atomic_path
+from medseg.files import write_json
 from medseg.structures import tg263
 from medseg.structures.aliases import load_aliases, match_rois
 from medseg.workbench.clinic_sets import (
@@ -84,10 +82,10 @@ def make_datalist(request: DatalistRequest) -> DatalistReport:
     report.cases = {side: len(cases) for side, cases in sections.items()}
     report.patients = {side: len({case["patient_id"] for case in cases}) for side, cases in sections.items()}
     if request.report:
-        _write_json({key: value for key, value in vars(report).items() if key != "failure"}, request.report)
+        write_json({key: value for key, value in vars(report).items() if key != "failure"}, request.report)
     if not report.failure:
         structures = {name: list(patterns) for name, patterns in aliases.items()}
-        _write_json({"structures": structures, "seed": request.seed, **sections}, request.out)
+        write_json({"structures": structures, "seed": request.seed, **sections}, request.out)
     return report
 
 
@@ -100,11 +98,6 @@ def _check(request: DatalistRequest) -> None:
     for path in filter(None, (request.out, request.report)):
         if not path.parent.is_dir():
             raise InputError(f"{path}: the folder {path.parent} does not exist; make it first.")
-
-
-def _write_json(content: Mapping[str, Any], out: Path) -> None:
-    with atomic_path(out) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 # ---- which contours are usable -----------------------------------------------------------------------------
