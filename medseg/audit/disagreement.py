@@ -17,7 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import binary_erosion, distance_transform_edt, generate_binary_structure
-from scipy.ndimage import label as connected
+
+from medseg.shapes.boxes import box_of
+from medseg.shapes.pieces import label_pieces
 
 THRESHOLDS = (0.05, 0.95)
 LEAST_PIECE = 0.1
@@ -69,25 +71,12 @@ def threshold_of(levels: Sequence[float]) -> float:
 def predicted_mask(probability: np.ndarray, threshold: float) -> np.ndarray:
     """bool: what reaches the threshold, without specks (pieces below a tenth of the largest)."""
     mask = probability >= threshold
-    pieces, count = connected(mask, generate_binary_structure(mask.ndim, mask.ndim))
+    pieces, count = label_pieces(mask, diagonal=True)
     if count < 2:
         return mask
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     return (sizes >= LEAST_PIECE * sizes.max())[pieces]
-
-
-def box_of(masks: Sequence[np.ndarray], margin: int = 1) -> tuple[slice, ...]:
-    """The box that holds all masks and so many voxels more where the image has them; empty for empty
-    masks."""
-    either = np.logical_or.reduce(list(masks))
-    box = []
-    for axis in range(either.ndim):
-        used = np.flatnonzero(either.any(axis=tuple(other for other in range(either.ndim) if other != axis)))
-        box.append(
-            slice(max(int(used[0]) - margin, 0), int(used[-1]) + margin + 1) if used.size else slice(0, 0)
-        )
-    return tuple(box)
 
 
 def signed_distance(mask: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
@@ -112,7 +101,7 @@ def outline_distances(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) ->
     """
     if not a.any() or not b.any():
         return (0.0, 0.0) if not a.any() and not b.any() else (math.inf, math.nan)
-    box = box_of([a, b], margin=2)
+    box = box_of(a | b, margin=2)
     a, b = (np.pad(mask[box], 1) for mask in (a, b))
     cross = generate_binary_structure(a.ndim, 1)
     edges = [mask & ~binary_erosion(mask, cross) for mask in (a, b)]

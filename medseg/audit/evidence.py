@@ -78,7 +78,7 @@ class Evidence:
             raise StructureError(f"{self.case}: the prediction is not between 0 and 1.")
 
 
-def turned(array: np.ndarray, affine_ras: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+def turn(array: np.ndarray, affine_ras: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
     """(array (channels, x, y[, z]) turned as Evidence is, affine of the turned indices); 2D arrays come as
     (x, y)."""
     if array.ndim == 3:
@@ -86,9 +86,9 @@ def turned(array: np.ndarray, affine_ras: np.ndarray | None) -> tuple[np.ndarray
     from nibabel import orientations
 
     own = orientations.io_orientation(affine_ras)
-    turn = orientations.ornt_transform(own, orientations.axcodes2ornt("SPL"))
-    result = np.stack([orientations.apply_orientation(channel, turn) for channel in array])
-    return result, np.asarray(affine_ras) @ orientations.inv_ornt_aff(turn, array.shape[1:])
+    change = orientations.ornt_transform(own, orientations.axcodes2ornt("SPL"))
+    result = np.stack([orientations.apply_orientation(channel, change) for channel in array])
+    return result, np.asarray(affine_ras) @ orientations.inv_ornt_aff(change, array.shape[1:])
 
 
 def grey_levels(image: np.ndarray) -> np.ndarray:

@@ -19,11 +19,12 @@ import numpy as np
 
 from medseg.audit.disagreement import dice_of
 from medseg.audit.evidence import file_stem, load_evidence
-from medseg.audit.folds import Fold, patient_of, run_fold
-from medseg.audit.outputs import read_worklist, write_csv, write_json
-from medseg.audit.run import read_cases
+from medseg.audit.folds import Fold, run_fold
+from medseg.audit.patients import patient_of, read_cases
+from medseg.audit.worklist import read_worklist
 from medseg.bundles.find import find_bundle
 from medseg.errors import InputError
+from medseg.files import write_csv, write_json
 
 LOCK = "gold.lock.json"
 COLUMNS = ("structure", "cases", "before", "after", "change", "low", "high")
@@ -34,7 +35,7 @@ DRAWS = 2000
 class FixRequest:
     """``corrected``: a folder with labels of the same names as in the datalist. ``gold``: a datalist whose
     list "gold" holds cases that are never trained on. ``output_dir``: the audit's, with its worklist; the
-    rest as in its Request.
+    rest as in its AuditRequest.
     """
 
     bundle: str
@@ -85,7 +86,7 @@ def fix(request: FixRequest, report: Callable[[str], None] = print) -> dict[str,
         scores.append(
             {case["case_id"]: _dice(folder / "cases" / f"{file_stem(case['case_id'])}.npz") for case in gold}
         )
-    rows = compared(*scores)
+    rows = compare_gold(*scores)
     write_csv(rows, COLUMNS, out / "gold.csv")
     content = {
         "corrected": corrected,
@@ -167,7 +168,7 @@ def _dice(path: Path) -> dict[str, float]:
     }
 
 
-def compared(
+def compare_gold(
     before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]], seed: int = 0
 ) -> list[dict]:
     """For each structure, and for "mean": gold cases, mean Dice before and after, and the change with its 95

@@ -11,8 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from medseg.audit.evidence import Evidence, grey_levels, save_evidence, turned, unit_of
+from medseg.audit.evidence import Evidence, grey_levels, save_evidence, turn, unit_of
+from medseg.audit.patients import group_of, patient_of
 from medseg.bundles.config import build, load_config
 from medseg.bundles.datalist import check_datalist
 from medseg.bundles.find import Bundle
-from medseg.errors import BundleError, GeometryError, InputError
-from medseg.files import atomic_path
+from medseg.errors import BundleError, GeometryError
+from medseg.files import write_json
 
 RECORD, LAST = "fold.json", "last.pt"
 TAKEN = ("datalist", "dataset_dir", "ckpt_dir", "output_dir", "resume", "val_interval")
@@ -68,37 +68,6 @@ def _stamp(path: Path) -> tuple:
     return (str(path), state.st_size if path.is_file() else 0, state.st_mtime_ns)
 
 
-def patient_of(case: Mapping[str, Any]) -> str:
-    """The patient of a datalist's case: ``patient_id`` where it has one, else ``case_id``."""
-    return str(case.get("patient_id", case["case_id"]))
-
-
-def patient_folds(cases: Sequence[Mapping[str, Any]], folds: int, seed: int = 0) -> list[int]:
-    """The fold of each case, 0 to folds - 1: patients are drawn by the seed, and all cases of one stay
-    together.
-
-    Patients with many cases are dealt first, each to the fold that has fewest, so folds are even to the
-    largest patient. InputError for fewer than two folds and for more folds than patients.
-    """
-    cases_of: dict[str, list[int]] = defaultdict(list)
-    for number, case in enumerate(cases):
-        cases_of[patient_of(case)].append(number)
-    if not 2 <= folds <= len(cases_of):
-        raise InputError(
-            f"{folds} folds of {len(cases_of)} patients: expected at least 2 folds and a patient for each."
-        )
-    patients = sorted(cases_of)
-    np.random.default_rng([seed, 1299709]).shuffle(patients)
-    patients.sort(key=lambda patient: -len(cases_of[patient]))
-    sizes, fold_of = [0] * folds, [0] * len(cases)
-    for patient in patients:
-        fold = sizes.index(min(sizes))
-        sizes[fold] += len(cases_of[patient])
-        for number in cases_of[patient]:
-            fold_of[number] = fold
-    return fold_of
-
-
 def run_fold(fold: Fold, report: Callable[[str], None] = print) -> None:
     """Train a fold, or continue it, and write the predictions of its held-out cases; nothing is done twice.
 
@@ -113,14 +82,14 @@ def run_fold(fold: Fold, report: Callable[[str], None] = print) -> None:
     fold.folder.mkdir(parents=True, exist_ok=True)
     fold.predictions.mkdir(parents=True, exist_ok=True)
     datalist = fold.folder / "datalist.json"
-    _write_json({"training": fold.training, "validation": fold.held_out}, datalist)
+    write_json({"training": fold.training, "validation": fold.held_out}, datalist)
     check_datalist(datalist, fold.dataset_dir)
-    _write_json({"fingerprint": fold.fingerprint, "done": False}, fold.folder / RECORD)
+    write_json({"fingerprint": fold.fingerprint, "done": False}, fold.folder / RECORD)
     with _quiet():
         _train(fold, parser, report)
         for evidence in predictions(fold, parser):
             save_evidence(evidence, fold.predictions)
-    _write_json({"fingerprint": fold.fingerprint, "done": True}, fold.folder / RECORD)
+    write_json({"fingerprint": fold.fingerprint, "done": True}, fold.folder / RECORD)
     report(f"{fold.folder.name}: {len(fold.held_out)} cases predicted")
 
 
@@ -148,7 +117,7 @@ def predict_with_weights(
 
     fold.folder.mkdir(parents=True, exist_ok=True)
     fold.predictions.mkdir(parents=True, exist_ok=True)
-    _write_json({"training": fold.training, "validation": fold.held_out}, fold.folder / "datalist.json")
+    write_json({"training": fold.training, "validation": fold.held_out}, fold.folder / "datalist.json")
     parser = fold_parser(fold, resume=False)
     with _quiet():
         trained = load_network(fold.bundle, parser, build(fold.bundle, parser, "device"))
@@ -253,17 +222,6 @@ def predictions(fold: Fold, parser) -> Iterator[Evidence]:
         yield replace(evidence, fold=fold.number, group=group_of(case, fold.group_key))
 
 
-def group_of(case: Mapping[str, Any], key: str | None) -> str:
-    """The annotator or centre of a case, "" when no key is asked for. InputError for a case without it."""
-    if key is None:
-        return ""
-    if not isinstance(case.get(key), (str, int)):
-        raise InputError(
-            f"{case['case_id']}: no {key!r} in the datalist; every case needs one for --group {key}."
-        )
-    return str(case[key])
-
-
 def probability_steps(postprocessing) -> list:
     """The steps of validate#postprocessing up to the one that makes masks of the probabilities."""
     from monai.transforms import AsDiscreted
@@ -300,7 +258,7 @@ def _evidence(
     affine_ras = np.asarray(getattr(sample["image"], "affine", np.eye(4)), dtype=np.float64)
     kept = [number for number, structure in enumerate(names) if structure.lower() != "background"]
     known = ~np.isnan(label.reshape(len(label), -1)).any(1)
-    masks, affine = turned(np.nan_to_num(label) > 0.5, affine_ras)
+    masks, affine = turn(np.nan_to_num(label) > 0.5, affine_ras)
     if affine is None:
         scale = np.abs(np.linalg.norm(affine_ras[:2, :2], axis=0))
         spacing = (float(scale[1]), float(scale[0]))
@@ -311,19 +269,14 @@ def _evidence(
         tuple(names[number] for number in kept),
         masks[kept],
         known[kept],
-        np.clip(turned(probability, affine_ras)[0][kept], 0, 1),
-        grey_levels(turned(image[:1], affine_ras)[0][0]),
+        np.clip(turn(probability, affine_ras)[0][kept], 0, 1),
+        grey_levels(turn(image[:1], affine_ras)[0][0]),
         spacing,
         unit_of(str(case["image"])),
         affine,
         str(case["image"]),
         str(case["label"]),
     )
-
-
-def _write_json(content: Any, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 @contextmanager

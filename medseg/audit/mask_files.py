@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from medseg.audit.disagreement import box_of
-from medseg.audit.evidence import PIXEL_SUFFIXES, Evidence, grey_levels, turned
+from medseg.audit.evidence import PIXEL_SUFFIXES, Evidence, grey_levels, turn
 from medseg.cases.mask_sources import is_nifti, modality, open_masks
 from medseg.cases.nifti import read_mask
 from medseg.cases.volume import open_case, resample
 from medseg.errors import GeometryError, InputError
 from medseg.geometry import Geometry
+from medseg.shapes.boxes import box_of
 
 SUFFIXES = (".nii.gz", ".nii", ".png")
 IMAGE_NAMES = tuple(f"image{suffix}" for suffix in (*SUFFIXES, ".jpg", ".jpeg"))
@@ -42,9 +42,7 @@ def cases_of(
         folders = sorted(
             path for path in data_dir.iterdir() if path.is_dir() and not path.name.startswith(".")
         )
-        items = [
-            {"case_id": path.name, "label": path.name, "image": _image_in(path, data_dir)} for path in folders
-        ]
+        items = [_item_of(path, data_dir) for path in folders]
     else:
         items = [dict(item) for item in datalist]
     if not items:
@@ -57,12 +55,17 @@ def cases_of(
     return items
 
 
-def _image_in(folder: Path, data_dir: Path) -> str:
-    found = [folder / name for name in IMAGE_NAMES if (folder / name).is_file()]
-    if found:
-        return str(found[0].relative_to(data_dir))
-    dicom = _structure_sets(folder)
-    return str(folder.relative_to(data_dir)) if dicom else ""
+def _item_of(folder: Path, data_dir: Path) -> dict[str, str]:
+    sets, masks = _structure_sets(folder), [path for path in folder.iterdir() if _is_mask(path)]
+    image = next(
+        (folder / name for name in IMAGE_NAMES if (folder / name).is_file()), folder if sets else None
+    )
+    label = sets[0] if len(sets) == 1 and not masks else folder
+    return {
+        "case_id": folder.name,
+        "label": str(label.relative_to(data_dir)),
+        "image": str(image.relative_to(data_dir)) if image else "",
+    }
 
 
 def structure_names(items: Sequence[Mapping[str, Any]], predictions_dir: Path) -> list[str]:
@@ -104,11 +107,11 @@ def evidence_from_files(
         raise InputError(f"{label}: no such file or folder of labels.")
     files = {stem(path): path for path in sorted(folder.iterdir()) if _is_mask(path)}
     flat = any(path.suffix.lower() == ".png" for path in files.values())
-    make = _flat if flat else _solid
-    return _cropped(make(item, data_dir, label, files, list(names)))
+    make = _picture_evidence if flat else _volume_evidence
+    return _crop(make(item, data_dir, label, files, list(names)))
 
 
-def without_prediction(item: Mapping[str, Any], data_dir: Path, predictions_dir: Path) -> list[str]:
+def names_without_prediction(item: Mapping[str, Any], data_dir: Path, predictions_dir: Path) -> list[str]:
     """Structures that a case has a label file of and no prediction file, sorted; [] where the label is a
     structure set."""
     label = data_dir / item["label"]
@@ -118,7 +121,9 @@ def without_prediction(item: Mapping[str, Any], data_dir: Path, predictions_dir:
     )
 
 
-def _flat(item, data_dir: Path, label: Path, files: Mapping[str, Path], names: list[str]) -> Evidence:
+def _picture_evidence(
+    item, data_dir: Path, label: Path, files: Mapping[str, Path], names: list[str]
+) -> Evidence:
     own = {stem(path): path for path in sorted(label.iterdir()) if _is_mask(path)} if label.is_dir() else {}
     drawn = {name: _mask(own[name]) for name in names if name in own}
     if not drawn:
@@ -135,7 +140,7 @@ def _flat(item, data_dir: Path, label: Path, files: Mapping[str, Path], names: l
             raise GeometryError(
                 f"{item['case_id']}: {what} has {array.shape} pixels (rows, columns), a label {shape}."
             )
-    masks, known, probability = _stacked(drawn, predicted, names, shape)
+    masks, known, probability = _stack(drawn, predicted, names, shape)
     return Evidence(
         item["case_id"],
         tuple(names),
@@ -174,7 +179,9 @@ def _mask(path: Path) -> np.ndarray:
     return picture > 0
 
 
-def _solid(item, data_dir: Path, label: Path, files: Mapping[str, Path], names: list[str]) -> Evidence:
+def _volume_evidence(
+    item, data_dir: Path, label: Path, files: Mapping[str, Path], names: list[str]
+) -> Evidence:
     sets = _structure_sets(label)
     source = str(data_dir / item["image"]) if item.get("image") else ""
     if source.lower().endswith(PIXEL_SUFFIXES):
@@ -198,8 +205,8 @@ def _solid(item, data_dir: Path, label: Path, files: Mapping[str, Path], names: 
             f"{label}: none of {', '.join(names)} is there; it has {', '.join(masks.names) or 'nothing'}."
         )
     predicted = {name: _probability(path, geometry) for name, path in files.items()}
-    stacks = _stacked(drawn, predicted, names, geometry.shape)
-    return _turned_case(
+    stacks = _stack(drawn, predicted, names, geometry.shape)
+    return _evidence_on_grid(
         item, stacks, names, geometry, case, str(sets[0].relative_to(data_dir)) if sets else item["label"]
     )
 
@@ -225,7 +232,7 @@ def _structure_sets(path: Path) -> list[Path]:
     ]
 
 
-def _stacked(
+def _stack(
     drawn, predicted, names: list[str], shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     label, probability = np.zeros((len(names), *shape), bool), np.zeros((len(names), *shape), np.float32)
@@ -237,26 +244,28 @@ def _stacked(
     return label, np.array([name in drawn and name in predicted for name in names]), probability
 
 
-def _turned_case(item, stacks, names: list[str], geometry: Geometry, case, label_source: str) -> Evidence:
+def _evidence_on_grid(
+    item, stacks, names: list[str], geometry: Geometry, case, label_source: str
+) -> Evidence:
     grid = geometry.regular_grid()
 
-    def placed(array: np.ndarray) -> np.ndarray:
+    def place(array: np.ndarray) -> np.ndarray:
         """float32 (1, x, y, z) on the regular grid."""
         array = array if grid is geometry else resample(array.astype(np.float32), geometry, grid)
         return array.transpose(2, 1, 0)[None]
 
-    def all_turned(arrays) -> np.ndarray:
-        return np.concatenate([turned(placed(array), grid.affine_ras)[0] for array in arrays])
+    def turn_all(arrays) -> np.ndarray:
+        return np.concatenate([turn(place(array), grid.affine_ras)[0] for array in arrays])
 
     label, known, probability = stacks
-    affine = turned(placed(label[0]), grid.affine_ras)[1]
-    image = grey_levels(all_turned([case.volume])[0]) if case is not None else None
+    affine = turn(place(label[0]), grid.affine_ras)[1]
+    image = grey_levels(turn_all([case.volume])[0]) if case is not None else None
     return Evidence(
         item["case_id"],
         tuple(names),
-        all_turned(label) > 0.5,
+        turn_all(label) > 0.5,
         known,
-        np.clip(all_turned(probability), 0, 1),
+        np.clip(turn_all(probability), 0, 1),
         image,
         tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0)),
         "mm",
@@ -266,7 +275,7 @@ def _turned_case(item, stacks, names: list[str], geometry: Geometry, case, label
     )
 
 
-def _cropped(evidence: Evidence) -> Evidence:
+def _crop(evidence: Evidence) -> Evidence:
     """The box of all labels and predictions with AROUND on each side: pictures need no more, and files stay
     small."""
     held = evidence.label.any(axis=0) | (evidence.probability.max(axis=0) > 0.02)
@@ -274,8 +283,7 @@ def _cropped(evidence: Evidence) -> Evidence:
         return evidence
     margin = [round(AROUND / step) for step in evidence.spacing]
     box = tuple(
-        slice(max(side.start - n, 0), side.stop + n)
-        for side, n in zip(box_of([held], 0), margin, strict=True)
+        slice(max(side.start - n, 0), side.stop + n) for side, n in zip(box_of(held), margin, strict=True)
     )
     affine = evidence.affine_ras
     if affine is not None:

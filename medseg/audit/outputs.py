@@ -1,20 +1,18 @@
-"""What an audit leaves behind for people and machines: audit.csv, audit.json and worklist.csv."""
+"""What an audit leaves behind for people and machines: audit.csv, audit.json and audit.html."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import medseg
+from medseg.audit.pairs import KINDS
 from medseg.audit.ranking import Finding, Ranking
-from medseg.audit.reasons import KINDS
-from medseg.errors import InputError
-from medseg.files import atomic_path
+from medseg.files import plain, write_csv
+from medseg.reports.audit import AuditPage, write_audit_page
+from medseg.reports.pictures import Picture
 
 DISCLAIMER = "Research use only, not a medical device. A suspicion is no finding: a qualified person decides."
 
@@ -60,11 +58,6 @@ COLUMNS = (
     "label",
 )
 
-WORKLIST = ("case", "structure", "score", "reason", "status", "reviewer", "date", "comment")
-STATUSES = ("open", "accepted", "edited", "rejected")
-"""Of an entry of the worklist: not looked at; the label is right; it was corrected; the case is not to be
-trained on."""
-
 
 def row_of(finding: Finding, rank: int) -> dict[str, Any]:
     """One line of audit.csv, by COLUMNS."""
@@ -99,15 +92,15 @@ def record(ranking: Ranking, about: Mapping[str, Any]) -> dict[str, Any]:
     was made."""
     rows = []
     for number, finding in enumerate(ranking.findings, 1):
-        row = {name: _plain(value) for name, value in row_of(finding, number).items()}
-        row["vector"] = [_plain(part) for part in finding.reason.vector]
+        row = {name: plain(value) for name, value in row_of(finding, number).items()}
+        row["vector"] = [plain(part) for part in finding.reason.vector]
         row["other_explanations"] = [
-            {"words": words, "dice_after": _plain(dice)} for words, dice in finding.others
+            {"words": words, "dice_after": plain(dice)} for words, dice in finding.others
         ]
         rows.append(row)
-    habits = [{name: _plain(value) for name, value in vars(style).items()} for style in ranking.styles]
+    habits = [{name: plain(value) for name, value in vars(style).items()} for style in ranking.styles]
     thresholds = {
-        name: {("all" if fold < 0 else str(fold + 1)): _plain(value) for fold, value in by_fold.items()}
+        name: {("all" if fold < 0 else str(fold + 1)): plain(value) for fold, value in by_fold.items()}
         for name, by_fold in ranking.thresholds.items()
     }
     return {
@@ -124,107 +117,34 @@ def record(ranking: Ranking, about: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
-    if not isinstance(value, float):
-        return value
-    return round(value, 6) if math.isfinite(value) else None
+def write_html(
+    ranking: Ranking, drawn: Mapping[int, Sequence[Picture]], about: Mapping[str, str], out: Path
+) -> None:
+    """Write the page atomically. ``drawn``: {rank: pictures}; ``about``: words on how the predictions were
+    made, by title."""
+    labels = [
+        {**row_of(finding, number), "others": finding.others}
+        for number, finding in enumerate(ranking.findings, 1)
+    ]
+    page = AuditPage(
+        labels,
+        drawn,
+        ranking.names,
+        len(ranking.cases),
+        [vars(style) for style in ranking.styles],
+        ranking.unit,
+        about,
+        ranking.notices,
+        DEFINITIONS,
+    )
+    write_audit_page(page, out)
 
 
-def write_json(content: Mapping[str, Any], out: Path) -> None:
-    """Write plain values atomically."""
-    with atomic_path(out) as temporary:
-        temporary.write_text(
-            json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-        )
-
-
-def write_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], out: Path) -> None:
-    """Write a table atomically: floats with six digits, nothing for nan; words that a spreadsheet would take
-    for a formula have an apostrophe before them."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, columns, restval="")
-    table.writeheader()
-    for row in rows:
-        table.writerow({column: _cell(row.get(column, "")) for column in columns})
-    with atomic_path(out) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+def write_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], out: Path) -> None:
+    """Write the ``columns`` of rows as CSV, atomically; nothing where there is no number."""
+    cells = [{column: _cell(row.get(column)) for column in columns} for row in rows]
+    write_csv(cells, columns, out)
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, float):
-        return "" if math.isnan(value) else round(value, 6)
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t"):
-        return f"'{value}"
-    return value
-
-
-# ---- the list that annotators work through -----------------------------------------------------------------
-
-
-def read_worklist(path: Path) -> dict[tuple[str, str], dict[str, str]]:
-    """{(case, structure): row} of a worklist, {} without a file.
-
-    As spreadsheets write it: with or without a byte-order mark, separated by commas or semicolons, blank
-    lines, a status in capitals. InputError for other columns, an unknown status, a row given twice, and
-    another encoding than UTF-8.
-    """
-    if not path.exists():
-        return {}
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        first = text.split("\n", 1)[0]
-        table = csv.DictReader(
-            io.StringIO(text, newline=""), delimiter=";" if first.count(";") > first.count(",") else ","
-        )
-        rows = list(table)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a readable worklist ({error}); save it as CSV in UTF-8.") from error
-    if not {"case", "structure", "status"} <= set(table.fieldnames or ()):
-        raise InputError(
-            f"{path}: expected the columns {', '.join(WORKLIST)}; it has {', '.join(table.fieldnames or ())}."
-        )
-    found: dict[tuple[str, str], dict[str, str]] = {}
-    for number, row in enumerate(rows, 2):
-        if not any(value for value in row.values()):
-            continue
-        status, key = (row["status"] or "").strip().lower(), (_bare(row["case"]), _bare(row["structure"]))
-        if status not in STATUSES:
-            raise InputError(
-                f"{path}, line {number}: status {row['status']!r}; expected one of {', '.join(STATUSES)}."
-            )
-        if key in found:
-            raise InputError(f"{path}, line {number}: {key[0]} {key[1]} is there twice; which row holds?")
-        found[key] = {**row, "status": status}
-    return found
-
-
-def _bare(text: str) -> str:
-    return text[1:] if text.startswith("'") else text
-
-
-def write_worklist(ranking: Ranking, out: Path, least_score: float, most: int) -> int:
-    """Write the worst labels, worst first, for people to work through; returns how many there are.
-
-    Labels of at least ``least_score``, at most ``most`` of them. What a person entered in an earlier worklist
-    at ``out`` stays, also for a label that is no longer among them.
-    """
-    earlier = read_worklist(out)
-    done = {
-        key: row
-        for key, row in earlier.items()
-        if row["status"] != "open" or row.get("reviewer") or row.get("comment")
-    }
-    worst = [one for one in ranking.findings if one.score >= least_score][:most]
-    rows = []
-    for finding in worst:
-        kept = done.pop((finding.case, finding.structure), {})
-        new = {
-            "case": finding.case,
-            "structure": finding.structure,
-            "score": finding.score,
-            "reason": finding.reason.words,
-        }
-        rows.append({"status": "open", **{key: kept.get(key, "") for key in WORKLIST[4:] if kept}, **new})
-    rows += [{**row, "case": case, "structure": structure} for (case, structure), row in done.items()]
-    write_csv(rows, WORKLIST, out)
-    return len(worst)
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -21,8 +21,9 @@ from medseg.audit.disagreement import (
     threshold_of,
 )
 from medseg.audit.evidence import Evidence, load_evidence
-from medseg.audit.reasons import Pair, Reason, find_reason
-from medseg.audit.style import Style, styles, without_style
+from medseg.audit.pairs import Pair, Reason
+from medseg.audit.reasons import find_reason
+from medseg.audit.style import Style, remove_style, styles
 from medseg.errors import InputError
 
 LEAST_DICE = 0.3
@@ -176,7 +177,7 @@ def _findings(
     }
     for number, (name, label) in zip(np.flatnonzero(evidence.known).tolist(), labels.items(), strict=True):
         habit = kept.get((group, name))
-        own = without_style(label, habit.bias, evidence.spacing) if habit else label
+        own = remove_style(label, habit.bias, evidence.spacing) if habit else label
         reason, others = find_reason(
             Pair(own, masks[name], evidence.spacing, evidence.unit), name, masks, labels
         )

@@ -1,26 +1,25 @@
-"""Why a label disagrees with its prediction: of the corrections one could make, the one that explains most,
-in words.
+"""Why a label disagrees with its prediction: of the corrections one could make, the one that explains most.
 
-Each candidate undoes one blunder: moves the label back, shrinks or grows it, adds or removes a piece, fills a
-gap, takes an end off or puts one on, or takes the label for another structure's. What brings the label
-closest to the prediction is the reason; corrections with more freedom (a shift has three numbers) pay for it
-by COST. A correction that closes less than LEAST_EXPLAINED of the gap in Dice is no reason.
+What brings the label closest to the prediction is the reason; corrections with more freedom (a shift has
+three numbers) pay for it by COST. A correction that closes less than LEAST_EXPLAINED of the gap in Dice is no
+reason.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-
 import numpy as np
-from scipy.ndimage import generate_binary_structure
-from scipy.ndimage import label as connected
-from scipy.signal import fftconvolve
 
-from medseg.audit.disagreement import box_of, dice_of, signed_distance
-from medseg.audit.evidence import DIRECTIONS
+from medseg.audit.corrections import (
+    find_ends,
+    find_gaps,
+    find_growth,
+    find_other_structures,
+    find_pieces,
+    find_shift,
+)
+from medseg.audit.disagreement import dice_of
+from medseg.audit.pairs import Pair, Reason
+from medseg.shapes.boxes import box_of
 
 COST = {"shifted": 0.05, "expanded": 0.01, "contracted": 0.01, "wrong structure": -0.1, "sides swapped": -0.1}
 """What a correction pays, in Dice. To lie where another structure is predicted is no coincidence, so that
@@ -28,87 +27,6 @@ earns some."""
 
 OTHER_COST = 0.02
 LEAST_EXPLAINED, LEAST_GAIN = 0.25, 0.03
-LEAST_PIECE = 0.1
-"""A piece that is missing or too much has at least this share of the prediction, or of the label."""
-
-FAR_PIECE = 2.0
-"""A predicted piece this many times the label's length (the diagonal of its box) away says nothing about the
-label."""
-
-LEAST_REST = 0.6
-FARTHEST_STEPS = 40
-"""So many half voxels outwards or inwards an outline is moved at most."""
-
-COARSE = 48
-"""The best shift is first looked for on at most so many voxels along an axis, then voxel by voxel around
-it."""
-
-PLACES = {
-    3: (("caudal end", "cranial end"), ("anterior side", "posterior side"), ("right side", "left side")),
-    2: (("upper side", "lower side"), ("left side of the image", "right side of the image")),
-}
-
-
-@dataclass(frozen=True)
-class Reason:
-    """``kind``: a key of KINDS. ``words``: the sentence for a person. ``amount``: in mm or px, nan where it
-    has none. ``vector``: of a shift, along the axes of Evidence. ``dice_after``: of the corrected label with
-    the prediction."""
-
-    kind: str
-    words: str
-    amount: float = math.nan
-    vector: tuple[float, ...] = ()
-    dice_after: float = math.nan
-
-
-KINDS = {
-    "shifted": "lies somewhere else by one and the same distance",
-    "expanded": "its outline lies outside the prediction all round",
-    "contracted": "its outline lies inside the prediction all round",
-    "missing component": "a piece of the prediction has no label",
-    "far prediction": (
-        "the prediction has a piece so far from the label that it is likely the prediction's own error"
-    ),
-    "extra component": "a piece of the label has no prediction",
-    "wrong structure": "fits the prediction of another structure better",
-    "sides swapped": "left and right fit each other's prediction",
-    "slices dropped": "empty slices within the label",
-    "cropped": "the label ends before the prediction does",
-    "too long": "the label goes on after the prediction has ended",
-    "empty label": "no label voxel, but a prediction",
-    "nothing predicted": "a label, but no predicted voxel",
-    "no single cause": "no one correction explains the difference",
-    "not judged": "the predictions of this structure are too poor to say anything about its labels",
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """A label and its prediction, bool (*spatial) in the convention of Evidence, with voxel ``spacing`` in
-    ``unit``."""
-
-    label: np.ndarray
-    prediction: np.ndarray
-    spacing: tuple[float, ...]
-    unit: str
-
-    def says(self, distance: float) -> str:
-        """A distance for a reader: "6 mm"."""
-        return (
-            f"{distance:.0f} {self.unit}"
-            if distance >= 2 or self.unit == "px"
-            else f"{distance:.1f} {self.unit}"
-        )
-
-    def size(self, voxels: float) -> str:
-        """A volume or area for a reader: "3.2 cc"."""
-        volume = voxels * math.prod(self.spacing)
-        return (
-            f"{volume / 1000:.1f} cc"
-            if self.unit == "mm" and len(self.spacing) == 3
-            else f"{volume:.0f} {self.unit}²"
-        )
 
 
 def find_reason(
@@ -122,10 +40,10 @@ def find_reason(
     if not pair.label.any() or not pair.prediction.any():
         return _one_empty(pair), ()
     before = dice_of(pair.label, pair.prediction)
-    candidates = [*_whole(pair, structure, predictions or {}, labels or {})]
-    box = box_of([pair.label, pair.prediction], margin=2)
+    candidates = [*find_other_structures(pair, structure, predictions or {}, labels or {})]
+    box = box_of(pair.label | pair.prediction, margin=2)
     inner = Pair(pair.label[box], pair.prediction[box], pair.spacing, pair.unit)
-    for make in (_moved, _grown, _pieces, _gaps, _ends):
+    for make in (find_shift, find_growth, find_pieces, find_gaps, find_ends):
         candidates += make(inner)
     candidates.sort(key=lambda one: COST.get(one.kind, OTHER_COST) - one.dice_after)
     best = candidates[0] if candidates else None
@@ -148,229 +66,3 @@ def _one_empty(pair: Pair) -> Reason:
             "nothing predicted", f"{pair.size(int(pair.label.sum()))} contoured where nothing is predicted"
         )
     return Reason("no single cause", "empty in label and prediction")
-
-
-# ---- another structure -------------------------------------------------------------------------------------
-
-
-def _whole(
-    pair: Pair, structure: str, predictions: dict[str, np.ndarray], labels: dict[str, np.ndarray]
-) -> Iterator[Reason]:
-    twin = other_side(structure, predictions)
-    for name, mask in predictions.items():
-        if name == structure:
-            continue
-        after = dice_of(pair.label, mask)
-        if name == twin:
-            theirs = labels.get(twin)
-            swapped = theirs is not None and dice_of(theirs, pair.prediction) > dice_of(theirs, mask)
-            words = (
-                f"left and right are swapped: this and {name}"
-                if swapped
-                else f"on the wrong side: this is {name}"
-            )
-            yield Reason("sides swapped" if swapped else "wrong structure", words, dice_after=after)
-        elif after == after:
-            yield Reason("wrong structure", f"looks like {name}", dice_after=after)
-
-
-def other_side(name: str, names: Sequence[str]) -> str | None:
-    """The name among ``names`` that differs from ``name`` by its side alone (_L and _R, left and right, lt
-    and rt)."""
-    swap = {"l": "r", "r": "l", "left": "right", "right": "left", "lt": "rt", "rt": "lt"}
-    words = re.split(r"([\W_]+)", name.casefold())
-    mirrored = "".join(swap.get(word, word) for word in words)
-    return next((other for other in names if other.casefold() == mirrored != name.casefold()), None)
-
-
-# ---- moved, grown ------------------------------------------------------------------------------------------
-
-
-def _moved(pair: Pair) -> Iterator[Reason]:
-    steps = best_shift(pair.label, pair.prediction)
-    vector = tuple(-step * size for step, size in zip(steps, pair.spacing, strict=True))
-    length = math.hypot(*vector)
-    if not any(steps):
-        return
-    both = int(pair.label.sum()) + int(pair.prediction.sum())
-    after = 2 * _overlap(pair.label, pair.prediction, steps) / both
-    yield Reason("shifted", f"shifted {shift_words(vector, pair)}", length, vector, after)
-
-
-def shift_words(vector: Sequence[float], pair: Pair) -> str:
-    """ "6 mm cranially", or "10 mm (8 mm to the left, 6 mm cranially)"; parts below a third of the whole are
-    left out."""
-    length, words = math.hypot(*vector), DIRECTIONS[len(vector)]
-    parts = sorted(((abs(part), words[axis][part > 0]) for axis, part in enumerate(vector)), reverse=True)
-    parts = [(size, word) for size, word in parts if size > length / 3]
-    if len(parts) == 1:
-        return f"{pair.says(length)} {parts[0][1]}"
-    return f"{pair.says(length)} ({', '.join(f'{pair.says(size)} {word}' for size, word in parts)})"
-
-
-def best_shift(label: np.ndarray, prediction: np.ndarray) -> tuple[int, ...]:
-    """Voxels along each axis by which the label has to move to share most voxels with the prediction."""
-    factors = [max(1, math.ceil(n / COARSE)) for n in label.shape]
-    a, b = (_blocks(mask, factors) for mask in (label, prediction))
-    shared = fftconvolve(b, np.flip(a))
-    best = np.unravel_index(int(shared.round(4).argmax()), shared.shape)
-    steps = [int(place - (n - 1)) * factor for place, n, factor in zip(best, a.shape, factors, strict=True)]
-    for size in (2**power for power in range(max(factors).bit_length() - 1, -1, -1) if max(factors) > 1):
-        moves = [np.array(move) * size for move in np.ndindex(*(3,) * label.ndim)]
-        around = [tuple(int(v) for v in np.array(steps) + move - size) for move in moves]
-        steps = list(max(around, key=lambda one: _overlap(label, prediction, one)))
-    return tuple(steps)
-
-
-def _blocks(mask: np.ndarray, factors: Sequence[int]) -> np.ndarray:
-    """float32 means of blocks of so many voxels along each axis."""
-    padded = np.pad(
-        mask.astype(np.float32), [(0, -n % factor) for n, factor in zip(mask.shape, factors, strict=True)]
-    )
-    shape = [part for n, factor in zip(padded.shape, factors, strict=True) for part in (n // factor, factor)]
-    return padded.reshape(shape).mean(axis=tuple(range(1, 2 * mask.ndim, 2)))
-
-
-def _overlap(label: np.ndarray, prediction: np.ndarray, steps: Sequence[int]) -> int:
-    """Voxels that the label, moved by ``steps``, shares with the prediction."""
-    if any(abs(step) >= n for step, n in zip(steps, label.shape, strict=True)):
-        return 0
-    source = tuple(slice(max(0, -step), n - max(0, step)) for step, n in zip(steps, label.shape, strict=True))
-    target = tuple(slice(max(0, step), n - max(0, -step)) for step, n in zip(steps, label.shape, strict=True))
-    return int((label[source] & prediction[target]).sum())
-
-
-def _grown(pair: Pair) -> Iterator[Reason]:
-    """The label with its outline moved evenly; all distances at once, by counting voxels along the signed
-    distance."""
-    step = min(pair.spacing) / 2
-    margin = [(math.ceil(FARTHEST_STEPS / 4 * step / size),) * 2 for size in pair.spacing]
-    label, prediction = np.pad(pair.label, margin), np.pad(pair.prediction, margin)
-    depth = signed_distance(label, pair.spacing)
-    edges = (np.arange(-FARTHEST_STEPS, FARTHEST_STEPS + 1) + 0.01) * step
-    sizes = np.cumsum(np.histogram(depth, [-np.inf, *edges])[0])
-    shared = np.cumsum(np.histogram(depth[prediction], [-np.inf, *edges])[0])
-    dice = 2 * shared / np.maximum(sizes + int(prediction.sum()), 1)
-    best = int(dice.argmax())
-    # Between two layers of voxels every distance is as good: the middle of those that are.
-    alike = np.flatnonzero(dice >= dice[best] - 0.01)
-    excess = -float(edges[alike].mean())
-    if abs(excess) >= step:
-        kind, word = (
-            ("expanded", "too large all round") if excess > 0 else ("contracted", "too small all round")
-        )
-        yield Reason(kind, f"{kind} by {pair.says(abs(excess))} ({word})", abs(excess), (), float(dice[best]))
-
-
-# ---- pieces, gaps, ends ------------------------------------------------------------------------------------
-
-
-def _pieces(pair: Pair) -> Iterator[Reason]:
-    label, prediction = pair.label, pair.prediction
-    length = math.hypot(*(part.stop - part.start for part in _box_mm(label, pair.spacing)))
-    missing = [(piece, _gap_mm(piece, label, pair.spacing)) for piece in _alone(prediction, label)]
-    far = [(piece, gap) for piece, gap in missing if gap > FAR_PIECE * length]
-    near = [piece for piece, gap in missing if gap <= FAR_PIECE * length]
-    if far:
-        piece = np.logical_or.reduce([piece for piece, _ in far])
-        size, away = pair.size(int(piece.sum())), pair.says(min(gap for _, gap in far))
-        words = f"a predicted piece of {size} lies {away} away: likely the prediction's error"
-        yield Reason(
-            "far prediction",
-            words,
-            min(gap for _, gap in far),
-            dice_after=dice_of(label, prediction & ~piece),
-        )
-    if near:
-        piece = np.logical_or.reduce(near)
-        corrected = label | piece
-        if _rest_agrees(label, prediction & ~piece, corrected, prediction):
-            words = f"missing a separate piece of {pair.size(int(piece.sum()))}"
-            yield Reason("missing component", words, dice_after=dice_of(corrected, prediction))
-    extra = _alone(label, prediction)
-    if extra:
-        piece = np.logical_or.reduce(extra)
-        words = f"an extra piece of {pair.size(int(piece.sum()))}"
-        yield Reason("extra component", words, dice_after=dice_of(label & ~piece, prediction))
-
-
-def _alone(whole: np.ndarray, other: np.ndarray) -> list[np.ndarray]:
-    """The pieces of `whole`, large enough to count, that `other` does not meet; none when it meets no piece
-    at all."""
-    pieces, count = connected(whole, generate_binary_structure(whole.ndim, whole.ndim))
-    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
-    met = np.bincount(pieces[other], minlength=count + 1) > 0
-    if not met[1:].any():
-        return []
-    return [pieces == n for n in range(1, count + 1) if not met[n] and sizes[n] >= LEAST_PIECE * whole.sum()]
-
-
-def _box_mm(mask: np.ndarray, spacing: Sequence[float]) -> list[slice]:
-    return [
-        slice(part.start * mm, part.stop * mm)
-        for part, mm in zip(box_of([mask], margin=0), spacing, strict=True)
-    ]
-
-
-def _gap_mm(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> float:
-    """Distance between the boxes of two masks that hold something."""
-    sides = zip(_box_mm(a, spacing), _box_mm(b, spacing), strict=True)
-    return math.hypot(*(max(0.0, one.start - other.stop, other.start - one.stop) for one, other in sides))
-
-
-def _rest_agrees(label: np.ndarray, rest: np.ndarray, corrected: np.ndarray, prediction: np.ndarray) -> bool:
-    """False when a label and the part of the prediction that it is not to be given agree much less than the
-    two would then: whatever is copied from a prediction agrees with it, also beside a label that lies
-    somewhere else."""
-    return dice_of(label, rest) >= LEAST_REST * dice_of(corrected, prediction)
-
-
-def _profile(mask: np.ndarray, axis: int) -> np.ndarray:
-    return mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis))
-
-
-def _gaps(pair: Pair) -> Iterator[Reason]:
-    for axis in range(pair.label.ndim):
-        own, theirs = _profile(pair.label, axis), _profile(pair.prediction, axis)
-        inside = np.flatnonzero(own)
-        empty = ~own & theirs
-        empty[: inside[0]] = empty[inside[-1] :] = False
-        if not empty.any():
-            continue
-        corrected = pair.label.copy()
-        gap = (slice(None),) * axis + (empty,)
-        corrected[gap] = pair.prediction[gap]
-        rest = pair.prediction.copy()
-        rest[gap] = False
-        if not _rest_agrees(pair.label, rest, corrected, pair.prediction):
-            continue
-        amount = int(empty.sum()) * pair.spacing[axis]
-        what = (
-            f"{int(empty.sum())} slices dropped" if axis == 0 and pair.label.ndim == 3 else "a stripe dropped"
-        )
-        words = f"{what}: a gap of {pair.says(amount)}"
-        yield Reason("slices dropped", words, amount, dice_after=dice_of(corrected, pair.prediction))
-
-
-def _ends(pair: Pair) -> Iterator[Reason]:
-    for axis in range(pair.label.ndim):
-        own, theirs = (np.flatnonzero(_profile(mask, axis)) for mask in (pair.label, pair.prediction))
-        for end in (0, 1):
-            if end == 0:
-                lacking, rest = int(own[0] - theirs[0]), slice(None, max(int(own[0]), int(theirs[0])))
-            else:
-                lacking, rest = int(theirs[-1] - own[-1]), slice(min(int(own[-1]), int(theirs[-1])) + 1, None)
-            if lacking == 0:
-                continue
-            part = (slice(None),) * axis + (rest,)
-            corrected = pair.label.copy()
-            corrected[part] = pair.prediction[part] if lacking > 0 else False
-            rest = pair.prediction.copy()
-            rest[part] = False
-            if lacking > 0 and not _rest_agrees(pair.label, rest, corrected, pair.prediction):
-                continue
-            amount, place = abs(lacking) * pair.spacing[axis], PLACES[pair.label.ndim][axis][end]
-            kind = "cropped" if lacking > 0 else "too long"
-            words = f"cropped at its {place}: ends {pair.says(amount)} early"
-            words = words if lacking > 0 else f"too long at its {place}: goes on for {pair.says(amount)}"
-            yield Reason(kind, words, amount, dice_after=dice_of(corrected, pair.prediction))

@@ -4,34 +4,26 @@ and contours."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medseg.audit import folds as kfold
-from medseg.audit.disagreement import predicted_mask
-from medseg.audit.evidence import file_stem, load_evidence, save_evidence
-from medseg.audit.mask_files import cases_of, evidence_from_files, structure_names, without_prediction
-from medseg.audit.outputs import (
-    COLUMNS,
-    DEFINITIONS,
-    read_worklist,
-    record,
-    row_of,
-    write_csv,
-    write_json,
-    write_worklist,
-)
-from medseg.audit.ranking import Finding, Ranking, rank
-from medseg.audit.viewer_sets import write_viewer_set
+from medseg.audit.evidence import file_stem, save_evidence
+from medseg.audit.folds import Fold, predict_with_weights, run_fold
+from medseg.audit.mask_files import cases_of, evidence_from_files, names_without_prediction, structure_names
+from medseg.audit.outputs import COLUMNS, record, row_of, write_html, write_table
+from medseg.audit.patients import group_of, patient_folds, read_cases
+from medseg.audit.pictures import draw_worst
+from medseg.audit.ranking import Ranking, rank
+from medseg.audit.worklist import read_worklist, write_worklist
 from medseg.bundles.find import find_bundle
 from medseg.errors import InputError
-from medseg.reports.audit import Shown, draw, write_html
+from medseg.files import write_json
 
 
 @dataclass(frozen=True)
-class Request:
+class AuditRequest:
     """What is audited. Either ``bundle``, which is trained, or ``predictions``, a folder of what exists
     already.
 
@@ -53,7 +45,7 @@ class Request:
     least_score: float = 0.5
 
 
-def audit(request: Request, report: Callable[[str], None] = print) -> dict[str, Any]:
+def audit(request: AuditRequest, report: Callable[[str], None] = print) -> dict[str, Any]:
     """Make or read the predictions, rank the labels, and write audit.csv, .json, .html, worklist.csv and
     rtstruct/.
 
@@ -62,7 +54,7 @@ def audit(request: Request, report: Callable[[str], None] = print) -> dict[str, 
     """
     if (request.bundle is None) == (request.predictions is None):
         raise InputError(
-            "an audit needs a bundle to train, or --predictions that exist already, and not both."
+            "an audit needs a bundle to train, or `predictions` that exist already, and not both."
         )
     for path in filter(None, (request.data_dir, request.predictions, request.datalist)):
         if not path.exists():
@@ -86,48 +78,23 @@ def audit(request: Request, report: Callable[[str], None] = print) -> dict[str, 
         )
     else:
         items, about = _from_bundle(request, evidence_dir, report)
-    groups = (
-        {str(item["case_id"]): kfold.group_of(item, request.group) for item in items} if request.group else {}
-    )
+    groups = {str(item["case_id"]): group_of(item, request.group) for item in items} if request.group else {}
     ranking = rank([evidence_dir / f"{file_stem(str(item['case_id']))}.npz" for item in items], groups)
     return _write(request, ranking, about, report)
-
-
-def read_cases(datalist: Path, section: str = "training") -> list[dict]:
-    """A section of a MONAI datalist. InputError for an unreadable file, a missing section or a case without
-    its keys."""
-    try:
-        content = json.loads(datalist.read_text(encoding="utf-8"))
-        cases = content[section]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{datalist}: no JSON datalist with a list {section!r} ({error}).") from error
-    if not isinstance(cases, list) or not cases or not all(isinstance(case, dict) for case in cases):
-        raise InputError(f"{datalist}: {section!r} is no list of cases.")
-    for number, case in enumerate(cases):
-        lacking = [key for key in ("label", "case_id") if not isinstance(case.get(key), str)]
-        if lacking:
-            raise InputError(
-                f"{datalist}: case {number} of {section} has no text under {', '.join(lacking)}."
-            )
-    names = [case["case_id"] for case in cases]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"{datalist}: two cases are called {twice!r}; give each its own case_id.")
-    return cases
 
 
 # ---- where predictions come from ---------------------------------------------------------------------------
 
 
-def _from_files(request: Request, evidence_dir: Path, report: Callable[[str], None]) -> list[dict]:
+def _from_files(request: AuditRequest, evidence_dir: Path, report: Callable[[str], None]) -> list[dict]:
     if request.settings:
-        raise InputError("--set changes a training; with --predictions nothing is trained.")
+        raise InputError("`settings` change a training; with `predictions` nothing is trained.")
     datalist = read_cases(request.datalist) if request.datalist else None
     items = cases_of(request.data_dir, request.predictions, datalist)
     names = structure_names(items, request.predictions)
     evidence_dir.mkdir(parents=True, exist_ok=True)
     for item in items:
-        lacking = without_prediction(item, request.data_dir, request.predictions)
+        lacking = names_without_prediction(item, request.data_dir, request.predictions)
         if lacking:
             report(
                 f"note: {item['case_id']}: no prediction of {', '.join(lacking)}; these labels are not "
@@ -138,20 +105,18 @@ def _from_files(request: Request, evidence_dir: Path, report: Callable[[str], No
 
 
 def _from_bundle(
-    request: Request, evidence_dir: Path, report: Callable[[str], None]
+    request: AuditRequest, evidence_dir: Path, report: Callable[[str], None]
 ) -> tuple[list[dict], dict[str, str]]:
     bundle = find_bundle(request.bundle)
     own_list = bundle.folder / "configs" / "datalist.json"
     items = read_cases(request.datalist or own_list)
     if request.group:
         for item in items:
-            kfold.group_of(item, request.group)
-    fold_of = (
-        [0] * len(items) if request.folds == 0 else kfold.patient_folds(items, request.folds, request.seed)
-    )
+            group_of(item, request.group)
+    fold_of = [0] * len(items) if request.folds == 0 else patient_folds(items, request.folds, request.seed)
     request.output_dir.mkdir(parents=True, exist_ok=True)
     made = [
-        kfold.Fold(
+        Fold(
             bundle,
             request.data_dir,
             tuple(
@@ -168,10 +133,10 @@ def _from_bundle(
     words = "; ".join(f"{key}={json.dumps(value)}" for key, value in request.settings.items())
     if request.folds == 0:
         seen = read_cases(own_list) if own_list.exists() else []
-        kfold.predict_with_weights(made[0], seen, report)
+        predict_with_weights(made[0], seen, report)
         return items, {"Predictions": f"the weights of bundle {bundle.name} {bundle.version}, no training"}
     for one in made:
-        kfold.run_fold(one, report)
+        run_fold(one, report)
     how = f"bundle {bundle.name} {bundle.version}, {request.folds} folds by patient, seed {request.seed}"
     return items, {"Predictions": f"{how}{', ' + words if words else ''}"}
 
@@ -180,46 +145,17 @@ def _from_bundle(
 
 
 def _write(
-    request: Request, ranking: Ranking, about: dict[str, str], report: Callable[[str], None]
+    request: AuditRequest, ranking: Ranking, about: dict[str, str], report: Callable[[str], None]
 ) -> dict[str, Any]:
     out = request.output_dir
-    worst = [one for one in ranking.findings if one.score >= request.least_score][: request.worst]
-    shown, notices = _shown(request, ranking, worst)
-    content = record(ranking, {"about": about, "contour_sets": notices})
-    write_csv(
-        [row_of(finding, number) for number, finding in enumerate(ranking.findings, 1)],
-        COLUMNS,
-        out / "audit.csv",
-    )
+    rows = [row_of(finding, number) for number, finding in enumerate(ranking.findings, 1)]
+    ranks = [row["rank"] for row in rows if row["score"] >= request.least_score][: request.worst]
+    drawn, sets = draw_worst(ranking, ranks, out / "cases", request.data_dir, out / "rtstruct")
+    content = record(ranking, {"about": about, "contour_sets": sets})
+    write_table(rows, COLUMNS, out / "audit.csv")
     write_worklist(ranking, out / "worklist.csv", request.least_score, request.worst)
-    write_html(ranking, shown, about, DEFINITIONS, out / "audit.html")
+    write_html(ranking, drawn, about, out / "audit.html")
     write_json(content, out / "audit.json")
     for notice in ranking.notices:
         report(f"note: {notice}")
     return content
-
-
-def _shown(
-    request: Request, ranking: Ranking, worst: Sequence[Finding]
-) -> tuple[list[Shown], dict[str, str]]:
-    """The worst findings with pictures, and {case: file or why there is none} of the contour sets; one case
-    at a time."""
-    shown, sets = [], {}
-    for case in dict.fromkeys(one.case for one in worst):
-        evidence = load_evidence(request.output_dir / "cases" / f"{file_stem(case)}.npz")
-        own = [one for one in worst if one.case == case]
-        for finding in own:
-            number = evidence.names.index(finding.structure)
-            mask = predicted_mask(
-                evidence.probability[number], ranking.thresholds[finding.structure][finding.fold]
-            )
-            pictures = draw(
-                evidence.label[number], mask, evidence.image, evidence.spacing, evidence.affine_ras
-            )
-            shown.append(Shown(finding, ranking.findings.index(finding) + 1, pictures))
-        cuts = {one.structure: ranking.thresholds[one.structure][one.fold] for one in own}
-        written = write_viewer_set(
-            evidence, list(cuts), cuts, request.data_dir, request.output_dir / "rtstruct"
-        )
-        sets[case] = written if isinstance(written, str) else f"rtstruct/{written.name}"
-    return sorted(shown, key=lambda one: one.rank), sets

@@ -70,7 +70,7 @@ def styles(
     return found
 
 
-def without_style(label: np.ndarray, bias: float, spacing: Sequence[float]) -> np.ndarray:
+def remove_style(label: np.ndarray, bias: float, spacing: Sequence[float]) -> np.ndarray:
     """The bool label with its outline moved back by ``bias``, to the nearest voxel; an outline that would
     vanish stays."""
     moved = signed_distance(label, spacing) < -bias

@@ -19,7 +19,7 @@ SUFFIX = "_model"
 LABEL = "medseg audit"
 
 
-def on_slices(probability: np.ndarray, affine_ras: np.ndarray, geometry: Geometry) -> np.ndarray:
+def sample_on_slices(probability: np.ndarray, affine_ras: np.ndarray, geometry: Geometry) -> np.ndarray:
     """float32 [slice, row, column]: a map on the turned grid of an Evidence, linear at every voxel of a stack
     of slices.
 
@@ -40,7 +40,7 @@ def on_slices(probability: np.ndarray, affine_ras: np.ndarray, geometry: Geometr
     return result
 
 
-def recentred(probability: np.ndarray, threshold: float) -> np.ndarray:
+def recentre(probability: np.ndarray, threshold: float) -> np.ndarray:
     """A map from 0 to 1 that passes 0.5 where the given one passes ``threshold``: contours are drawn at
     0.5."""
     below, above = probability / threshold / 2, 0.5 + (probability - threshold) / (1 - threshold) / 2
@@ -69,12 +69,12 @@ def write_viewer_set(
     for name in structures:
         number = evidence.names.index(name)
         if own_set is None:
-            values = on_slices(
+            values = sample_on_slices(
                 evidence.label[number].astype(np.float32), evidence.affine_ras, series.geometry
             )
             masks[name] = values >= 0.5
-        values = on_slices(evidence.probability[number], evidence.affine_ras, series.geometry)
-        masks[f"{name}{SUFFIX}"] = recentred(values, thresholds[name])
+        values = sample_on_slices(evidence.probability[number], evidence.affine_ras, series.geometry)
+        masks[f"{name}{SUFFIX}"] = recentre(values, thresholds[name])
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / f"{file_stem(evidence.case)}.dcm"
     try:

@@ -79,9 +79,9 @@ def _add_choices(command: argparse.ArgumentParser) -> None:
 
 
 def _rank(options, settings: dict) -> int:
-    from medseg.audit.run import Request, audit
+    from medseg.audit.run import AuditRequest, audit
 
-    request = Request(
+    request = AuditRequest(
         options.data.resolve(),
         options.output.resolve(),
         options.bundle,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import medseg
 from medseg.cli.audit import add_audit
+from medseg.cli.datalist import add_datalist
 from medseg.cli.score import add_score
 from medseg.cli.structures import add_compare, add_convert, add_margin
 from medseg.cli.words import in_flags
@@ -334,6 +335,7 @@ COMMANDS = {
     "convert": add_convert,
     "compare": add_compare,
     "margin": add_margin,
+    "datalist": add_datalist,
     "train": _add_train,
     "evaluate": _add_evaluate,
     "score": add_score,

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from medseg.cli.words import in_flags
 from medseg.errors import InputError
 
 
@@ -98,19 +99,11 @@ def add_compare(command: argparse.ArgumentParser):
 
 
 def _run_compare(options) -> int:
-    from medseg.reports.comparison import write_html
-    from medseg.workbench.compare import (
-        DEFINITIONS,
-        Request,
-        check_outputs,
-        compare,
-        table_lines,
-        write_csv,
-        write_json,
-    )
+    from medseg.workbench.compare import ComparisonRequest
+    from medseg.workbench.comparison_outputs import ComparisonFiles, compare_to_files, table_lines
 
     tolerance_mm, tolerances_mm = _tolerances(options.tolerance_mm)
-    request = Request(
+    request = ComparisonRequest(
         options.a,
         options.b,
         _reference(options),
@@ -119,15 +112,8 @@ def _run_compare(options) -> int:
         tuple(options.map),
         pictures=options.html is not None,
     )
-    check_outputs([out for out in (options.json, options.csv, options.html) if out])
-    comparison = compare(request)
+    comparison = compare_to_files(request, ComparisonFiles(options.json, options.csv, options.html))
     _warn(comparison.notices)
-    if options.json:
-        write_json(comparison, options.json)
-    if options.csv:
-        write_csv(comparison, options.csv)
-    if options.html:
-        write_html(comparison, DEFINITIONS, options.html)
     print("\n".join(table_lines(comparison)))
     return 0
 
@@ -240,7 +226,7 @@ def _reference(options):
 
 def _warn(sentences: Iterable[str]) -> None:
     for sentence in sentences:
-        print(f"warning: {sentence}", file=sys.stderr)
+        print(f"warning: {in_flags(sentence)}", file=sys.stderr)
 
 
 def _number(text: str, what: str) -> float:

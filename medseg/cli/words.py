@@ -29,6 +29,7 @@ FLAGS = {
     "simplify_mm": "--simplify-mm",
     "tolerances": "--tolerance",
     "truth": "--truth",
+    "validation": "--validation",
     "variant": "--variant",
     "weights": "--weights",
     "within": "--within",

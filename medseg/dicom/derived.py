@@ -100,8 +100,8 @@ def check_masks(
                 "rows, columns). Nothing is flipped, cropped or resampled to fit."
             )
         checked.append((structure, key))
-    check_names_are_unique(structure.name for structure, _ in checked)
-    for sentence in name_warnings(structure.name for structure, _ in checked):
+    check_names_are_unique([structure.name for structure, _ in checked])
+    for sentence in name_warnings([structure.name for structure, _ in checked]):
         warnings.warn(sentence, MedsegWarning, stacklevel=3)
     return checked
 

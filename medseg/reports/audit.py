@@ -1,113 +1,53 @@
-"""audit.html: the most suspicious labels first, each beside its prediction, in one file that needs nothing
-else."""
+"""audit.html: the most suspicious labels first, each beside its prediction."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from medseg.files import atomic_path
-from medseg.geometry import LPS_TO_RAS, Geometry
-from medseg.reports.comparison import Picture, draw_pair
-
-if TYPE_CHECKING:
-    from medseg.audit.ranking import Finding, Ranking
-
-TEMPLATE = "audit.html"
+from medseg.reports.page import write_page
+from medseg.reports.pictures import Picture
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A finding with its pictures and its rank, from 1."""
+class AuditPage:
+    """What the page shows. ``labels``: a row for every label, worst first, of rank (from 1), case, structure,
+    group, score, words, dice, dice_after, distance, bias, style_removed, and ``others``, pairs of (words,
+    Dice); nan where there is no number. ``drawn``: {rank: pictures} of the labels that are shown. ``names``:
+    of the structures. ``styles``: rows of group, structure, cases, bias, low, high, consistent. ``unit``: of
+    all distances. ``about``: words on how the predictions were made, by title."""
 
-    finding: Finding
-    rank: int
-    pictures: tuple[Picture, ...]
-
-
-def draw(
-    label: np.ndarray,
-    prediction: np.ndarray,
-    image: np.ndarray | None,
-    spacing: Sequence[float],
-    affine_ras: np.ndarray | None,
-) -> tuple[Picture, ...]:
-    """Pictures of a bool label and prediction in the convention of medseg.audit.evidence; () when both are
-    empty.
-
-    3D: the axial slice with the largest difference and three planes; 2D (``affine_ras`` None): the image
-    around them.
-    """
-    if affine_ras is not None:
-        geometry = Geometry.from_lps_affine(np.linalg.inv(LPS_TO_RAS) @ affine_ras, label.shape)
-        return draw_pair(label, prediction, geometry, image, modality="")
-    affine_lps = np.eye(4)[:, [2, 1, 0, 3]] @ np.diag([1.0, *spacing, 1.0])
-    geometry = Geometry.from_lps_affine(affine_lps, (1, *label.shape))
-    pictures = draw_pair(
-        label[None], prediction[None], geometry, None if image is None else image[None], modality=""
-    )
-    return tuple(replace(picture, caption="the image around label and prediction") for picture in pictures)
+    labels: Sequence[Mapping[str, Any]]
+    drawn: Mapping[int, Sequence[Picture]]
+    names: Sequence[str]
+    cases: int
+    styles: Sequence[Mapping[str, Any]]
+    unit: str
+    about: Mapping[str, str]
+    notices: Sequence[str]
+    definitions: Mapping[str, str]
 
 
-def write_html(
-    ranking: Ranking,
-    shown: Sequence[Shown],
-    about: Mapping[str, Any],
-    definitions: Mapping[str, str],
-    out: Path,
-) -> None:
-    """Write the page atomically. ``about``: words on how the predictions were made, by title."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["number"] = _number
-    drawn = {(one.finding.case, one.finding.structure) for one in shown}
-    page = environment.get_template(TEMPLATE).render(
-        ranking=ranking,
-        shown=shown,
-        about=about,
-        definitions=definitions,
-        structures=_structures(ranking),
-        drawn=drawn,
-    )
-    with atomic_path(out) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+def write_audit_page(page: AuditPage, out: Path) -> None:
+    """Write the page as one HTML file, atomically."""
+    structures = [_summarise(name, page.labels) for name in page.names]
+    write_page("audit.html", out, structures=structures, **vars(page))
 
 
-def _structures(ranking: Ranking) -> list[dict[str, Any]]:
-    """For each structure what is usual: labels, median Dice and distance, and how many labels reach a score
-    of 0.5."""
-    rows = []
-    for name in ranking.names:
-        own = [one for one in ranking.findings if one.structure == name]
-        both = [
-            one.numbers
-            for one in own
-            if math.isfinite(one.numbers.distance) and one.numbers.dice == one.numbers.dice
-        ]
-        rows.append(
-            {
-                "name": name,
-                "labels": len(own),
-                "suspected": sum(one.score >= 0.5 for one in own),
-                "dice": float(np.median([one.dice for one in both])) if both else math.nan,
-                "distance": float(np.median([one.distance for one in both])) if both else math.nan,
-            }
-        )
-    return rows
-
-
-def _number(value: float, digits: int) -> str:
-    """A number with so many decimals, ∞, or a dash where there is none."""
-    if math.isnan(value):
-        return "–"
-    return "∞" if math.isinf(value) else f"{value:.{digits}f}"
+def _summarise(name: str, labels: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is usual for a structure: labels, median Dice and distance, and how many labels reach a score of
+    0.5."""
+    own = [row for row in labels if row["structure"] == name]
+    both = [row for row in own if math.isfinite(row["distance"]) and row["dice"] == row["dice"]]
+    return {
+        "name": name,
+        "labels": len(own),
+        "suspected": sum(row["score"] >= 0.5 for row in own),
+        "dice": float(np.median([row["dice"] for row in both])) if both else math.nan,
+        "distance": float(np.median([row["distance"] for row in both])) if both else math.nan,
+    }

@@ -14,11 +14,9 @@ from medseg.errors import StructureError
 from medseg.files import atomic_path
 from medseg.geometry import Geometry
 from medseg.metrics import volume_cc
+from medseg.reports.pictures import WINDOW_HU, anatomical_axes
 from medseg.shapes.boxes import box_of
 from medseg.structures.structure import Structure, fixed_colour_rgb
-
-WINDOW_HU = (-160.0, 240.0)
-"""Soft-tissue window, level 40 width 400: what a planner would open the case with."""
 
 STRIP_SLICES = 8
 LOWEST_NAME = 0.045
@@ -55,29 +53,7 @@ class _Turned(Mapping):
         return len(self.masks)
 
 
-def anatomical_axes(geometry: Geometry) -> tuple[list[int], list[bool]]:
-    """Which array axis runs closest to Superior, Posterior and Left, and which of them have to be turned
-    round."""
-    directions = np.stack(
-        [
-            geometry.normal_lps
-            if geometry.shape[0] < 2
-            else geometry.origins_lps_mm[-1] - geometry.origins_lps_mm[0],
-            geometry.row_step_lps_mm,
-            geometry.column_step_lps_mm,
-        ]
-    )
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    from scipy.optimize import linear_sum_assignment
-
-    array_axes, patient_axes = linear_sum_assignment(-np.abs(directions))
-    axis_of = dict(zip(patient_axes, array_axes, strict=True))
-    order = [int(axis_of[axis]) for axis in (2, 1, 0)]
-    flips = [bool(directions[axis_of[axis], axis] < 0) for axis in (2, 1, 0)]
-    return order, flips
-
-
-def _shown(volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.ndarray]) -> _Shown:
+def _turn_for_viewer(volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.ndarray]) -> _Shown:
     grid = geometry.regular_grid()
     order, flips = anatomical_axes(grid)
 
@@ -112,7 +88,7 @@ def write_preview(
         inside = mask >= 0.5
         volumes_cc[structure] = volume_cc(inside, geometry)
         filled += [structure] if inside.any() else []
-    shown = _shown(volume, geometry, masks)
+    shown = _turn_for_viewer(volume, geometry, masks)
     target = _target(shown, filled)
     figure = Figure(figsize=(14, 8.4), facecolor="black")
     FigureCanvasAgg(figure)

@@ -100,7 +100,7 @@ class LoadRTStructd(MapTransform):
     LoadImaged with :class:`medseg.transforms.CaseReader`) has just loaded it; nothing may have moved or
     cropped it yet. ``structures`` and ``allow``: as in :func:`structure_channels`, one channel each.
     ``rois_key``: where an item may say which ROI is which, ``{structure: ROI name}``, as
-    ``tools/prepare_clinic_datalist.py`` writes it. The label's meta data tell which were used. A structure
+    ``medseg datalist`` writes it. The label's meta data tell which were used. A structure
     that is not contoured is a channel of NaN, to which the losses of :mod:`medseg.losses.per_sample` give no
     loss.
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-import textwrap
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +11,8 @@ from typing import Any
 import numpy as np
 
 import medseg
-from medseg import files
-from medseg.cases.mask_sources import MaskSource, Reference, is_dicom, is_nifti, open_masks
-from medseg.errors import InputError, StructureError
+from medseg.cases.mask_sources import MaskSource, Reference, open_masks
+from medseg.errors import InputError
 from medseg.geometry import Geometry
 from medseg.metrics import (
     PATH_DEFINITION,
@@ -27,8 +23,8 @@ from medseg.metrics import (
     surface_distances,
     volume_cc,
 )
-from medseg.reports.comparison import Picture, draw_pair
-from medseg.structures.tg263 import organ_code
+from medseg.reports.pictures import Picture, draw_pair
+from medseg.workbench.name_pairs import pair_names
 
 DEFINITIONS = {
     "implementation": f"medseg {medseg.__version__}",
@@ -46,7 +42,7 @@ DEFINITIONS = {
 
 
 @dataclass(frozen=True)
-class Request:
+class ComparisonRequest:
     """Two sets to compare: ``reference_set`` is the truth, or what a person drew; ``other_set`` is judged.
 
     Each is an RT Structure Set, a DICOM Segmentation, a NIfTI mask or a folder of NIfTI masks. ``images``:
@@ -109,7 +105,7 @@ def _last(value: float) -> float:
     return math.inf if math.isnan(value) else value
 
 
-def compare(request: Request) -> Comparison:
+def compare(request: ComparisonRequest) -> Comparison:
     """Compare every structure that both sets have; see Agreement for the numbers and DEFINITIONS for their
     meaning.
 
@@ -184,7 +180,7 @@ def _surface_numbers(distances: SurfaceDistances | None, tolerance_mm: float) ->
     }
 
 
-def _open(request: Request):
+def _open(request: ComparisonRequest):
     series = request.images.series() if request.images.folder else None
     a = open_masks(request.reference_set, series, allow=request.images.allow_in_sets)
     b = open_masks(request.other_set, series, a.geometry, allow=request.images.allow_in_sets)
@@ -197,7 +193,7 @@ def _mask(source: MaskSource, name: str, notices: list[str]) -> np.ndarray:
     return array if array.dtype == bool else array >= 0.5
 
 
-def _check_tolerances(request: Request, names: Sequence[str]) -> None:
+def _check_tolerances(request: ComparisonRequest, names: Sequence[str]) -> None:
     for name, value in {"": request.tolerance_mm, **request.tolerances_mm}.items():
         if not (math.isfinite(value) and value >= 0):
             raise InputError(f"tolerance {name} {value} mm: expected 0 or more.")
@@ -219,184 +215,3 @@ def describe_grid(geometry: Geometry) -> str:
         between = f"{gaps_mm.min():.4g} to {gaps_mm.max():.4g} mm between slices, uneven"
     tilted = ", tilted" if geometry.is_sheared else ""
     return f"{columns} x {rows} x {slices} voxels of {column_mm:.4g} x {row_mm:.4g} mm, {between}{tilted}"
-
-
-# ---- names -------------------------------------------------------------------------------------------------
-
-
-def pair_names(
-    names: Sequence[str], other_names: Sequence[str], wanted: Sequence[str] = ()
-) -> tuple[list[tuple[str, str]], list[str]]:
-    """([(name, other name)] in the order of ``names``, hints about names that only look alike).
-
-    ``wanted``: texts "NAME=OTHER NAME"; names may hold "=" themselves. InputError when one of them names
-    nothing or a name twice, or when there is no pair at all; StructureError when one joins a left with a
-    right structure.
-    """
-    chosen: dict[str, str] = {}
-    for text in wanted:
-        name, other = _split_pair(text, names, other_names)
-        if name in chosen or other in chosen.values():
-            raise InputError(f"pair {text!r}: one of the names is paired twice.")
-        if _side(name) and _side(other) and _side(name) != _side(other):
-            raise StructureError(
-                f"pair {text!r}: one is a left and the other a right structure; they are never compared."
-            )
-        chosen[name] = other
-    free = [other for other in other_names if other not in chosen.values()]
-    for key in (str, str.casefold):
-        ours = Counter(key(name) for name in names if name not in chosen)
-        theirs = {key(other): other for other in free if Counter(map(key, free))[key(other)] == 1}
-        for name in names:
-            if name not in chosen and ours[key(name)] == 1 and key(name) in theirs:
-                chosen[name] = theirs[key(name)]
-        free = [other for other in free if other not in chosen.values()]
-    if not chosen:
-        raise InputError(
-            f"no structure has the same name in both sets ({', '.join(map(repr, names)) or 'none'}; "
-            f'{", ".join(map(repr, other_names)) or "none"}); pair them with --map "NAME=OTHER NAME".'
-        )
-    return [(name, chosen[name]) for name in names if name in chosen], _hints(names, chosen, free)
-
-
-def _split_pair(text: str, names: Sequence[str], other_names: Sequence[str]) -> tuple[str, str]:
-    for cut in [match.start() for match in re.finditer("=", text)]:
-        if text[:cut].strip() in names and text[cut + 1 :].strip() in other_names:
-            return text[:cut].strip(), text[cut + 1 :].strip()
-    raise InputError(
-        f"pair {text!r}: expected NAME=OTHER NAME with a name of each set; the first has "
-        f"{', '.join(map(repr, names))}, "
-        f"the second {', '.join(map(repr, other_names))}."
-    )
-
-
-def _hints(names: Sequence[str], chosen: Mapping[str, str], free: Sequence[str]) -> list[str]:
-    def bare(name: str) -> str:
-        return re.sub(r"[\W_]+", "", name).casefold()
-
-    alike = [
-        (name, other) for name in names if name not in chosen for other in free if bare(name) == bare(other)
-    ]
-    return [
-        f'{name!r} and {other!r} were not paired; if they are one structure, add --map "{name}={other}".'
-        for name, other in alike
-    ]
-
-
-def _side(name: str) -> str:
-    """ "L", "R" or "" where a name tells no side."""
-    _, side = organ_code(name)
-    if side:
-        return side
-    words = re.split(r"[\W_]+", name.casefold())
-    sides = {{"lt": "l", "left": "l", "rt": "r", "right": "r"}.get(word, word) for word in words} & {"l", "r"}
-    return sides.pop().upper() if len(sides) == 1 else ""
-
-
-# ---- outputs -----------------------------------------------------------------------------------------------
-
-COLUMNS = (
-    "name",
-    "other_name",
-    "state",
-    "tolerance_mm",
-    "dsc",
-    "surface_dsc",
-    "hd95_mm",
-    "mean_surface_distance_mm",
-    "added_path_length_mm",
-    "added_path_length_0_mm",
-    "reference_path_length_mm",
-    "reference_cc",
-    "other_cc",
-    "difference_cc",
-)
-
-
-def record(comparison: Comparison) -> dict[str, Any]:
-    """Plain values for JSON; a number that does not exist or is infinite is None, and ``state`` says why."""
-    rows = [
-        {column: files.plain(getattr(row, column)) for column in COLUMNS} for row in comparison.agreements
-    ]
-    return {
-        "reference": comparison.reference_set,
-        "other": comparison.other_set,
-        "grid": comparison.grid,
-        "definitions": DEFINITIONS,
-        "structures": rows,
-        "only_in_reference_cc": {name: files.plain(cc) for name, cc in comparison.only_reference_cc.items()},
-        "only_in_other_cc": {name: files.plain(cc) for name, cc in comparison.only_other_cc.items()},
-        "notices": list(comparison.notices),
-        "disclaimer": "Research use only, not a medical device.",
-    }
-
-
-def check_outputs(outs: Sequence[Path]) -> None:
-    """InputError for outputs that cannot be written, that are one file, or that would replace masks or a
-    DICOM file."""
-    for number, out in enumerate(outs):
-        if not out.parent.is_dir():
-            raise InputError(f"{out}: the folder {out.parent} does not exist; make it first.")
-        if out in outs[:number]:
-            raise InputError(f"{out}: is named for two outputs; give each its own file.")
-        if out.is_dir() or out.exists() and (is_nifti(out) or is_dicom(out)):
-            raise InputError(
-                f"{out}: is a folder, a mask or a DICOM file, which a comparison never replaces; name "
-                f"another."
-            )
-
-
-def write_json(comparison: Comparison, out: Path) -> None:
-    """Write :func:`record` atomically."""
-    files.write_json(record(comparison), out)
-
-
-def write_csv(comparison: Comparison, out: Path) -> None:
-    """Write a row for every structure of either set, atomically; nan and inf stand as such, what is missing
-    is empty.
-
-    A name that a spreadsheet would take for a formula has an apostrophe before it.
-    """
-    fixed = {
-        "grid": comparison.grid,
-        "implementation": f"{DEFINITIONS['implementation']}: {SURFACE_DEFINITION}",
-    }
-    rows: list[dict[str, Any]] = [
-        {column: getattr(row, column) for column in COLUMNS} for row in comparison.agreements
-    ]
-    for name, cc in comparison.only_reference_cc.items():
-        rows.append({"name": name, "state": "only in reference", "reference_cc": cc})
-    for name, cc in comparison.only_other_cc.items():
-        rows.append({"other_name": name, "state": "only in other", "other_cc": cc})
-    files.write_csv([{**row, **fixed} for row in rows], [*COLUMNS, *fixed], out)
-
-
-def table_lines(comparison: Comparison) -> list[str]:
-    """The comparison as lines for a terminal, worst structure first, with its definitions."""
-    labels = {
-        row: row.name if row.name == row.other_name else f"{row.name} / {row.other_name}"
-        for row in comparison.agreements
-    }
-    width = max(16, *map(len, labels.values()))
-    heads = ("DSC", "sDSC", "tol mm", "HD95 mm", "mean mm", "APL mm", "cc", "other cc")
-    lines = [f"{'structure':{width}}" + "".join(f"{head:>10}" for head in heads)]
-    for row in comparison.worst_first():
-        cells = (
-            f"{row.dsc:.3f}",
-            f"{row.surface_dsc:.3f}",
-            f"{row.tolerance_mm:g}",
-            f"{row.hd95_mm:.2f}",
-            f"{row.mean_surface_distance_mm:.2f}",
-            f"{row.added_path_length_mm:.0f}",
-            f"{row.reference_cc:.1f}",
-            f"{row.other_cc:.1f}",
-        )
-        lines.append(f"{labels[row]:{width}}" + "".join(f"{cell:>10}" for cell in cells))
-        if row.state != "both":
-            lines.append(f"{'':{width}}  {row.state}")
-    for where, only in (("reference", comparison.only_reference_cc), ("other", comparison.only_other_cc)):
-        lines += [f"{name:{width}}  only in the {where}, {cc:.1f} cc" for name, cc in only.items()]
-    lines.append(f"Grid: {comparison.grid}.")
-    lines.append(f"Surfaces: {SURFACE_DEFINITION}.")
-    lines += textwrap.wrap(f"APL: {PATH_DEFINITION} than the tolerance.", 100)
-    return lines

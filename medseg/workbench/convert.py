@@ -90,7 +90,7 @@ def _direction(request: Conversion):
             request, "an image", rois=(), append_to=None, simplify_mm=0.0, holes="keyhole", format="rtstruct"
         )
         if request.reference.folder:
-            raise InputError("--reference does not go with writing an image: the source is the image.")
+            raise InputError("`reference` does not go with writing an image: the source is the image.")
         return _image_to_nifti
     if out.suffix.lower() == ".dcm" and (holds_masks or kind == "SEG" or kind and request.format == "seg"):
         if request.format == "seg":
@@ -115,12 +115,10 @@ def _refuse_options(request: Conversion, what: str, **defaults) -> None:
     """InputError for an option that would change nothing."""
     for name, default in defaults.items():
         if getattr(request, name) != default:
-            raise InputError(
-                f"--{name.replace('rois', 'roi').replace('_', '-')} does not go with writing {what}."
-            )
+            raise InputError(f"`{name}` does not go with writing {what}.")
 
 
-def _opened(request: Conversion) -> tuple[MaskSource, Series, list[str]]:
+def _open(request: Conversion) -> tuple[MaskSource, Series, list[str]]:
     """The structures of the request, its series and what was odd about both."""
     series = request.reference.series()
     source = open_masks(request.source, series, allow=request.reference.allow_in_sets)
@@ -131,7 +129,7 @@ def _opened(request: Conversion) -> tuple[MaskSource, Series, list[str]]:
 def _refuse_existing(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise InputError(
-            f"{path}: exists and is left as it is; choose another name, or allow it with --overwrite."
+            f"{path}: exists and is left as it is; choose another name, or allow it with `overwrite`."
         )
 
 
@@ -139,13 +137,13 @@ def _refuse_existing(path: Path, overwrite: bool) -> None:
 
 
 def _set_to_masks(request: Conversion) -> dict[str, Any]:
-    source, series, notes = _opened(request)
+    source, series, notes = _open(request)
     if not series.geometry.is_regular:
         kind = "tilted" if series.geometry.is_uniform else "uneven"
         raise GeometryError(
             f"{request.reference.folder}: its slices are {kind}, which NIfTI masks cannot describe; convert "
             f"to a DICOM "
-            "Segmentation instead (OUT.dcm --format seg), or resample the images first."
+            "Segmentation instead (OUT.dcm, `format=seg`), or resample the images first."
         )
     wanted = [
         structure for structure in source.structures if not request.rois or structure.name in request.rois
@@ -223,7 +221,7 @@ def _masks_to_dicom(request: Conversion) -> dict[str, Any]:
     if request.out.exists() and request.out.samefile(request.source):
         raise InputError(f"{request.out}: is what would be converted, and is kept as it is; name a new file.")
     _refuse_existing(request.out, request.overwrite)
-    source, series, notes = _opened(request)
+    source, series, notes = _open(request)
     masks: dict[Structure, np.ndarray] = {}
     for structure in source.structures:
         if not request.rois or structure.name in request.rois:

@@ -109,22 +109,7 @@ def derive_structure_set(request: Derivation) -> dict[str, Any]:
     source or that exists, StructureError for names that are not there or already taken; and as derive and
     write_rtstruct do.
     """
-    if request.out.exists():
-        if request.out.samefile(request.source):
-            raise InputError(
-                f"{request.out}: is the structure set itself, which is kept as it is; name a new file."
-            )
-        if not request.overwrite:
-            raise InputError(
-                f"{request.out}: exists and is left as it is; choose another name, or allow it with "
-                f"--overwrite."
-            )
-    if "frame_of_reference" in request.reference.allow:
-        raise InputError(
-            "--allow frame_of_reference does not go with margin: the result is a copy of the set and would "
-            "keep the other "
-            "frame. Carry the set over first, with medseg convert to masks and back."
-        )
+    _check_paths(request)
     series = request.reference.series()
     source = open_masks(request.source, series, allow=request.reference.allow_in_sets)
     if source.kind != "RT Structure Set":
@@ -134,7 +119,7 @@ def derive_structure_set(request: Derivation) -> dict[str, Any]:
         )
     if request.name.casefold() in {name.casefold() for name in source.names}:
         raise StructureError(
-            f"{request.source}: already has a structure {request.name!r}; choose another name with --to."
+            f"{request.source}: already has a structure {request.name!r}; choose another `name`."
         )
     source.require(request.recipe.names)
     notes = [*series.warnings]
@@ -149,7 +134,11 @@ def derive_structure_set(request: Derivation) -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", MedsegWarning)
         write_rtstruct(
-            {_derived(request): mask}, series, request.out, holes=request.holes, append_to=request.source
+            {_new_structure(request): mask},
+            series,
+            request.out,
+            holes=request.holes,
+            append_to=request.source,
         )
     notes += [str(warning.message) for warning in said if issubclass(warning.category, MedsegWarning)]
     return {
@@ -161,7 +150,27 @@ def derive_structure_set(request: Derivation) -> dict[str, Any]:
     }
 
 
-def _derived(request: Derivation) -> Structure:
+def _check_paths(request: Derivation) -> None:
+    """InputError for an ``out`` that is the source or that exists, and for a set of another frame."""
+    if request.out.exists():
+        if request.out.samefile(request.source):
+            raise InputError(
+                f"{request.out}: is the structure set itself, which is kept as it is; name a new file."
+            )
+        if not request.overwrite:
+            raise InputError(
+                f"{request.out}: exists and is left as it is; choose another name, or allow it with "
+                f"`overwrite`."
+            )
+    if "frame_of_reference" in request.reference.allow:
+        raise InputError(
+            "`allow=frame_of_reference` does not go with margin: the result is a copy of the set and would "
+            "keep the other "
+            "frame. Carry the set over first, with medseg convert to masks and back."
+        )
+
+
+def _new_structure(request: Derivation) -> Structure:
     """The new structure, which says how it was made: computed from what somebody drew, so neither by hand nor
     without."""
     made = f"medseg {medseg.__version__}: {request.recipe}".replace("\\", "_")

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from medseg.audit.fix import FixRequest, compared, corrected_list, fix
+from medseg.audit.fix import FixRequest, compare_gold, corrected_list, fix
 from medseg.cli.main import main
 from medseg.errors import InputError
 
@@ -124,7 +124,7 @@ def test_changes_are_paired_by_case():
         "c": {"Cord": float("nan"), "Larynx": 0.5},
     }
     after = {"a": {"Cord": 0.6, "Larynx": 0.8}, "b": {"Cord": 0.8}, "c": {"Cord": 0.9, "Larynx": 0.6}}
-    rows = {row["structure"]: row for row in compared(before, after)}
+    rows = {row["structure"]: row for row in compare_gold(before, after)}
     cord = rows["Cord"]
     assert (cord["cases"], cord["before"], cord["after"]) == (2, pytest.approx(0.6), pytest.approx(0.7))
     assert [cord[name] for name in ("change", "low", "high")] == pytest.approx([0.1, 0.1, 0.1])

@@ -6,8 +6,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from medseg.audit.corrections import best_shift, other_side
 from medseg.audit.disagreement import signed_distance
-from medseg.audit.reasons import KINDS, Pair, best_shift, find_reason, other_side
+from medseg.audit.pairs import KINDS, Pair
+from medseg.audit.reasons import find_reason
 from medseg.training.noisy.noise import CORRUPTIONS, Corruption, apply
 
 SPACING = (3.0, 2.0, 2.0)  # cranial, posterior, left

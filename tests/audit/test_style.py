@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from medseg.audit.style import LEAST_CASES, styles, without_style
+from medseg.audit.style import LEAST_CASES, remove_style, styles
 
 
 def test_a_consistent_bias_is_a_style_and_scatter_is_none():
@@ -44,6 +44,6 @@ def test_a_habit_taken_out_gives_the_outline_without_it():
     grid = np.indices((40, 40))
     depth = np.hypot(*(grid - 20.0)) - 10
     larger, own = depth < 3, depth < 0
-    back = without_style(larger, 3.0, (1.0, 1.0))
+    back = remove_style(larger, 3.0, (1.0, 1.0))
     assert 2 * (back & own).sum() / (back.sum() + own.sum()) > 0.97
-    assert (without_style(own, 50.0, (1.0, 1.0)) == own).all(), "an outline that would vanish stays"
+    assert (remove_style(own, 50.0, (1.0, 1.0)) == own).all(), "an outline that would vanish stays"

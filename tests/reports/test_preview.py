@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from medseg.errors import StructureError
 from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import AXIAL, stack_geometry
-from medseg.reports.preview import _shown, write_preview
+from medseg.reports.preview import _turn_for_viewer, write_preview
 from medseg.structures.structure import Structure
 
 MARKER = Structure("GTV", interpreted_type="GTV", colour_rgb=(255, 0, 0))
@@ -25,7 +25,7 @@ def test_the_marker_on_the_patients_left_is_shown_left_anterior_and_superior_of_
     phantom = chiral_phantom(
         stack_geometry((40, 50, 54), gaps_mm=2.0, pixel_spacing_mm=(1.5, 1.5), orientation=orientation)
     )
-    shown = _shown(phantom.volume_hu, phantom.geometry, {MARKER: phantom.masks["Marker"]})
+    shown = _turn_for_viewer(phantom.volume_hu, phantom.geometry, {MARKER: phantom.masks["Marker"]})
     superior, posterior, left = (
         np.argwhere(shown.masks[MARKER] > 0.5).mean(0) - (np.array(shown.volume.shape) - 1) / 2
     )

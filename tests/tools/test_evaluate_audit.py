@@ -11,7 +11,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from medseg.audit.reasons import Reason
+from medseg.audit.pairs import Reason
+from medseg.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 STRUCTURES = {"Brainstem": [0], "SpinalCord": [1]}
@@ -23,7 +24,15 @@ def tool(monkeypatch):
     import evaluate_audit
 
     yield evaluate_audit
-    sys.modules.pop("evaluate_audit", None)
+    for name in ("evaluate_audit", "label_blunders"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def blunders(tool):
+    import label_blunders
+
+    return label_blunders
 
 
 @pytest.fixture
@@ -144,31 +153,31 @@ def test_what_counts_as_the_right_reason(tool, planted, said, right):
     assert bool(tool.is_right(planted, said)) == right
 
 
-def test_a_shift_is_kept_in_the_directions_of_the_patient(tool):
+def test_a_shift_is_kept_in_the_directions_of_the_patient(blunders):
     """Arrays of the data run to the left, to posterior and to superior here, reasons to cranial, posterior
     and left."""
     record = {"record": {"corruption": {"parameters": {"offset": [1.0, 2.0, 3.0]}}}}
     affine = np.diag([-3.0, -3.0, 3.0, 1.0])  # RAS: the first axis runs to the left, the second to posterior
-    assert tool._truth(record, [], affine)["vector"] == pytest.approx([3.0, 2.0, 1.0])
+    assert blunders.truth_of(record, [], affine)["vector"] == pytest.approx([3.0, 2.0, 1.0])
 
 
 def test_the_ranking_by_hand(tool):
     wrong, suspicion = np.array([True, False, True, False, False]), np.array([0.9, 0.8, 0.7, 0.2, 0.1])
     # Of 2 x 3 pairs one is the wrong way round; the wrong labels stand 1st and 3rd: (1 / 1 + 2 / 3) / 2.
-    assert tool.ranked(wrong, suspicion) == {
+    assert tool.measure_ranking(wrong, suspicion) == {
         "auroc": round(5 / 6, 3),
         "ap": round(5 / 6, 3),
         "precision_at_half": 1.0,
         "precision_at_all": 0.5,
     }
-    assert math.isclose(tool.ranked(wrong, -suspicion)["auroc"], round(1 / 6, 3))
+    assert math.isclose(tool.measure_ranking(wrong, -suspicion)["auroc"], round(1 / 6, 3))
 
 
-def test_a_structure_that_no_blunder_changes_is_named(tool):
+def test_a_structure_that_no_blunder_changes_is_named(blunders):
     with pytest.raises(
-        tool.InputError, match=r"case 7: no corruption leaves structure 0 neither empty nor nearly as it was"
+        InputError, match=r"case 7: no corruption leaves structure 0 neither empty nor nearly as it was"
     ):
-        tool.first_that_works(
+        blunders.first_that_works(
             "case 7", [], np.ones((1, 4, 4, 4), bool), 0, np.random.default_rng(0), ((1, 1, 1), 2)
         )
 

@@ -3,7 +3,6 @@ stands."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shlex
@@ -14,19 +13,15 @@ import pydicom
 import pytest
 
 from medseg.bundles.datalist import check_datalist
+from medseg.cli.main import main
 from medseg.dicom import read_series, write_rtstruct
 from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import write_series
+from medseg.workbench.clinic_datalist import split
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "how_to" / "train_from_clinic_exports.md"
 pytestmark = pytest.mark.filterwarnings("ignore::medseg.errors.MedsegWarning")
-
-spec = importlib.util.spec_from_file_location(
-    "prepare_clinic_datalist", ROOT / "tools" / "prepare_clinic_datalist.py"
-)
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
 
 
 def export(folder, patient, names=("GTV 1", "LUNG_LT"), frame=None, structures="RS.dcm"):
@@ -55,8 +50,16 @@ def prepare(tmp_path, aliases, *options):
     """(exit code, the datalist or None, the report)"""
     (tmp_path / "rois.json").write_text(json.dumps(aliases))
     out, report = tmp_path / "list.json", tmp_path / "report.json"
-    code = tool.main(
-        [str(tmp_path / "in"), str(tmp_path / "rois.json"), str(out), "--report", str(report), *options]
+    code = main(
+        [
+            "datalist",
+            str(tmp_path / "in"),
+            str(tmp_path / "rois.json"),
+            str(out),
+            "--report",
+            str(report),
+            *options,
+        ]
     )
     return code, json.loads(out.read_text()) if out.exists() else None, json.loads(report.read_text())
 
@@ -88,11 +91,11 @@ def test_all_series_of_a_patient_are_on_one_side_and_the_seed_decides_which():
     ]
     sides = set()
     for seed in range(6):
-        sections = tool.split(items, 0.25, seed)
+        sections = split(items, 0.25, seed)
         validating = {item["case_id"][0] for item in sections["validation"]}
         assert len(sections["validation"]) == 2 and len(validating) == 1
         assert not validating & {item["case_id"][0] for item in sections["training"]}
-        assert tool.split(items, 0.25, seed) == sections
+        assert split(items, 0.25, seed) == sections
         sides |= validating
     assert len(sides) > 1
     assert {item["patient_id"] for item in sections["training"] + sections["validation"]} == {
@@ -223,9 +226,8 @@ def test_exports_may_be_links_into_an_archive(tmp_path):
 )
 def test_what_would_fail_at_the_end_is_refused_at_the_start(wrong, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stopped:
-        tool.main([str(tmp_path / "in"), "rois.json", *wrong])
-    assert stopped.value.code == 2 and "error: " in capsys.readouterr().err
+    assert main(["datalist", str(tmp_path / "in"), "rois.json", *wrong]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_a_list_with_an_empty_side_is_refused(tmp_path, capsys):
@@ -242,8 +244,8 @@ def test_the_page_about_clinic_exports_runs_as_it_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (aliases,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
     Path("rois.json").write_text(aliases)
-    (command,) = re.findall(r"^python tools/prepare_clinic_datalist.py (.*)$", text, re.MULTILINE)
-    assert tool.main(shlex.split(command)) == 0
+    (command,) = re.findall(r"^medseg (datalist .*)$", text, re.MULTILINE)
+    assert main(shlex.split(command)) == 0
     listed = json.loads(Path("datalist.json").read_text())
     assert listed["training"][0]["rois"] == {"GTV": "Tumor", "Lung_L": "Left lung"}
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

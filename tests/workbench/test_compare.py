@@ -19,18 +19,9 @@ from medseg.errors import GeometryError, InputError, MedsegWarning, StructureErr
 from medseg.geometry import Geometry
 from medseg.metrics import surface_distances
 from medseg.phantoms.series import stack_geometry, write_series
-from medseg.workbench.compare import (
-    Request,
-    check_outputs,
-    compare,
-    describe_grid,
-    measure,
-    pair_names,
-    record,
-    table_lines,
-    write_csv,
-    write_json,
-)
+from medseg.workbench.compare import ComparisonRequest, compare, describe_grid, measure
+from medseg.workbench.comparison_outputs import check_outputs, record, table_lines, write_csv, write_json
+from medseg.workbench.name_pairs import pair_names
 
 SHAPE = (12, 32, 40)
 
@@ -79,7 +70,7 @@ def case(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def comparison(case):
-    return compare(Request(case / "a.dcm", case / "b.dcm", Reference(case / "CT"), pictures=True))
+    return compare(ComparisonRequest(case / "a.dcm", case / "b.dcm", Reference(case / "CT"), pictures=True))
 
 
 def row_of(comparison, name):
@@ -125,7 +116,7 @@ def test_every_structure_is_told_also_those_of_one_set_alone_and_empty_ones(comp
 
 @pytest.mark.parametrize("kind", [".dcm", "_seg.dcm", ""], ids=["RTSTRUCT", "SEG", "NIfTI"])
 def test_every_kind_of_file_gives_the_same_numbers(kind, case, comparison):
-    other = compare(Request(case / f"a{kind}", case / "b.dcm", Reference(case / "CT")))
+    other = compare(ComparisonRequest(case / f"a{kind}", case / "b.dcm", Reference(case / "CT")))
     assert other.agreements[0].name in ("GTV", "Cord")
     row, expected = row_of(other, "GTV"), row_of(comparison, "GTV")
     for name in (
@@ -140,17 +131,17 @@ def test_every_kind_of_file_gives_the_same_numbers(kind, case, comparison):
 
 
 def test_nifti_masks_compare_on_their_own_grid_without_images(case, comparison):
-    alone = compare(Request(case / "a", case / "b"))
+    alone = compare(ComparisonRequest(case / "a", case / "b"))
     assert row_of(alone, "GTV").dsc == row_of(comparison, "GTV").dsc
     assert alone.grid == comparison.grid == "40 x 32 x 12 voxels of 1.25 x 1.5 mm, 3 mm between slices"
-    with pytest.raises(InputError, match="--reference"):
-        compare(Request(case / "a.dcm", case / "b"))
+    with pytest.raises(InputError, match="`reference`"):
+        compare(ComparisonRequest(case / "a.dcm", case / "b"))
 
 
 def test_masks_of_another_grid_are_refused(case, tmp_path):
     write_mask(TRUTH["GTV"], stack_geometry(SHAPE, gaps_mm=2.0), tmp_path / "GTV.nii.gz")
     with pytest.raises(GeometryError, match="does not lie on the image's grid"):
-        compare(Request(case / "a", tmp_path))
+        compare(ComparisonRequest(case / "a", tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -163,7 +154,7 @@ def test_uneven_and_tilted_stacks_have_all_numbers_too(geometry, tmp_path):
     for name, masks in (("a", TRUTH), ("b", JUDGED)):
         write_rtstruct({"GTV": masks["GTV"]}, series, tmp_path / f"{name}.dcm")
     comparison = compare(
-        Request(tmp_path / "a.dcm", tmp_path / "b.dcm", Reference(tmp_path / "CT"), pictures=True)
+        ComparisonRequest(tmp_path / "a.dcm", tmp_path / "b.dcm", Reference(tmp_path / "CT"), pictures=True)
     )
     row = comparison.agreements[0]
     assert row.dsc == pytest.approx(0.8) and row.hd95_mm == pytest.approx(2.0, abs=0.2)
@@ -207,22 +198,22 @@ def test_pairs_can_be_given_even_for_names_with_an_equals_sign():
 def test_left_is_never_compared_with_right(names):
     with pytest.raises(StructureError, match="left and the other a right"):
         pair_names([names[0]], [names[1]], [f"{names[0]}={names[1]}"])
-    with pytest.raises(InputError, match="--map"):
+    with pytest.raises(InputError, match="`pairs="):
         pair_names([names[0]], [names[1]])
 
 
 def test_names_that_only_look_alike_are_told_and_not_paired():
     pairs, hints = pair_names(["GTV", "Lung L"], ["GTV", "Lung_L"])
-    assert pairs == [("GTV", "GTV")] and '--map "Lung L=Lung_L"' in hints[0]
+    assert pairs == [("GTV", "GTV")] and '`pairs="Lung L=Lung_L"`' in hints[0]
 
 
 def test_a_tolerance_of_its_own_for_a_structure_and_none_for_a_name_that_is_not_there(case):
-    request = Request(case / "a", case / "b", tolerances_mm={"GTV": 3.0})
+    request = ComparisonRequest(case / "a", case / "b", tolerances_mm={"GTV": 3.0})
     assert [row.tolerance_mm for row in compare(request).agreements if row.name == "GTV"] == [3.0]
     with pytest.raises(InputError, match="tolerance of 'Hart'"):
-        compare(Request(case / "a", case / "b", tolerances_mm={"Hart": 3.0}))
+        compare(ComparisonRequest(case / "a", case / "b", tolerances_mm={"Hart": 3.0}))
     with pytest.raises(InputError, match="expected 0 or more"):
-        compare(Request(case / "a", case / "b", tolerance_mm=-1))
+        compare(ComparisonRequest(case / "a", case / "b", tolerance_mm=-1))
 
 
 # ---- outputs -----------------------------------------------------------------------------------------------

@@ -174,7 +174,7 @@ def test_what_a_person_drew_is_not_called_automatic_after_a_conversion(structure
 def test_nothing_that_is_there_is_replaced_without_being_told(structure_set, ct, tmp_path):
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "GTV.nii.gz").write_bytes(b"hours of work")
-    with pytest.raises(InputError, match="--overwrite"):
+    with pytest.raises(InputError, match="`overwrite`"):
         convert(request(structure_set, tmp_path / "masks", ct))
     assert (tmp_path / "masks" / "GTV.nii.gz").read_bytes() == b"hours of work"
     assert len(list((tmp_path / "masks").iterdir())) == 1
@@ -242,7 +242,7 @@ def test_names_that_would_share_a_file_are_refused_until_one_is_chosen(phantom, 
         write_rtstruct(
             {"a/b": phantom.masks["Marker"], "a:b": phantom.masks["L"]}, series, tmp_path / "RS.dcm"
         )
-    with pytest.raises(StructureError, match=r"a/b.*a:b.*--roi"):
+    with pytest.raises(StructureError, match=r"a/b.*a:b.*`rois`"):
         convert(request(tmp_path / "RS.dcm", tmp_path / "out", ct))
     convert(request(tmp_path / "RS.dcm", tmp_path / "out", ct, rois=("a:b",)))
     assert (tmp_path / "out" / "a_b.nii.gz").is_file()
@@ -261,7 +261,7 @@ def test_uneven_and_tilted_stacks_are_refused_with_a_way_out_and_go_to_a_segment
     write_rtstruct({"Body": mask}, series, tmp_path / "RS.dcm")
     with pytest.raises(GeometryError, match=r"(uneven|tilted).*resample"):
         convert(request(tmp_path / "CT", tmp_path / "ct.nii.gz"))
-    with pytest.raises(GeometryError, match=r"(uneven|tilted).*--format seg"):
+    with pytest.raises(GeometryError, match=r"(uneven|tilted).*`format=seg`"):
         convert(request(tmp_path / "RS.dcm", tmp_path / "masks", tmp_path / "CT"))
     convert(request(tmp_path / "RS.dcm", tmp_path / "SEG.dcm", tmp_path / "CT", format="seg"))
     convert(request(tmp_path / "SEG.dcm", tmp_path / "again.dcm", tmp_path / "CT"))
@@ -274,9 +274,9 @@ def test_uneven_and_tilted_stacks_are_refused_with_a_way_out_and_go_to_a_segment
         ("structure_set", "out.nii.gz", {}, "does not go with it"),
         ("structure_set", "out.dcm", {}, "does not go with it"),
         ("structure_set", "out.zip", {}, "does not go with it"),
-        ("structure_set", "masks", {"simplify_mm": 0.1}, "--simplify-mm does not go with writing masks"),
-        ("structure_set", "masks", {"format": "seg"}, "--format does not go"),
-        ("ct", "out.nii.gz", {"rois": ("GTV",)}, "--roi does not go with writing an image"),
+        ("structure_set", "masks", {"simplify_mm": 0.1}, "`simplify_mm` does not go with writing masks"),
+        ("structure_set", "masks", {"format": "seg"}, "`format` does not go"),
+        ("ct", "out.nii.gz", {"rois": ("GTV",)}, "`rois` does not go with writing an image"),
         ("ct", "masks", {}, "does not go with it"),
         ("nowhere", "masks", {}, "no such file"),
     ],
@@ -291,7 +291,7 @@ def test_paths_and_options_that_do_not_fit_are_refused_in_one_line(
 
 
 def test_contours_without_images_and_unknown_faults_are_refused(structure_set, ct, tmp_path):
-    with pytest.raises(InputError, match="--reference"):
+    with pytest.raises(InputError, match="`reference`"):
         convert(request(structure_set, tmp_path / "masks"))
     with pytest.raises(InputError, match="allow='nonsense'"):
         Reference(ct, allow=("nonsense",))

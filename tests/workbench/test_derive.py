@@ -136,7 +136,7 @@ def test_neither_the_set_itself_nor_a_file_nor_a_name_is_overwritten(case, tmp_p
     recipe, ct = Recipe("GTV", 5), Reference(ct)
     for out, name, error, words in (
         (path, "CTV", InputError, "the structure set itself"),
-        (tmp_path / "there.dcm", "CTV", InputError, "--overwrite"),
+        (tmp_path / "there.dcm", "CTV", InputError, "`overwrite`"),
         (tmp_path / "new.dcm", "gtv", StructureError, "already has a structure 'gtv'"),
     ):
         (tmp_path / "there.dcm").write_text("mine")
