@@ -1,4 +1,4 @@
-"""tools/evaluate_audit.py: what it plants, what it calls right, and what its reviewer puts back, by hand."""
+"""tools/benchmarks/audit/evaluate.py: what it plants, what it calls right, and what its reviewer puts back, by hand."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import pytest
 from medseg.audit.pairs import Reason
 from medseg.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 STRUCTURES = {"Brainstem": [0], "SpinalCord": [1]}
 
 
 @pytest.fixture
 def tool(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    import evaluate_audit
+    monkeypatch.syspath_prepend(str(ROOT / "tools" / "benchmarks" / "audit"))
+    import evaluate
 
-    yield evaluate_audit
-    for name in ("evaluate_audit", "label_blunders"):
+    yield evaluate
+    for name in ("evaluate", "label_blunders"):
         sys.modules.pop(name, None)
 
 

@@ -1,11 +1,11 @@
 """How well an audit finds errors that are known: plant a tenth of wrong labels, audit, and score ranking and
 reasons.
 
-    python tools/evaluate_audit.py corrupt DATASET_DIR BUNDLE WORK --share 0.1 --seed 0
+    python tools/benchmarks/audit/evaluate.py corrupt DATASET_DIR BUNDLE WORK --share 0.1 --seed 0
     medseg audit BUNDLE --data DATASET_DIR --datalist WORK/datalist.json -o WORK/audit --folds 3 ...
-    python tools/evaluate_audit.py score WORK/audit WORK/key.jsonl -o WORK/scores.json
-    python tools/evaluate_audit.py correct DATASET_DIR BUNDLE WORK --worst 45
-    python tools/evaluate_audit.py plant AUDIT_OUT -o plant.json --share 0.1 --seeds 10
+    python tools/benchmarks/audit/evaluate.py score WORK/audit WORK/key.jsonl -o WORK/scores.json
+    python tools/benchmarks/audit/evaluate.py correct DATASET_DIR BUNDLE WORK --worst 45
+    python tools/benchmarks/audit/evaluate.py plant AUDIT_OUT -o plant.json --share 0.1 --seeds 10
 
 `corrupt` works on bit-field labels, as the bundle's train.json reads them: of all contours of the training
 cases (a case and a structure) it corrupts a share: shifted, dilated, eroded, cut short, with a gap, or

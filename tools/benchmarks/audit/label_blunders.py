@@ -1,5 +1,5 @@
 """Plant wrong labels whose truth is known: in a dataset before its audit, or in an audit that is finished;
-and put them back as a reviewer would. Used by evaluate_audit.py."""
+and put them back as a reviewer would. Used by evaluate.py."""
 
 from __future__ import annotations
 
