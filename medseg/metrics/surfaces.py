@@ -7,7 +7,7 @@ resampled. Other implementations differ by up to 11 points of surface Dice on th
 SURFACE_DEFINITION, the tolerance and the voxel grid beside every number.
 
 Own code, because it gives the numbers of DeepMind's package 7 to 19 times faster, and takes uneven and tilted
-slices (tools/benchmark_compare.py; docs/reference/metrics.md).
+slices (tools/benchmarks/compare/run.py; docs/reference/metrics.md).
 
 Empty masks: with both empty there is nothing to compare and every measure is nan (leave it out of means);
 with one empty, overlaps are 0 and distances are infinite.

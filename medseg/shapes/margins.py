@@ -8,7 +8,7 @@ voxel centres instead would lose half a voxel on every side, and measuring from 
 as much to a curved surface.
 
 Own code, because growth by SimpleITK's distance map (from voxel centres) comes out 2 to 12 % too small where
-this is at most 5 % off, and cannot follow uneven or tilted slices (tools/benchmark_margin.py;
+this is at most 5 % off, and cannot follow uneven or tilted slices (tools/benchmarks/margin/run.py;
 docs/reference/metrics.md).
 """
 

@@ -3,7 +3,7 @@ way back.
 
 Masks are traced by own code because it is exact and fast: nine structures on 512 x 512 x 120 voxels are
 contoured and written in 0.5 s, by rt-utils in 4.4 s with one of them 20 % too small, by DicomRTTool in 22 s
-(tools/benchmark_rtstruct.py write; docs/reference/benchmark_rtstruct.md).
+(tools/benchmarks/rtstruct/run.py write; docs/reference/benchmark_rtstruct.md).
 
 Coordinates are (row, column) in index units, float64, voxel centres at integers: a voxel covers +-0.5, so a
 contour that bounds the voxels' *area* runs along half-integers; one through the voxel centres loses half a

@@ -3,7 +3,7 @@ numbers.
 
 pydicom would make an object of each number (20 s for such an organ, measured); here they are formatted
 together. Writers that leave it to pydicom take 9 to 42 times as long for nine structures
-(tools/benchmark_rtstruct.py write; docs/reference/benchmark_rtstruct.md).
+(tools/benchmarks/rtstruct/run.py write; docs/reference/benchmark_rtstruct.md).
 """
 
 from __future__ import annotations
