@@ -37,7 +37,8 @@ class SlidingWindow(Inferer):
     ``roi_size``, ``overlap``, ``mode`` ("constant", "gaussian"), ``sw_batch_size``, ``progress``: as MONAI's,
     with the same result. ``engine``: see :func:`medseg.inference.engines.engine_name`.
 
-    Own code for memory and time: see tools/benchmarks/inference/run.py and docs/reference/benchmark_inference.md.
+    Own code for memory and time: see tools/benchmarks/inference/run.py and
+    docs/reference/benchmark_inference.md.
 
     ``keep``: "logits" gives float32 (B, C, *spatial) like MONAI. "masks" cuts every finished cell at logit 0
     (probability 0.5) and gives uint8 (B, C, X, Y, ceil(Z/8)), a bit per voxel, see :func:`unpack`: 32 times
