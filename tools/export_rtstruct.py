@@ -20,7 +20,7 @@ from medseg.cases.mask_sources import mask_files
 from medseg.cases.nifti import read_mask
 from medseg.dicom import ALLOWABLE, Series, read_series, write_rtstruct
 from medseg.errors import InputError, MedsegError, MedsegWarning
-from medseg.shapes.outlines import HOLE_MODES
+from medseg.shapes.loops import HOLE_MODES
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,6 +9,7 @@ import shapely
 
 from medseg.errors import GeometryError, StructureError
 from medseg.geometry import Geometry
+from medseg.shapes import loops as loops_of
 from medseg.shapes import outlines as contours
 from medseg.shapes.scanline import rasterise
 
@@ -58,11 +59,11 @@ def test_drawn_mask_has_the_polygons_and_holes_counted_by_hand(name):
     assert sum(shape.area for shape in as_shapely(polygons)) == drawn(text).sum()
 
 
-@pytest.mark.parametrize("mode", contours.HOLE_MODES)
+@pytest.mark.parametrize("mode", loops_of.HOLE_MODES)
 @pytest.mark.parametrize("name", SHAPES)
 def test_drawn_mask_comes_back_from_every_hole_encoding(name, mode):
     mask = drawn(SHAPES[name][0])
-    loops, _ = contours.encode_holes(contours.mask_polygons(mask), mode)
+    loops, _ = loops_of.encode_holes(contours.mask_polygons(mask), mode)
     assert (rasterise(loops, mask.shape) == mask).all()
 
 
@@ -83,8 +84,8 @@ def test_random_masks_give_valid_polygons_whose_area_is_the_pixel_count():
 def test_random_masks_come_back_exactly_from_every_hole_encoding():
     for mask in random_masks(300, seed=1):
         polygons = contours.mask_polygons(mask)
-        for mode in contours.HOLE_MODES:
-            loops, _ = contours.encode_holes(polygons, mode)
+        for mode in loops_of.HOLE_MODES:
+            loops, _ = loops_of.encode_holes(polygons, mode)
             assert (rasterise(loops, mask.shape) == mask).all()
 
 
@@ -120,7 +121,7 @@ def blobs(count: int, seed: int = 0, size: int = 32):
         yield ndimage.gaussian_filter(rng.random((size, size)), rng.uniform(0.8, 3)) > 0.5
 
 
-@pytest.mark.parametrize("mode", contours.HOLE_MODES)
+@pytest.mark.parametrize("mode", loops_of.HOLE_MODES)
 def test_cut_stairs_keep_the_area_and_the_mask_exactly_even_rounded_to_micrometres(mode):
     for mask in [*random_masks(150, seed=9), *blobs(60, seed=10)]:
         polygons = contours.cut_stairs(contours.mask_polygons(mask))
@@ -129,7 +130,7 @@ def test_cut_stairs_keep_the_area_and_the_mask_exactly_even_rounded_to_micrometr
         assert (
             sum(shape.area for shape in shapes) == mask.sum() == pytest.approx(shapely.union_all(shapes).area)
         )
-        loops, _ = contours.encode_holes(polygons, mode)
+        loops, _ = loops_of.encode_holes(polygons, mode)
         assert (rasterise(loops, mask.shape) == mask).all()
         assert (rasterise([np.round(loop * 0.977, 3) / 0.977 for loop in loops], mask.shape) == mask).all()
 
@@ -173,7 +174,7 @@ def test_a_rectangle_has_no_stairs_to_cut_and_nothing_stays_nothing():
 def test_keyhole_is_one_loop_per_polygon_that_keeps_the_area():
     for mask in random_masks(200, seed=3):
         polygons = contours.mask_polygons(mask)
-        loops, geometric_type = contours.encode_holes(polygons, "keyhole")
+        loops, geometric_type = loops_of.encode_holes(polygons, "keyhole")
         assert (len(loops), geometric_type) == (len(polygons), "CLOSED_PLANAR")
         assert sum(shapely.Polygon(loop).area for loop in loops) == mask.sum()
         assert all((np.abs(loop - np.roll(loop, -1, axis=0)).max(axis=1) > 0).all() for loop in loops)
@@ -182,14 +183,14 @@ def test_keyhole_is_one_loop_per_polygon_that_keeps_the_area():
 def test_keyhole_channels_keep_half_a_pixel_from_voxel_centres_and_never_leave_the_polygon():
     for mask in random_masks(100, seed=4):
         polygons = contours.mask_polygons(mask)
-        for polygon, loop in zip(polygons, contours.encode_holes(polygons, "keyhole")[0], strict=True):
+        for polygon, loop in zip(polygons, loops_of.encode_holes(polygons, "keyhole")[0], strict=True):
             line, centres = shapely.LinearRing(loop), shapely.MultiPoint(np.argwhere(mask))
             assert line.distance(centres) == 0.5
             assert shapely.Polygon(polygon.exterior, polygon.holes).covers(line)
 
 
 def test_keyhole_of_a_donut_is_the_loop_drawn_by_hand():
-    (loop,), _ = contours.encode_holes(contours.mask_polygons(drawn("###|#.#|###")), "keyhole")
+    (loop,), _ = loops_of.encode_holes(contours.mask_polygons(drawn("###|#.#|###")), "keyhole")
     outer = [[-0.5, -0.5], [-0.5, 2.5], [2.5, 2.5], [2.5, -0.5]]
     inner = [[0.5, 0.5], [1.5, 0.5], [1.5, 1.5], [0.5, 1.5], [0.5, 0.5]]
     assert loop.tolist() == [*outer, [0.5, -0.5], *inner, [0.5, -0.5]]
@@ -197,8 +198,8 @@ def test_keyhole_of_a_donut_is_the_loop_drawn_by_hand():
 
 def test_nested_and_xor_write_the_same_loops_under_different_types():
     polygons = contours.mask_polygons(drawn("###|#.#|###"))
-    nested, nested_type = contours.encode_holes(polygons, "nested")
-    xor, xor_type = contours.encode_holes(polygons, "xor")
+    nested, nested_type = loops_of.encode_holes(polygons, "nested")
+    xor, xor_type = loops_of.encode_holes(polygons, "xor")
     assert len(nested) == len(xor) == 2
     assert all((a == b).all() for a, b in zip(nested, xor, strict=True))
     assert (nested_type, xor_type) == ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
@@ -206,7 +207,7 @@ def test_nested_and_xor_write_the_same_loops_under_different_types():
 
 def test_an_unknown_hole_encoding_is_refused():
     with pytest.raises(StructureError, match="keyhole, nested, xor"):
-        contours.encode_holes([], "donut")
+        loops_of.encode_holes([], "donut")
 
 
 # ---- probability maps --------------------------------------------------------------------------------------
@@ -234,7 +235,7 @@ def test_iso_contour_lies_within_a_tenth_of_a_pixel_of_the_circle_where_the_mask
     assert worst(contours.mask_polygons(soft_disc(8.0) >= 0.5)[0]) > 0.4
 
 
-@pytest.mark.parametrize("mode", contours.HOLE_MODES)
+@pytest.mark.parametrize("mode", loops_of.HOLE_MODES)
 def test_exactly_the_voxel_centres_at_or_above_the_level_lie_inside(mode):
     rng = np.random.default_rng(5)
     for decimals in (1, 2, 8):
@@ -242,7 +243,7 @@ def test_exactly_the_voxel_centres_at_or_above_the_level_lie_inside(mode):
             probability = np.round(rng.random(rng.integers(1, 14, 2)), decimals)
             polygons = contours.probability_polygons(probability)
             assert all(shape.is_valid for shape in as_shapely(polygons))
-            loops, _ = contours.encode_holes(polygons, mode)
+            loops, _ = loops_of.encode_holes(polygons, mode)
             assert (rasterise(loops, probability.shape) == (probability >= 0.5)).all()
 
 
@@ -250,7 +251,7 @@ def test_iso_contours_survive_rounding_to_micrometres():
     rng = np.random.default_rng(6)
     for _ in range(60):
         probability = np.clip(rng.normal(0.5, 0.01, (9, 9)), 0, 1)
-        loops, _ = contours.encode_holes(contours.probability_polygons(probability), "keyhole")
+        loops, _ = loops_of.encode_holes(contours.probability_polygons(probability), "keyhole")
         rounded = [np.round(loop * 0.7, 3) / 0.7 for loop in loops]
         assert (rasterise(rounded, (9, 9)) == (probability >= 0.5)).all()
 
@@ -313,7 +314,7 @@ def test_simplified_outlines_stay_within_the_stated_distance_and_lose_no_ring(to
         field = ndimage.gaussian_filter(rng.random((24, 24)), 1.5)
         field = (field - field.min()) / np.ptp(field)
         for polygons in (contours.probability_polygons(field), contours.mask_polygons(field >= 0.5)):
-            simple = contours.simplify(polygons, tolerance_mm, tuple(spacing_mm))
+            simple = loops_of.simplify(polygons, tolerance_mm, tuple(spacing_mm))
             assert all(shape.is_valid for shape in as_shapely(simple))
             assert [len(p.holes) for p in simple] == [len(p.holes) for p in polygons]
             for given, kept in zip(polygons, simple, strict=True):
@@ -328,8 +329,8 @@ def test_simplified_outlines_stay_within_the_stated_distance_and_lose_no_ring(to
 
 def test_a_negative_tolerance_is_refused_and_nothing_stays_nothing():
     with pytest.raises(StructureError, match="0 or more"):
-        contours.simplify([], -1.0, (1.0, 1.0))
-    assert contours.simplify([], 1.0, (1.0, 1.0)) == []
+        loops_of.simplify([], -1.0, (1.0, 1.0))
+    assert loops_of.simplify([], 1.0, (1.0, 1.0)) == []
 
 
 # ---- structures --------------------------------------------------------------------------------------------
@@ -344,28 +345,28 @@ def geometry_of(shape, row_mm=1.0, column_mm=1.0) -> Geometry:
 def test_structure_loops_skip_empty_slices_and_share_one_type():
     volume = np.zeros((4, 5, 5), dtype=bool)
     volume[1, 1:4, 1:4] = volume[3, 0, 0] = True
-    loops, geometric_type = contours.structure_loops(volume, geometry_of(volume.shape), holes="xor")
+    loops, geometric_type = loops_of.structure_loops(volume, geometry_of(volume.shape), holes="xor")
     assert (sorted(loops), geometric_type) == ([1, 3], "CLOSED_PLANAR")
     volume[1, 2, 2] = False
-    loops, geometric_type = contours.structure_loops(volume, geometry_of(volume.shape), holes="xor")
+    loops, geometric_type = loops_of.structure_loops(volume, geometry_of(volume.shape), holes="xor")
     assert (len(loops[1]), len(loops[3]), geometric_type) == (2, 1, "CLOSEDPLANAR_XOR")
-    assert contours.structure_loops(volume, geometry_of(volume.shape), holes="keyhole")[1] == "CLOSED_PLANAR"
+    assert loops_of.structure_loops(volume, geometry_of(volume.shape), holes="keyhole")[1] == "CLOSED_PLANAR"
 
 
 def test_a_float_volume_is_contoured_and_simplified_in_mm():
     volume = soft_disc(8.0)[None]
-    fine, _ = contours.structure_loops(volume, geometry_of(volume.shape))
-    coarse, _ = contours.structure_loops(volume, geometry_of(volume.shape), simplify_mm=0.2)
-    coarser, _ = contours.structure_loops(volume, geometry_of(volume.shape, 0.1, 0.1), simplify_mm=0.2)
+    fine, _ = loops_of.structure_loops(volume, geometry_of(volume.shape))
+    coarse, _ = loops_of.structure_loops(volume, geometry_of(volume.shape), simplify_mm=0.2)
+    coarser, _ = loops_of.structure_loops(volume, geometry_of(volume.shape, 0.1, 0.1), simplify_mm=0.2)
     assert len(fine[0][0]) > len(coarse[0][0]) > len(coarser[0][0]) >= 3
-    wide, _ = contours.structure_loops(volume, geometry_of(volume.shape), level=0.3)
+    wide, _ = loops_of.structure_loops(volume, geometry_of(volume.shape), level=0.3)
     assert np.ptp(wide[0][0][:, 0]) > np.ptp(fine[0][0][:, 0]) + 1
 
 
 def test_a_volume_on_another_grid_is_refused_and_an_empty_one_has_no_loops():
     with pytest.raises(GeometryError, match="shape"):
-        contours.structure_loops(np.zeros((2, 5, 5), dtype=bool), geometry_of((3, 5, 5)))
-    assert contours.structure_loops(np.zeros((3, 5, 5), dtype=bool), geometry_of((3, 5, 5))) == (
+        loops_of.structure_loops(np.zeros((2, 5, 5), dtype=bool), geometry_of((3, 5, 5)))
+    assert loops_of.structure_loops(np.zeros((3, 5, 5), dtype=bool), geometry_of((3, 5, 5))) == (
         {},
         "CLOSED_PLANAR",
     )

@@ -7,7 +7,7 @@ import pytest
 
 from medseg.errors import StructureError
 from medseg.phantoms.chiral import chiral_phantom
-from medseg.shapes.outlines import structure_loops
+from medseg.shapes.loops import structure_loops
 from medseg.shapes.packed import Boxed, PackedMasks, pack
 from medseg.structures.structure import Structure
 

@@ -42,7 +42,7 @@ from medseg.dicom.rtstruct.structure_set import (
 )
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.files import atomic_path
-from medseg.shapes.outlines import HOLE_MODES, structure_loops
+from medseg.shapes.loops import HOLE_MODES, structure_loops
 from medseg.structures.structure import Code, Structure, fixed_colour_rgb
 
 if TYPE_CHECKING:

@@ -1,4 +1,5 @@
-"""tools/benchmarks/audit/evaluate.py: what it plants, what it calls right, and what its reviewer puts back, by hand."""
+"""tools/benchmarks/audit/evaluate.py: what it plants, what it calls right, and what its reviewer puts back,
+by hand."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from medseg.metrics import dice
 from medseg.phantoms.series import stack_geometry
-from medseg.shapes.outlines import HOLE_MODES
+from medseg.shapes.loops import HOLE_MODES
 
 READERS = (
     "medseg",
