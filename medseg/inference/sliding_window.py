@@ -32,22 +32,21 @@ packed."""
 
 class SlidingWindow(Inferer):
     """Run a network over an image in overlapping windows, as MONAI's SlidingWindowInferer does, through an
-        engine.
+    engine.
 
-        ``roi_size``, ``overlap``, ``mode`` ("constant", "gaussian"), ``sw_batch_size``, ``progress``: as MONAI's,
-        with the same result. ``engine``: see :func:`medseg.inference.engines.engine_name`.
+    ``roi_size``, ``overlap``, ``mode`` ("constant", "gaussian"), ``sw_batch_size``, ``progress``: as MONAI's,
+    with the same result. ``engine``: see :func:`medseg.inference.engines.engine_name`.
 
-    <<<<<<< HEAD Own code for memory and time: see tools/benchmarks/inference/run.py and
-        docs/reference/benchmark_inference.md. ======= Own code for memory and time: see
-        tools/benchmarks/inference/run.py and docs/reference/benchmark_inference.md. >>>>>>> words
+    Own code for memory and time: see tools/benchmarks/inference/run.py and
+    docs/reference/benchmark_inference.md.
 
-        ``keep``: "logits" gives float32 (B, C, *spatial) like MONAI. "masks" cuts every finished cell at logit 0
-        (probability 0.5) and gives uint8 (B, C, X, Y, ceil(Z/8)), a bit per voxel, see :func:`unpack`: 32 times
-        less.
+    ``keep``: "logits" gives float32 (B, C, *spatial) like MONAI. "masks" cuts every finished cell at logit 0
+    (probability 0.5) and gives uint8 (B, C, X, Y, ceil(Z/8)), a bit per voxel, see :func:`unpack`: 32 times
+    less.
 
-        ``air_at_most``: a window whose values are all at most this holds nothing but air, and all such windows
-        get the answer of the first of them. With the smallest value of the normalised image the result is the
-        very same.
+    ``air_at_most``: a window whose values are all at most this holds nothing but air, and all such windows
+    get the answer of the first of them. With the smallest value of the normalised image the result is the
+    very same.
     """
 
     def __init__(
