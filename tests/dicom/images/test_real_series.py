@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from ct_files import refusal
 
 from medseg.dicom import read_series
@@ -13,7 +14,6 @@ from medseg.errors import InputError
 
 @pytest.mark.parametrize("folder", ["rt/lung1_001/CT", "rt/sts/STS_024/CT", "rt/ibsi1_lung_gtv/dicom/image"])
 def test_real_series_equal_what_simpleitk_reads(shared_data, folder):
-    sitk = pytest.importorskip("SimpleITK")
     names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(shared_data / folder))
     image = sitk.ReadImage(names)
     series = read_series(shared_data / folder)
