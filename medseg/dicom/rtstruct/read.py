@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medseg.dicom.derived import check_same_frame, check_same_patient
-from medseg.dicom.rtstruct.masks import SINGLE_SLICE_TOLERANCE_MM, roi_mask
+from medseg.dicom.rtstruct.masks import roi_mask, solid_loops
+from medseg.dicom.rtstruct.placement import why_nowhere
 from medseg.dicom.rtstruct.structure_set import Roi, StructureSet, read_structure_set
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 
@@ -87,9 +88,9 @@ def placeable(
             f"{series.geometry.frame_of_reference_uid or 'none'}; contours were placed by their coordinates "
             f"alone."
         )
-    _check_reach(structure_set, series)
     drawn, left_out = _drawable(structure_set, series.geometry.frame_of_reference_uid, allow)
     notices += left_out
+    _check_reach(structure_set.path, drawn.values(), series)
     slice_of_image = _slices_by_uid(series)
     contours = [contour for roi in drawn.values() for contour in roi.contours if contour.bounds_an_area]
     lost = (
@@ -112,22 +113,18 @@ def placeable(
     return {name: reader(name, roi) for name, roi in drawn.items()}, notices
 
 
-def _check_reach(structure_set: StructureSet, series: Series) -> None:
-    """Raise GeometryError when all contours lie beyond the images: masks without a voxel would pass for an
+def _check_reach(path: Path, rois: Iterable[Roi], series: Series) -> None:
+    """Raise GeometryError when no contour lies on the images: masks without a voxel would pass for an
     answer."""
-    normal, positions_mm = series.geometry.normal_lps, series.geometry.slice_positions_mm
-    contours = [contour for roi in structure_set.rois for contour in roi.contours if contour.bounds_an_area]
-    heights_mm = np.array([float(np.mean(contour.points_lps_mm @ normal)) for contour in contours])
-    margin_mm = (
-        np.abs(np.diff(positions_mm)).max() / 2 if len(positions_mm) > 1 else SINGLE_SLICE_TOLERANCE_MM
-    )
-    low_mm, high_mm = positions_mm.min() - margin_mm, positions_mm.max() + margin_mm
-    if len(heights_mm) and not ((heights_mm > low_mm) & (heights_mm < high_mm)).any():
-        raise GeometryError(
-            f"{structure_set.path}: none of its {len(contours)} contours lies on the images: they lie at "
-            f"{heights_mm.min():.1f} to {heights_mm.max():.1f} mm along the slices' normal, the images at "
-            f"{positions_mm.min():.1f} to {positions_mm.max():.1f} mm. Expected the images it was drawn on."
-        )
+    loops: list[np.ndarray] = []
+    for roi in rois:
+        own = [points for _, points in solid_loops([c for c in roi.contours if c.bounds_an_area])]
+        if own and why_nowhere(own, series.geometry) is None:
+            return
+        loops += own
+    why = why_nowhere(loops, series.geometry)
+    if why is not None:
+        raise GeometryError(f"{path}: {why}. Expected the images it was drawn on.")
 
 
 def _drawable(

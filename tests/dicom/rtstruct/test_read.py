@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pydicom
 import pytest
-from roi_files import box, contours, said
+from roi_files import box, contours, loop_on, only, said, set_points
 
 from medseg.dicom import read_rtstruct, read_structure_set
 
@@ -195,24 +195,6 @@ def test_coordinates_with_spaces_and_exponents_are_read(changed, small_ct):
 
     masks, _ = said(changed(restyle), small_ct)
     assert np.array_equal(masks["GTV"], box(slice(4, 12), slice(5, 15)))
-
-
-def loop_on(small_ct, index, rows_columns):
-    """A contour item through (row, column) points of one slice."""
-    item = pydicom.Dataset()
-    item.ContourGeometricType = "CLOSED_PLANAR"
-    points = small_ct.geometry.points_lps_mm(index, rows_columns)
-    item.ContourData = [f"{value:.4f}" for value in points.ravel()]
-    return item
-
-
-def only(*items):
-    """An edit that leaves one structure with these contours."""
-
-    def edit(dataset):
-        dataset.ROIContourSequence[0].ContourSequence = pydicom.Sequence(items)
-
-    return edit
 
 
 def test_a_keyhole_with_an_island_as_a_second_contour_keeps_both(changed, small_ct):
