@@ -83,7 +83,8 @@ class MaskSource:
         for name in names:
             if name not in self.names:
                 there = ", ".join(map(repr, sorted(self.names))) or "none"
-                raise StructureError(f"{self.path}: no structure {name!r}; there are {there}.")
+                why = "".join(f" {notice}" for notice in self.notices if repr(name) in notice)
+                raise StructureError(f"{self.path}: no structure {name!r}; there are {there}.{why}")
 
 
 def is_dicom(path: Path) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 SAME_OUTLINE_MM = 0.1
-"""Outlines nowhere further apart than this are one: writers round to a tenth of a millimetre, and no wall of an
-organ is thinner."""
+"""Outlines nowhere further apart than this are one: writers round to a tenth of a millimetre, and no wall of
+an organ is thinner."""
 
 SAME_OUTLINE_SHARE = 0.01
 """The same as a share of an outline's diagonal, for outlines that are themselves small: specks of a few

@@ -27,7 +27,8 @@ def inspect(path: str | os.PathLike | Iterable[str | os.PathLike]) -> dict:
     lists ``broken`` and ``ignored`` of files with the reason. A series' ``problems`` are the faults that
     read_series would refuse, ``allowable`` where it can be told to accept them. An ROI's ``volume_cc`` is the
     area of its contours times the distance of their planes (structure_set_volumes), None where that is not
-    known. A folder without images gives empty lists. Raises InputError only when ``path`` does not exist.
+    known; its ``damage`` says why it cannot be read, "" where it can. A folder without images gives empty
+    lists. Raises InputError only when ``path`` does not exist.
     """
     found = find_series(path)
     broken = list(found.broken)
@@ -157,7 +158,8 @@ def _structure_set_entry(structure_set: StructureSet, found: Found) -> dict:
                 "type": roi.raw_type,
                 "contours": len(roi.contours),
                 "points_only": roi.is_points_only,
-                "volume_cc": None if volume_cc is None else round(volume_cc, 3),
+                "damage": roi.damage,
+                "volume_cc": None if volume_cc is None or roi.damage else round(volume_cc, 3),
             }
             for roi, volume_cc in zip(structure_set.rois, structure_set_volumes(structure_set), strict=True)
         ],
@@ -242,6 +244,7 @@ def _structure_set_lines(structure_set: dict) -> list[str]:
         amount = f"{roi['contours']} {kind}" if roi["contours"] else "empty"
         if kind == "contours" and roi["contours"]:
             amount += f", {roi['volume_cc']:.2f} cc" if roi["volume_cc"] is not None else ", volume not known"
+        amount = f"! damaged: {roi['damage']}" if roi["damage"] else amount
         number = "-" if roi["number"] is None else roi["number"]
         lines.append(f"    {number:>4}  {roi['name']:<{width}}  {roi['type'] or '(no type)':<10}  {amount}")
     lines += [f"  ! {problem}" for problem in structure_set["problems"]]

@@ -32,7 +32,7 @@ def roi_mask(
 
     Contours lie where their coordinates say, on the slice nearer than half the way to its neighbour;
     ``slice_of_image`` ({SOP Instance UID: slice index}, empty where unknown) is only compared. All areas of a
-    plane are combined by exclusive or, at voxel centres; an outline that is stored more than once counts once.
+    plane are combined by exclusive or, at voxel centres; an outline stored more than once counts once.
     Nothing is interpolated between slices.
     """
     mask = np.zeros(geometry.shape, dtype=bool)
@@ -204,10 +204,11 @@ def _gaps(by_slice: Mapping[int, list]) -> int:
 
 
 def _gaps_said(by_slice: Mapping[int, list], geometry: Geometry) -> str:
-    """What is said of slices inside an ROI without a contour; how far apart its contours are where most slices
+    """What is said of slices inside an ROI without a contour, and how far apart its contours are where most
     have none."""
     indices = sorted(by_slice)
-    if len(indices) < 2 or np.median(np.diff(indices)) < 2:
+    steps = np.diff(indices)
+    if len(steps) < 2 or np.median(steps) < 2 or np.mean(steps == np.median(steps)) < 0.6:
         return "slices inside it without a contour"
     contours_mm = float(np.median(np.abs(np.diff(geometry.slice_positions_mm[indices]))))
     slices_mm = float(np.median(np.abs(np.diff(geometry.slice_positions_mm))))

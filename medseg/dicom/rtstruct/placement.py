@@ -1,4 +1,4 @@
-"""Where contours lie against a stack of slices: on which one, how far off its plane, beside the image or not."""
+"""Where contours lie against a stack of slices: on which, how far off its plane, beside the image or not."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ def why_nowhere(loops: Sequence[np.ndarray], geometry: Geometry) -> str | None:
         return f"{what}they run across the slices, over up to {found.stretch_mm.max():.1f} mm of their normal"
     if not found.is_near.any() and ((heights_mm < low_mm) | (heights_mm > high_mm)).all():
         return (
-            f"{what}they lie at {heights_mm.min():.1f} to {heights_mm.max():.1f} mm along the slices' normal, "
-            f"the images at {low_mm:.1f} to {high_mm:.1f} mm"
+            f"{what}they lie at {heights_mm.min():.1f} to {heights_mm.max():.1f} mm along the slices' normal"
+            f", the images at {low_mm:.1f} to {high_mm:.1f} mm"
         )
     if not (found.is_flat & found.is_near).any():
         return f"{what}the nearest lies {found.distances_mm.min():.2f} mm from a slice, half-way to the next"

@@ -36,11 +36,13 @@ def read_rtstruct(path: str | Path, series: Series, *, allow: Collection[str] = 
 
     Contours lie where their coordinates say; image references are only compared. All areas of a plane are
     combined by exclusive or, so that holes work however they are stored. An ROI without contours gives an
-    empty mask; points and open lines have no area and are left out. What is odd is said by a MedsegWarning
-    each. ``allow``: names from ALLOWABLE_IN_STRUCTURE_SETS of faults to accept, with a warning.
+    empty mask; points and open lines have no area and are left out, and so is an ROI whose contours are
+    damaged, beside sound ones. What is odd is said by a MedsegWarning each. ``allow``: names from
+    ALLOWABLE_IN_STRUCTURE_SETS of faults to accept, with a warning.
 
-    Raises InputError for a damaged file or an unknown name in ``allow``, GeometryError for another patient or
-    Frame of Reference, StructureError for two ROIs of one name.
+    Raises InputError for a damaged file, for one without a sound ROI and for an unknown name in ``allow``,
+    GeometryError for another patient or Frame of Reference and where no contour at all lies on the images,
+    StructureError for two ROIs of one name.
     """
     structure_set = read_structure_set(path)
     masks, notices = place(structure_set, series, allow)
@@ -135,10 +137,16 @@ def _drawable(
     Of ROIs that share a name those without contours give way. StructureError where that leaves several.
     """
     kept, notices, without_area = [], [], []
+    damaged = [roi for roi in structure_set.rois if roi.damage]
+    if damaged and not any(roi.contours for roi in structure_set.rois):
+        what = f"ROI {damaged[0].structure.name!r}: {damaged[0].damage}"
+        raise InputError(f"{structure_set.path}: {what}; the file is damaged, export it again.")
     for roi in structure_set.rois:
         name, own_frame = roi.structure.name, roi.frame_of_reference_uid
         if own_frame and own_frame != frame_uid and "frame_of_reference" not in allow:
             notices.append(f"ROI {name!r} was left out: it lies in Frame of Reference {own_frame}.")
+        elif roi.damage:
+            notices.append(f"ROI {name!r} was left out: it is damaged ({roi.damage}); export it again.")
         elif roi.is_points_only:
             without_area.append(repr(name))
         else:

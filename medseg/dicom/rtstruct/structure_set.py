@@ -4,36 +4,39 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from medseg.dicom.damage import damage_as_input_error
+from medseg.dicom.damage import PARSE_ERRORS, damage_as_input_error
 from medseg.dicom.images.header import RTSTRUCT_CLASS_UID
+from medseg.dicom.nesting import check_nesting
 from medseg.dicom.rtstruct.encode import Contour, parse_points_lps_mm
 from medseg.errors import InputError, StructureError
 from medseg.structures.structure import GENERATION_ALGORITHMS, INTERPRETED_TYPES, Structure
 
-if TYPE_CHECKING:
-    pass
-
 CONTOUR_DATA = 0x30060050
+NUMBER_OF_CONTOUR_POINTS = 0x30060046
+CHECKED_SEQUENCES = (0x30060020, 0x30060039, 0x30060080)
+"""StructureSetROISequence, ROIContourSequence, RTROIObservationsSequence: what a wrong length would lose."""
 
 
 @dataclass(frozen=True, eq=False)
 class Roi:
-    """One region of interest. ``raw_type`` is the type as stored, which may be none of DICOM's terms."""
+    """One region of interest. ``raw_type`` is the type as stored, which may be none of DICOM's terms.
+
+    ``damage``: why its contours cannot be trusted, so that it has none here; "" for a sound one.
+    """
 
     structure: Structure
     contours: tuple[Contour, ...]
     raw_type: str
     frame_of_reference_uid: str
+    damage: str = ""
 
     @property
     def is_points_only(self) -> bool:
@@ -66,9 +69,9 @@ class StructureSet:
 def read_structure_set(path: str | Path) -> StructureSet:
     """Read an RT Structure Set without placing it on images; structures are linked by their number.
 
-    An ROI without contours is kept, empty. Raises InputError for a file that is missing, is no RT Structure
-    Set, holds no ROI at all or coordinates that are not numbers, and StructureError when two ROIs share a
-    number.
+    An ROI without contours is kept, empty, and so is one whose contours are damaged: its ``damage`` says how.
+    Raises InputError for a file that is missing, is no RT Structure Set, holds no ROI at all or items that do
+    not end where they say, and StructureError when two ROIs share a number.
     """
     with damage_as_input_error(path):
         return _parse(Path(path))
@@ -82,14 +85,9 @@ def _parse(path: Path) -> StructureSet:
         for row in dataset.get("RTROIObservationsSequence") or []
         if row.get("ReferencedROINumber") is not None
     }
-    contour_rows: dict[int, Dataset] = {}
+    contour_rows: dict[int, list[Dataset]] = {}
     for row in dataset.get("ROIContourSequence") or []:
-        number = int(row.ReferencedROINumber)
-        if number in contour_rows:
-            raise StructureError(
-                f"{path}: ROI number {number} has two sets of contours; the file is damaged."
-            )
-        contour_rows[number] = row
+        contour_rows.setdefault(int(row.ReferencedROINumber), []).append(row)
     rois = []
     for row in dataset.StructureSetROISequence:
         number = int(row.ROINumber)
@@ -99,20 +97,21 @@ def _parse(path: Path) -> StructureSet:
             notices.append(f"ROI number {number} has no name; it is called {name!r} here.")
         raw_type = types.get(number, "")
         known_type = raw_type if raw_type in INTERPRETED_TYPES else ""
-        contour_row = contour_rows.pop(number, None)
-        colour = _colour_rgb(contour_row)
+        own = contour_rows.pop(number, [])
+        contours, damage = _contours(own, f"ROI {name!r}", notices)
         rois.append(
             Roi(
                 Structure(
                     name,
                     number if number > 0 else None,
-                    colour,
+                    _colour_rgb(own[0]) if own else None,
                     known_type,
                     generation_algorithm=_drawn_by(row),
                 ),
-                tuple(_contours(contour_row, f"{path}: ROI {name!r}", notices)),
+                contours,
                 raw_type,
                 str(row.get("ReferencedFrameOfReferenceUID") or ""),
+                damage,
             )
         )
     for number in contour_rows:
@@ -153,6 +152,10 @@ def open_structure_set(path: Path) -> Dataset:
         raise InputError(
             f"{path}: holds no ROI at all, so the file is damaged (text-mode transfer?); export it again."
         )
+    try:
+        check_nesting(path, dataset, CHECKED_SEQUENCES)
+    except InputError as error:
+        raise InputError(f"{path}: damaged DICOM ({error}); export it again.") from error
     repeated = [str(number) for number, count in numbers.items() if count > 1]
     if repeated:
         raise StructureError(
@@ -203,38 +206,58 @@ def _drawn_by(row: Dataset) -> str:
     return said if said in GENERATION_ALGORITHMS else ""
 
 
-def _colour_rgb(row: Dataset | None) -> tuple[int, int, int] | None:
-    colour = row.get("ROIDisplayColor") if row is not None else None
+def _colour_rgb(row: Dataset) -> tuple[int, int, int] | None:
+    colour = row.get("ROIDisplayColor")
     if colour is None or len(colour) != 3 or not all(0 <= int(part) <= 255 for part in colour):
         return None
     return int(colour[0]), int(colour[1]), int(colour[2])
 
 
-def _contours(row: Dataset | None, where: str, notices: list[str]) -> Iterable[Contour]:
-    empty = 0
-    for contour in (row.get("ContourSequence") if row is not None else None) or []:
-        points = _points_lps_mm(contour, where)
-        if not len(points):
-            empty += 1
-            continue
-        images = contour.get("ContourImageSequence") or []
-        uids = tuple(str(image.get("ReferencedSOPInstanceUID") or "") for image in images)
-        yield Contour(str(contour.get("ContourGeometricType") or "CLOSED_PLANAR").strip(), points, uids)
+def _contours(rows: list[Dataset], where: str, notices: list[str]) -> tuple[tuple[Contour, ...], str]:
+    """(contours, "") of one ROI from its items of the ROIContourSequence, or ((), what is damaged)."""
+    if len(rows) > 1:
+        return (), f"it has {len(rows)} sets of contours where one is expected"
+    found, empty = [], 0
+    try:
+        for item in (rows[0].get("ContourSequence") if rows else None) or []:
+            points = _points_lps_mm(item)
+            if not len(points):
+                empty += 1
+                continue
+            images = item.get("ContourImageSequence") or []
+            uids = tuple(str(image.get("ReferencedSOPInstanceUID") or "") for image in images)
+            kind = str(item.get("ContourGeometricType") or "CLOSED_PLANAR").strip()
+            found.append(Contour(kind, points, uids))
+    except PARSE_ERRORS as error:
+        return (), " ".join(str(error).split())[:160] or type(error).__name__
     if empty:
         notices.append(f"{where}: {empty} contours without points were ignored.")
+    return tuple(found), ""
 
 
-def _points_lps_mm(contour: Dataset, where: str) -> np.ndarray:
-    raw = contour.get_item(CONTOUR_DATA)
+def _points_lps_mm(item: Dataset) -> np.ndarray:
+    """Points (n, 3) of one contour; ValueError when they are not triples of numbers, as many as the item
+    says."""
+    raw = item.get_item(CONTOUR_DATA)
     if raw is None or not raw.value:
-        return np.zeros((0, 3))
-    value = (
-        raw.value if isinstance(raw.value, bytes) else "\\".join(map(str, np.atleast_1d(raw.value))).encode()
-    )
-    try:
-        return parse_points_lps_mm(value)
-    except ValueError as error:
-        raise InputError(
-            f"{where}: contour data are not triples of numbers ({error}); the file is damaged, export it "
-            f"again."
-        ) from error
+        points = np.zeros((0, 3))
+    else:
+        value = raw.value
+        if not isinstance(value, bytes):
+            value = "\\".join(map(str, np.atleast_1d(value))).encode()
+        try:
+            points = parse_points_lps_mm(value)
+        except ValueError as error:
+            raise ValueError(f"contour data are not triples of numbers ({error})") from error
+    declared = item.get_item(NUMBER_OF_CONTOUR_POINTS)
+    if declared is not None and declared.value not in (None, b"", ""):
+        text = declared.value.decode("ascii") if isinstance(declared.value, bytes) else declared.value
+        _check_number(int(text), points)
+    return points
+
+
+def _check_number(said: int, points: np.ndarray) -> None:
+    """ValueError unless NumberOfContourPoints is that of the points; a closing point need not be counted."""
+    is_closed = len(points) > 1 and np.array_equal(points[0], points[-1])
+    if said != len(points) and not (is_closed and said == len(points) - 1):
+        raise ValueError(f"a contour holds {len(points)} points and says NumberOfContourPoints {said}")

@@ -1,5 +1,5 @@
-"""Contours stored more than once, off the slices, beside the images or across them: never a wrong mask without
-a word."""
+"""Contours stored more than once, off the slices, beside the images or across them: no wrong mask without a
+word."""
 
 from __future__ import annotations
 

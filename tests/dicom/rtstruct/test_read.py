@@ -136,7 +136,7 @@ def test_points_and_open_lines_are_left_out_and_empty_structures_are_empty(chang
     def edit(dataset):
         for contour in contours(dataset, 0):
             contour.ContourGeometricType = "POINT"
-            contour.ContourData = contour.ContourData[:3]
+            set_points(contour, contour.ContourData[:3])
         contours(dataset, 1)[0].ContourGeometricType = "OPEN_PLANAR"
         del dataset.ROIContourSequence[2]
 
@@ -170,7 +170,7 @@ def test_sequences_in_another_order_are_linked_by_number(changed, small_ct):
 def test_a_contour_with_two_different_points_is_left_out(changed, small_ct):
     def squash(dataset):
         contour = contours(dataset)[0]
-        contour.ContourData = [*contour.ContourData[:6], *contour.ContourData[:3]]
+        set_points(contour, [*contour.ContourData[:6], *contour.ContourData[:3]])
 
     masks, words = said(changed(squash), small_ct)
     assert masks["GTV"].sum() == 3 * 8 * 10
@@ -181,7 +181,7 @@ def test_a_structure_smaller_than_a_voxel_is_reported(changed, small_ct):
     def shrink(dataset):
         del dataset.ROIContourSequence[0].ContourSequence[1:]
         points = small_ct.geometry.points_lps_mm(1, [(4.2, 4.2), (4.2, 4.4), (4.4, 4.4)])
-        contours(dataset)[0].ContourData = [f"{value:.3f}" for value in points.ravel()]
+        set_points(contours(dataset)[0], points)
 
     masks, words = said(changed(shrink), small_ct)
     assert not masks["GTV"].any()
