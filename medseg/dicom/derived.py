@@ -14,6 +14,7 @@ from pydicom.charset import convert_encodings, encode_string
 from pydicom.dataset import Dataset
 
 import medseg
+from medseg.dicom.patient import differing_field, patient_of
 from medseg.dicom.rtstruct.structure_set import open_structure_set
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.structures.structure import Structure, check_names_are_unique, name_warnings, structure_from_name
@@ -131,6 +132,14 @@ def mask_or_map(array: np.ndarray, name: str) -> np.ndarray:
     return array.astype(bool) if is_binary else array
 
 
+class PatientError(GeometryError):
+    """A file of another patient than the images; ``field``: the attribute that differs."""
+
+    def __init__(self, message: str, field: str):
+        super().__init__(message)
+        self.field = field
+
+
 # ---- patient, study and maker ------------------------------------------------------------------------------
 
 
@@ -209,18 +218,17 @@ def check_is_no_image(out: Path, series: Series) -> None:
         )
 
 
-def check_same_patient(patient_id: str, patient_name: str, series: Series, what: object) -> None:
-    """Raise GeometryError when both sides name a patient and the names differ: by ID, or by name where no ID
-    is known."""
-    header = series.headers[0]
-    for said, keyword in ((patient_id, "PatientID"), (patient_name, "PatientName")):
-        known = str(header.get(keyword) or "").strip()
-        if said and known:
-            if said.casefold().rstrip("^") != known.casefold().rstrip("^"):
-                raise GeometryError(
-                    f"{what}: its {keyword} is not that of the images; it belongs to another patient."
-                )
-            return
+def check_same_patient(patient: Mapping[str, str], series: Series, what: object) -> None:
+    """Raise GeometryError when a field that tells people apart differs from that of the images.
+
+    ``patient``: fields of PATIENT_FIELDS; see :func:`medseg.dicom.patient.differing_field`. The message names
+    the field, not what stands in it.
+    """
+    field = differing_field(patient, patient_of(series.headers[0]))
+    if field is not None:
+        raise PatientError(
+            f"{what}: its {field} is not that of the images; it belongs to another patient.", field
+        )
 
 
 def check_same_frame(uids: tuple[str, ...], series: Series, what: object) -> None:

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from medseg.dicom.damage import PARSE_ERRORS
 from medseg.dicom.images.checks import ALLOWABLE, Plan, check_series, tilt_degrees
 from medseg.dicom.images.scan import FileNote, Found, SeriesFiles, find_series
+from medseg.dicom.patient import differing_field, patient_of
 from medseg.dicom.rtstruct.structure_set import StructureSet, read_structure_set
 from medseg.dicom.rtstruct.volumes import structure_set_volumes
 from medseg.errors import MedsegError
@@ -32,12 +33,12 @@ def inspect(path: str | os.PathLike | Iterable[str | os.PathLike]) -> dict:
     """
     found = find_series(path)
     broken = list(found.broken)
-    patients: dict[str, dict] = {}
+    patients: list[tuple[dict[str, str], dict]] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # from values of pydicom that are only shown here
         for files in found.series.values():
             header = files.records[0].dataset
-            study = _study(patients, files.patient_id, _text(header, "PatientName"), files.study_uid)
+            study = _study(patients, patient_of(header), files.study_uid)
             study["date"], study["description"] = (
                 _text(header, "StudyDate"),
                 _text(header, "StudyDescription"),
@@ -49,23 +50,27 @@ def inspect(path: str | os.PathLike | Iterable[str | os.PathLike]) -> dict:
             except (MedsegError, *PARSE_ERRORS) as error:
                 broken.append(FileNote(file, " ".join(str(error).removeprefix(f"{file}: ").split())[:300]))
                 continue
-            words = structure_set.patient_id, structure_set.patient_name, structure_set.study_instance_uid
-            _study(patients, *words)["structure_sets"].append(_structure_set_entry(structure_set, found))
+            study = _study(patients, structure_set.patient, structure_set.study_instance_uid)
+            study["structure_sets"].append(_structure_set_entry(structure_set, found))
     return {
         "path": found.root,
-        "patients": [
-            {**patient, "studies": list(patient["studies"].values())} for patient in patients.values()
-        ],
+        "patients": [{**patient, "studies": list(patient["studies"].values())} for _, patient in patients],
         "broken": [{"file": str(note.path), "why": note.why} for note in broken],
         "ignored": [{"file": str(note.path), "why": note.why} for note in found.ignored],
     }
 
 
-def _study(patients: dict, patient_id: str, patient_name: str, study_uid: str) -> dict:
-    """The entry of a study, made where it is new."""
-    patient = patients.setdefault(
-        patient_id, {"patient_id": patient_id, "patient_name": patient_name, "studies": {}}
+def _study(patients: list[tuple[dict[str, str], dict]], patient: dict[str, str], study_uid: str) -> dict:
+    """The entry of a study, made where it is new; people who share a PatientID, or have none, stay apart."""
+    same = (
+        entry
+        for known, entry in patients
+        if known["PatientID"] == patient["PatientID"] and differing_field(known, patient) is None
     )
+    entry = next(same, None)
+    if entry is None:
+        entry = {"patient_id": patient["PatientID"], "patient_name": patient["PatientName"], "studies": {}}
+        patients.append((patient, entry))
     empty = {
         "study_instance_uid": study_uid,
         "date": "",
@@ -73,7 +78,7 @@ def _study(patients: dict, patient_id: str, patient_name: str, study_uid: str) -
         "series": [],
         "structure_sets": [],
     }
-    return patient["studies"].setdefault(study_uid, empty)
+    return entry["studies"].setdefault(study_uid, empty)
 
 
 def _text(header: Dataset, keyword: str) -> str:
@@ -134,7 +139,7 @@ def _structure_set_entry(structure_set: StructureSet, found: Found) -> dict:
     fitting = [
         files.series_uid
         for files in found.series.values()
-        if files.patient_id == structure_set.patient_id
+        if differing_field(patient_of(files.records[0].dataset), structure_set.patient) is None
         and _text(files.records[0].dataset, "FrameOfReferenceUID") in structure_set.frame_of_reference_uids
     ]
     problems = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medseg.dicom.derived import check_same_frame, check_same_patient
+from medseg.dicom.derived import PatientError, check_same_frame, check_same_patient
 from medseg.dicom.rtstruct.masks import roi_mask, solid_loops
 from medseg.dicom.rtstruct.placement import why_nowhere
 from medseg.dicom.rtstruct.structure_set import Roi, StructureSet, read_structure_set
@@ -24,6 +24,9 @@ ALLOWABLE_IN_STRUCTURE_SETS = {
         "place contours of another, or of no known, Frame of Reference by their coordinates alone"
     ),
     "repeated_names": 'call ROIs that share a name "NAME (number 3)" and so on',
+    "patient_details": (
+        "place contours on images of the same PatientID with another PatientName, birth date or sex"
+    ),
 }
 """Faults that read_rtstruct can be told to accept (``allow=``), and what it then does. All others are always
 refused."""
@@ -77,8 +80,7 @@ def placeable(
         raise InputError(
             f"allow={unknown[0]!r} is not known for structure sets; expected names from {known}."
         )
-    check_same_patient(structure_set.patient_id, structure_set.patient_name, series, structure_set.path)
-    notices: list[str] = []
+    notices = _check_patient(structure_set, series, allow)
     try:
         check_same_frame(structure_set.frame_of_reference_uids, series, structure_set.path)
     except GeometryError as error:
@@ -113,6 +115,19 @@ def placeable(
         return read
 
     return {name: reader(name, roi) for name, roi in drawn.items()}, notices
+
+
+def _check_patient(structure_set: StructureSet, series: Series, allow: Collection[str]) -> list[str]:
+    """Raise GeometryError for another patient; a notice where only details differ and that is allowed."""
+    try:
+        check_same_patient(structure_set.patient, series, structure_set.path)
+    except PatientError as error:
+        is_detail = error.field != "PatientID" and bool(structure_set.patient_id)
+        if is_detail and "patient_details" in allow:
+            return [f"accepted patient_details: its {error.field} is not that of the images."]
+        hint = ' If both are known to be one person, allow "patient_details".' if is_detail else ""
+        raise GeometryError(f"{error}{hint}") from error
+    return []
 
 
 def _check_reach(path: Path, rois: Iterable[Roi], series: Series) -> None:

@@ -15,6 +15,7 @@ from pydicom.multival import MultiValue
 from medseg.dicom.damage import PARSE_ERRORS, damage_as_input_error
 from medseg.dicom.images.header import RTSTRUCT_CLASS_UID
 from medseg.dicom.nesting import check_nesting
+from medseg.dicom.patient import PATIENT_FIELDS, patient_of
 from medseg.dicom.rtstruct.encode import Contour, parse_points_lps_mm
 from medseg.errors import InputError, StructureError
 from medseg.structures.structure import GENERATION_ALGORITHMS, INTERPRETED_TYPES, Structure
@@ -64,6 +65,14 @@ class StructureSet:
     notices: tuple[str, ...]
     referenced_series_uids: tuple[str, ...] = ()
     date_time: str = ""
+    patient_birth_date: str = ""
+    patient_sex: str = ""
+
+    @property
+    def patient(self) -> dict[str, str]:
+        """What tells the patient apart, see :mod:`medseg.dicom.patient`."""
+        values = (self.patient_id, self.patient_name, self.patient_birth_date, self.patient_sex)
+        return dict(zip(PATIENT_FIELDS, values, strict=True))
 
 
 def read_structure_set(path: str | Path) -> StructureSet:
@@ -114,14 +123,15 @@ def _parse(path: Path) -> StructureSet:
                 damage,
             )
         )
+    patient = patient_of(dataset)
     for number in contour_rows:
         notices.append(f"contours of ROI number {number}, which the file does not name, were ignored.")
     return StructureSet(
         path,
         str(dataset.get("StructureSetLabel") or ""),
         str(dataset.get("ApprovalStatus") or ""),
-        str(dataset.get("PatientID") or "").strip(),
-        str(dataset.get("PatientName") or "").strip(),
+        patient["PatientID"],
+        patient["PatientName"],
         str(dataset.get("StudyInstanceUID") or ""),
         str(dataset.get("SOPInstanceUID") or ""),
         frame_of_reference_uids(dataset),
@@ -131,6 +141,8 @@ def _parse(path: Path) -> StructureSet:
         f"{dataset.StructureSetDate}{dataset.get('StructureSetTime') or ''}"[:14]
         if dataset.get("StructureSetDate")
         else "",
+        patient["PatientBirthDate"],
+        patient["PatientSex"],
     )
 
 

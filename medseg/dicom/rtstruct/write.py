@@ -34,6 +34,7 @@ from medseg.dicom.derived import (
     refuse_approved,
 )
 from medseg.dicom.images.header import RTSTRUCT_CLASS_UID
+from medseg.dicom.patient import patient_of
 from medseg.dicom.rtstruct.encode import contour_sequence, image_item
 from medseg.dicom.rtstruct.structure_set import (
     CONTOUR_DATA,
@@ -139,9 +140,7 @@ def _copy(path: Path, series: Series) -> Dataset:
         raise InputError(
             f"{path}: holds elements of group 0 or 2 among its data; the file is damaged, export it again."
         )
-    check_same_patient(
-        str(dataset.get("PatientID") or "").strip(), str(dataset.get("PatientName") or ""), series, path
-    )
+    check_same_patient(patient_of(dataset), series, path)
     study = str(dataset.get("StudyInstanceUID") or "")
     if study != series.study_instance_uid:
         raise GeometryError(

@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 
 from medseg.dicom.damage import damage_as_input_error
 from medseg.dicom.derived import check_same_frame, check_same_patient
+from medseg.dicom.patient import patient_of
 from medseg.errors import GeometryError, InputError
 from medseg.geometry import POSITION_TOLERANCE_MM
 from medseg.structures.structure import GENERATION_ALGORITHMS, Structure
@@ -41,9 +42,7 @@ def read_seg(path: str | Path, series: Series) -> dict[Structure, np.ndarray]:
             raise InputError(
                 f"{path}: is no binary or fractional DICOM Segmentation ({kind or 'no SegmentationType'})."
             )
-        check_same_patient(
-            str(dataset.get("PatientID") or "").strip(), str(dataset.get("PatientName") or ""), series, path
-        )
+        check_same_patient(patient_of(dataset), series, path)
         check_same_frame((str(dataset.get("FrameOfReferenceUID") or ""),), series, path)
         labels = _labels(dataset, path)
         masks = {number: np.zeros(series.geometry.shape, dtype=bool) for number in labels}
