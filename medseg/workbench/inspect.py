@@ -22,7 +22,9 @@ _AXES = ("sagittal", "coronal", "axial")
 
 
 def inspect(path: str | os.PathLike | Iterable[str | os.PathLike]) -> dict:
-    """Look at every file of a folder (nested), of one file or of a list of files; pixels are not decoded.
+    """Look at every file of a folder (nested), of one file or of a list of files.
+
+    Pixels are decoded only where two images lie at the same place.
 
     Returns a dict of plain JSON types: ``patients`` > ``studies`` > ``series`` and ``structure_sets``, and
     lists ``broken`` and ``ignored`` of files with the reason. A series' ``problems`` are the faults that

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -57,10 +57,10 @@ class Plan:
     warnings: list[str]
 
 
-def check_series(files: SeriesFiles, found: Found, allow: Collection[str] = ()) -> Plan:
+def check_series(files: SeriesFiles, found: Found) -> Plan:
     """Everything that is wrong between the slices of one series, and its geometry where it has one.
 
-    Pixels are compared only where images lie at the same position and ``allow`` names duplicate_position.
+    Pixels are decoded only where images lie at the same position: equal ones may be accepted, others never.
     """
     records = list(files.records)
     faults, remarks = _broken_files(files, found)
@@ -77,7 +77,7 @@ def check_series(files: SeriesFiles, found: Found, allow: Collection[str] = ()) 
     if any(fault.name not in ALLOWABLE for fault in faults):
         return Plan(records, None, faults, remarks)
     records = _sorted_along_normal(records)
-    records, duplicate_faults = _without_duplicates(records, compare="duplicate_position" in allow)
+    records, duplicate_faults = _without_duplicates(records)
     faults += duplicate_faults
     if any(fault.name == "overlapping_slices" for fault in duplicate_faults):
         return Plan(records, None, faults, remarks)
@@ -186,9 +186,8 @@ def _sorted_along_normal(records: Sequence[SliceRecord]) -> list[SliceRecord]:
     return sorted(records, key=lambda record: float(record.position_lps_mm @ normal))
 
 
-def _without_duplicates(records: list[SliceRecord], compare: bool) -> tuple[list[SliceRecord], list[Fault]]:
-    """One slice per position; faults for images that share one. ``compare``: look whether their pixels are
-    equal."""
+def _without_duplicates(records: list[SliceRecord]) -> tuple[list[SliceRecord], list[Fault]]:
+    """One slice per position; a fault for images that share one, which tells equal pixels from other ones."""
     normal = _normal_lps(records[0])
     kept, doubles = [records[0]], []
     for record in records[1:]:
@@ -203,12 +202,11 @@ def _without_duplicates(records: list[SliceRecord], compare: bool) -> tuple[list
             doubles.append((kept[-1], record))
     if not doubles:
         return kept, []
-    if compare:
-        for first, second in doubles:
-            values = dict(read_slices([first, second]))
-            if not np.array_equal(values[0], values[1]):
-                what = f"{_name(first)} and {_name(second)} lie at the same position with different pixels"
-                return kept, [Fault("overlapping_slices", f"{what} (several phases in one series?).")]
+    for first, second in doubles:
+        values = dict(read_slices([first, second]))
+        if not np.array_equal(values[0], values[1]):
+            what = f"{_name(first)} and {_name(second)} lie at the same position with different pixels"
+            return kept, [Fault("overlapping_slices", f"{what} (several phases in one series?).")]
     where = f"{_name(doubles[0][0])} and {_name(doubles[0][1])}"
     return kept, [
         Fault("duplicate_position", f"{len(doubles)} images lie where another one lies, e.g. {where}.")

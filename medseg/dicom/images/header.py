@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -32,6 +33,8 @@ SLICE_CLASSES = {
 """SOP Classes of tomographic slices: CT, MR and PET; plain, enhanced multi-frame and legacy-converted
 enhanced."""
 
+MODALITIES = frozenset(SLICE_CLASSES.values())
+
 MULTI_FRAME_CLASSES = frozenset(
     f"1.2.840.10008.5.1.4.1.1.{tail}" for tail in ("2.1", "2.2", "4.1", "4.4", "130", "128.1")
 )
@@ -47,6 +50,12 @@ PROJECTION_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.481.1": "RTIMAGE",
 }
 """SOP Classes of projection radiographs: pictures without a place in the patient."""
+
+OTHER_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.66.7": "Label Map Segmentation Storage",
+    "1.2.840.10008.5.1.4.1.1.66.8": "Height Map Segmentation Storage",
+}
+"""SOP Classes of the standard (2024) that pydicom does not name yet."""
 
 RTSTRUCT_CLASS_UID = "1.2.840.10008.5.1.4.1.1.481.3"
 
@@ -73,9 +82,8 @@ def read_header(path: Path) -> tuple[Dataset | None, PixelElement | None]:
             return None, None
         file.seek(0)
         dataset = dcmread(file, stop_before_pixels=True, force=not part10)
-        known = {*SLICE_CLASSES, *PROJECTION_CLASSES, RTSTRUCT_CLASS_UID}
-        if not part10 and str(dataset.get("SOPClassUID", "")) not in known:
-            raise InputError("no DICM mark, and what follows is not an image or structure set either")
+        if not part10 and not _is_known(dataset):
+            raise InputError("no DICM mark, and what follows is no object that DICOM knows either")
         _ensure_transfer_syntax(dataset)
         deflated = dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
         # Inside a deflated file the position says nothing; its pixels are checked when they are read.
@@ -93,6 +101,20 @@ def _looks_like_bare_dataset(head: bytes) -> bool:
         if group in (0x0002, 0x0008) and element <= 0x0018:
             return True
     return False
+
+
+def class_name(sop_class: str) -> str:
+    """The name of a SOP Class; the UID itself where nobody knows it."""
+    return OTHER_CLASSES.get(sop_class, UID(sop_class).name)
+
+
+def _is_known(dataset: Dataset) -> bool:
+    """Whether a data set without DICM mark is an object of a known class; one that calls itself CT, MR or PET
+    under the class of something else may be a damaged slice."""
+    sop_class = str(dataset.get("SOPClassUID", ""))
+    if sop_class in {*SLICE_CLASSES, *PROJECTION_CLASSES, RTSTRUCT_CLASS_UID}:
+        return True
+    return class_name(sop_class) != sop_class and str(dataset.get("Modality", "")) not in MODALITIES
 
 
 def _ensure_transfer_syntax(dataset: Dataset) -> None:

@@ -17,10 +17,12 @@ from pydicom.uid import (
 
 from medseg.dicom.damage import PARSE_ERRORS
 from medseg.dicom.images.header import (
+    MODALITIES,
     MULTI_FRAME_CLASSES,
     PROJECTION_CLASSES,
     RTSTRUCT_CLASS_UID,
     SLICE_CLASSES,
+    class_name,
     integer,
     read_header,
     require_pixels,
@@ -193,13 +195,14 @@ def _sort_in(path: Path, found: Found) -> None:
             # A damaged slice must not pass for something that is no slice: it would be missed at the end of a
             # stack.
             declared = str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
-            kind = UID(sop_class or declared)
-            unknown = kind.name == kind and (pixels is not None or declared != sop_class)
-            if declared in SLICE_CLASSES or unknown or not kind.is_valid:
+            kind = sop_class or declared
+            may_be_slice = pixels is not None and str(dataset.get("Modality", "")) in MODALITIES
+            unknown = class_name(kind) == kind and (may_be_slice or declared != sop_class)
+            if declared in SLICE_CLASSES or unknown or not UID(kind).is_valid:
                 raise InputError(
                     f"SOPClassUID {sop_class[:64]!r}; expected that of a slice (the header is damaged)"
                 )
-            found.ignored.append(FileNote(path, f"{kind.name}, not a slice", _series_uid(dataset)))
+            found.ignored.append(FileNote(path, f"{class_name(kind)}, not a slice", _series_uid(dataset)))
     except InputError as error:
         found.broken.append(FileNote(path, str(error), _series_uid(dataset)))
     except PARSE_ERRORS as error:

@@ -98,12 +98,10 @@ def _parse(path: Path) -> StructureSet:
     for row in dataset.get("ROIContourSequence") or []:
         contour_rows.setdefault(int(row.ReferencedROINumber), []).append(row)
     rois = []
+    names = _names(dataset, notices)
     for row in dataset.StructureSetROISequence:
         number = int(row.ROINumber)
-        name = _name(row, dataset)
-        if not name:
-            name = f"ROI {number}"
-            notices.append(f"ROI number {number} has no name; it is called {name!r} here.")
+        name = names[number]
         raw_type = types.get(number, "")
         known_type = raw_type if raw_type in INTERPRETED_TYPES else ""
         own = contour_rows.pop(number, [])
@@ -197,20 +195,45 @@ def _referenced_series_uids(dataset: Dataset) -> tuple[str, ...]:
     return tuple(dict.fromkeys(uid for uid in uids if uid))
 
 
-def _name(row: Dataset, dataset: Dataset) -> str:
-    """An ROI's name; a backslash in it, which DICOM takes for a separator of values, is read as "_".
+def _names(dataset: Dataset, notices: list[str]) -> dict[int, str]:
+    """{ROI number: name, of at most 64 characters and without backslash}, as DICOM and Structure want it.
+
+    Names that are made equal by that, though they differ in the file, get their numbers: "NAME (number 3)".
+    """
+    stored = {int(row.ROINumber): _stored_name(row, dataset) for row in dataset.StructureSetROISequence}
+    names = {}
+    for number, name in stored.items():
+        names[number] = name.replace("\\", "_")[:64].strip() or f"ROI {number}"
+        if not name:
+            notices.append(f"ROI number {number} has no name; it is called {names[number]!r} here.")
+        elif len(name) > 64:
+            notices.append(f"ROI number {number}: its name has {len(name)} characters and is cut to 64.")
+    made = dict(names)
+    for number, name in made.items():
+        alike = {stored[other] for other, its in made.items() if its == name}
+        if len(alike) > 1 and stored[number] != name:
+            suffix = f" (number {number})"
+            names[number] = name[: 64 - len(suffix)] + suffix
+            notices.append(
+                f"ROI number {number} is called {names[number]!r} here, since another is {name!r}."
+            )
+    return names
+
+
+def _stored_name(row: Dataset, dataset: Dataset) -> str:
+    """An ROI's name as the file has it, though DICOM takes a backslash for a separator of values.
 
     Without a character set only ASCII is allowed (PS3.3 C.12.1.1.2), and pydicom reads Latin-1. Writers that
     forget to state one mostly mean UTF-8, and Latin-1 text is hardly ever valid UTF-8.
     """
     value = row.get("ROIName") or ""
-    name = "_".join(value) if isinstance(value, MultiValue) else str(value)
+    name = "\\".join(value) if isinstance(value, MultiValue) else str(value)
     if not name.isascii() and not dataset.get("SpecificCharacterSet"):
         try:
             name = name.encode("latin-1").decode("utf-8")
         except UnicodeError:
             pass
-    return name.strip().replace("\\", "_")[:64]
+    return name.strip()
 
 
 def _drawn_by(row: Dataset) -> str:

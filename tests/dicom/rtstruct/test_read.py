@@ -285,6 +285,26 @@ def test_names_without_a_character_set_are_read_as_they_were_meant(raw, name, ch
     assert list(masks) == [name]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "names"),
+    [
+        ("x" * 70 + "1", "x" * 70 + "2", ["x" * 53 + " (number 1)", "x" * 53 + " (number 2)"]),
+        ("a\\b", "a_b", ["a_b (number 1)", "a_b"]),
+    ],
+    ids=["long", "backslash"],
+)
+def test_names_that_only_reading_makes_equal_get_their_numbers(first, second, names, changed, small_ct):
+    def rename(dataset):
+        for row, name in zip(dataset.StructureSetROISequence, (first, second), strict=True):
+            row["ROIName"] = pydicom.DataElement("ROIName", "UN", name.encode())
+
+    two = {"A": box(slice(0, 3), slice(0, 3)), "B": box(slice(4, 12), slice(5, 15))}
+    masks, words = said(changed(rename, two), small_ct)
+    assert list(masks) == names
+    assert [mask.sum() for mask in masks.values()] == [4 * 9, 4 * 80]
+    assert "ROI number 1 is called" in words and ("cut to 64" in words) == (len(first) > 64)
+
+
 def test_sequences_and_coordinates_of_unknown_vr_are_read(changed, small_ct, tmp_path):
     path = changed(lambda dataset: None)
     dataset = pydicom.dcmread(path)
