@@ -135,7 +135,7 @@ def _state(fold: Fold) -> str:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         same = record["fingerprint"] == fold.fingerprint
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{path}: not the record of a fold ({error}); delete the folder.") from error
     if not same and not (fold.folder / LAST).exists():
         return "new"

@@ -19,7 +19,7 @@ def read_cases(datalist: Path, section: str = "training") -> list[dict]:
     try:
         content = json.loads(datalist.read_text(encoding="utf-8"))
         cases = content[section]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{datalist}: no JSON datalist with a list {section!r} ({error}).") from error
     if not isinstance(cases, list) or not cases or not all(isinstance(case, dict) for case in cases):
         raise InputError(f"{datalist}: {section!r} is no list of cases.")

@@ -21,7 +21,7 @@ def check_datalist(datalist: str | Path, dataset_dir: str | Path) -> None:
     """
     try:
         content = json.loads(Path(datalist).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{datalist}: not a readable JSON datalist ({error}).") from error
     sections = {name: content.get(name) for name in SECTIONS} if isinstance(content, dict) else {}
     for name in SECTIONS:

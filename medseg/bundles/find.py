@@ -81,7 +81,7 @@ def read_json(path: Path) -> dict:
     """The content of one of a bundle's files. BundleError when it is missing or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not a readable JSON file ({error}).") from error
 
 

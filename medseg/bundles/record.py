@@ -60,7 +60,8 @@ def case_line(record: dict) -> str:
     """One line about a case's record: what was found, and where it is, or why it failed."""
     if record["status"] == "failed":
         return f"{record['case']}: failed: {record['error']}"
-    return f"{record['case']}: {record['status']}: {record['summary']} -> {short_path(record['folder'])}"
+    found = record.get("summary") or "its run.json has no summary"  # of another version, or edited
+    return f"{record['case']}: {record['status']}: {found} -> {short_path(record['folder'])}"
 
 
 def short_path(path: str | Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 
 from medseg.cases.nifti import is_nifti, load_image, read_mask
 from medseg.dicom import ALLOWABLE, Series, read_series
+from medseg.dicom.damage import PARSE_ERRORS
 from medseg.dicom.rtstruct.read import ALLOWABLE_IN_STRUCTURE_SETS, placeable
 from medseg.dicom.rtstruct.structure_set import read_structure_set
 from medseg.dicom.seg.read import read_seg
@@ -127,7 +129,7 @@ def modality(path: Path) -> str:
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality"], force=True)
         return str(header.get("Modality", ""))
-    except (pydicom.errors.InvalidDicomError, OSError, EOFError, ValueError, KeyError, NotImplementedError):
+    except PARSE_ERRORS:
         return ""  # whoever opens it next says what is wrong with it
 
 
@@ -174,11 +176,7 @@ def _nifti_source(path: Path, geometry: Geometry | None) -> MaskSource:
         if array.dtype != bool and not (
             array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1
         ):  # nan is neither
-            raise StructureError(
-                f"{files[by_name[name]]}: values from {array.min():g} to {array.max():g}; expected a mask of "
-                f"0 and 1 or a "
-                "map between them; split a label map into one file per structure."
-            )
+            raise StructureError(f"{files[by_name[name]]}: {_why_no_mask(array)}")
         return array, []
 
     index = read_index(path) if path.is_dir() else {}
@@ -187,6 +185,16 @@ def _nifti_source(path: Path, geometry: Geometry | None) -> MaskSource:
     if len(by_name) < len(files):
         raise StructureError(f"{path / INDEX}: gives two files the same name; repair or remove it.")
     return MaskSource(path, "NIfTI masks", geometry, structures, (), read)
+
+
+def _why_no_mask(array: np.ndarray) -> str:
+    values = np.unique(array)
+    if len(values) == 2 and values[0] == 0 and np.isfinite(values[1]):
+        return f"holds 0 and {values[1]:g}; expected a mask of 0 and 1 (or 255). Write its inside as 1."
+    return (
+        f"values from {array.min():g} to {array.max():g}; expected a mask of 0 and 1 or a map between them; "
+        f"split a label map into one file per structure."
+    )
 
 
 def _plain(name: str, file: Path) -> Structure:
@@ -203,7 +211,7 @@ def mask_files(path: Path) -> dict[str, Path]:
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if is_nifti(file) and not file.name.startswith("."))
         if not files:
-            raise InputError(f"{path}: holds no NIfTI file (.nii, .nii.gz).")
+            raise InputError(f"{path}: holds no NIfTI file (.nii, .nii.gz), but {_held(path)}.")
     named: dict[str, Path] = {}
     for file in files:
         name = re.sub(r"\.nii(\.gz)?$", "", file.name, flags=re.IGNORECASE)
@@ -211,6 +219,15 @@ def mask_files(path: Path) -> dict[str, Path]:
             raise InputError(f"{named[name]} and {file} would both be called {name!r}; rename one.")
         named[name] = file
     return named
+
+
+def _held(folder: Path) -> str:
+    """What a folder holds, for people: "20 files of .dcm, 1 folder"."""
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    kinds = Counter(entry.suffix.lower() or "no suffix" for entry in entries if entry.is_file())
+    held = [f"{count} files of {kind}" for kind, count in kinds.most_common(4)]
+    folders = sum(entry.is_dir() for entry in entries)
+    return ", ".join([*held, *([f"{folders} folders"] if folders else [])]) or "nothing at all"
 
 
 def read_index(folder: Path) -> dict[str, Structure]:
@@ -234,7 +251,7 @@ def read_index(folder: Path) -> dict[str, Structure]:
             )
             for row in rows
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path}: not a list of structures by medseg ({error}); repair or remove it."
         ) from error

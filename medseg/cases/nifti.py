@@ -16,6 +16,13 @@ from medseg.geometry import Geometry
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 
+INSIDE = (1, 255)
+"""What a mask may hold inside: one, or all bits of a byte (as dcmrtstruct2nii writes it)."""
+
+LARGEST_MM = 1e6
+"""A step or an origin of a kilometre is no place of a patient."""
+
+
 def is_nifti(path: str | Path) -> bool:
     """True for names that end in .nii or .nii.gz."""
     return str(path).lower().endswith(NIFTI_SUFFIXES)
@@ -67,9 +74,9 @@ def read_mask(path: str | Path, geometry: Geometry) -> np.ndarray:
     grid.
 
     NIfTI files keep the same voxels in other axis orders and directions (dcm2niix turns the rows round); they
-    are put in the image's order by their affine, never resampled. Arrays of only 0 and 1 become bool. Raises
-    InputError for a file that is no three-dimensional NIfTI image, and GeometryError when its voxels are not
-    those of the image.
+    are put in the image's order by their affine, never resampled. Arrays of only 0 and 1 become bool, and so
+    do those of only 0 and 255, as some tools write them. Raises InputError for a file that is no
+    three-dimensional NIfTI image, and GeometryError when its voxels are not those of the image.
     """
     from nibabel import orientations
 
@@ -92,7 +99,8 @@ def read_mask(path: str | Path, geometry: Geometry) -> np.ndarray:
         geometry = Geometry.from_lps_affine(geometry.affine_lps, geometry.shape)
     Geometry.from_ras_affine(affine_ras, array.shape).require_same(geometry, str(path))
     array = np.ascontiguousarray(array.transpose(2, 1, 0))
-    return array.astype(bool) if bool(((array == 0) | (array == 1)).all()) else array
+    is_mask = any(bool(((array == 0) | (array == inside)).all()) for inside in INSIDE)
+    return array.astype(bool) if is_mask else array
 
 
 def load_image(path: str | Path):
@@ -120,6 +128,8 @@ def load_image(path: str | Path):
         raise InputError(
             f"{path}: cannot be read as NIfTI ({' '.join(str(error).split())[:160]})."
         ) from error
+    if image.affine is not None and not np.abs(image.affine).max() < LARGEST_MM:  # nan is not below either
+        raise InputError(f"{path}: its affine holds {np.abs(image.affine).max():g}; expected millimetres.")
     if array.dtype.kind not in "biuf":
         raise InputError(f"{path}: its voxels are of type {array.dtype}; expected one real number each.")
     return image, array

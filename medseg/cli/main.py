@@ -16,6 +16,7 @@ from medseg.cli.audit import add_audit
 from medseg.cli.datalist import add_datalist
 from medseg.cli.score import add_score
 from medseg.cli.structures import add_compare, add_convert, add_margin
+from medseg.cli.suggest import SuggestingParser
 from medseg.cli.words import in_flags
 from medseg.errors import InputError, MedsegError, system_error_line
 
@@ -61,7 +62,7 @@ def _fail(options: argparse.Namespace, message: str, code: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="medseg", description=f"Medical images to contours. {RESEARCH_USE}")
+    parser = SuggestingParser(prog="medseg", description=f"Medical images to contours. {RESEARCH_USE}")
     parser.add_argument("--version", action="version", version=f"medseg {medseg.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, add in COMMANDS.items():
@@ -70,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
             name, help=summary, description=f"{summary} {RESEARCH_USE}", allow_abbrev=False
         )
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        command.set_defaults(run=add(command))
+        command.set_defaults(run=add(command), parser=command)
     return parser
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydicom.charset import convert_encodings, encode_string
 from pydicom.dataset import Dataset
 
 import medseg
@@ -158,37 +157,6 @@ def maker(model: tuple[str, str] | None) -> str:
     """Who made a file: medseg and its version, and the model (name, version) where there is one with a
     name."""
     return f"medseg {medseg.__version__}" + (f", model {model[0]} {model[1]}" if model and model[0] else "")
-
-
-def check_charset(dataset: Dataset, texts: list[str]) -> None:
-    """Make sure that names can be written; a data set without a character set turns to UTF-8 if they need it.
-
-    Raises StructureError for a text that the character set of the data set does not have.
-    """
-    if all(text.isascii() for text in texts):
-        return
-    if not dataset.get("SpecificCharacterSet"):
-        kept = [str(row.get("ROIName") or "") for row in dataset.get("StructureSetROISequence") or []]
-        if not all(
-            name.isascii() for name in kept
-        ):  # stored in a set that nobody stated, so it would become another one
-            raise StructureError(
-                "the structure set has names beyond ASCII without a character set, so none can be added; use "
-                "ASCII letters."
-            )
-        dataset.SpecificCharacterSet = "ISO_IR 192"
-        return
-    encodings = convert_encodings(dataset.SpecificCharacterSet)
-    for text in texts:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                encode_string(text, encodings)
-        except (UnicodeError, UserWarning) as error:
-            raise StructureError(
-                f"name {text!r} cannot be written in the character set {dataset.SpecificCharacterSet} of the "
-                "images; use letters of that set."
-            ) from error
 
 
 # ---- what is there already ---------------------------------------------------------------------------------

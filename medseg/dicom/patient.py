@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 from pydicom.dataset import Dataset
 
+from medseg.dicom.charset import unstated_text
+
 PATIENT_FIELDS = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex")
 """What tells people apart. Anonymisers often give all patients one PatientID, or none, so it never counts
 alone."""
@@ -39,10 +41,6 @@ def differing_field(one: Mapping[str, str], other: Mapping[str, str]) -> str | N
 def name_words(name: str) -> frozenset[str]:
     """The words of a person's name without case, accents and order; of its alphabetic form, if it has one."""
     alphabetic = next((group for group in name.split("=") if group.strip(" ^")), "")
-    if not alphabetic.isascii():
-        try:  # UTF-8 whose writer stated no character set was read as Latin-1
-            alphabetic = alphabetic.encode("latin-1").decode("utf-8")
-        except UnicodeError:
-            pass
+    alphabetic = unstated_text(alphabetic)  # its writer may have stated no character set
     plain = "".join(c for c in unicodedata.normalize("NFKD", alphabetic) if not unicodedata.combining(c))
     return frozenset(re.split(r"[\s^,._-]+", plain.casefold())) - {""}

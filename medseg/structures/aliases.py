@@ -50,7 +50,7 @@ def load_aliases(path: str | Path) -> dict[str, tuple[str, ...]]:
     """:func:`check_aliases` of a JSON file; InputError for one that cannot be read."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable JSON file of structures ({error}).") from error
     return check_aliases(content, str(path))
 

@@ -12,6 +12,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
+from medseg.dicom.charset import unstated_text
 from medseg.dicom.damage import PARSE_ERRORS, damage_as_input_error
 from medseg.dicom.images.header import RTSTRUCT_CLASS_UID
 from medseg.dicom.nesting import check_nesting
@@ -223,16 +224,12 @@ def _names(dataset: Dataset, notices: list[str]) -> dict[int, str]:
 def _stored_name(row: Dataset, dataset: Dataset) -> str:
     """An ROI's name as the file has it, though DICOM takes a backslash for a separator of values.
 
-    Without a character set only ASCII is allowed (PS3.3 C.12.1.1.2), and pydicom reads Latin-1. Writers that
-    forget to state one mostly mean UTF-8, and Latin-1 text is hardly ever valid UTF-8.
+    Without a character set only ASCII is allowed (PS3.3 C.12.1.1.2), see unstated_text.
     """
     value = row.get("ROIName") or ""
     name = "\\".join(value) if isinstance(value, MultiValue) else str(value)
-    if not name.isascii() and not dataset.get("SpecificCharacterSet"):
-        try:
-            name = name.encode("latin-1").decode("utf-8")
-        except UnicodeError:
-            pass
+    if not dataset.get("SpecificCharacterSet"):
+        name = unstated_text(name)
     return name.strip()
 
 

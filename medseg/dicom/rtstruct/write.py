@@ -18,12 +18,12 @@ from pydicom.valuerep import format_number_as_ds
 
 import medseg
 from medseg.dicom import coded
+from medseg.dicom.charset import can_hold, hold_texts
 from medseg.dicom.damage import damage_as_input_error
 from medseg.dicom.derived import (
     EMPTY_IF_UNKNOWN,
     RESEARCH_ONLY,
     SERIES_NUMBER,
-    check_charset,
     check_is_no_image,
     check_masks,
     check_same_frame,
@@ -98,7 +98,7 @@ def write_rtstruct(
             raise StructureError(
                 f"two structures are called {other!r} and {structure.name!r}; give each its own name."
             )
-    check_charset(dataset, [label, *(model or ()), *(structure.name for structure, _ in checked)])
+    hold_texts(dataset, [label, *(model or ()), *(structure.name for structure, _ in checked)])
     images = [image_item(*row) for row in _images(series)]
     for structure, key in _number(checked, dataset):
         array = mask_or_map(masks[key], structure.name)
@@ -327,11 +327,7 @@ def _code_item(code: Code) -> Dataset:
 
 def _writable(dataset: Dataset, text: str) -> str:
     """A remark as the character set of a data set can hold it, with "?" for letters that it lacks."""
-    try:
-        check_charset(dataset, [text])
-        return text
-    except StructureError:
-        return text.encode("ascii", "replace").decode()
+    return text if can_hold(dataset, [text]) else text.encode("ascii", "replace").decode()
 
 
 def _save(dataset: Dataset, out: Path) -> None:

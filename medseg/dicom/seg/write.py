@@ -16,12 +16,12 @@ from pydicom.uid import generate_uid
 
 import medseg
 from medseg.dicom import coded
+from medseg.dicom.charset import hold_texts
 from medseg.dicom.derived import (
     COPIED,
     EMPTY_IF_UNKNOWN,
     RESEARCH_ONLY,
     SERIES_NUMBER,
-    check_charset,
     check_is_no_image,
     check_masks,
     copy_patient_and_study,
@@ -156,7 +156,7 @@ def _segmentation(images: list[Dataset], pixels: np.ndarray, structures: list[St
 
 
 def _save(dataset: Dataset, structures: list[Structure], out: str | Path, model) -> Path:
-    check_charset(dataset, [*(model or ()), *(structure.name for structure in structures)])
+    hold_texts(dataset, [*(model or ()), *(structure.name for structure in structures)])
     with atomic_path(out) as temporary:
         dataset.save_as(temporary, enforce_file_format=True)
     return Path(out)
