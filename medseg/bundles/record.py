@@ -85,7 +85,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         return {}
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable run record ({error}); move it away.") from error
     if not (
         isinstance(record, dict)
@@ -102,7 +102,7 @@ def is_result(file: Path) -> bool:
     try:
         outputs = json.loads((file.parent / "run.json").read_text(encoding="utf-8"))["outputs"]
         return any(output["file"] == file.name for output in outputs)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
