@@ -150,14 +150,14 @@ class CheckInputd(MapTransform):
         """What is unlike, a clause each; the look is left out where values or size are wrong already."""
         if image.ndim == 3:
             header = getattr(open_radiograph(image.meta["filename_or_obj"]).projection, "header", None)
-            return self._tags(header) or self._look(image.as_tensor()[0], self.gate.template)
+            return self._tags(header) + self._look(image.as_tensor()[0], self.gate.template)
         case = case_of(image.meta)
-        found = self._tags(None if case.series is None else case.series.headers[0])
-        found += self._values(case.volume)
+        tags = self._tags(None if case.series is None else case.series.headers[0])
+        found = self._values(case.volume)
         affine = np.asarray(image.affine)
         sides_mm = [n * float(mm) for n, mm in zip(image.shape[1:], image.pixdim, strict=True)]
         found += self._sizes([sides_mm[axis] for axis in axes_to_ras(affine)[0]])
-        return found or self._look(*coarse_ct(image.as_tensor()[0], affine))
+        return tags + (found or self._look(*coarse_ct(image.as_tensor()[0], affine)))
 
     def _tags(self, header) -> list[str]:
         """Of what a DICOM header states; a picture, a NIfTI file and a tag that is missing say nothing."""

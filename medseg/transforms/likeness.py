@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from medseg.transforms.body import body_mask
+from medseg.shapes.body import body_mask
 
 COARSE_MM = 4.0
 """Grid on which a CT is looked at: that of the coarsest training images, so that bone counts alike on all."""

@@ -35,11 +35,11 @@ from medseg.transforms.readers import CaseReader
 
 ANY_HU = (-100000, 100000)
 BANDS = (
-    ("of air or fat", (-100000, -50), ANY_HU),
-    ("of all above air like soft tissue", (-200, 200), (-500, 100000)),
-    ("of all above air like dense bone or metal", (900, 100000), (-500, 100000)),
+    ("of air or fat", (-100000, -50), ANY_HU, "least"),
+    ("of all above air like soft tissue", (-200, 200), (-500, 100000), "least"),
+    ("of all above air like dense bone or metal", (900, 100000), (-500, 100000), "most"),
 )
-"""What, in which HU, of which HU."""
+"""What, in which HU, of which HU, and which end of its share a sound image keeps to."""
 
 FEWEST_VALUES = 64
 REGIONS, REGION_MARGINS_MM = 8, (5.0, 40.0)
@@ -98,7 +98,7 @@ def ct_sample(entry: dict, data: Path, kind: Kind) -> Sample:
     rows = tuple(look(*coarse_ct(torch.from_numpy(np.ascontiguousarray(v)), affine)) for v in views)
     sides = tuple(tuple(np.array(view.shape) * voxel_mm) for view in views)
     values = case.volume.ravel()
-    shares = tuple(share(values, Band("", hu, of_hu, (0, 1))) for _, hu, of_hu in BANDS)
+    shares = tuple(share(values, Band("", hu, of_hu, (0, 1))) for _, hu, of_hu, _ in BANDS)
     return Sample(entry["case_id"], rows, sides, shares)
 
 
@@ -173,8 +173,9 @@ def rate(far: list[float], limit: float) -> str:
 def bands(samples: list[Sample]) -> list[dict]:
     shares = np.array([sample.shares for sample in samples])
     rows = []
-    for column, (what, hu, of_hu) in enumerate(BANDS):
-        low, high = shares[:, column].min() / 4, min(4 * shares[:, column].max(), 1.0)
+    for column, (what, hu, of_hu, end) in enumerate(BANDS):
+        low = shares[:, column].min() / 4 if end == "least" else 0.0
+        high = min(4 * shares[:, column].max(), 1.0) if end == "most" else 1.0
         rows.append({"what": what, "hu": hu, "of_hu": of_hu, "share": [round(low, 4), round(high, 4)]})
     return rows
 

@@ -48,12 +48,12 @@ EVERY_SLICE = 6
 
 @dataclass(frozen=True)
 class Answer:
-    """What a bundle said of one image: ``why`` is "" where it is taken, else who refused it."""
+    """What a bundle said of one image: ``why``, every rule that refused it; none where it is taken."""
 
     bundle: str
     group: str
     name: str
-    why: str
+    why: tuple[str, ...]
     reason: str = ""
 
 
@@ -76,20 +76,26 @@ class Door:
                 item = step(item)
             except (InputError, GeometryError) as error:
                 said = str(error).removeprefix(f"{source}: ")
-                why = _why(said) if isinstance(step, CheckInputd) else "region"
-                why = "reader" if step is self.steps[0] else why
+                why = ("reader",) if step is self.steps[0] else ("region",)
+                why = _rules(said) if isinstance(step, CheckInputd) else why
                 return Answer(self.name, group, name, why, said)
-        return Answer(self.name, group, name, "")
+        return Answer(self.name, group, name, ())
 
 
-def _why(said: str) -> str:
-    """Which rule of the gate spoke first, by its words."""
-    first = said.split("learned from: ", 1)[-1]
-    if first.startswith(("modality", "BodyPartExamined")):
-        return "tag"
-    if "Hounsfield" in first.split(";")[0]:
-        return "values"
-    return "size" if first.split(";")[0].split(",")[0].endswith(("right", "front", "head")) else "look"
+def _rules(said: str) -> tuple[str, ...]:
+    """Which rules of the gate refused, by their words."""
+    clauses = said.split("learned from: ", 1)[-1].split("; ")
+    marks = {
+        "tag": ("modality", "BodyPartExamined"),
+        "values": ("only", "its values"),
+        "size": tuple("123456789"),
+    }
+    return tuple(
+        dict.fromkeys(
+            next((rule for rule, words in marks.items() if clause.startswith(words)), "look")
+            for clause in clauses
+        )
+    )
 
 
 # ---- what is shown -----------------------------------------------------------------------------------------
@@ -170,10 +176,15 @@ def pictures(data: Path, doors: list[Door]) -> Iterator[Answer]:
 
 def made_pictures(data: Path, films: list[str]) -> Iterator[tuple[str, str, np.ndarray]]:
     """(group, name, grey values 0 to 1 [row, column]) of pictures that are no upright frontal chest films."""
-    for file in sorted((data / "fundus").rglob("images/*")):
+    for file in sorted(data.glob("fundus/*/images/*")):
         yield "fundus photographs in grey", file.name, np.asarray(Image.open(file).convert("L")) / 255
-    for name, source in find_cases(data / "rt")[0]:
-        volume = open_case(source).volume
+    for name, source in find_cases(data, "CT")[0]:
+        try:
+            volume = None if is_nifti(source) else open_case(source).volume
+        except MedsegError:
+            volume = None
+        if volume is None:
+            continue
         for index in range(0, len(volume), EVERY_SLICE):
             for window, (low, high) in {"soft": (-160, 240), "lung": (-1350, 150)}.items():
                 yield "slices of CTs", f"{name} {index} {window}", (volume[index] - low) / (high - low)
@@ -200,10 +211,12 @@ def table(answers: list[Answer]) -> str:
         groups: dict[str, Counter] = {}
         for answer in answers:
             if answer.bundle == bundle:
-                groups.setdefault(answer.group, Counter())[answer.why] += 1
+                groups.setdefault(answer.group, Counter()).update(["shown", *(answer.why or ["accepted"])])
         for group, counts in sorted(groups.items()):
             cells = [counts[why] or "" for why in ("reader", "region", *WHY)]
-            lines.append(f"| {group} | {counts.total()} | {counts['']} | {' | '.join(map(str, cells))} |")
+            lines.append(
+                f"| {group} | {counts['shown']} | {counts['accepted']} | {' | '.join(map(str, cells))} |"
+            )
         lines.append("")
     return "\n".join(lines).rstrip()
 
@@ -219,11 +232,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore", MedsegWarning)
     doors = [Door(name) for name in bundle_folders()]
-    try:
-        answers = list(volumes(options.data, [door for door in doors if door.takes == "volume"]))
-        answers += pictures(options.data, [door for door in doors if door.takes == "radiograph"])
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    answers = []
+    for show, takes in ((volumes, "volume"), (pictures, "radiograph")):
+        try:
+            answers += show(options.data, [door for door in doors if door.takes == takes])
+        except InputError as error:
+            print(f"no {takes}: {error}", file=sys.stderr)
+    if not answers:
         return 2
     text = table(answers)
     print(text)
@@ -231,7 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
         with options.each.open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
             rows.writerow(("bundle", "images", "image", "refused by", "reason"))
-            rows.writerows((a.bundle, a.group, a.name, a.why, a.reason) for a in answers)
+            rows.writerows((a.bundle, a.group, a.name, " ".join(a.why), a.reason) for a in answers)
     if options.out:
         sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "docs"))
         from page_section import put_section
