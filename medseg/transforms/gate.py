@@ -126,6 +126,12 @@ class CheckInputd(MapTransform):
     def __init__(self, keys, gate: str | Path, allow: Sequence[str] = ()):
         super().__init__(keys)
         self.gate = read_gate(gate)
+        others = [name for name in allow if name not in ALLOWABLE_AT_THE_GATE]
+        if others and self.gate.look == "film":
+            raise InputError(
+                f"fault {', '.join(map(repr, others))}: a radiograph has none of these; expected "
+                f"{', '.join(ALLOWABLE_AT_THE_GATE)}."
+            )
         self.allowed = any(name in ALLOWABLE_AT_THE_GATE for name in allow)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -97,12 +97,14 @@ def test_a_bundle_that_answers_with_labels_goes_through_the_same_door(hu, bright
     # 0.5.
     geometry = stack_geometry((6, 20, 20), gaps_mm=3.0)
     write_series(np.full(geometry.shape, hu), geometry, tmp_path / "CT")
-    cohort = segment(Request(tmp_path / "CT", str(label_bundle), tmp_path / "out"))
+    allow = ("out_of_distribution",)  # an image of one value is no patient
+    cohort = segment(Request(tmp_path / "CT", str(label_bundle), tmp_path / "out", allow=allow))
     assert cohort["cases"][0]["status"] == "done"
     record = json.loads((tmp_path / "out" / "CT" / "run.json").read_text())
     assert record["labels"]["probabilities"]["bright"] == pytest.approx(bright, abs=1e-4)
     assert [output["file"] for output in record["outputs"]] == ["labels.json"]
     written = json.loads((tmp_path / "out" / "CT" / "labels.json").read_text())
+    assert written["labels"]["remark"].startswith("Accepted out_of_distribution")
     assert written["labels"] == record["labels"] and "PHANTOM^MEDSEG" not in json.dumps(record)
 
 
