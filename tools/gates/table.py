@@ -103,18 +103,19 @@ def _rules(said: str) -> tuple[str, ...]:
 
 def volumes(data: Path, doors: list[Door]) -> Iterator[Answer]:
     """Every series and NIfTI file: whole to every bundle, and in regions to those that want one."""
-    for name, source in find_cases(data)[0]:
+    cases = find_cases(data)[0]
+    names = Counter(source_path(source).name for _, source in cases)
+    for name, source in cases:
         path = source_path(source).relative_to(data)
-        kind = path.name.removesuffix(".gz").removesuffix(".nii") if is_nifti(path) else "DICOM"
         group = "/".join(path.parts[:2])
-        if is_nifti(path) and len(path.parts) > 2:
-            group += f" {kind}" if len(path.parts) == 4 else f" {path.parts[-2]}"
+        if is_nifti(path):  # a name that many patients have says what it is, else the folder does
+            group += f", {path.name if names[path.name] > 2 else path.parent.name}"
         for door in doors:
             wanted = any(isinstance(step, CropWithind) and step.largest_mm for step in door.steps)
-            yield door.answer(f"{group}, whole" if wanted else group, name, source)
+            yield door.answer(f"{group}; whole" if wanted else group, name, source)
             if wanted:
                 for roi, box in regions(data, source):
-                    yield door.answer(f"{group}, region {roi}", f"{name} {roi}", source, box)
+                    yield door.answer(f"{group}; region {roi}", f"{name} {roi}", source, box)
 
 
 def regions(data: Path, source: str) -> Iterator[tuple[str, str]]:
