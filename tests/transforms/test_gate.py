@@ -271,6 +271,21 @@ def test_what_is_accepted_all_the_same_says_so_in_every_file(gated, bright_bundl
     assert red_pixels(folder / "preview.png") > 200 and red_pixels(plain / "preview.png") == 0
 
 
+def test_monais_own_command_passes_the_gate_too(gated, tmp_path):
+    import monai.bundle
+
+    chiral_series(tmp_path / "CT")
+    places = {"dataset_dir": str(tmp_path / "CT"), "output_dir": str(tmp_path / "out"), "device": "cpu"}
+    options = {"config_file": str(gated / "configs" / "inference.json"), "bundle_root": str(gated), **places}
+    options["formats"] = ["rtstruct"]
+    with pytest.raises(RuntimeError):
+        monai.bundle.run(**options)
+    assert not list(tmp_path.rglob("RS.dcm"))
+    monai.bundle.run(**options, allow=["out_of_distribution"])
+    dataset = pydicom.dcmread(next(tmp_path.rglob("RS.dcm")))
+    assert dataset.StructureSetLabel == "medseg CAUTION"
+
+
 def test_a_radiograph_allows_nothing_but_the_gate(tmp_path):
     film = {"look": "film", "mean": [0.0] * 9, "covariance": np.eye(9).tolist(), "body_parts": ["chest"]}
     template = np.random.default_rng(0).random((32, 32)).tolist()
