@@ -42,9 +42,12 @@ class Bundle:
 
     @cached_property
     def inference_sha256(self) -> str:
-        """Hex digest of configs/inference.json: a changed step gives other contours with the same weights."""
+        """Hex digest of configs/inference.json, and gate.json where there is one: a changed step gives other
+        contours with the same weights, a changed gate takes other images."""
+        gate = self.folder / "configs" / "gate.json"
         try:
-            return hashlib.sha256((self.folder / "configs" / "inference.json").read_bytes()).hexdigest()
+            content = (self.folder / "configs" / "inference.json").read_bytes()
+            return hashlib.sha256(content + (gate.read_bytes() if gate.is_file() else b"")).hexdigest()
         except OSError as error:
             raise BundleError(
                 f"bundle {self.name}: configs/inference.json cannot be read ({error})."

@@ -32,7 +32,7 @@ from medseg.errors import InputError, MedsegError, noted_in, system_error_line
 from medseg.files import staged_elsewhere
 from medseg.inference.engines import ENGINE_NAMES, engine_name
 from medseg.inference.sliding_window import SlidingWindow
-from medseg.transforms import case_folder
+from medseg.transforms import ALLOWABLE_AT_THE_GATE, case_folder
 
 OWN_FIELDS = {
     "device": "device",
@@ -91,11 +91,10 @@ class Request:
     def __post_init__(self):
         from medseg.dicom import ALLOWABLE
 
-        faults = [name for name in self.allow if name not in ALLOWABLE]
+        known = (*ALLOWABLE, *ALLOWABLE_AT_THE_GATE)
+        faults = [name for name in self.allow if name not in known]
         if faults:
-            raise InputError(
-                f"fault {', '.join(map(repr, faults))}: expected some of {', '.join(ALLOWABLE)}."
-            )
+            raise InputError(f"fault {', '.join(map(repr, faults))}: expected some of {', '.join(known)}.")
         unknown = [name for name in self.formats if name not in FORMATS]
         if unknown:
             raise InputError(

@@ -131,7 +131,7 @@ def _add_segment(command: argparse.ArgumentParser):
         action="append",
         default=[],
         metavar="FAULT",
-        help="accept this fault of a series, with a warning",
+        help="accept this fault of a series, or an image that is out_of_distribution, with a warning",
     )
     command.add_argument(
         "--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of inference.json"

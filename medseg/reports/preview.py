@@ -68,14 +68,18 @@ def _turn_for_viewer(volume: np.ndarray, geometry: Geometry, masks: Mapping[Stru
 
 
 def write_preview(
-    volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.ndarray], out: str | Path
+    volume: np.ndarray,
+    geometry: Geometry,
+    masks: Mapping[Structure, np.ndarray],
+    out: str | Path,
+    remark: str = "",
 ) -> Path:
     """Draw ``masks`` (bool or probability, [slice, row, column]) on ``volume`` (HU) and save a PNG,
     atomically.
 
     Patient right is on the viewer's left, anterior and superior up, whatever the orientation of the stack.
-    Without any contoured voxel the middle of the image is shown and the picture says so. Raises
-    StructureError for masks of another shape than the volume.
+    ``remark`` stands in red above. Without any contoured voxel the middle of the image is shown and the
+    picture says so. Raises StructureError for masks of another shape than the volume.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -92,17 +96,30 @@ def write_preview(
     target = _target(shown, filled)
     figure = Figure(figsize=(14, 8.4), facecolor="black")
     FigureCanvasAgg(figure)
+    top = 0.93 if remark else 0.96
     rows = figure.add_gridspec(
-        2, 1, height_ratios=(2.5, 1), left=0.02, right=0.98, top=0.96, bottom=0.13, hspace=0.12
+        2, 1, height_ratios=(2.5, 1), left=0.02, right=0.98, top=top, bottom=0.13, hspace=0.12
     )
     views = [*_draw_planes(figure, rows[0], shown, target), *_draw_strip(figure, rows[1], shown, target)]
     for structure, mask in shown.masks.items():
         for view in views if structure in filled else ():
             _draw_outline(view, structure, mask)
     _draw_words(figure, volumes_cc, nothing_found=target is None)
+    draw_remark(figure, remark)
     with atomic_path(out) as temporary:
         figure.savefig(temporary, dpi=110, facecolor="black")
     return Path(out)
+
+
+def draw_remark(figure, remark: str) -> None:
+    """One red line at the top of a picture, cut to its width; nothing for no remark."""
+    if not remark:
+        return
+    text = figure.text(0.02, 0.985, remark, color="red", fontsize=11, va="center")
+    text.set_bbox({"facecolor": "black", "pad": 2})
+    while len(remark) > 20 and text.get_window_extent().width > 0.96 * figure.bbox.width:
+        remark = remark[: -len(remark) // 20]
+        text.set_text(f"{remark} ...")
 
 
 def _target(shown: _Shown, filled: list[Structure]) -> np.ndarray | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from medseg.cases.results import Structures
 from medseg.files import atomic_path
-from medseg.reports.preview import DISCLAIMER
+from medseg.reports.preview import DISCLAIMER, draw_remark
 from medseg.structures.structure import fixed_colour_rgb
 
 SIDE_INCHES = 9.0
@@ -55,6 +55,7 @@ def write_preview(result: Structures, out: str | Path) -> Path:
         text = figure.text(left, 0.45 / (height + 0.7), label, color=colour, fontsize=11, va="center")
         left += text.get_window_extent().width / figure.bbox.width + 0.025
     figure.text(0.02, 0.18 / (height + 0.7), DISCLAIMER, color="silver", fontsize=9, va="center")
+    draw_remark(figure, result.remark)
     with atomic_path(out) as temporary:
         figure.savefig(temporary, dpi=110, facecolor="black")
     return Path(out)

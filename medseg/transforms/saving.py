@@ -13,6 +13,10 @@ from medseg.cases.results import Structures, binary
 from medseg.cases.volume import source_path
 from medseg.errors import InputError
 
+REMARK_LABEL = "medseg CAUTION"
+"""StructureSetLabel, the first thing a planning system shows, of contours with a remark: 16 letters
+at most."""
+
 
 def case_folder(name: str, output_dir: str | Path) -> Path:
     """The folder of the case called ``name`` under ``output_dir``, made when missing; see
@@ -71,7 +75,9 @@ class SaveRTStructd(_Saved):
     def save(self, result: Structures, folder: Path) -> None:
         from medseg.dicom import write_rtstruct
 
-        write_rtstruct(result.masks, _series(result, "RTSTRUCT"), folder / "RS.dcm", **self.options)
+        label = {"label": REMARK_LABEL} if result.remark else {}
+        series = _series(result, "RTSTRUCT")
+        write_rtstruct(result.with_remark(), series, folder / "RS.dcm", **self.options, **label)
 
 
 class SaveDicomSegd(_Saved):
@@ -84,7 +90,7 @@ class SaveDicomSegd(_Saved):
     def save(self, result: Structures, folder: Path) -> None:
         from medseg.dicom import write_seg
 
-        masks = {structure: binary(mask) for structure, mask in result.masks.items()}
+        masks = {structure: binary(mask) for structure, mask in result.with_remark().items()}
         write_seg(masks, _series(result, "DICOM SEG"), folder / "SEG.dcm", model=self.model)
 
 
@@ -108,4 +114,6 @@ class SavePreviewd(_Saved):
     def save(self, result: Structures, folder: Path) -> None:
         from medseg.reports.preview import write_preview
 
-        write_preview(result.case.volume, result.case.geometry, result.masks, folder / "preview.png")
+        write_preview(
+            result.case.volume, result.case.geometry, result.masks, folder / "preview.png", result.remark
+        )

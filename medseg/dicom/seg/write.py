@@ -222,6 +222,9 @@ def _segment(
         tracking_id=structure.name,
         display_color=_display_colour(structure),
     )
+    if structure.generation_description:
+        words = structure.generation_description.encode("ascii", "replace").decode()
+        segment.SegmentDescription = words[:1024]
     side = coded.side_code(structure)
     if side is not None:
         kinds = segment.SegmentedPropertyTypeCodeSequence
