@@ -1,4 +1,4 @@
-"""What is fuzzed: for each kind of file sound originals, a way to damage them, and the reader that gets them."""
+"""What is fuzzed: for each kind of file sound originals, a way to damage them, and its reader."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,18 @@ SHAPE = (4, 32, 36)
 
 @dataclass(frozen=True)
 class Kind:
-    """``originals``: sound files. ``damage``: one of them, damaged. ``read``: (digest of what was read, notices)
-    of a file put in the place of the original. ``is_dicom``: silent changes are told and classed."""
+    """``originals``: sound files. ``damage``: of one of them. ``read``: (digest of what was read, notices) of
+    a file in the place of an original. ``is_dicom``: silent changes are told and classed."""
 
     originals: tuple[Path, ...]
     damage: Callable[[bytes, random.Random], Damaged]
     read: Callable[[Path], tuple[str, list[str]]]
     is_dicom: bool = False
+
+    @cached_property
+    def expected(self) -> dict[Path, str]:
+        """Digests of the originals, read first: what a reader loads once is then not an input's."""
+        return {original: self.read(original)[0] for original in self.originals}
 
 
 def digest(*parts: Any) -> str:
@@ -54,7 +60,9 @@ def digest(*parts: Any) -> str:
 
 def prepare(root: Path, names: list[str]) -> dict[str, Kind]:
     """The kinds asked for, their originals written below ``root``."""
-    return {name: KINDS[name](root / name) for name in names}
+    kinds = {name: KINDS[name](root / name) for name in names}
+    assert all(len(kind.expected) for kind in kinds.values()), "every original is read once"
+    return kinds
 
 
 def _masks() -> dict[str, np.ndarray]:
@@ -238,6 +246,3 @@ KINDS = {
 def quiet() -> None:
     """No warnings on the terminal: notices are counted instead."""
     warnings.simplefilter("ignore")
-
-
-__all__ = ["KINDS", "Kind", "prepare", "quiet"]

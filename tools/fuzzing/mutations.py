@@ -67,13 +67,18 @@ def damage_dicom(raw: bytes, chance: random.Random) -> Damaged:
 
 
 def _length_field(raw: bytes, chance: random.Random) -> Damaged:
-    """Another length in what looks like an element's header, of an explicit or implicit VR."""
+    """Another length in what looks like an element's header, of an explicit or implicit VR; or sequences that
+    nest there without end."""
     places = [
         place
         for place in range(132, len(raw) - 8, 2)
         if struct.unpack_from("<H", raw, place)[0] in DICOM_GROUPS and raw[place + 3] < 0xE1
     ]
     place, changed = chance.choice(places), bytearray(raw)
+    if chance.random() < 0.1:
+        opening = struct.pack("<HHIHHI", 0x3006, 0x0020, 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF)
+        changed[place:place] = opening * chance.choice([50, 5000])
+        return bytes(changed), "deep sequences"
     short = raw[place + 4 : place + 6].isalpha()
     at, form = (place + 6, "<H") if short else (place + 4, "<I")
     old = struct.unpack_from(form, raw, at)[0]
@@ -83,7 +88,7 @@ def _length_field(raw: bytes, chance: random.Random) -> Damaged:
 
 
 def _element(raw: bytes, chance: random.Random) -> Damaged:
-    """Delete, duplicate, empty or replace an element, its VR or a sequence's items; the file stays well-formed."""
+    """Delete or replace an element, its VR or a sequence's items; the file stays well-formed."""
     dataset = pydicom.dcmread(io.BytesIO(raw))
     places = list(_datasets(dataset))
     inside = chance.choice(places[:1] * 3 + places)
@@ -103,7 +108,7 @@ def _element(raw: bytes, chance: random.Random) -> Damaged:
         element.value = Sequence(changed)
     elif way == "deep":
         deep = Dataset()
-        for _ in range(chance.choice([3, 50, 300])):
+        for _ in range(chance.choice([3, 20])):
             outer = Dataset()
             outer.ReferencedImageSequence = [deep]
             deep = outer

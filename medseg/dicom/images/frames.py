@@ -63,6 +63,9 @@ class _Process:
             answer = None
         finally:
             timer.cancel()
+        if answer is None:
+            self._running.kill()
+            self._running.wait()
         if late.is_set():
             raise ValueError(f"not decoded within {seconds} seconds (MEDSEG_LIMIT_DECODE_SECONDS)")
         if answer is None:
