@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from medseg import limits
 from medseg.errors import InputError, system_error_line
 
 
@@ -69,6 +70,20 @@ def write_json(record: Mapping[str, Any] | Sequence[Any], out: str | Path) -> No
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
     with atomic_path(out) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def load_json(path: str | Path) -> Any:
+    """The content of a JSON file in UTF-8. ValueError when it is no JSON, nests too deeply or is above the
+    limit ``text_bytes``; OSError when it cannot be read."""
+    with open(path, "rb") as file:
+        content = file.read(limits.most("text_bytes") + 1)
+    try:
+        limits.check("text_bytes", len(content), "the file holds")
+        return json.loads(content.decode("utf-8"))
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    except RecursionError as error:
+        raise ValueError("its values are nested too deeply") from error
 
 
 def write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], out: str | Path) -> None:

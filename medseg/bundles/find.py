@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from medseg.errors import BundleError
+from medseg.files import load_json
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,14 @@ class Bundle:
 
 
 def read_json(path: Path) -> dict:
-    """The content of one of a bundle's files. BundleError when it is missing or not JSON."""
+    """The content of one of a bundle's files. BundleError when it is missing, not JSON or no object."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = load_json(path)
+    except (OSError, ValueError) as error:
         raise BundleError(f"{path}: not a readable JSON file ({error}).") from error
+    if not isinstance(content, dict):
+        raise BundleError(f"{path}: holds {type(content).__name__}; expected an object of settings.")
+    return content
 
 
 def bundle_folders() -> dict[str, Path]:

@@ -7,7 +7,6 @@ reads each mask when its turn comes.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -19,10 +18,12 @@ import numpy as np
 from medseg.cases.nifti import is_nifti, load_image, read_mask
 from medseg.dicom import ALLOWABLE, Series, read_series
 from medseg.dicom.damage import PARSE_ERRORS
+from medseg.dicom.opening import read_dicom
 from medseg.dicom.rtstruct.read import ALLOWABLE_IN_STRUCTURE_SETS, placeable
 from medseg.dicom.rtstruct.structure_set import read_structure_set
 from medseg.dicom.seg.read import read_seg
 from medseg.errors import InputError, StructureError
+from medseg.files import load_json
 from medseg.geometry import Geometry
 from medseg.structures.structure import Structure, structure_from_name
 
@@ -124,12 +125,9 @@ def open_masks(
 
 def modality(path: Path) -> str:
     """Modality of a DICOM file, "" when it has none or is no DICOM file."""
-    import pydicom
-
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality"], force=True)
-        return str(header.get("Modality", ""))
-    except PARSE_ERRORS:
+        return str(read_dicom(path).get("Modality", ""))
+    except (InputError, *PARSE_ERRORS):
         return ""  # whoever opens it next says what is wrong with it
 
 
@@ -240,7 +238,7 @@ def read_index(folder: Path) -> dict[str, Structure]:
     if not path.is_file():
         return {}
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["structures"]
+        rows = load_json(path)["structures"]
         return {
             row["file"]: replace(
                 structure_from_name(row["name"]),

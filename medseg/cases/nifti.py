@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
 
+from medseg import limits
 from medseg.errors import GeometryError, InputError
 from medseg.files import atomic_path
 from medseg.geometry import Geometry
@@ -104,8 +106,8 @@ def read_mask(path: str | Path, geometry: Geometry) -> np.ndarray:
 
 
 def load_image(path: str | Path):
-    """(nibabel image, array of its voxels) of a NIfTI file; InputError when it is damaged or its voxels are
-    no numbers."""
+    """(nibabel image, array of its voxels) of a NIfTI file; InputError when it is damaged, above a limit or
+    its voxels are no numbers."""
     import nibabel
 
     errors = (
@@ -114,16 +116,21 @@ def load_image(path: str | Path):
         OSError,
         EOFError,
         ValueError,
+        TypeError,
         ArithmeticError,
+        LookupError,
         MemoryError,
         struct.error,
         zlib.error,
     )
     try:
-        image = nibabel.load(path)
+        kind, needed = _declared(Path(path))
+        if _is_compressed(path):
+            _count_to_the_end(path, needed)
+        image = kind.from_filename(path)
         array = np.asarray(image.dataobj)
-        if str(path).lower().endswith(".gz"):
-            _read_to_the_end(path)
+    except InputError as error:
+        raise InputError(f"{path}: {error}.") from error
     except errors as error:
         raise InputError(
             f"{path}: cannot be read as NIfTI ({' '.join(str(error).split())[:160]})."
@@ -135,11 +142,58 @@ def load_image(path: str | Path):
     return image, array
 
 
-def _read_to_the_end(path: str | Path) -> None:
-    """Make gzip compare its checksum, which stands at the end: nibabel stops before it."""
+def _is_compressed(path: str | Path) -> bool:
+    return str(path).lower().endswith(".gz")
+
+
+HEADER_BYTES = 540  # of NIfTI-2, the longer one
+
+
+def _declared(path: Path) -> tuple[type, int]:
+    """(NIfTI-1 or NIfTI-2 image class of nibabel, bytes of the whole file by what its header says).
+
+    InputError for more voxels than the limit, or than the file's own size can hold.
+    """
+    import nibabel
+
+    with gzip.open(path) if _is_compressed(path) else open(path, "rb") as file:
+        head = file.read(HEADER_BYTES)
+    kind = nibabel.Nifti2Image if nibabel.Nifti2Header.may_contain_header(head) else nibabel.Nifti1Image
+    header_kind = kind.header_class
+    header = header_kind(head[: header_kind.template_dtype.itemsize], check=False)
+    shape = tuple(int(side) for side in header.get_data_shape())
+    voxels = math.prod(shape)
+    if voxels < 1 or min(shape) < 1:
+        raise InputError(f"its header declares an image of shape {shape}; expected positive sizes")
+    limits.check("volume_voxels", voxels, f"its header declares an image of shape {shape}")
+    start = float(header["vox_offset"])
+    if not 0 <= start <= limits.most("header_bytes"):
+        raise InputError(f"its header puts the first voxel at byte {start:g}; the file is damaged")
+    needed = int(start) + voxels * header.get_data_dtype().itemsize
+    available = path.stat().st_size * (MOST_DEFLATE_GAIN if _is_compressed(path) else 1)
+    if available < needed:
+        raise InputError(
+            f"the file is cut off: its {path.stat().st_size} bytes cannot hold the {needed} that its header "
+            "declares"
+        )
+    return kind, needed
+
+
+MOST_DEFLATE_GAIN = 1032
+"""One byte of a deflated stream stands for at most so many (zlib's own limit)."""
+
+
+def _count_to_the_end(path: str | Path, needed: int) -> None:
+    """Let gzip compare its checksum, which stands at the end, where nibabel never reads; InputError for a
+    file that holds more than a header declares, or less."""
+    counted = 0
     with gzip.open(path) as file:
-        while file.read(1 << 20):
-            pass
+        while block := file.read(1 << 20):
+            counted += len(block)
+            if counted > needed:
+                limits.check("trailing_bytes", counted - needed, "behind its voxels the file holds")
+    if counted < needed:
+        raise InputError(f"the file is cut off: it holds {counted} of {needed} bytes")
 
 
 def write_flat_mask(mask: np.ndarray, spacing_mm: tuple[float, float] | None, out: str | Path) -> Path:

@@ -3,7 +3,6 @@ NIfTI."""
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ from medseg.cases.mask_sources import (
 from medseg.cases.nifti import write_mask, write_volume
 from medseg.dicom import Series, write_rtstruct, write_seg
 from medseg.errors import GeometryError, InputError, MedsegWarning
-from medseg.files import staging_folder, write_json
+from medseg.files import load_json, staging_folder, write_json
 from medseg.metrics import volume_cc
 from medseg.structures.structure import Structure
 
@@ -186,7 +185,7 @@ def _kept_rows(folder: Path, files: set[str], series: Series) -> list[dict[str, 
     images."""
     if not read_index(folder):
         return []
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    index = load_json(folder / INDEX)
     if index.get("SeriesInstanceUID") != series.series_instance_uid:
         raise InputError(
             f"{folder}: holds masks of series {index.get('SeriesInstanceUID')}, not of "

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     UID,
@@ -15,8 +14,11 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    RLELossless,
 )
 
+from medseg import limits
+from medseg.dicom.opening import Source, read_open
 from medseg.errors import InputError
 
 SLICE_CLASSES = {
@@ -60,6 +62,10 @@ OTHER_CLASSES = {
 RTSTRUCT_CLASS_UID = "1.2.840.10008.5.1.4.1.1.481.3"
 
 
+MOST_RUN_LENGTH_GAIN = 64
+"""Two bytes stand for at most 128 (DICOM PS3.5 G.3.1)."""
+
+
 class PixelElement(NamedTuple):
     """Pixel data: ``length`` as declared (None: encapsulated), ``available`` bytes up to the end of the
     file."""
@@ -81,13 +87,13 @@ def read_header(path: Path) -> tuple[Dataset | None, PixelElement | None]:
                 )
             return None, None
         file.seek(0)
-        dataset = dcmread(file, stop_before_pixels=True, force=not part10)
+        dataset, source = read_open(file, path)
         if not part10 and not _is_known(dataset):
             raise InputError("no DICM mark, and what follows is no object that DICOM knows either")
         _ensure_transfer_syntax(dataset)
         deflated = dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
         # Inside a deflated file the position says nothing; its pixels are checked when they are read.
-        pixels = PixelElement(None, 1) if deflated else _pixel_element(file, dataset)
+        pixels = PixelElement(None, 1) if deflated else _pixel_element(source, file, dataset)
     return dataset, pixels
 
 
@@ -129,10 +135,10 @@ def _ensure_transfer_syntax(dataset: Dataset) -> None:
         meta.TransferSyntaxUID = plain if little else ExplicitVRBigEndian
 
 
-def _pixel_element(file, dataset: Dataset) -> PixelElement | None:
+def _pixel_element(source: Source, file: BinaryIO, dataset: Dataset) -> PixelElement | None:
     """The pixel data element that starts where pydicom stopped reading; None when there is none."""
-    start = file.tell()
-    element = file.read(12)
+    start = source.tell()
+    element = source.read(12)
     order = ">" if dataset.file_meta.TransferSyntaxUID == ExplicitVRBigEndian else "<"
     if len(element) < 12 or struct.unpack(f"{order}HH", element[:4]) != (0x7FE0, 0x0010):
         return None
@@ -150,23 +156,41 @@ def require_pixels(dataset: Dataset, pixels: PixelElement | None) -> None:
     rows, columns = integer(dataset, "Rows"), integer(dataset, "Columns")
     samples, bits = integer(dataset, "SamplesPerPixel"), integer(dataset, "BitsAllocated")
     frames = integer(dataset, "NumberOfFrames", 1)
+    size = f"{rows} rows x {columns} columns x {frames} frames"
     if min(rows, columns, frames) < 1:
-        raise InputError(f"{rows} rows x {columns} columns x {frames} frames; each must be at least 1")
+        raise InputError(f"{size}; each must be at least 1")
     if samples != 1 or bits not in (8, 16, 32):
         raise InputError(
             f"{samples} samples of {bits} bits per pixel; expected 1 grey sample of 8, 16 or 32 bits"
         )
+    limits.check("picture_pixels", rows * columns, f"{rows} rows x {columns} columns")
+    limits.check(
+        "volume_voxels", rows * columns * frames, f"{rows} rows x {columns} columns x {frames} frames"
+    )
     compressed = dataset.file_meta.TransferSyntaxUID.is_encapsulated
     if compressed != (pixels.length is None) and pixels.available > 1:
         raise InputError(
             f"pixel data do not fit the transfer syntax ({dataset.file_meta.TransferSyntaxUID.name})"
         )
     needed = rows * columns * frames * bits // 8
+    is_rle = dataset.file_meta.TransferSyntaxUID == RLELossless
+    if is_rle and needed > MOST_RUN_LENGTH_GAIN * pixels.available:
+        raise InputError(
+            f"{pixels.available} bytes of run lengths cannot hold {size} of {bits} bits; the file is damaged"
+        )
     if not compressed and pixels.length is not None and min(pixels.length, pixels.available) < needed:
         raise InputError(
             f"pixel data cut off: {min(pixels.length, pixels.available)} bytes, expected {needed} "
             f"({rows} x {columns} x {frames} of {bits} bits)"
         )
+
+
+def stored_bytes(header: Dataset) -> int:
+    """At most so many bytes are the pixels of a header in its file: twice what they hold, since compressed
+    noise grows, and room for the tables of every frame."""
+    frames = integer(header, "NumberOfFrames", 1)
+    pixels = integer(header, "Rows") * integer(header, "Columns") * frames
+    return 2 * pixels * integer(header, "BitsAllocated") // 8 + frames * (1 << 16)
 
 
 def integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:

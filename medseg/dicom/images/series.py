@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
+from medseg import limits
 from medseg.dicom.images.checks import ALLOWABLE, Fault, check_series
 from medseg.dicom.images.pixels import read_slices
 from medseg.dicom.images.scan import FileNote, Found, SeriesFiles, SliceRecord, find_series
@@ -67,6 +68,8 @@ class Series:
         Pixels are decoded here and not kept: call once and hold on to the array. InputError names a file
         whose pixels are cut off or cannot be decoded.
         """
+        slices, rows, columns = self.geometry.shape
+        limits.check("volume_voxels", slices * rows * columns, f"series {self.series_instance_uid}")
         volume = np.empty(self.geometry.shape, dtype=np.float32)
         for index, values in read_slices(self.records):
             volume[index] = values

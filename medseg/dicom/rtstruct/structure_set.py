@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
@@ -16,6 +15,7 @@ from medseg.dicom.charset import unstated_text
 from medseg.dicom.damage import PARSE_ERRORS, damage_as_input_error
 from medseg.dicom.images.header import RTSTRUCT_CLASS_UID
 from medseg.dicom.nesting import check_nesting
+from medseg.dicom.opening import read_dicom
 from medseg.dicom.patient import PATIENT_FIELDS, patient_of
 from medseg.dicom.rtstruct.encode import Contour, parse_points_lps_mm
 from medseg.errors import InputError, StructureError
@@ -151,7 +151,7 @@ def open_structure_set(path: Path) -> Dataset:
         raise InputError(f"{path}: no such file; expected an RT Structure Set.")
     with warnings.catch_warnings(), damage_as_input_error(path):
         warnings.simplefilter("ignore")
-        dataset = pydicom.dcmread(path, force=True)
+        dataset = read_dicom(path)
         is_structure_set = str(dataset.get("SOPClassUID", "")) == RTSTRUCT_CLASS_UID
         modality = str(dataset.get("Modality", ""))
         rows = dataset.get("StructureSetROISequence") or []

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
 
+from medseg import limits
 from medseg.dicom.damage import damage_as_input_error
 from medseg.dicom.derived import check_same_frame, check_same_patient
+from medseg.dicom.images.header import integer, stored_bytes
+from medseg.dicom.images.pixels import stored_frames
+from medseg.dicom.opening import read_dicom
 from medseg.dicom.patient import patient_of
 from medseg.errors import GeometryError, InputError
 from medseg.geometry import POSITION_TOLERANCE_MM
@@ -39,7 +42,7 @@ def read_seg(path: str | Path, series: Series) -> dict[Structure, np.ndarray]:
     """
     path = Path(path)
     with damage_as_input_error(path):
-        dataset = pydicom.dcmread(path)
+        dataset = read_dicom(path)
         kind = str(dataset.get("SegmentationType", ""))
         if str(dataset.get("Modality", "")) != "SEG" or kind not in KINDS:
             raise InputError(
@@ -50,8 +53,9 @@ def read_seg(path: str | Path, series: Series) -> dict[Structure, np.ndarray]:
         check_same_frame((str(dataset.get("FrameOfReferenceUID") or ""),), series, path)
         labels = _labels(dataset, path)
         masks = {number: np.zeros(series.geometry.shape, dtype=bool) for number in labels}
-        frames = dataset.pixel_array
-        frames = frames[None] if frames.ndim == 2 else frames
+        rows, columns, count = (integer(dataset, name, 1) for name in ("Rows", "Columns", "NumberOfFrames"))
+        limits.check("volume_voxels", rows * columns * count, f"{path}: {count} frames of {rows} x {columns}")
+        frames = stored_frames(read_dicom(path, pixel_bytes=stored_bytes(dataset)), range(count))
         shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
         for frame, own in zip(frames, dataset.PerFrameFunctionalGroupsSequence, strict=True):
             index = _slice_of(own, shared, dataset, series)
