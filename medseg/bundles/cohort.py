@@ -14,6 +14,7 @@ from medseg.bundles.kinds import formats_of
 from medseg.bundles.record import is_result, write_record
 from medseg.cases.find import find_cases
 from medseg.files import staging_folder
+from medseg.reports.cohort import write_cohort
 
 COHORT_KEYS = ("case", "status", "fault", "error", "folder", "seconds", "warnings")
 
@@ -45,6 +46,8 @@ def segment(
             for record in _bar(done, len(cases), progress):
                 records.append(record)
                 report(record)
+        if len(records) > 1:
+            notes += write_cohort(records, f"{bundle.name} {bundle.version}", notes, request.output_dir)
         cohort = {
             "bundle": bundle.record(),
             "cases": [{key: record[key] for key in COHORT_KEYS if key in record} for record in records],

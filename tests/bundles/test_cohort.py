@@ -27,6 +27,9 @@ def test_one_broken_case_does_not_stop_the_cohort_and_a_rerun_continues(bright_b
     failed = json.loads((tmp_path / "out" / "patient_2_CT" / "run.json").read_text())
     assert "missing" in failed["error"] and failed["status"] == "failed"
     assert [p.name for p in (tmp_path / "out" / "patient_2_CT").iterdir()] == ["run.json"]
+    table = (tmp_path / "out" / "volumes.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[:2] for row in table] == [list(pair) for pair in statuses.items()]
+    assert (tmp_path / "out" / "cohort.html").read_text().count("data:image/jpeg") == 2
 
     statuses = {case["case"]: case["status"] for case in segment(request)["cases"]}
     assert statuses == {"patient_1_CT": "skipped", "patient_2_CT": "failed", "patient_3_deeper_CT": "skipped"}
