@@ -107,17 +107,19 @@ FIXED_COLOURS_RGB = {
     "External": (0, 255, 0),
     "Body": (0, 255, 0),
     "Lung_L": (90, 170, 255),
-    "Lung_R": (150, 200, 255),
+    "Lung_R": (0, 215, 190),
     "Lungs": (120, 185, 255),
     "Heart": (230, 60, 130),
     "SpinalCord": (255, 255, 0),
-    "Brainstem": (200, 255, 0),
+    "Brainstem": (255, 130, 190),
     "Esophagus": (200, 120, 70),
     "Bladder": (255, 210, 0),
     "Rectum": (160, 90, 30),
     "Parotid_L": (0, 200, 200),
-    "Parotid_R": (0, 160, 130),
+    "Parotid_R": (60, 190, 60),
     "Bone_Mandible": (230, 220, 180),
+    "Larynx": (190, 120, 255),
+    "AirWay_Prox": (255, 120, 220),
 }
 """Colours of the structures that are drawn most; every other name has a fixed colour computed from its
 letters."""

@@ -115,4 +115,5 @@ class SavePreviewd(_Saved):
     def save(self, result: Structures, folder: Path) -> None:
         from medseg.reports.preview import write_preview
 
-        write_preview(result.case.volume, result.case.geometry, result.masks, folder / "preview.png")
+        case = result.case
+        write_preview(case.volume, case.geometry, result.masks, folder / "preview.png", case_id=folder.name)
