@@ -29,8 +29,8 @@ def region_mask(within: str | Sequence[float], case: Case) -> np.ndarray:
     ``within``: six numbers ``x0,x1,y0,y1,z0,z1`` (LPS mm), or ``FILE.dcm:ROI``, or ``FILE.dcm:ROI+MM`` for
     the ROI and so many mm around it (an ROI that is really called "ROI+10" is taken as it is); see
     :func:`region_file` for where a relative FILE is looked for. A sequence of six numbers is a box too:
-    MONAI's command line turns the text into one. Raises InputError for anything else, GeometryError for a region that holds no voxel of
-    the image.
+    MONAI's command line turns the text into one. Raises InputError for anything else, GeometryError for a
+    region that holds no voxel of the image.
     """
     within = _text(within)
     found = region_file(within, case.source)

@@ -122,7 +122,7 @@ def _add_segment(command: argparse.ArgumentParser):
     command.add_argument(
         "--within",
         metavar="REGION",
-        help="contour only there: x0,x1,y0,y1,z0,z1 in LPS mm, RS.dcm:ROI, or RS.dcm:ROI+10 with 10 mm around",
+        help="contour only there: x0,x1,y0,y1,z0,z1 in LPS mm, RS.dcm:ROI, or RS.dcm:ROI+10: 10 mm around it",
     )
     command.add_argument("--ctv-mm", type=float, metavar="MM", help="add a CTV: the GTV and this margin")
     command.add_argument(
