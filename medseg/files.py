@@ -11,7 +11,7 @@ import re
 import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,18 @@ def _cell(value: Any) -> Any:
         return round(value, DECIMALS)
     is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{value}" if is_formula else value
+
+
+@contextmanager
+def no_empty_folders(*folders: Path) -> Iterator[None]:
+    """Remove ``folders`` when the block ends, however it ends, if it made them and left nothing in them."""
+    new = [folder for folder in folders if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in new:
+            with suppress(OSError):  # it was not made, or holds something
+                folder.rmdir()
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from medseg.bundles.find import find_bundle
 from medseg.bundles.job import Job, Pipeline, Request
 from medseg.bundles.kinds import formats_of
 from medseg.bundles.record import is_result, write_record
-from medseg.cases.find import find_cases
-from medseg.files import staging_folder
+from medseg.cases.find import find_cases, folder_name
+from medseg.files import no_empty_folders, staging_folder
+from medseg.reports.cohort import write_cohort
 
 COHORT_KEYS = ("case", "status", "fault", "error", "folder", "seconds", "warnings")
 
@@ -32,7 +33,8 @@ def segment(
     bundle = find_bundle(request.bundle)
     cases, notes = find_cases(request.input, bundle.modality, is_result)
     records = []
-    with staging_folder(request.output_dir) as staging_dir:
+    folders = [request.output_dir / folder_name(name) for name, _ in cases]
+    with no_empty_folders(*folders, request.output_dir), staging_folder(request.output_dir) as staging_dir:
         wanted = dict.fromkeys(formats_of(bundle, request.formats, source) for _, source in cases)
         one = progress and len(cases) == 1
         pipelines = {formats: Pipeline(bundle, request, formats, staging_dir, one) for formats in wanted}
@@ -45,6 +47,8 @@ def segment(
             for record in _bar(done, len(cases), progress):
                 records.append(record)
                 report(record)
+        if len(records) > 1:
+            notes += write_cohort(records, f"{bundle.name} {bundle.version}", notes, request.output_dir)
         cohort = {
             "bundle": bundle.record(),
             "cases": [{key: record[key] for key in COHORT_KEYS if key in record} for record in records],
@@ -58,7 +62,8 @@ def _bar(records: Iterable[dict], count: int, progress: bool):
     from tqdm import tqdm
 
     # A single case shows the network's own bar over windows instead; tqdm writes to standard error.
-    return tqdm(records, total=count, unit="case", disable=not progress or count == 1, dynamic_ncols=True)
+    hidden = not progress or count == 1
+    return tqdm(records, "cases", count, unit="case", disable=hidden, dynamic_ncols=True)
 
 
 def in_turn(jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:

@@ -17,16 +17,21 @@ from medseg.cli.datalist import add_datalist
 from medseg.cli.score import add_score
 from medseg.cli.structures import add_compare, add_convert, add_margin
 from medseg.cli.suggest import SuggestingParser
-from medseg.cli.words import in_flags
+from medseg.cli.words import in_flags, merged
 from medseg.errors import InputError, MedsegError, system_error_line
+from medseg.files import no_empty_folders
 
 RESEARCH_USE = (
     "Research use only, not a medical device. Every contour must be reviewed by a qualified person."
 )
 
+INTERRUPTED = 130
+"""What shells and schedulers take for Ctrl-C: 128 and the number of the signal."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 1 our fault, 2 the input's or the caller's."""
+    """Run the command line; returns the exit code: 0 done, 1 our fault, 2 the input's or the caller's, 130
+    interrupted (Ctrl-C)."""
     options = _parser().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):  # file names may hold characters that the terminal cannot show
         if hasattr(stream, "reconfigure"):
@@ -41,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "interrupted; what was finished is kept, nothing is half-written; run the same command again "
             "(medseg train with "
             "--resume)",
-            2,
+            INTERRUPTED,
         )
     except (
         BrokenPipeError
@@ -120,7 +125,9 @@ def _add_segment(command: argparse.ArgumentParser):
     )
     command.add_argument("--engine", default="auto", choices=engines, help=meaning)
     command.add_argument(
-        "--within", metavar="REGION", help="contour only there: x0,x1,y0,y1,z0,z1 in LPS mm, or RS.dcm:ROI"
+        "--within",
+        metavar="REGION",
+        help="contour only there: x0,x1,y0,y1,z0,z1 in LPS mm, RS.dcm:ROI, or RS.dcm:ROI+10: 10 mm around it",
     )
     command.add_argument("--ctv-mm", type=float, metavar="MM", help="add a CTV: the GTV and this margin")
     command.add_argument(
@@ -162,7 +169,7 @@ def _run_segment(options) -> int:
     )
 
     def report(record: dict) -> None:
-        for warning in record.get("warnings", ()) if record["status"] != "skipped" else ():
+        for warning in merged(record.get("warnings", ()) if record["status"] != "skipped" else ()):
             print(f"warning: {record['case']}: {in_flags(warning)}", file=sys.stderr)
         if record["status"] == "failed":
             print(f"error: {record['case']}: {in_flags(record['error'])}", file=sys.stderr)
@@ -277,8 +284,9 @@ def _run_bundle(options, configs: list[str], run_id: str, settings: dict) -> int
     settings = {**settings, "dataset_dir": str(options.data.resolve()), **_settings(options.set)}
     if options.datalist:
         settings["datalist"] = str(options.datalist.resolve())
-    options.output.mkdir(parents=True, exist_ok=True)
-    run_config(find_bundle(options.bundle), configs, run_id, settings)
+    with no_empty_folders(options.output):
+        options.output.mkdir(parents=True, exist_ok=True)
+        run_config(find_bundle(options.bundle), configs, run_id, settings)
     return 0
 
 

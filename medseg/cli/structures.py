@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from medseg.cli.words import in_flags
+from medseg.cli.words import in_flags, merged
 from medseg.errors import InputError
 
 
@@ -225,7 +225,7 @@ def _reference(options):
 
 
 def _warn(sentences: Iterable[str]) -> None:
-    for sentence in sentences:
+    for sentence in merged(sentences):
         print(f"warning: {in_flags(sentence)}", file=sys.stderr)
 
 

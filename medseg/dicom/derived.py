@@ -176,6 +176,14 @@ def refuse_approved(out: Path) -> None:
         )
 
 
+def refuse_existing(out: Path, overwrite: bool) -> None:
+    """Raise InputError when there is a file at ``out`` that was not allowed to be replaced."""
+    if out.exists() and not overwrite:
+        raise InputError(
+            f"{out}: exists and is left as it is; choose another name, or allow it with `overwrite`."
+        )
+
+
 def check_is_no_image(out: Path, series: Series) -> None:
     """Raise InputError when ``out`` is one of the image files, which must not be overwritten, or a folder."""
     if out.is_dir():

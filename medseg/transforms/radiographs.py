@@ -159,6 +159,6 @@ class SaveRadiographd(MapTransform):
     def _preview(self, result: Structures, folder: Path) -> None:
         from medseg.reports.radiograph import write_preview
 
-        write_preview(result, folder / "preview.png")
+        write_preview(result, folder / "preview.png", case_id=folder.name)
 
     WRITERS = {"png": _png, "nifti": _nifti, "seg": _seg, "preview": _preview}

@@ -54,8 +54,8 @@ def _series(result: Structures, what: str):
 class SaveRTStructd(_Saved):
     """Write ``RS.dcm``: contours of probabilities at 0.5 (sub-pixel), of boolean masks along voxel edges.
 
-    ``model_name`` and ``model_version`` are recorded in the file. ``holes`` and ``simplify_mm``: see
-    :func:`medseg.dicom.write_rtstruct`.
+    ``model_name`` and ``model_version`` are recorded in the file. ``holes``, ``simplify_mm`` and
+    ``overwrite``: see :func:`medseg.dicom.write_rtstruct`.
     """
 
     def __init__(
@@ -66,11 +66,17 @@ class SaveRTStructd(_Saved):
         model_version="",
         holes="keyhole",
         simplify_mm=0.0,
+        overwrite=False,
     ):
         super().__init__(keys, output_dir)
         if simplify_mm < 0:
             raise InputError(f"simplify_mm is {simplify_mm}; expected 0 (keep every vertex) or more.")
-        self.options = {"model": (model_name, model_version), "holes": holes, "simplify_mm": simplify_mm}
+        self.options = {
+            "model": (model_name, model_version),
+            "holes": holes,
+            "simplify_mm": simplify_mm,
+            "overwrite": overwrite,
+        }
 
     def save(self, result: Structures, folder: Path) -> None:
         from medseg.dicom import write_rtstruct
@@ -81,17 +87,18 @@ class SaveRTStructd(_Saved):
 
 
 class SaveDicomSegd(_Saved):
-    """Write ``SEG.dcm``, a binary DICOM Segmentation with one segment per structure."""
+    """Write ``SEG.dcm``, a binary DICOM Segmentation with one segment per structure; ``overwrite``: see
+    :func:`medseg.dicom.write_seg`."""
 
-    def __init__(self, keys="structures", output_dir=".", model_name="", model_version=""):
+    def __init__(self, keys="structures", output_dir=".", model_name="", model_version="", overwrite=False):
         super().__init__(keys, output_dir)
-        self.model = (model_name, model_version)
+        self.options = {"model": (model_name, model_version), "overwrite": overwrite}
 
     def save(self, result: Structures, folder: Path) -> None:
         from medseg.dicom import write_seg
 
         masks = {structure: binary(mask) for structure, mask in result.with_remark().items()}
-        write_seg(masks, _series(result, "DICOM SEG"), folder / "SEG.dcm", model=self.model)
+        write_seg(masks, _series(result, "DICOM SEG"), folder / "SEG.dcm", **self.options)
 
 
 class SaveNiftid(_Saved):
@@ -114,6 +121,8 @@ class SavePreviewd(_Saved):
     def save(self, result: Structures, folder: Path) -> None:
         from medseg.reports.preview import write_preview
 
+        case = result.case
+        out = folder / "preview.png"
         write_preview(
-            result.case.volume, result.case.geometry, result.masks, folder / "preview.png", result.remark
+            case.volume, case.geometry, result.masks, out, remark=result.remark, case_id=folder.name
         )

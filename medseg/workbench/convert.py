@@ -24,6 +24,7 @@ from medseg.cases.mask_sources import (
 )
 from medseg.cases.nifti import write_mask, write_volume
 from medseg.dicom import Series, write_rtstruct, write_seg
+from medseg.dicom.derived import refuse_existing
 from medseg.errors import GeometryError, InputError, MedsegWarning
 from medseg.files import load_json, staging_folder, write_json
 from medseg.metrics import volume_cc
@@ -125,13 +126,6 @@ def _open(request: Conversion) -> tuple[MaskSource, Series, list[str]]:
     return source, series, [*series.warnings, *source.notices]
 
 
-def _refuse_existing(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise InputError(
-            f"{path}: exists and is left as it is; choose another name, or allow it with `overwrite`."
-        )
-
-
 # ---- structure set to masks --------------------------------------------------------------------------------
 
 
@@ -155,7 +149,7 @@ def _set_to_masks(request: Conversion) -> dict[str, Any]:
         name: f"{file}.nii.gz" for name, file in file_names([structure.name for structure in wanted]).items()
     }
     for file in (*files.values(), INDEX):
-        _refuse_existing(request.out / file, request.overwrite)
+        refuse_existing(request.out / file, request.overwrite)
     is_new, kept = not request.out.exists(), _kept_rows(request.out, set(files.values()), series)
     rows = []
     try:
@@ -219,7 +213,7 @@ def _row(structure: Structure, mask: np.ndarray, series: Series, file: str | Non
 def _masks_to_dicom(request: Conversion) -> dict[str, Any]:
     if request.out.exists() and request.out.samefile(request.source):
         raise InputError(f"{request.out}: is what would be converted, and is kept as it is; name a new file.")
-    _refuse_existing(request.out, request.overwrite)
+    refuse_existing(request.out, request.overwrite)
     source, series, notes = _open(request)
     masks: dict[Structure, np.ndarray] = {}
     for structure in source.structures:
@@ -230,7 +224,7 @@ def _masks_to_dicom(request: Conversion) -> dict[str, Any]:
             # taken.
             masks[replace(structure, number=None) if request.append_to else structure] = mask
     if request.format == "seg":
-        write_seg(masks, series, request.out)
+        write_seg(masks, series, request.out, overwrite=request.overwrite)
     else:
         write_rtstruct(
             masks,
@@ -239,6 +233,7 @@ def _masks_to_dicom(request: Conversion) -> dict[str, Any]:
             holes=request.holes,
             simplify_mm=request.simplify_mm,
             append_to=request.append_to,
+            overwrite=request.overwrite,
         )
     what = {"rtstruct": "masks to structure set", "seg": "structures to Segmentation"}[request.format]
     return {"direction": what, "structures": _rows(masks, series), "warnings": notes}
@@ -252,7 +247,7 @@ def _rows(masks: Mapping[Structure, np.ndarray], series: Series) -> list[dict[st
 
 
 def _image_to_nifti(request: Conversion) -> dict[str, Any]:
-    _refuse_existing(request.out, request.overwrite)
+    refuse_existing(request.out, request.overwrite)
     series = replace(request.reference, folder=request.source).series()
     if not series.geometry.is_regular:
         kind = "tilted" if series.geometry.is_uniform else "uneven"

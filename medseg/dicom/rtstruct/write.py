@@ -32,6 +32,7 @@ from medseg.dicom.derived import (
     maker,
     mask_or_map,
     refuse_approved,
+    refuse_existing,
 )
 from medseg.dicom.images.header import RTSTRUCT_CLASS_UID
 from medseg.dicom.patient import patient_of
@@ -65,6 +66,7 @@ def write_rtstruct(
     append_to: str | Path | None = None,
     model: tuple[str, str] | None = None,
     label: str = "medseg",
+    overwrite: bool = False,
 ) -> Path:
     """Write structures as one UNAPPROVED RT Structure Set on the images of ``series``; return its path.
 
@@ -73,11 +75,13 @@ def write_rtstruct(
     ``holes``: a key of HOLE_MODES. ``simplify_mm``: largest distance by which vertices may be thinned.
     ``append_to``: an existing set whose ROIs are kept unchanged before the new ones; the result is a new file
     with a new SOP Instance UID, UNAPPROVED. ``model``: (name, version) of what drew the structures.
-    ``label``: StructureSetLabel, at most 16 characters.
+    ``label``: StructureSetLabel, at most 16 characters. ``overwrite``: replace a file that is there, unless
+    it is APPROVED or an image.
 
     An empty mask becomes an ROI without contours, with a MedsegWarning. Raises StructureError, GeometryError
     or InputError, before anything is written: see check_masks; also for a set of another patient, study or
-    Frame of Reference, a name or number that is taken, and an ``out`` that holds an APPROVED set.
+    Frame of Reference, a name or number that is taken, an ``out`` that exists (without ``overwrite``) and
+    one that holds an APPROVED set.
     """
     if holes not in HOLE_MODES:
         raise StructureError(f"holes={holes!r}: expected one of {', '.join(HOLE_MODES)}.")
@@ -87,6 +91,7 @@ def write_rtstruct(
     out = Path(out)
     refuse_approved(out)
     check_is_no_image(out, series)
+    refuse_existing(out, overwrite)
     checked = check_masks(masks, series)
     dataset = _new_set(series) if append_to is None else _copied_set(Path(append_to), series)
     _describe(dataset, label, model)
