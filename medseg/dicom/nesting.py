@@ -43,7 +43,9 @@ def check_nesting(path: Path, dataset: FileDataset, tags: Collection[int]) -> No
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         try:
             start = _after_file_meta(content)
-            _Walk(content, "<" if little else ">", frozenset(tags)).elements(start, len(content), implicit, 0)
+            _Walk(content, "<" if little else ">", frozenset(tags)).elements(
+                start, len(content), bool(implicit), 0
+            )
         except struct.error as error:
             raise InputError("the file ends within an element; it is cut off") from error
 

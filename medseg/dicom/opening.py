@@ -11,7 +11,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
@@ -46,7 +46,7 @@ def read_open(
     """:func:`read_dicom` of an open file, and its source, which stands where reading ended."""
     prefix = _prefix_of_a_deflated_file(file)
     source = Source(file if prefix is None else _Inflated(file, prefix), pixel_bytes or 0)
-    dataset = read_partial(source, stop_when=_end(pixel_bytes is not None), force=True)
+    dataset = read_partial(cast(BinaryIO, source), stop_when=_end(pixel_bytes is not None), force=True)
     dataset.filename, dataset.buffer = os.fspath(path), None
     if prefix is not None:
         dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
@@ -143,7 +143,8 @@ def _prefix_of_a_deflated_file(file: BinaryIO) -> bytes | None:
     Leaves the file at the first deflated byte, or else at its start.
     """
     if file.read(132)[128:] == b"DICM":
-        meta = read_dataset(Source(file, 0), False, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 2)
+        source = cast(BinaryIO, Source(file, 0))
+        meta = read_dataset(source, False, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 2)
         if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
             end = file.tell()
             file.seek(0)
@@ -164,7 +165,7 @@ def _check_nested(element) -> None:
     most = limits.most("elements")
     if not isinstance(element, RawDataElement) or len(element.value or b"") <= 8 * most:
         return
-    content, place, count = element.value, 0, 0
+    content, place, count = element.value or b"", 0, 0
     order = "<" if element.is_little_endian else ">"
     header = struct.Struct(f"{order}HHI")
     item = header.pack(ITEM_GROUP, 0xE000, 0)[:4]

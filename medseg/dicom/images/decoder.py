@@ -42,7 +42,8 @@ def decode(words: dict[str, Any], frame: bytes):
     from pydicom.encaps import encapsulate
     from pydicom.pixels import get_decoder
 
-    options = dict(words)
+    options: dict[str, Any] = dict(words)
+    options |= {"number_of_frames": 1, "samples_per_pixel": 1, "pixel_keyword": "PixelData"}
     decoder = get_decoder(options.pop("transfer_syntax"))
     prefers = options.pop("plugin")
     plugin = prefers if prefers in decoder.available_plugins else ""
@@ -51,9 +52,6 @@ def decode(words: dict[str, Any], frame: bytes):
         index=0,
         raw=True,
         decoding_plugin=plugin,
-        number_of_frames=1,
-        samples_per_pixel=1,
-        pixel_keyword="PixelData",
         **options,
     )
     return stored

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import threading
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -54,11 +54,16 @@ class _Process:
         """The decoded frame; ValueError with the decoder's words, _Died when there is no answer in time."""
         seconds = limits.most("decode_seconds")
         late = threading.Event()
-        timer = threading.Timer(seconds, lambda: (late.set(), self._running.kill()))
+
+        def stop() -> None:
+            late.set()
+            self._running.kill()
+
+        timer = threading.Timer(seconds, stop)
         timer.start()
         try:
-            decoder.send(self._running.stdin, words, frame)
-            answer = decoder.receive(self._running.stdout)
+            decoder.send(cast(BinaryIO, self._running.stdin), words, frame)
+            answer = decoder.receive(cast(BinaryIO, self._running.stdout))
         except OSError:
             answer = None
         finally:
@@ -97,7 +102,9 @@ def decode_frame(header: Dataset, frame: bytes) -> np.ndarray:
     Raises ValueError for a frame that cannot be decoded, within the limits of time and memory.
     """
     syntax = header.file_meta.TransferSyntaxUID
-    words = {name: int(header[keyword].value) for name, keyword in zip(OPTIONS, KEYWORDS, strict=True)}
+    words: dict[str, Any] = {
+        name: int(header[keyword].value) for name, keyword in zip(OPTIONS, KEYWORDS, strict=True)
+    }
     words["photometric_interpretation"] = str(header.PhotometricInterpretation)
     words |= {"transfer_syntax": str(syntax), "plugin": PLUGINS.get(syntax, "")}
     with _lock:

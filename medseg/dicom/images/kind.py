@@ -63,10 +63,12 @@ def mixed_units(modality: str, records: Sequence[SliceRecord]) -> str | None:
 def mixed_rescale(records: Sequence[SliceRecord]) -> str | None:
     """Files whose RescaleSlope or RescaleIntercept is not that of the first; frames of one file have their
     own."""
-    files = [record for record in records if record.rescale and record.frame is None]
-    for record in files[1:]:
-        if not np.allclose(files[0].rescale, record.rescale, rtol=1e-6):
-            pairs = (f"{r.path.name} {r.rescale[0]:g} and {r.rescale[1]:g}" for r in (files[0], record))
+    files = [(r.path.name, r.rescale) for r in records if r.rescale and r.frame is None]
+    for name, rescale in files[1:]:
+        if not np.allclose(files[0][1], rescale, rtol=1e-6):
+            pairs = (
+                f"{file} {slope:g} and {level:g}" for file, (slope, level) in (files[0], (name, rescale))
+            )
             return f"RescaleSlope and RescaleIntercept differ between slices: {', '.join(pairs)}"
     return None
 
@@ -104,8 +106,9 @@ def absence_remarks(records: Sequence[SliceRecord], gaps_mm: np.ndarray) -> list
     if len(records) < 3:
         return remarks
     gap_mm, thickness_mm = float(np.median(gaps_mm)), _number(records[0], "SliceThickness")
-    numbers = [_number(record, "InstanceNumber") for record in records]
-    steps = np.abs(np.diff(numbers)) if None not in numbers else np.ones(1)
+    found = [_number(record, "InstanceNumber") for record in records]
+    numbers = [number for number in found if number is not None]
+    steps = np.abs(np.diff(numbers)) if len(numbers) == len(found) else np.ones(1)
     if thickness_mm and gap_mm > 1.9 * thickness_mm:
         what = f"slices are {gap_mm:.2f} mm apart and {thickness_mm:.2f} mm thick"
         remarks.append(f"{what}: others may be missing between them.")

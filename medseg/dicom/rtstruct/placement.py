@@ -109,7 +109,8 @@ def why_nowhere(loops: Sequence[np.ndarray], geometry: Geometry) -> str | None:
         )
     if not (found.is_flat & found.is_near).any():
         return f"{what}the nearest lies {found.distances_mm.min():.2f} mm from a slice, half-way to the next"
-    corners = [[row, column] for row in (0, geometry.shape[1] - 1) for column in (0, geometry.shape[2] - 1)]
+    rows, columns = geometry.shape[1] - 1, geometry.shape[2] - 1
+    corners = np.array([[0, 0], [0, columns], [rows, 0], [rows, columns]])
     images = [geometry.points_lps_mm(index, corners) for index in range(geometry.shape[0])]
     return f"{what}they lie at {_box(loops)}, beside the images at {_box(images)}"
 
