@@ -103,8 +103,8 @@ def write_preview(
 
     Patient right is on the viewer's left, anterior and superior up, whatever the orientation of the stack.
     The planes go through the first GTV, or through all structures together where there is none. ``case_id``
-    stands below, ``remark`` in red above. Without any contoured voxel the middle of the image is shown and the
-    picture says so. Raises StructureError for masks of another shape than the volume.
+    stands below, ``remark`` in red above. Without any contoured voxel the middle of the image is shown and
+    the picture says so. Raises StructureError for masks of another shape than the volume.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
