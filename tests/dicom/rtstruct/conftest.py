@@ -72,7 +72,7 @@ def changed(small_ct, tmp_path):
 
     def change(edit, masks=None):
         masks = masks or {"GTV": box(slice(4, 12), slice(5, 15))}
-        path = write_rtstruct(masks, small_ct, tmp_path / "rs.dcm")
+        path = write_rtstruct(masks, small_ct, tmp_path / "rs.dcm", overwrite=True)
         dataset = pydicom.dcmread(path)
         edit(dataset)
         dataset.save_as(path)
