@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "medseg"
 
 LAYERS = (
-    {"errors", "geometry", "files", "structures"},
+    {"errors", "geometry", "files", "processes", "structures"},
     {"shapes", "metrics"},
     {"dicom"},
     {"cases"},
@@ -33,6 +33,7 @@ WITHOUT_TORCH = {
     "errors",
     "geometry",
     "files",
+    "processes",
     "structures",
     "shapes",
     "metrics",

@@ -21,8 +21,9 @@ import numpy as np
 
 from medseg.bundles.cohort import segment
 from medseg.bundles.find import Bundle, find_bundle, read_json
-from medseg.bundles.job import Request
 from medseg.bundles.kinds import case_kind, kind_of
+from medseg.bundles.request import Request
+from medseg.bundles.trust import WEIGHTS_KEY, require_trusted
 from medseg.cases.nifti import load_image
 from medseg.errors import BundleError, InputError, MedsegWarning
 from medseg.geometry import Geometry
@@ -42,6 +43,7 @@ class ScoreRequest:
     its own margin drawn from this range with ``seed``: what a planner's rough box does. ``tolerances``: of
     surface DSC, in mm (pixels on radiographs). ``weights`` (and ``variant``, a name of
     ``configs/<variant>.json``): other weights than the bundle's, such as those of a baseline.
+    ``trust_bundle``: as in :class:`medseg.bundles.request.Request`.
     """
 
     bundle: str
@@ -57,6 +59,7 @@ class ScoreRequest:
     device: str = "auto"
     weights: Path | None = None
     variant: str | None = None
+    trust_bundle: bool = False
 
     def __post_init__(self):
         if self.variant and not self.weights:
@@ -91,6 +94,7 @@ def score_structures(request: ScoreRequest, report: Callable[[str], None] = prin
     scored.
     """
     bundle = find_bundle(request.bundle)
+    require_trusted(bundle, request.trust_bundle)
     if kind_of(bundle).scorer is None:
         raise BundleError(
             f"bundle {bundle.name} answers with {bundle.result_kind}, which medseg cannot score yet; "
@@ -125,7 +129,10 @@ def _with_weights(bundle: Bundle, request: ScoreRequest, folder: Path) -> Bundle
         if name in node:
             node[name] = value
     path.write_text(json.dumps(config), encoding="utf-8")
-    return Bundle(bundle.name, copy)
+    metadata = copy / "configs" / "metadata.json"
+    kept = {key: value for key, value in read_json(metadata).items() if key != WEIGHTS_KEY}
+    metadata.write_text(json.dumps(kept), encoding="utf-8")
+    return Bundle(bundle.name, copy, derived_from=bundle)
 
 
 def _contour(
@@ -137,9 +144,7 @@ def _contour(
     within: str | None,
 ) -> dict[str, dict[str, Any]]:
     """{case: its record} of what ``medseg segment`` made of ``source``."""
-    wanted = Request(
-        source, str(bundle.folder), out, formats=(*formats, "preview"), device=request.device, within=within
-    )
+    wanted = Request(source, bundle, out, formats=(*formats, "preview"), device=request.device, within=within)
     return {record["case"]: record for record in segment(wanted)["cases"]}
 
 
