@@ -26,8 +26,8 @@ def mark() -> str:
 
 
 def may_be_alive(marked: str) -> bool:
-    """False only when the process of a :func:`mark` ran on this computer and is gone; after a dot anything may
-    follow the mark."""
+    """False only when the process of a :func:`mark` ran on this computer and is gone. After a dot anything
+    may follow the mark."""
     found = _MARK.match(marked)
     if found is None or found["host"] != _host() or os.name != "posix":
         return True  # elsewhere, signal 0 would not be harmless

@@ -23,6 +23,7 @@ from medseg.audit.folds import Fold, run_fold
 from medseg.audit.patients import patient_of, read_cases
 from medseg.audit.worklist import read_worklist
 from medseg.bundles.find import find_bundle
+from medseg.bundles.trust import require_trusted
 from medseg.errors import InputError
 from medseg.files import write_csv, write_json
 
@@ -45,6 +46,7 @@ class FixRequest:
     gold: Path
     datalist: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    trust_bundle: bool = False
 
 
 def fix(request: FixRequest, report: Callable[[str], None] = print) -> dict[str, Any]:
@@ -56,6 +58,7 @@ def fix(request: FixRequest, report: Callable[[str], None] = print) -> dict[str,
     is not the locked one.
     """
     bundle = find_bundle(request.bundle)
+    require_trusted(bundle, request.trust_bundle)
     items = read_cases(request.datalist or bundle.folder / "configs" / "datalist.json")
     gold = read_cases(request.gold, "gold")
     both = {patient_of(case) for case in gold} & {patient_of(case) for case in items}

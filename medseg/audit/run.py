@@ -18,6 +18,7 @@ from medseg.audit.pictures import draw_worst
 from medseg.audit.ranking import Ranking, rank
 from medseg.audit.worklist import read_worklist, write_worklist
 from medseg.bundles.find import find_bundle
+from medseg.bundles.trust import require_trusted
 from medseg.errors import InputError
 from medseg.files import write_json
 
@@ -43,6 +44,7 @@ class AuditRequest:
     settings: Mapping[str, Any] = field(default_factory=dict)
     worst: int = 30
     least_score: float = 0.5
+    trust_bundle: bool = False
 
 
 def audit(request: AuditRequest, report: Callable[[str], None] = print) -> dict[str, Any]:
@@ -108,6 +110,7 @@ def _from_bundle(
     request: AuditRequest, evidence_dir: Path, report: Callable[[str], None]
 ) -> tuple[list[dict], dict[str, str]]:
     bundle = find_bundle(request.bundle)
+    require_trusted(bundle, request.trust_bundle)
     own_list = bundle.folder / "configs" / "datalist.json"
     items = read_cases(request.datalist or own_list)
     if request.group:

@@ -24,8 +24,8 @@ def read_weights(bundle: Bundle, device: Any = "cpu") -> dict[str, torch.Tensor]
     if expected is not None and expected != bundle.weights_sha256:
         raise BundleError(
             f"bundle {bundle.name}: {bundle.weights} has SHA-256 {bundle.weights_sha256[:12]}…, and "
-            f"metadata.json names {str(expected)[:12]}…: the file was damaged or replaced. Restore it; or, if "
-            f"other weights are meant, write their SHA-256 under {WEIGHTS_KEY}."
+            f"metadata.json names {str(expected)[:12]}…: the file was damaged or replaced. Restore it; or, "
+            f"if other weights are meant, write their SHA-256 under {WEIGHTS_KEY}."
         )
     from medseg.training.checkpoints import load_checkpoint
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from medseg.cli.words import add_trust, say
 from medseg.errors import InputError
 
 
@@ -53,6 +54,7 @@ def add_score(command: argparse.ArgumentParser):
         "--variant", metavar="NAME", help="with --weights: configs/NAME.json, as in their training"
     )
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    add_trust(command)
     command.add_argument("--json", action="store_true", help="print every number as JSON")
     return _run
 
@@ -78,12 +80,13 @@ def _run(options) -> int:
         device=options.device,
         weights=options.weights,
         variant=options.variant,
+        trust_bundle=options.trust_bundle,
     )
-    scored = score_structures(request, report=lambda line: print(f"error: {line}", file=sys.stderr))
+    scored = score_structures(request, report=lambda line: say(f"error: {line}", file=sys.stderr))
     for name, text in (("scores.json", as_json(scored)), ("scores.md", in_words(scored))):
         with atomic_path(request.output_dir / name) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
-    print(as_json(scored) if options.json else in_words(scored))
+    say(as_json(scored) if options.json else in_words(scored))
     return 2 if scored.failed else 0
 
 

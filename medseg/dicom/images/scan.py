@@ -72,7 +72,7 @@ class SliceRecord:
 
     path: Path
     frame: int | None
-    dataset: Dataset
+    dataset: Dataset = field(repr=False)
     position_lps_mm: np.ndarray
     orientation: np.ndarray
     spacing_mm: np.ndarray
@@ -94,7 +94,7 @@ class SeriesFiles:
     modality: str
     description: str
     study_uid: str
-    patient_id: str
+    patient_id: str = field(repr=False)
     records: list[SliceRecord] = field(default_factory=list)
 
     @property

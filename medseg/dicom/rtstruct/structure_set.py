@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,8 +52,8 @@ class StructureSet:
     path: Path
     label: str
     approval_status: str
-    patient_id: str
-    patient_name: str
+    patient_id: str = field(repr=False)
+    patient_name: str = field(repr=False)
     study_instance_uid: str
     sop_instance_uid: str
     frame_of_reference_uids: tuple[str, ...]
