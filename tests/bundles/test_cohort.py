@@ -11,7 +11,7 @@ import SimpleITK
 from chiral_cases import chiral_series
 
 from medseg.bundles.cohort import segment
-from medseg.bundles.job import Request
+from medseg.bundles.request import Request
 
 
 def test_one_broken_case_does_not_stop_the_cohort_and_a_rerun_continues(bright_bundle, tmp_path):

@@ -14,7 +14,7 @@ import torch
 
 from medseg.bundles.cohort import segment
 from medseg.bundles.find import find_bundle
-from medseg.bundles.job import Request
+from medseg.bundles.request import Request
 from medseg.bundles.kinds import KINDS, formats_of
 from medseg.errors import BundleError, InputError
 from medseg.phantoms.series import stack_geometry, write_series

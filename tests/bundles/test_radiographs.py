@@ -16,7 +16,7 @@ from chest_files import picture, write_dx
 from PIL import Image
 
 from medseg.bundles.cohort import segment
-from medseg.bundles.job import Request
+from medseg.bundles.request import Request
 from medseg.bundles.record import is_result
 from medseg.cases.find import find_radiographs
 from medseg.errors import InputError
