@@ -41,10 +41,10 @@ def segment(
     bundle = find_bundle(request.bundle)
     require_trusted(bundle, request.trust_bundle)
     cases, notes = find_cases(request.input, bundle.modality, is_result)
-    check_formats(bundle, request.formats, [source for _, source in cases])
+    wanted = dict.fromkeys(formats_of(bundle, request.formats, source) for _, source in cases)
+    check_formats(request.formats, [source for _, source in cases])
     records = []
     with staging_folder(request.output_dir) as staging_dir:
-        wanted = dict.fromkeys(formats_of(bundle, request.formats, source) for _, source in cases)
         one = progress and len(cases) == 1
         pipelines = {formats: Pipeline(bundle, request, formats, staging_dir, one) for formats in wanted}
 

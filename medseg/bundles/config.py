@@ -7,12 +7,13 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing.dummy import DummyProcess
+from pathlib import Path
 from typing import Any
 
 from medseg.bundles.datalist import check_datalist
 from medseg.bundles.find import Bundle, read_json
 from medseg.bundles.trust import require_trusted
-from medseg.bundles.weights import read_weights
+from medseg.bundles.weights import read_state, read_weights
 from medseg.errors import BundleError, MedsegError
 
 
@@ -162,6 +163,9 @@ def run_config(bundle: Bundle, configs: Sequence[str], run_id: str, settings: Ma
     for key, value in settings.items():
         check_override(bundle, " + ".join(configs), contents, key, value)
     check_datalist(settings.get("datalist", folder / "datalist.json"), settings["dataset_dir"])
+    if "evaluate" in configs:  # MONAI's loader would take damaged weights
+        own = read_weights(bundle) if "ckpt_dir" not in settings else None
+        _ = own or read_state(Path(settings["ckpt_dir"]) / "model.pt")
     import monai.bundle
 
     try:

@@ -112,7 +112,7 @@ def formats_of(bundle: Bundle, wanted: Sequence[str], source: str) -> tuple[str,
     return chosen
 
 
-def check_formats(bundle: Bundle, wanted: Sequence[str], sources: Sequence[str]) -> None:
+def check_formats(wanted: Sequence[str], sources: Sequence[str]) -> None:
     """Raise InputError for a format that none of the cases can be written in, once and before any is read.
 
     A DICOM format of a picture or NIfTI file has no images to refer to. Where only some of the cases are such
@@ -120,7 +120,8 @@ def check_formats(bundle: Bundle, wanted: Sequence[str], sources: Sequence[str])
     """
     for name in wanted:
         if name in DICOM_FORMATS and sources and all(is_picture(s) or is_nifti(s) for s in sources):
-            plural = f"none of the {len(sources)} cases is" if len(sources) > 1 else f"{sources[0]} is not"
+            others = f" and {len(sources) - 1} more are" if len(sources) > 1 else " is"
             raise InputError(
-                f"format {name}: it refers to DICOM images, and {plural} DICOM; leave it out of `formats`."
+                f"format {name}: it refers to DICOM images, and {sources[0]}{others} not DICOM; leave it out of "
+                f"`formats`."
             )

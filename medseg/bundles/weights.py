@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg.bundles.find import Bundle
@@ -27,13 +28,21 @@ def read_weights(bundle: Bundle, device: Any = "cpu") -> dict[str, torch.Tensor]
             f"metadata.json names {str(expected)[:12]}…: the file was damaged or replaced. Restore it; or, "
             f"if other weights are meant, write their SHA-256 under {WEIGHTS_KEY}."
         )
+    return {name: tensor.to(device) for name, tensor in read_state(bundle.weights).items()}
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """{name: tensor} of a file of weights on the processor; refused as by :func:`read_weights`, which knows
+    more of a bundle's own."""
     from medseg.training.checkpoints import load_checkpoint
 
-    state = load_checkpoint(bundle.weights)
+    if not path.is_file():
+        raise BundleError(f"{path}: no such file of weights; train them or name another folder.")
+    state = load_checkpoint(path)
     wrong = untrained(state)
     if wrong:
-        raise BundleError(f"bundle {bundle.name}: {bundle.weights}: {wrong}; train it or restore the file.")
-    return {name: tensor.to(device) for name, tensor in state.items()}
+        raise BundleError(f"{path}: {wrong}; train it or restore the file.")
+    return state
 
 
 def untrained(state: Mapping[str, Any]) -> str | None:
