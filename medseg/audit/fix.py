@@ -22,8 +22,7 @@ from medseg.audit.evidence import file_stem, load_evidence
 from medseg.audit.folds import Fold, run_fold
 from medseg.audit.patients import patient_of, read_cases
 from medseg.audit.worklist import read_worklist
-from medseg.bundles.find import find_bundle
-from medseg.bundles.trust import require_trusted
+from medseg.bundles.trust import trusted_bundle
 from medseg.errors import InputError
 from medseg.files import write_csv, write_json
 
@@ -57,8 +56,7 @@ def fix(request: FixRequest, report: Callable[[str], None] = print) -> dict[str,
     corrected file belongs to no case, when a gold patient is among the training cases, and when the gold set
     is not the locked one.
     """
-    bundle = find_bundle(request.bundle)
-    require_trusted(bundle, request.trust_bundle)
+    bundle = trusted_bundle(request.bundle, request.trust_bundle)
     items = read_cases(request.datalist or bundle.folder / "configs" / "datalist.json")
     gold = read_cases(request.gold, "gold")
     both = {patient_of(case) for case in gold} & {patient_of(case) for case in items}

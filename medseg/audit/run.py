@@ -17,8 +17,7 @@ from medseg.audit.patients import group_of, patient_folds, read_cases
 from medseg.audit.pictures import draw_worst
 from medseg.audit.ranking import Ranking, rank
 from medseg.audit.worklist import read_worklist, write_worklist
-from medseg.bundles.find import find_bundle
-from medseg.bundles.trust import require_trusted
+from medseg.bundles.trust import trusted_bundle
 from medseg.errors import InputError
 from medseg.files import write_json
 
@@ -109,8 +108,7 @@ def _from_files(request: AuditRequest, evidence_dir: Path, report: Callable[[str
 def _from_bundle(
     request: AuditRequest, evidence_dir: Path, report: Callable[[str], None]
 ) -> tuple[list[dict], dict[str, str]]:
-    bundle = find_bundle(request.bundle)
-    require_trusted(bundle, request.trust_bundle)
+    bundle = trusted_bundle(request.bundle, request.trust_bundle)
     own_list = bundle.folder / "configs" / "datalist.json"
     items = read_cases(request.datalist or own_list)
     if request.group:

@@ -10,12 +10,11 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
-from medseg.bundles.find import find_bundle
 from medseg.bundles.job import Job, Pipeline
 from medseg.bundles.kinds import check_formats, formats_of
 from medseg.bundles.record import is_result, write_record
 from medseg.bundles.request import Request
-from medseg.bundles.trust import require_trusted
+from medseg.bundles.trust import trusted_bundle
 from medseg.cases.find import find_cases
 from medseg.files import staging_folder
 
@@ -38,8 +37,7 @@ def segment(
     gets each case's record, see bundles.record.case_line, and "waiting" for one that another run has. Raises
     InputError or BundleError only for what concerns the whole run.
     """
-    bundle = find_bundle(request.bundle)
-    require_trusted(bundle, request.trust_bundle)
+    bundle = trusted_bundle(request.bundle, request.trust_bundle)
     cases, notes = find_cases(request.input, bundle.modality, is_result)
     wanted = dict.fromkeys(formats_of(bundle, request.formats, source) for _, source in cases)
     check_formats(request.formats, [source for _, source in cases])

@@ -122,6 +122,6 @@ def check_formats(wanted: Sequence[str], sources: Sequence[str]) -> None:
         if name in DICOM_FORMATS and sources and all(is_picture(s) or is_nifti(s) for s in sources):
             others = f" and {len(sources) - 1} more are" if len(sources) > 1 else " is"
             raise InputError(
-                f"format {name}: it refers to DICOM images, and {sources[0]}{others} not DICOM; leave it out of "
-                f"`formats`."
+                f"format {name}: it refers to DICOM images, and {sources[0]}{others} not DICOM; leave it out "
+                f"of `formats`."
             )

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from medseg.bundles.cohort import segment
-from medseg.bundles.find import Bundle, find_bundle, read_json
+from medseg.bundles.find import Bundle, read_json
 from medseg.bundles.kinds import case_kind, kind_of
 from medseg.bundles.request import Request
-from medseg.bundles.trust import WEIGHTS_KEY, require_trusted
+from medseg.bundles.trust import WEIGHTS_KEY, trusted_bundle
 from medseg.cases.nifti import load_image
 from medseg.errors import BundleError, InputError, MedsegWarning
 from medseg.geometry import Geometry
@@ -46,7 +46,7 @@ class ScoreRequest:
     ``trust_bundle``: as in :class:`medseg.bundles.request.Request`.
     """
 
-    bundle: str
+    bundle: str | Bundle
     data: Path
     output_dir: Path
     _: KW_ONLY
@@ -93,8 +93,7 @@ def score_structures(request: ScoreRequest, report: Callable[[str], None] = prin
     Raises InputError and BundleError for what concerns the whole run, and InputError when no case could be
     scored.
     """
-    bundle = find_bundle(request.bundle)
-    require_trusted(bundle, request.trust_bundle)
+    bundle = trusted_bundle(request.bundle, request.trust_bundle)
     if kind_of(bundle).scorer is None:
         raise BundleError(
             f"bundle {bundle.name} answers with {bundle.result_kind}, which medseg cannot score yet; "

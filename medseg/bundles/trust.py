@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from medseg.bundles.find import Bundle, bundle_folders, read_json
+from medseg.bundles.find import Bundle, bundle_folders, find_bundle, read_json
 from medseg.errors import BundleError, InputError
 from medseg.files import write_json
 
@@ -87,6 +87,13 @@ def require_trusted(bundle: Bundle, trust_bundle: bool = False) -> None:
         f"functions, {len(code.foreign)} of a kind that no bundle of medseg has{foreign}. Look at it with "
         f"medseg bundles verify {bundle.folder}; if you trust who made it, allow it once with `trust_bundle`."
     )
+
+
+def trusted_bundle(name: str | Path | Bundle, trust_bundle: bool = False) -> Bundle:
+    """:func:`medseg.bundles.find.find_bundle` and :func:`require_trusted`: how every door gets its bundle."""
+    bundle = find_bundle(name)
+    require_trusted(bundle, trust_bundle)
+    return bundle
 
 
 def _recorded() -> dict[str, Any]:

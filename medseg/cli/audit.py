@@ -54,6 +54,10 @@ def add_audit(command: argparse.ArgumentParser):
 
     def run(options) -> int:
         settings = settings_of(options.set)
+        if options.bundle:
+            from medseg.bundles.trust import trusted_bundle
+
+            trusted_bundle(options.bundle, options.trust_bundle)  # before torch is loaded
         return _fix(options, settings) if options.fix or options.gold else _rank(options, settings)
 
     return run
@@ -96,7 +100,6 @@ def _rank(options, settings: dict) -> int:
         settings,
         options.worst,
         options.least_score,
-        options.trust_bundle,
     )
     content = audit(request, report=lambda line: say(line, file=sys.stderr))
     say(
@@ -122,7 +125,6 @@ def _fix(options, settings: dict) -> int:
         options.gold.resolve(),
         options.datalist and options.datalist.resolve(),
         settings,
-        options.trust_bundle,
     )
     content = fix(request, report=lambda line: say(line, file=sys.stderr))
     if options.json:

@@ -166,11 +166,10 @@ def _add_segment(command: argparse.ArgumentParser):
 
 
 def _run_segment(options) -> int:
-    from medseg.bundles.find import find_bundle
+    from medseg.bundles.trust import trusted_bundle
 
-    bundle = find_bundle(
-        options.bundle
-    )  # a mistyped name, and what else a request may say wrong, loads no torch
+    # Before torch is loaded: a mistyped bundle, one that may not run, and what else a request may say wrong.
+    bundle = trusted_bundle(options.bundle, options.trust_bundle)
     from medseg.bundles.request import Request
 
     settings = settings_of(options.set)
@@ -187,11 +186,7 @@ def _run_segment(options) -> int:
         within=options.within,
         allow=tuple(options.allow),
         settings=settings,
-        trust_bundle=options.trust_bundle,
     )
-    from medseg.bundles.trust import require_trusted
-
-    require_trusted(bundle, request.trust_bundle)
     from medseg.bundles.cohort import segment
     from medseg.bundles.record import case_line
 

@@ -60,6 +60,9 @@ def add_score(command: argparse.ArgumentParser):
 
 
 def _run(options) -> int:
+    from medseg.bundles.trust import trusted_bundle
+
+    bundle = trusted_bundle(options.bundle, options.trust_bundle)  # before torch is loaded
     from medseg.bundles.score import ScoreRequest, score_structures
     from medseg.bundles.score_tables import as_json, in_words
     from medseg.files import atomic_path
@@ -68,7 +71,7 @@ def _run(options) -> int:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder.")
     request = ScoreRequest(
-        options.bundle,
+        bundle,
         options.data.resolve(),
         options.output.resolve(),
         section=options.section,
@@ -80,7 +83,6 @@ def _run(options) -> int:
         device=options.device,
         weights=options.weights,
         variant=options.variant,
-        trust_bundle=options.trust_bundle,
     )
     scored = score_structures(request, report=lambda line: say(f"error: {line}", file=sys.stderr))
     for name, text in (("scores.json", as_json(scored)), ("scores.md", in_words(scored))):

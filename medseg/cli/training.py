@@ -98,11 +98,9 @@ def _add_bundle_options(command: argparse.ArgumentParser, output_help: str) -> N
 
 
 def _run_bundle(options, configs: list[str], run_id: str, settings: dict) -> int:
-    from medseg.bundles.find import find_bundle
-    from medseg.bundles.trust import require_trusted
+    from medseg.bundles.trust import trusted_bundle
 
-    bundle = find_bundle(options.bundle)
-    require_trusted(bundle, options.trust_bundle)
+    bundle = trusted_bundle(options.bundle, options.trust_bundle)
     for path in filter(None, (options.data, options.datalist, getattr(options, "weights", None))):
         if not path.exists():
             raise InputError(f"{path}: no such file or folder.")

@@ -186,8 +186,13 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
 
 def _save(state: dict[str, Any], temporary: Path) -> None:
     # Through a file of Python's, since torch's own writer says "file write failed" whatever the reason is.
-    with open(temporary, "wb") as file:
-        torch.save(state, file)
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # it closes its zip file although the disk is full
+            raise error.__context__ from None
+        raise
 
 
 def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:

@@ -52,7 +52,7 @@ def train(directory, epochs=2, *, data=None, rate=0.5, seed=1, batch=2, resume=F
     engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: scheduler.step())
     Checkpoints(directory, network, optimizer, scheduler, resume=resume, seed=seed).attach(engine)
     engine.run(loader, max_epochs=epochs)
-    return float(network.weight), used
+    return float(network.weight.detach()), used
 
 
 def test_a_training_of_the_same_settings_goes_on_though_its_data_moved(tmp_path):
