@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -39,7 +40,5 @@ def test_it_is_refused_before_torch_is_loaded(arguments, words, tmp_path):
     command = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 2 and done.stdout == "", done.stderr
-    import re
-
     assert re.match(f"error: .*{words}", done.stderr) and done.stderr.count("\n") == 1, done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["CT", "a_file"]
