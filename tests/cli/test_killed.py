@@ -1,6 +1,6 @@
 """kill -9 at any moment: nothing that stands there is half-written, and the next run leaves nothing stale.
 
-Slow, and so run by name: ``pytest -m slow -s tests/cli/test_killed.py``; it prints how many kills met a run at
+Slow, and so run by name: ``pytest -m slow -s tests/cli/test_killed.py`` prints how many kills met a run at
 work.
 """
 
