@@ -68,6 +68,7 @@ def bright_bundle(tmp_path_factory, trust_file) -> Path:
 
     from medseg.bundles.find import find_bundle
     from medseg.bundles.trust import trust
+    from medseg.training.checkpoints import save_weights
 
     folder = tmp_path_factory.mktemp("bundles") / "bright"
     shutil.copytree(REPOSITORY / "monai_bundles" / "ct_gtv", folder, ignore=shutil.ignore_patterns("*.pt"))
@@ -84,6 +85,6 @@ def bright_bundle(tmp_path_factory, trust_file) -> Path:
     # 600 HU lies at 0.8 of the window; the steep slope makes the probability cross 0.5 right there.
     weights = {"weight": torch.full((1, 1, 1, 1, 1), 100.0), "bias": torch.tensor([-80.0])}
     (folder / "models").mkdir(exist_ok=True)
-    torch.save(weights, folder / "models" / "model.pt")
+    save_weights(weights, folder / "models" / "model.pt")
     trust(find_bundle(folder))
     return folder

@@ -27,12 +27,18 @@ def test_every_bundle_holds_all_parts_small_weights_and_no_python(name):
         assert (folder / part).stat().st_size > 0, part
     assert (folder / "models" / "model.pt").stat().st_size < 10e6
     assert not list(folder.rglob("*.py"))
+    digest = hashlib.sha256((folder / "models" / "model.pt").read_bytes()).hexdigest()
+    assert find_bundle(name).metadata["weights_sha256"] == digest
 
 
 @pytest.fixture
 def broken(tmp_path, every_bundle_trusted):
     """A copy of ct_gtv to break."""
     shutil.copytree(find_bundle("ct_gtv").folder, tmp_path / "ct_gtv")
+    path = tmp_path / "ct_gtv" / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    del metadata["weights_sha256"]
+    path.write_text(json.dumps(metadata))
     return find_bundle(tmp_path / "ct_gtv")
 
 

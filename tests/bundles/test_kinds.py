@@ -19,6 +19,7 @@ from medseg.bundles.request import Request
 from medseg.bundles.trust import trust
 from medseg.errors import BundleError, InputError
 from medseg.phantoms.series import stack_geometry, write_series
+from medseg.training.checkpoints import save_weights
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -88,7 +89,7 @@ def label_bundle(tmp_path_factory):
     path.write_text(json.dumps(config))
     (folder / "models").mkdir(exist_ok=True)
     weights = {"2.weight": torch.tensor([[8.0], [-8.0]]), "2.bias": torch.tensor([-4.0, 4.0])}
-    torch.save(weights, folder / "models" / "model.pt")
+    save_weights(weights, folder / "models" / "model.pt")
     trust(find_bundle(folder))
     return folder
 

@@ -22,6 +22,7 @@ from medseg.bundles.request import Request
 from medseg.bundles.trust import trust
 from medseg.cases.find import find_radiographs
 from medseg.errors import InputError
+from medseg.training.checkpoints import save_weights
 
 BUNDLE = Path(__file__).resolve().parents[2] / "monai_bundles" / "cxr_anatomy"
 
@@ -37,7 +38,7 @@ def bright_bundle(tmp_path_factory):
     path.write_text(json.dumps({**json.loads(path.read_text()), "network_def": network, "engine": "torch"}))
     weight = torch.tensor([200.0, -200.0, 0.0, 0.0]).reshape(4, 1, 1, 1)
     (folder / "models").mkdir(exist_ok=True)
-    torch.save(
+    save_weights(
         {"weight": weight, "bias": torch.tensor([-120.0, 120.0, -9.0, -9.0])}, folder / "models" / "model.pt"
     )
     trust(find_bundle(folder))
