@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from medseg.errors import InputError, system_error_line
-from medseg.processes import mark, may_be_alive, remove_free_locks
+from medseg.processes import LOCK_PREFIX, held, mark, may_be_alive, remove_free_locks
 
 
 @contextmanager
@@ -193,3 +193,22 @@ def staging_folder(output_dir: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         if is_new and not any(output_dir.iterdir()):
             output_dir.rmdir()
+
+
+@contextmanager
+def own_folder(folder: Path) -> Iterator[None]:
+    """Within the block the output folder is there, without what killed processes left in it, and no other
+    process that asks for it so writes into it.
+
+    InputError when it is a file, or another process has it, with that process. A folder that was made for
+    this and stays empty goes again.
+    """
+    is_new = not folder.exists()
+    make_folder(folder)
+    sweep(folder)
+    try:
+        with held(folder / f"{LOCK_PREFIX}run", str(folder)):
+            yield
+    finally:
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()

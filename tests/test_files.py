@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from medseg.errors import InputError, system_error_line
-from medseg.files import atomic_path, make_folder, plain, staging_folder, write_csv, write_json
+from medseg.files import atomic_path, make_folder, own_folder, plain, staging_folder, write_csv, write_json
+from medseg.processes import mark
 
 
 def test_a_staging_folder_vanishes_with_its_block_whatever_happens(tmp_path):
@@ -107,6 +108,23 @@ def test_an_output_folder_that_is_a_file_is_refused_in_one_line(tmp_path):
             make_folder(folder)
         with pytest.raises(InputError, match="is a file; expected a folder"), staging_folder(folder):
             pass
+
+
+def test_an_output_folder_is_one_runs_own_and_says_whose(tmp_path):
+    (tmp_path / "out").mkdir()
+    half = tmp_path / "out" / f".partial-{mark().rsplit('-', 1)[0]}-1.last.pt"
+    half.write_bytes(b"of a process that is gone")
+    with own_folder(tmp_path / "out"):
+        assert not half.exists()
+        with pytest.raises(InputError, match=f"being written by another run .process {os.getpid()} on"):
+            with own_folder(tmp_path / "out"):
+                pass
+    with own_folder(tmp_path / "new"):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["out"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file; expected a folder"), own_folder(tmp_path / "file"):
+        pass
 
 
 def test_an_output_folder_that_was_made_for_nothing_goes_and_one_that_was_there_stays(tmp_path):

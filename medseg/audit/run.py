@@ -19,7 +19,7 @@ from medseg.audit.ranking import Ranking, rank
 from medseg.audit.worklist import read_worklist, write_worklist
 from medseg.bundles.trust import trusted_bundle
 from medseg.errors import InputError
-from medseg.files import write_json
+from medseg.files import make_folder, own_folder, write_json
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,11 @@ def audit(request: AuditRequest, report: Callable[[str], None] = print) -> dict[
     read_worklist(
         request.output_dir / "worklist.csv"
     )  # one that cannot be read must stop us before hours of training
+    with own_folder(request.output_dir):
+        return _audit(request, report)
+
+
+def _audit(request: AuditRequest, report: Callable[[str], None]) -> dict[str, Any]:
     evidence_dir = request.output_dir / "cases"
     if request.predictions is not None:
         items, about = (
@@ -93,7 +98,7 @@ def _from_files(request: AuditRequest, evidence_dir: Path, report: Callable[[str
     datalist = read_cases(request.datalist) if request.datalist else None
     items = cases_of(request.data_dir, request.predictions, datalist)
     names = structure_names(items, request.predictions)
-    evidence_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(evidence_dir)
     for item in items:
         lacking = names_without_prediction(item, request.data_dir, request.predictions)
         if lacking:
@@ -115,7 +120,6 @@ def _from_bundle(
         for item in items:
             group_of(item, request.group)
     fold_of = [0] * len(items) if request.folds == 0 else patient_folds(items, request.folds, request.seed)
-    request.output_dir.mkdir(parents=True, exist_ok=True)
     made = [
         Fold(
             bundle,

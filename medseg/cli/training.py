@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from medseg.cli.settings import settings_of
 from medseg.cli.words import add_trust, in_flags, say
 from medseg.errors import InputError
+from medseg.files import own_folder
 
 
 def add_train(command: argparse.ArgumentParser):
@@ -34,7 +33,7 @@ def add_train(command: argparse.ArgumentParser):
             )
         out = str(options.output.resolve())
         settings = {"ckpt_dir": out, "output_dir": out, "resume": options.resume}
-        with _own_folder(options.output):
+        with own_folder(options.output):
             code = _run_bundle(options, ["train"], "training", settings)
         if not (options.output / "model.pt").exists():
             say(
@@ -58,28 +57,10 @@ def add_evaluate(command: argparse.ArgumentParser):
         settings = {"output_dir": str(options.output.resolve())}
         if options.weights:
             settings["ckpt_dir"] = str(options.weights.resolve())
-        with _own_folder(options.output):
+        with own_folder(options.output):
             return _run_bundle(options, ["train", "evaluate"], "run", settings)
 
     return run
-
-
-@contextmanager
-def _own_folder(output: Path) -> Iterator[None]:
-    """Within the block the output folder is there and no other training or evaluation writes into it; when it
-    was made for a run that wrote nothing, it goes."""
-    from medseg.files import make_folder, sweep
-    from medseg.processes import LOCK_PREFIX, held
-
-    is_new = not output.exists()
-    make_folder(output)
-    sweep(output)
-    try:
-        with held(output / f"{LOCK_PREFIX}run", str(output)):
-            yield
-    finally:
-        if is_new and not any(output.iterdir()):
-            output.rmdir()
 
 
 def _add_bundle_options(command: argparse.ArgumentParser, output_help: str) -> None:
