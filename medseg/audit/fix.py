@@ -24,7 +24,7 @@ from medseg.audit.patients import patient_of, read_cases
 from medseg.audit.worklist import read_worklist
 from medseg.bundles.trust import trusted_bundle
 from medseg.errors import InputError
-from medseg.files import write_csv, write_json
+from medseg.files import make_folder, write_csv, write_json
 
 LOCK = "gold.lock.json"
 COLUMNS = ("structure", "cases", "before", "after", "change", "low", "high")
@@ -67,7 +67,7 @@ def fix(request: FixRequest, report: Callable[[str], None] = print) -> dict[str,
     new, corrected, rejected = corrected_list(request, items)
     _lock(request, gold)
     out = request.output_dir / "fix"
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_json({"training": new, "validation": gold}, out / "datalist.json")
     scores = []
     for name, cases in (("before", items), ("after", new)):

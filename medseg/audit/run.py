@@ -71,6 +71,8 @@ def audit(request: AuditRequest, report: Callable[[str], None] = print) -> dict[
     read_worklist(
         request.output_dir / "worklist.csv"
     )  # one that cannot be read must stop us before hours of training
+    if request.predictions is not None:  # they may lie around the output, which must not look like a case
+        return _audit(request, report)
     with own_folder(request.output_dir):
         return _audit(request, report)
 
