@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import math
@@ -10,10 +11,11 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -37,7 +39,7 @@ def atomic_path(out: str | Path) -> Iterator[Path]:
         with _naming(out, out), tempfile.TemporaryDirectory() as folder:
             temporary = Path(folder) / out.name
             yield temporary
-            with open(temporary, "rb") as whole, open(out, "wb") as stream:
+            with open(temporary, "rb") as whole, _opened_stream(out) as stream:
                 shutil.copyfileobj(whole, stream)
         return
     require_replaceable(out)
@@ -62,6 +64,27 @@ def is_stream(path: Path) -> bool:
     except OSError:
         return False
     return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+
+
+def _opened_stream(out: Path) -> BinaryIO:
+    """A device or FIFO opened for writing. InputError for a FIFO that nobody reads: waiting for a reader may
+    take for ever."""
+    deadline = time.monotonic() + _READER_WITHIN_S
+    while True:
+        try:
+            descriptor = os.open(out, os.O_WRONLY | os.O_NONBLOCK)
+            break
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() > deadline:
+                raise InputError(f"{out} is a FIFO that no process reads; start the reader first.") from None
+            time.sleep(0.05)
+    os.set_blocking(descriptor, True)
+    return os.fdopen(descriptor, "wb")
+
+
+_READER_WITHIN_S = 5.0
 
 
 def require_replaceable(out: Path) -> None:

@@ -65,6 +65,14 @@ def test_a_fifo_gets_the_finished_bytes_and_stays_a_fifo(tmp_path):
     assert stat.S_ISFIFO(out.stat().st_mode) and list(tmp_path.iterdir()) == [out]
 
 
+def test_a_fifo_that_nobody_reads_is_refused_and_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("medseg.files._READER_WITHIN_S", 0.2)
+    os.mkfifo(tmp_path / "report.json")
+    with pytest.raises(InputError, match="is a FIFO that no process reads"):
+        write_json({}, tmp_path / "report.json")
+    assert stat.S_ISFIFO((tmp_path / "report.json").stat().st_mode)
+
+
 def test_a_link_to_a_device_is_written_into_and_stays_a_link(tmp_path):
     (tmp_path / "null.json").symlink_to("/dev/null")
     write_json({}, tmp_path / "null.json")
