@@ -1,1 +1,34 @@
+"""Medical images to contours: MONAI bundles on DICOM, exact RTSTRUCT out. Research use only.
+
+The functions of PUBLIC are handed out when they are first asked for, so ``import medseg`` loads neither torch
+nor pydicom.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 __version__ = "0.2.0"
+
+PUBLIC = {
+    "segment": "medseg.cli.python",
+    "convert": "medseg.cli.python",
+    "compare": "medseg.cli.python",
+    "read_rtstruct": "medseg.cli.python",
+    "read_series": "medseg.dicom",
+    "write_rtstruct": "medseg.dicom",
+}
+"""What ``medseg.NAME`` is, and the module that holds it."""
+
+__all__ = ["__version__", *PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PUBLIC:
+        raise AttributeError(f"module 'medseg' has no attribute {name!r}; it has {', '.join(PUBLIC)}")
+    return getattr(importlib.import_module(PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *PUBLIC])

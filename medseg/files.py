@@ -13,12 +13,13 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from medseg import limits
 from medseg.errors import InputError, system_error_line
 from medseg.processes import LOCK_PREFIX, held, mark, may_be_alive, remove_free_locks
 
@@ -170,6 +171,20 @@ def write_json(record: Mapping[str, Any] | Sequence[Any], out: str | Path) -> No
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def load_json(path: str | Path) -> Any:
+    """The content of a JSON file in UTF-8. ValueError when it is no JSON, nests too deeply or is above the
+    limit ``text_bytes``; OSError when it cannot be read."""
+    with open(path, "rb") as file:
+        content = file.read(limits.most("text_bytes") + 1)
+    try:
+        limits.check("text_bytes", len(content), "the file holds")
+        return json.loads(content.decode("utf-8"))
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    except RecursionError as error:
+        raise ValueError("its values are nested too deeply") from error
+
+
 def write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], out: str | Path) -> None:
     """Write a table in UTF-8 with ``columns`` as its head, atomically.
 
@@ -196,6 +211,18 @@ def _cell(value: Any) -> Any:
 
 
 @contextmanager
+def no_empty_folders(*folders: Path) -> Iterator[None]:
+    """Remove ``folders`` when the block ends, however it ends, if it made them and left nothing in them."""
+    new = [folder for folder in folders if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in new:
+            with suppress(OSError):  # it was not made, or holds something
+                folder.rmdir()
+
+
+@contextmanager
 def staging_folder(output_dir: Path) -> Iterator[Path]:
     """A hidden folder in ``output_dir`` for the unfinished files of this process; it goes when the block
     ends.
@@ -204,18 +231,16 @@ def staging_folder(output_dir: Path) -> Iterator[Path]:
     holds. Makes ``output_dir``, and removes it again when it stays empty; InputError when it cannot be made
     or written.
     """
-    is_new = not output_dir.exists()
-    make_folder(output_dir)
     folder = output_dir / f"{_UNFINISHED}{mark()}"
-    sweep(output_dir)
-    remove_free_locks(output_dir)
-    make_folder(folder)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if is_new and not any(output_dir.iterdir()):
-            output_dir.rmdir()
+    with no_empty_folders(output_dir):
+        make_folder(output_dir)
+        sweep(output_dir)
+        remove_free_locks(output_dir)
+        make_folder(folder)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -226,12 +251,8 @@ def own_folder(folder: Path) -> Iterator[None]:
     InputError when it is a file, or another process has it, with that process. A folder that was made for
     this and stays empty goes again.
     """
-    is_new = not folder.exists()
-    make_folder(folder)
-    sweep(folder)
-    try:
+    with no_empty_folders(folder):
+        make_folder(folder)
+        sweep(folder)
         with held(folder / f"{LOCK_PREFIX}run", str(folder)):
             yield
-    finally:
-        if is_new and not any(folder.iterdir()):
-            folder.rmdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import pydicom
 
 from medseg.dicom import read_rtstruct
 from medseg.errors import MedsegWarning
@@ -35,3 +36,32 @@ def accepted(path, series, *allow):
         warnings.simplefilter("always")
         masks = read_rtstruct(path, series, allow=allow)
     return masks, " ".join(str(warning.message) for warning in caught if warning.category is MedsegWarning)
+
+
+def set_points(contour, points_lps_mm):
+    """Give a contour item other points (n, 3), and say their number."""
+    points = np.asarray(points_lps_mm, dtype=float).reshape(-1, 3)
+    contour.ContourData = [f"{value:.4f}" for value in points.ravel()]
+    contour.NumberOfContourPoints = len(points)
+
+
+def points_of(contour):
+    return np.array(contour.ContourData, dtype=float).reshape(-1, 3)
+
+
+def loop_on(small_ct, index, rows_columns, height_mm=0.0):
+    """A contour item through (row, column) points of one slice, or ``height_mm`` above it."""
+    item = pydicom.Dataset()
+    item.ContourGeometricType = "CLOSED_PLANAR"
+    geometry = small_ct.geometry
+    set_points(item, geometry.points_lps_mm(index, rows_columns) + height_mm * geometry.normal_lps)
+    return item
+
+
+def only(*items):
+    """An edit that leaves one structure with these contours."""
+
+    def edit(dataset):
+        dataset.ROIContourSequence[0].ContourSequence = pydicom.Sequence(items)
+
+    return edit

@@ -15,7 +15,16 @@ import numpy as np
 import pytest
 
 from medseg.errors import InputError, system_error_line
-from medseg.files import atomic_path, make_folder, own_folder, plain, staging_folder, write_csv, write_json
+from medseg.files import (
+    atomic_path,
+    make_folder,
+    no_empty_folders,
+    own_folder,
+    plain,
+    staging_folder,
+    write_csv,
+    write_json,
+)
 from medseg.processes import mark
 
 
@@ -190,3 +199,15 @@ def test_a_table_has_every_column_rounded_figures_and_no_formulas(tmp_path):
 def test_a_folder_that_is_missing_is_named(tmp_path):
     with pytest.raises(InputError, match="none does not exist; make it first"):
         write_csv([], ["name"], tmp_path / "none" / "t.csv")
+
+
+def test_folders_that_a_block_made_and_left_empty_are_gone_and_others_stay(tmp_path):
+    there, new, full = (tmp_path / name for name in ("there", "new", "full"))
+    there.mkdir()
+    never = tmp_path / "never"
+    with pytest.raises(KeyboardInterrupt), no_empty_folders(new / "inner", new, full, there, never):
+        (new / "inner").mkdir(parents=True)
+        full.mkdir()
+        (full / "a.txt").touch()
+        raise KeyboardInterrupt
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "there"]

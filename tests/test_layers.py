@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "medseg"
 
 LAYERS = (
-    {"errors", "geometry", "files", "processes", "structures"},
+    {"errors", "geometry", "files", "limits", "processes", "structures"},
     {"shapes", "metrics"},
     {"dicom"},
     {"cases"},

@@ -43,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
                 append_to=options.append_to,
                 model=tuple(options.model) if options.model else None,
                 label=options.label,
+                overwrite=options.overwrite,
             )
         except MedsegError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--simplify-mm", type=float, default=0.0, help="thin vertices, moving no outline by more than this"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace RS.dcm if it is there")
     parser.add_argument("--label", default="medseg", help="StructureSetLabel, at most 16 characters")
     parser.add_argument(
         "--model", nargs=2, metavar=("NAME", "VERSION"), help="what drew the masks, recorded in the file"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,11 +147,15 @@ def load_evidence(path: Path, group: str | None = None) -> Evidence:
             label = np.unpackbits(file["label"], count=int(np.prod(shape))).astype(bool).reshape(shape)
             arrays = {name: file[name] if name in file else None for name in ("image", "affine_ras")}
             probability, known = file["probability"].astype(np.float32), file["known"]
-    except (OSError, ValueError, KeyError) as error:
+        words = {**words, "names": tuple(words["names"]), "spacing": tuple(words["spacing"])}
+        if group is not None:
+            words["group"] = group
+        return Evidence(label=label, known=known, probability=probability, **arrays, **words)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, *_BROKEN_ZIP) as error:
         raise InputError(
             f"{path}: not the prediction of a case as an audit keeps it ({error}); delete it."
         ) from error
-    words = {**words, "names": tuple(words["names"]), "spacing": tuple(words["spacing"])}
-    if group is not None:
-        words["group"] = group
-    return Evidence(label=label, known=known, probability=probability, **arrays, **words)
+
+
+_BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, NotImplementedError, RecursionError)
+"""What a damaged .npz file raises beside what any damaged file does."""

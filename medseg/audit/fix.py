@@ -24,7 +24,7 @@ from medseg.audit.patients import patient_of, read_cases
 from medseg.audit.worklist import read_worklist
 from medseg.bundles.trust import trusted_bundle
 from medseg.errors import InputError
-from medseg.files import make_folder, write_csv, write_json
+from medseg.files import load_json, make_folder, write_csv, write_json
 
 LOCK = "gold.lock.json"
 COLUMNS = ("structure", "cases", "before", "after", "change", "low", "high")
@@ -152,7 +152,7 @@ def _lock(request: FixRequest, gold: Sequence[dict]) -> None:
     if not lock.exists():
         request.output_dir.mkdir(parents=True, exist_ok=True)
         write_json({"sha256": words.hexdigest(), "cases": [case["case_id"] for case in gold]}, lock)
-    elif json.loads(lock.read_text(encoding="utf-8")).get("sha256") != words.hexdigest():
+    elif load_json(lock).get("sha256") != words.hexdigest():
         raise InputError(
             f"{request.gold}: not the gold set that was locked in {lock}; a result on another set would not "
             f"compare."

@@ -25,7 +25,7 @@ from medseg.bundles.config import build, load_config
 from medseg.bundles.datalist import check_datalist
 from medseg.bundles.find import Bundle
 from medseg.errors import BundleError, GeometryError
-from medseg.files import make_folder, write_json
+from medseg.files import load_json, make_folder, write_json
 
 RECORD, LAST = "fold.json", "last.pt"
 TAKEN = ("datalist", "dataset_dir", "ckpt_dir", "output_dir", "resume", "val_interval")
@@ -133,9 +133,9 @@ def _state(fold: Fold) -> str:
     if not path.exists():
         return "new"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = load_json(path)
         same = record["fingerprint"] == fold.fingerprint
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{path}: not the record of a fold ({error}); delete the folder.") from error
     if not same and not (fold.folder / LAST).exists():
         return "new"

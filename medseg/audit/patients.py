@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from medseg.errors import InputError
+from medseg.files import load_json
 
 
 def read_cases(datalist: Path, section: str = "training") -> list[dict]:
     """A section of a MONAI datalist. InputError for an unreadable file, a missing section or a case without
     its keys."""
     try:
-        content = json.loads(datalist.read_text(encoding="utf-8"))
+        content = load_json(datalist)
         cases = content[section]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{datalist}: no JSON datalist with a list {section!r} ({error}).") from error
     if not isinstance(cases, list) or not cases or not all(isinstance(case, dict) for case in cases):
         raise InputError(f"{datalist}: {section!r} is no list of cases.")

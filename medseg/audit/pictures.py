@@ -17,18 +17,28 @@ from medseg.reports.pictures import Picture, draw_pair
 
 
 def draw_worst(
-    ranking: Ranking, ranks: Sequence[int], evidence_dir: Path, data_dir: Path, folder: Path
+    ranking: Ranking,
+    ranks: Sequence[int],
+    suspected: int,
+    evidence_dir: Path,
+    data_dir: Path,
+    folder: Path,
 ) -> tuple[dict[int, tuple[Picture, ...]], dict[str, str]]:
     """({rank: pictures}, {case: its contour set in ``folder``, or why there is none}) of the labels of these
-    ranks, from 1; cases are read one at a time."""
+    ranks, from 1; only the first ``suspected`` ranks get a set. Cases are read one at a time."""
     worst = {rank: ranking.findings[rank - 1] for rank in ranks}
     drawn, sets = {}, {}
     for case in dict.fromkeys(one.case for one in worst.values()):
         evidence = load_evidence(evidence_dir / f"{file_stem(case)}.npz")
         own = {rank: one for rank, one in worst.items() if one.case == case}
-        cuts = {one.structure: ranking.thresholds[one.structure][one.fold] for one in own.values()}
+        cuts = {}
         for rank, one in own.items():
-            drawn[rank] = draw_label(evidence, evidence.names.index(one.structure), cuts[one.structure])
+            cut = ranking.thresholds[one.structure][one.fold]
+            drawn[rank] = draw_label(evidence, evidence.names.index(one.structure), cut)
+            if rank <= suspected:
+                cuts[one.structure] = cut
+        if not cuts:
+            continue
         written = write_viewer_set(evidence, list(cuts), cuts, data_dir, folder)
         sets[case] = written if isinstance(written, str) else f"{folder.name}/{written.name}"
     return {rank: drawn[rank] for rank in ranks}, sets

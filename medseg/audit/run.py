@@ -21,6 +21,8 @@ from medseg.bundles.trust import trusted_bundle
 from medseg.errors import InputError
 from medseg.files import make_folder, own_folder, write_json
 
+LEAST_DRAWN = 6
+
 
 @dataclass(frozen=True)
 class AuditRequest:
@@ -29,7 +31,8 @@ class AuditRequest:
 
     ``data_dir``: where the datalist's paths start. ``folds``: 0 takes the bundle's own weights, for cases it
     never saw. ``group``: the datalist's key of annotator or centre. ``settings``: overrides of train.json.
-    ``worst``: at most so many labels are drawn and listed, if they score ``least_score``.
+    ``worst``: at most so many labels are drawn and listed, if they score ``least_score``; the page draws the
+    LEAST_DRAWN worst whatever they score, so that nobody has to take on trust that nothing is wrong.
     """
 
     data_dir: Path
@@ -156,11 +159,15 @@ def _write(
 ) -> dict[str, Any]:
     out = request.output_dir
     rows = [row_of(finding, number) for number, finding in enumerate(ranking.findings, 1)]
-    ranks = [row["rank"] for row in rows if row["score"] >= request.least_score][: request.worst]
-    drawn, sets = draw_worst(ranking, ranks, out / "cases", request.data_dir, out / "rtstruct")
+    suspected = sum(row["score"] >= request.least_score for row in rows)
+    ranks = [row["rank"] for row in rows][: min(request.worst, max(suspected, LEAST_DRAWN))]
+    drawn, sets = draw_worst(ranking, ranks, suspected, out / "cases", request.data_dir, out / "rtstruct")
     content = record(ranking, {"about": about, "contour_sets": sets})
     write_table(rows, COLUMNS, out / "audit.csv")
     write_worklist(ranking, out / "worklist.csv", request.least_score, request.worst)
+    if suspected < len(drawn):
+        scored = f"{suspected} labels score {request.least_score:g} or more"
+        about = about | {"Suspected": f"{scored}; the worst few of the others are drawn too"}
     write_html(ranking, drawn, about, out / "audit.html")
     write_json(content, out / "audit.json")
     for notice in ranking.notices:

@@ -78,6 +78,6 @@ def write_viewer_set(
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / f"{file_stem(evidence.case)}.dcm"
     try:
-        return write_rtstruct(masks, series, out, append_to=own_set, label=LABEL)
+        return write_rtstruct(masks, series, out, append_to=own_set, label=LABEL, overwrite=True)
     except MedsegError as error:
         return str(error)

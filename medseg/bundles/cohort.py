@@ -15,8 +15,9 @@ from medseg.bundles.kinds import check_formats, formats_of
 from medseg.bundles.record import is_result, write_record
 from medseg.bundles.request import Request
 from medseg.bundles.trust import trusted_bundle
-from medseg.cases.find import find_cases
-from medseg.files import staging_folder
+from medseg.cases.find import find_cases, folder_name
+from medseg.files import no_empty_folders, staging_folder
+from medseg.reports.cohort import write_cohort
 
 WAIT_S = 0.5
 """Between two looks at a case that another run has."""
@@ -42,7 +43,8 @@ def segment(
     wanted = dict.fromkeys(formats_of(bundle, request.formats, source) for _, source in cases)
     check_formats(request.formats, [source for _, source in cases])
     records = []
-    with staging_folder(request.output_dir) as staging_dir:
+    folders = [request.output_dir / folder_name(name) for name, _ in cases]
+    with no_empty_folders(*folders, request.output_dir), staging_folder(request.output_dir) as staging_dir:
         one = progress and len(cases) == 1
         pipelines = {formats: Pipeline(bundle, request, formats, staging_dir, one) for formats in wanted}
 
@@ -60,6 +62,8 @@ def segment(
                 records.append(_after_the_other_run(job, report))
                 report(records[-1])
         records.sort(key=lambda record: record["case"])
+        if len(records) > 1:
+            notes += write_cohort(records, f"{bundle.name} {bundle.version}", notes, request.output_dir)
         cohort = {
             "bundle": bundle.record(),
             "cases": [{key: record[key] for key in COHORT_KEYS if key in record} for record in records],
@@ -101,7 +105,8 @@ def _bar(records: Iterable[dict], count: int, progress: bool):
     from tqdm import tqdm
 
     # A single case shows the network's own bar over windows instead; tqdm writes to standard error.
-    return tqdm(records, total=count, unit="case", disable=not progress or count == 1, dynamic_ncols=True)
+    hidden = not progress or count == 1
+    return tqdm(records, "cases", count, unit="case", disable=hidden, dynamic_ncols=True)
 
 
 def in_turn(jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:

@@ -3,10 +3,10 @@ split."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from medseg.errors import InputError
+from medseg.files import load_json
 
 SECTIONS = ("training", "validation")
 FILE_KEYS = ("image", "label")
@@ -20,7 +20,7 @@ def check_datalist(datalist: str | Path, dataset_dir: str | Path) -> None:
     patient is told by ``patient_id`` where a case has one, else by ``case_id``.
     """
     try:
-        content = json.loads(Path(datalist).read_text(encoding="utf-8"))
+        content = load_json(datalist)
     except (OSError, ValueError) as error:
         raise InputError(f"{datalist}: not a readable JSON datalist ({error}).") from error
     sections = {name: content.get(name) for name in SECTIONS} if isinstance(content, dict) else {}

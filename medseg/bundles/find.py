@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from medseg.errors import BundleError
+from medseg.files import load_json
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,12 @@ class Bundle:
 
     @cached_property
     def inference_sha256(self) -> str:
-        """Hex digest of configs/inference.json: a changed step gives other contours with the same weights."""
+        """Hex digest of configs/inference.json, and gate.json where there is one: a changed step gives other
+        contours with the same weights, a changed gate takes other images."""
+        gate = self.folder / "configs" / "gate.json"
         try:
-            return hashlib.sha256((self.folder / "configs" / "inference.json").read_bytes()).hexdigest()
+            content = (self.folder / "configs" / "inference.json").read_bytes()
+            return hashlib.sha256(content + (gate.read_bytes() if gate.is_file() else b"")).hexdigest()
         except OSError as error:
             raise BundleError(
                 f"bundle {self.name}: configs/inference.json cannot be read ({error})."
@@ -82,13 +85,13 @@ class Bundle:
 
 
 def read_json(path: Path) -> dict:
-    """The content of one of a bundle's files. BundleError when it is missing or not JSON."""
+    """The content of one of a bundle's files. BundleError when it is missing, not JSON or no object."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = load_json(path)
+    except (OSError, ValueError) as error:
         raise BundleError(f"{path}: not a readable JSON file ({error}).") from error
     if not isinstance(content, dict):
-        raise BundleError(f"{path}: holds a JSON {type(content).__name__}; expected an object, {{…}}.")
+        raise BundleError(f"{path}: holds {type(content).__name__}; expected an object of settings.")
     return content
 
 

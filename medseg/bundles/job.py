@@ -254,6 +254,7 @@ class Job:
             "seconds": round(self.seconds, 3),
         }
         try:
+            case_folder(self.name, self.request.output_dir)  # another run may have removed it, empty
             if self.record["status"] == "done":
                 publish(self.record, self.staged, self.folder)
             else:

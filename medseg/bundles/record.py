@@ -4,7 +4,6 @@ year later."""
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -14,7 +13,7 @@ from typing import Any
 import medseg
 from medseg.cases.results import Result
 from medseg.errors import InputError
-from medseg.files import write_json
+from medseg.files import load_json, write_json
 from medseg.reports.preview import DISCLAIMER
 
 RECORDED_PACKAGES = ("torch", "openvino", "monai", "numpy", "pydicom", "highdicom", "nibabel")
@@ -62,7 +61,8 @@ def case_line(record: dict) -> str:
         return f"{record['case']}: failed: {record['error']}"
     if record["status"] == "waiting":
         return f"{record['case']}: waiting for another run that works on it ({record['holder']})"
-    return f"{record['case']}: {record['status']}: {record['summary']} -> {short_path(record['folder'])}"
+    found = record.get("summary") or "its run.json has no summary"  # of another version, or edited
+    return f"{record['case']}: {record['status']}: {found} -> {short_path(record['folder'])}"
 
 
 def short_path(path: str | Path) -> str:
@@ -85,8 +85,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        record = load_json(path)
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable run record ({error}); move it away.") from error
     if not (
         isinstance(record, dict)
@@ -101,9 +101,9 @@ def is_result(file: Path) -> bool:
     """True for a file that a run.json beside it lists: a result must not be taken for an image at the next
     run."""
     try:
-        outputs = json.loads((file.parent / "run.json").read_text(encoding="utf-8"))["outputs"]
+        outputs = load_json(file.parent / "run.json")["outputs"]
         return any(output["file"] == file.name for output in outputs)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

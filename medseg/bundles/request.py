@@ -52,7 +52,7 @@ class Request:
     """
 
     input: Path
-    bundle: str | Bundle
+    bundle: str | Path | Bundle
     output_dir: Path
     _: KW_ONLY
     formats: tuple[str, ...] = ()
@@ -91,8 +91,14 @@ def _check_faults(names: tuple[str, ...]) -> None:
     from medseg.dicom import ALLOWABLE
 
     faults = [name for name in names if name not in ALLOWABLE]
+    if not faults:
+        return
+    from medseg.transforms import ALLOWABLE_AT_THE_GATE
+
+    known = (*ALLOWABLE, *ALLOWABLE_AT_THE_GATE)
+    faults = [name for name in faults if name not in known]
     if faults:
-        raise InputError(f"fault {', '.join(map(repr, faults))}: expected some of {', '.join(ALLOWABLE)}.")
+        raise InputError(f"fault {', '.join(map(repr, faults))}: expected some of {', '.join(known)}.")
 
 
 def _check_engine(name: str) -> None:

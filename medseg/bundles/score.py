@@ -28,6 +28,7 @@ from medseg.cases.nifti import load_image
 from medseg.errors import BundleError, InputError, MedsegWarning
 from medseg.geometry import Geometry
 from medseg.metrics import dice, surface_distances, volume_cc
+from medseg.transforms import ALLOWABLE_AT_THE_GATE
 
 Scores = dict[str, float]
 
@@ -142,8 +143,17 @@ def _contour(
     request: ScoreRequest,
     within: str | None,
 ) -> dict[str, dict[str, Any]]:
-    """{case: its record} of what ``medseg segment`` made of ``source``."""
-    wanted = Request(source, bundle, out, formats=(*formats, "preview"), device=request.device, within=within)
+    """{case: its record} of what ``medseg segment`` made of ``source``; images that the gate would refuse as
+    well, since the scores are the network's."""
+    wanted = Request(
+        source,
+        bundle,
+        out,
+        formats=(*formats, "preview"),
+        device=request.device,
+        within=within,
+        allow=tuple(ALLOWABLE_AT_THE_GATE),
+    )
     return {record["case"]: record for record in segment(wanted)["cases"]}
 
 

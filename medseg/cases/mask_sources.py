@@ -7,8 +7,8 @@ reads each mask when its turn comes.
 
 from __future__ import annotations
 
-import json
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +17,13 @@ import numpy as np
 
 from medseg.cases.nifti import is_nifti, load_image, read_mask
 from medseg.dicom import ALLOWABLE, Series, read_series
+from medseg.dicom.damage import PARSE_ERRORS
+from medseg.dicom.opening import read_dicom
 from medseg.dicom.rtstruct.read import ALLOWABLE_IN_STRUCTURE_SETS, placeable
 from medseg.dicom.rtstruct.structure_set import read_structure_set
 from medseg.dicom.seg.read import read_seg
 from medseg.errors import InputError, StructureError
+from medseg.files import load_json
 from medseg.geometry import Geometry
 from medseg.structures.structure import Structure, structure_from_name
 
@@ -83,7 +86,8 @@ class MaskSource:
         for name in names:
             if name not in self.names:
                 there = ", ".join(map(repr, sorted(self.names))) or "none"
-                raise StructureError(f"{self.path}: no structure {name!r}; there are {there}.")
+                why = "".join(f" {notice}" for notice in self.notices if repr(name) in notice)
+                raise StructureError(f"{self.path}: no structure {name!r}; there are {there}.{why}")
 
 
 def is_dicom(path: Path) -> bool:
@@ -121,12 +125,9 @@ def open_masks(
 
 def modality(path: Path) -> str:
     """Modality of a DICOM file, "" when it has none or is no DICOM file."""
-    import pydicom
-
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality"], force=True)
-        return str(header.get("Modality", ""))
-    except (pydicom.errors.InvalidDicomError, OSError, EOFError, ValueError, KeyError, NotImplementedError):
+        return str(read_dicom(path).get("Modality", ""))
+    except (InputError, *PARSE_ERRORS):
         return ""  # whoever opens it next says what is wrong with it
 
 
@@ -173,11 +174,7 @@ def _nifti_source(path: Path, geometry: Geometry | None) -> MaskSource:
         if array.dtype != bool and not (
             array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1
         ):  # nan is neither
-            raise StructureError(
-                f"{files[by_name[name]]}: values from {array.min():g} to {array.max():g}; expected a mask of "
-                f"0 and 1 or a "
-                "map between them; split a label map into one file per structure."
-            )
+            raise StructureError(f"{files[by_name[name]]}: {_why_no_mask(array)}")
         return array, []
 
     index = read_index(path) if path.is_dir() else {}
@@ -186,6 +183,16 @@ def _nifti_source(path: Path, geometry: Geometry | None) -> MaskSource:
     if len(by_name) < len(files):
         raise StructureError(f"{path / INDEX}: gives two files the same name; repair or remove it.")
     return MaskSource(path, "NIfTI masks", geometry, structures, (), read)
+
+
+def _why_no_mask(array: np.ndarray) -> str:
+    values = np.unique(array)
+    if len(values) == 2 and values[0] == 0 and np.isfinite(values[1]):
+        return f"holds 0 and {values[1]:g}; expected a mask of 0 and 1 (or 255). Write its inside as 1."
+    return (
+        f"values from {array.min():g} to {array.max():g}; expected a mask of 0 and 1 or a map between them; "
+        f"split a label map into one file per structure."
+    )
 
 
 def _plain(name: str, file: Path) -> Structure:
@@ -202,7 +209,7 @@ def mask_files(path: Path) -> dict[str, Path]:
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if is_nifti(file) and not file.name.startswith("."))
         if not files:
-            raise InputError(f"{path}: holds no NIfTI file (.nii, .nii.gz).")
+            raise InputError(f"{path}: holds no NIfTI file (.nii, .nii.gz), but {_held(path)}.")
     named: dict[str, Path] = {}
     for file in files:
         name = re.sub(r"\.nii(\.gz)?$", "", file.name, flags=re.IGNORECASE)
@@ -210,6 +217,15 @@ def mask_files(path: Path) -> dict[str, Path]:
             raise InputError(f"{named[name]} and {file} would both be called {name!r}; rename one.")
         named[name] = file
     return named
+
+
+def _held(folder: Path) -> str:
+    """What a folder holds, for people: "20 files of .dcm, 1 folder"."""
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    kinds = Counter(entry.suffix.lower() or "no suffix" for entry in entries if entry.is_file())
+    held = [f"{count} files of {kind}" for kind, count in kinds.most_common(4)]
+    folders = sum(entry.is_dir() for entry in entries)
+    return ", ".join([*held, *([f"{folders} folders"] if folders else [])]) or "nothing at all"
 
 
 def read_index(folder: Path) -> dict[str, Structure]:
@@ -222,7 +238,7 @@ def read_index(folder: Path) -> dict[str, Structure]:
     if not path.is_file():
         return {}
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["structures"]
+        rows = load_json(path)["structures"]
         return {
             row["file"]: replace(
                 structure_from_name(row["name"]),
@@ -233,7 +249,7 @@ def read_index(folder: Path) -> dict[str, Structure]:
             )
             for row in rows
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path}: not a list of structures by medseg ({error}); repair or remove it."
         ) from error

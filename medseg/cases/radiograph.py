@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medseg import limits
 from medseg.errors import InputError
 from medseg.files import atomic_path
 
@@ -128,6 +129,8 @@ def _read_picture(path: Path) -> tuple[np.ndarray, int]:
 
     try:
         with Image.open(path) as image:
+            width, height = image.size
+            limits.check("picture_pixels", width * height, f"{path}: a picture of {height} x {width}")
             if getattr(image, "n_frames", 1) != 1:
                 raise InputError(f"{path}: {image.n_frames} frames; expected one picture.")
             if image.getexif().get(0x0112, 1) != 1:  # Orientation

@@ -6,6 +6,7 @@ the network sees (its box) and where contours may lie (its voxels).
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,17 +18,19 @@ from medseg.cases.volume import Case, source_path
 from medseg.errors import GeometryError, InputError, MedsegWarning
 from medseg.geometry import Geometry
 from medseg.shapes.boxes import box_of
+from medseg.shapes.margins import expand
 
-HELP = "x0,x1,y0,y1,z0,z1 in LPS mm, or STRUCTURE_SET.dcm:ROI name"
+HELP = "x0,x1,y0,y1,z0,z1 in LPS mm, or STRUCTURE_SET.dcm:ROI name, or STRUCTURE_SET.dcm:ROI name+MM"
 
 
 def region_mask(within: str | Sequence[float], case: Case) -> np.ndarray:
     """bool [slice, row, column]: the voxels of ``case`` whose centres lie in the region.
 
-    ``within``: six numbers ``x0,x1,y0,y1,z0,z1`` (LPS mm), or ``FILE.dcm:ROI``; see :func:`region_file` for
-    where a relative FILE is looked for. A sequence of six numbers is a box too: MONAI's command line turns
-    the text into one. Raises InputError for anything else, GeometryError for a region that holds no voxel of
-    the image.
+    ``within``: six numbers ``x0,x1,y0,y1,z0,z1`` (LPS mm), or ``FILE.dcm:ROI``, or ``FILE.dcm:ROI+MM`` for
+    the ROI and so many mm around it (an ROI that is really called "ROI+10" is taken as it is); see
+    :func:`region_file` for where a relative FILE is looked for. A sequence of six numbers is a box too:
+    MONAI's command line turns the text into one. Raises InputError for anything else, GeometryError for a
+    region that holds no voxel of the image.
     """
     within = _text(within)
     found = region_file(within, case.source)
@@ -102,7 +105,7 @@ def _box_mask(box_mm: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 
 def _roi_mask(file: Path, roi: str, case: Case) -> np.ndarray:
-    """The mask of one ROI; what is odd about the other ROIs of the file is nobody's concern here."""
+    """The mask of one ROI, with its margin; what is odd about the file's other ROIs is nobody's concern."""
     from medseg.dicom.rtstruct.read import place
     from medseg.dicom.rtstruct.structure_set import read_structure_set
 
@@ -111,6 +114,7 @@ def _roi_mask(file: Path, roi: str, case: Case) -> np.ndarray:
             f"`within` {file}:{roi}: an ROI needs a DICOM series; give a box in mm for {case.source}."
         )
     structure_set = read_structure_set(file)
+    roi, margin_mm = _margin(roi, [row.structure.name for row in structure_set.rois])
     wanted = tuple(row for row in structure_set.rois if row.structure.name == roi)
     if not wanted:
         names = ", ".join(sorted(repr(row.structure.name) for row in structure_set.rois))
@@ -120,7 +124,19 @@ def _roi_mask(file: Path, roi: str, case: Case) -> np.ndarray:
         raise InputError(f"`within` {file}: {' '.join(notices)}")
     for notice in notices:
         warnings.warn(notice, MedsegWarning, stacklevel=2)
-    return masks[roi]
+    if not margin_mm or not masks[roi].any():
+        return masks[roi]
+    return expand(masks[roi], case.geometry, margin_mm) >= 0.5
+
+
+def _margin(roi: str, names: Sequence[str]) -> tuple[str, float]:
+    """(name, mm around it): a name of the set is itself, else what stands behind its last + is a margin."""
+    name, plus, mm = roi.rpartition("+")
+    if roi in names or not plus or name.strip() not in names:
+        return roi, 0.0
+    if not re.fullmatch(r"\d+(\.\d+)?", mm.strip()):
+        raise InputError(f"`within` …:{roi}: {mm!r} is no margin; expected millimetres, as in {name}+10.")
+    return name.strip(), float(mm)
 
 
 def grid_box(mask: np.ndarray, geometry: Geometry, grid: Geometry) -> tuple[slice, slice, slice]:

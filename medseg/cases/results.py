@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,13 @@ class Structures:
 
     ``masks``: {Structure: bool or float32 probabilities}, every array of ``case.shape``: [slice, row, column]
     of a volume, [row, column] of a radiograph. Of PackedMasks one array at a time exists, so go through them
-    one by one. Raises StructureError for an array of another shape.
+    one by one. ``remark``: what every file written of them has to say, "" for nothing. Raises StructureError
+    for an array of another shape.
     """
 
     case: Case | Radiograph
     masks: Mapping[Structure, np.ndarray]
+    remark: str = ""
 
     def __post_init__(self):
         shapes = (
@@ -49,16 +51,31 @@ class Structures:
         """The same case with more masks, taken one by one and packed if this case's are."""
         if isinstance(self.masks, PackedMasks):
             packed = {structure: pack(mask) for structure, mask in masks}
-            return Structures(self.case, PackedMasks(self.masks.shape, {**self.masks.boxes, **packed}))
-        return Structures(self.case, {**self.masks, **dict(masks)})
+            return replace(self, masks=PackedMasks(self.masks.shape, {**self.masks.boxes, **packed}))
+        return replace(self, masks={**self.masks, **dict(masks)})
 
     def change(self, change: Callable[[Structure, np.ndarray, int], np.ndarray]) -> Structures:
         """The same case with every mask as ``change`` gives it back: see
         :meth:`medseg.shapes.packed.PackedMasks.change`."""
         if isinstance(self.masks, PackedMasks):
-            return Structures(self.case, self.masks.change(change))
+            return replace(self, masks=self.masks.change(change))
         changed = {structure: change(structure, mask, 0) for structure, mask in self.masks.items()}
-        return Structures(self.case, changed)
+        return replace(self, masks=changed)
+
+    def with_remark(self) -> Mapping[Structure, np.ndarray]:
+        """The masks, each structure's ``generation_description`` with the remark in front: DICOM has a place
+        for it."""
+        if not self.remark:
+            return self.masks
+
+        def said(structure: Structure) -> Structure:
+            words = f"{self.remark} {structure.generation_description}".strip()
+            return replace(structure, generation_description=words)
+
+        if isinstance(self.masks, PackedMasks):
+            boxes = {said(structure): box for structure, box in self.masks.boxes.items()}
+            return PackedMasks(self.masks.shape, boxes)
+        return {said(structure): mask for structure, mask in self.masks.items()}
 
     def record(self) -> dict[str, Any]:
         """Input, geometry, and each structure with its type, its volume or area, and whether it is empty."""
@@ -150,12 +167,14 @@ class Labels:
     """What is said about the whole image: a probability per class, or numbers with their units.
 
     ``probabilities``: {class: 0 to 1}. ``values``: {name: (number, unit)}, such as {"T-score": (-2.1, "1")}.
-    Raises InputError when both are empty, for a probability outside 0 to 1 and a number that is not finite.
+    ``remark``: what has to be said with them, "" for nothing. Raises InputError when both are empty, for a
+    probability outside 0 to 1 and a number that is not finite.
     """
 
     case: Case | Radiograph
     probabilities: Mapping[str, float] = field(default_factory=dict)
     values: Mapping[str, tuple[float, str]] = field(default_factory=dict)
+    remark: str = ""
 
     def __post_init__(self):
         if not self.probabilities and not self.values:
@@ -175,7 +194,9 @@ class Labels:
         }
         words = [f"{name} {value:.2f}" for name, value in chances.items()]
         words += [f"{name} {number:g} {unit}".strip() for name, (number, unit) in self.values.items()]
-        answer = {"probabilities": chances, "values": values}
+        answer: dict[str, Any] = {"probabilities": chances, "values": values}
+        if self.remark:
+            answer["remark"] = self.remark
         return {**self.case.record(), "labels": answer, "summary": ", ".join(words)}
 
 

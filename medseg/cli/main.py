@@ -20,17 +20,22 @@ from medseg.cli.datalist import add_datalist
 from medseg.cli.score import add_score
 from medseg.cli.settings import settings_of
 from medseg.cli.structures import add_compare, add_convert, add_margin
+from medseg.cli.suggest import SuggestingParser
 from medseg.cli.training import add_bundles, add_evaluate, add_train
-from medseg.cli.words import add_trust, in_flags, say, say_lines
+from medseg.cli.words import add_trust, in_flags, merged, say, say_lines
 from medseg.errors import MedsegError, printable, system_error_line
 
 RESEARCH_USE = (
     "Research use only, not a medical device. Every contour must be reviewed by a qualified person."
 )
 
+INTERRUPTED = 130
+"""What shells and schedulers take for Ctrl-C: 128 and the number of the signal."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 1 our fault, 2 the input's or the caller's."""
+    """Run the command line; returns the exit code: 0 done, 1 our fault, 2 the input's or the caller's, 130
+    interrupted (Ctrl-C)."""
     options = _parser().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):  # file names may hold characters that the terminal cannot show
         if hasattr(stream, "reconfigure"):
@@ -46,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "interrupted; what was finished is kept, nothing is half-written; run the same command again "
             "(medseg train with "
             "--resume)",
-            2,
+            INTERRUPTED,
         )
     except (
         BrokenPipeError
@@ -83,7 +88,7 @@ class _Printable(logging.Formatter):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="medseg", description=f"Medical images to contours. {RESEARCH_USE}")
+    parser = SuggestingParser(prog="medseg", description=f"Medical images to contours. {RESEARCH_USE}")
     parser.add_argument("--version", action="version", version=f"medseg {medseg.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, add in COMMANDS.items():
@@ -92,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
             name, help=summary, description=f"{summary} {RESEARCH_USE}", allow_abbrev=False
         )
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        command.set_defaults(run=add(command))
+        command.set_defaults(run=add(command), parser=command)
     return parser
 
 
@@ -144,7 +149,9 @@ def _add_segment(command: argparse.ArgumentParser):
     )
     command.add_argument("--engine", default="auto", choices=engines, help=meaning)
     command.add_argument(
-        "--within", metavar="REGION", help="contour only there: x0,x1,y0,y1,z0,z1 in LPS mm, or RS.dcm:ROI"
+        "--within",
+        metavar="REGION",
+        help="contour only there: x0,x1,y0,y1,z0,z1 in LPS mm, RS.dcm:ROI, or RS.dcm:ROI+10: 10 mm around it",
     )
     command.add_argument("--ctv-mm", type=float, metavar="MM", help="add a CTV: the GTV and this margin")
     command.add_argument(
@@ -155,7 +162,7 @@ def _add_segment(command: argparse.ArgumentParser):
         action="append",
         default=[],
         metavar="FAULT",
-        help="accept this fault of a series, with a warning",
+        help="accept this fault of a series, or an image that is out_of_distribution, with a warning",
     )
     command.add_argument(
         "--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of inference.json"
@@ -194,7 +201,7 @@ def _run_segment(options) -> int:
         if record["status"] == "waiting":
             say(case_line(record), file=sys.stderr)
             return
-        for warning in record.get("warnings", ()) if record["status"] != "skipped" else ():
+        for warning in merged(record.get("warnings", ()) if record["status"] != "skipped" else ()):
             say(f"warning: {record['case']}: {in_flags(warning)}", file=sys.stderr)
         if record["status"] == "failed":
             say(f"error: {record['case']}: {in_flags(record['error'])}", file=sys.stderr)

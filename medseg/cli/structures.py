@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from medseg.cli.words import in_flags, say, say_lines
+from medseg.cli.words import in_flags, merged, say, say_lines
 from medseg.errors import InputError
 
 
@@ -225,7 +225,7 @@ def _reference(options):
 
 
 def _warn(sentences: Iterable[str]) -> None:
-    for sentence in sentences:
+    for sentence in merged(sentences):
         say(f"warning: {in_flags(sentence)}", file=sys.stderr)
 
 

@@ -77,3 +77,30 @@ def say_lines(lines: Iterable[str]) -> None:
     """Print each on a line of its own, whatever line ends a name from a file may hold."""
     for line in lines:
         say(printable(line, keep=""))
+
+
+_NAME_OR_NUMBER = r"'[^']*'|\"[^\"]*\"|(?<=structure )\w+|\d+(?:\.\d+)?"
+
+MOST_LISTED = 8
+"""So many of a kind fit a line; the record has them all."""
+
+
+def merged(sentences: Iterable[str]) -> list[str]:
+    """Each kind of sentence once: those that differ in names and numbers alone become the first of them and
+    what tells the others apart from it."""
+    kinds: dict[str, list[str]] = {}
+    for sentence in dict.fromkeys(sentences):
+        kinds.setdefault(re.sub(_NAME_OR_NUMBER, "#", sentence), []).append(sentence)
+    return [_with_others(*alike) for alike in kinds.values()]
+
+
+def _with_others(first: str, *others: str) -> str:
+    if not others:
+        return first
+    own = re.findall(_NAME_OR_NUMBER, first)
+    told_apart = [
+        next(word for word, mine in zip(re.findall(_NAME_OR_NUMBER, other), own, strict=True) if word != mine)
+        for other in others
+    ]
+    more = ", …" if len(told_apart) > MOST_LISTED else ""
+    return f"{first} (and {len(others)} more of this kind: {', '.join(told_apart[:MOST_LISTED])}{more})"

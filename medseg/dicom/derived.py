@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydicom.charset import convert_encodings, encode_string
 from pydicom.dataset import Dataset
 
 import medseg
+from medseg.dicom.patient import differing_field, patient_of
 from medseg.dicom.rtstruct.structure_set import open_structure_set
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.structures.structure import Structure, check_names_are_unique, name_warnings, structure_from_name
@@ -131,6 +131,14 @@ def mask_or_map(array: np.ndarray, name: str) -> np.ndarray:
     return array.astype(bool) if is_binary else array
 
 
+class PatientError(GeometryError):
+    """A file of another patient than the images; ``field``: the attribute that differs."""
+
+    def __init__(self, message: str, field: str):
+        super().__init__(message)
+        self.field = field
+
+
 # ---- patient, study and maker ------------------------------------------------------------------------------
 
 
@@ -151,37 +159,6 @@ def maker(model: tuple[str, str] | None) -> str:
     return f"medseg {medseg.__version__}" + (f", model {model[0]} {model[1]}" if model and model[0] else "")
 
 
-def check_charset(dataset: Dataset, texts: list[str]) -> None:
-    """Make sure that names can be written; a data set without a character set turns to UTF-8 if they need it.
-
-    Raises StructureError for a text that the character set of the data set does not have.
-    """
-    if all(text.isascii() for text in texts):
-        return
-    if not dataset.get("SpecificCharacterSet"):
-        kept = [str(row.get("ROIName") or "") for row in dataset.get("StructureSetROISequence") or []]
-        if not all(
-            name.isascii() for name in kept
-        ):  # stored in a set that nobody stated, so it would become another one
-            raise StructureError(
-                "the structure set has names beyond ASCII without a character set, so none can be added; use "
-                "ASCII letters."
-            )
-        dataset.SpecificCharacterSet = "ISO_IR 192"
-        return
-    encodings = convert_encodings(dataset.SpecificCharacterSet)
-    for text in texts:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                encode_string(text, encodings)
-        except (UnicodeError, UserWarning) as error:
-            raise StructureError(
-                f"name {text!r} cannot be written in the character set {dataset.SpecificCharacterSet} of the "
-                "images; use letters of that set."
-            ) from error
-
-
 # ---- what is there already ---------------------------------------------------------------------------------
 
 
@@ -199,6 +176,14 @@ def refuse_approved(out: Path) -> None:
         )
 
 
+def refuse_existing(out: Path, overwrite: bool) -> None:
+    """Raise InputError when there is a file at ``out`` that was not allowed to be replaced."""
+    if out.exists() and not overwrite:
+        raise InputError(
+            f"{out}: exists and is left as it is; choose another name, or allow it with `overwrite`."
+        )
+
+
 def check_is_no_image(out: Path, series: Series) -> None:
     """Raise InputError when ``out`` is one of the image files, which must not be overwritten, or a folder."""
     if out.is_dir():
@@ -209,18 +194,17 @@ def check_is_no_image(out: Path, series: Series) -> None:
         )
 
 
-def check_same_patient(patient_id: str, patient_name: str, series: Series, what: object) -> None:
-    """Raise GeometryError when both sides name a patient and the names differ: by ID, or by name where no ID
-    is known."""
-    header = series.headers[0]
-    for said, keyword in ((patient_id, "PatientID"), (patient_name, "PatientName")):
-        known = str(header.get(keyword) or "").strip()
-        if said and known:
-            if said.casefold().rstrip("^") != known.casefold().rstrip("^"):
-                raise GeometryError(
-                    f"{what}: its {keyword} is not that of the images; it belongs to another patient."
-                )
-            return
+def check_same_patient(patient: Mapping[str, str], series: Series, what: object) -> None:
+    """Raise GeometryError when a field that tells people apart differs from that of the images.
+
+    ``patient``: fields of PATIENT_FIELDS; see :func:`medseg.dicom.patient.differing_field`. The message names
+    the field, not what stands in it.
+    """
+    field = differing_field(patient, patient_of(series.headers[0]))
+    if field is not None:
+        raise PatientError(
+            f"{what}: its {field} is not that of the images; it belongs to another patient.", field
+        )
 
 
 def check_same_frame(uids: tuple[str, ...], series: Series, what: object) -> None:

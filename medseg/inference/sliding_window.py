@@ -131,7 +131,9 @@ class SlidingWindow(Inferer):
 
         answer_to_air = None
         waiting: list[Box] = []
-        for number, window in enumerate(tqdm(windows, disable=not self.progress), start=1):
+        for number, window in enumerate(
+            tqdm(windows, "network", unit="window", disable=not self.progress, dynamic_ncols=True), start=1
+        ):
             is_air = self.air_at_most is not None and bool(
                 image[(0, slice(None), *window)].max() <= self.air_at_most
             )

@@ -16,10 +16,13 @@ _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
 )
 
+GENERATOR = '<meta name="generator" content="medseg">'
+"""Stands at the head of every page: what tells one of ours from somebody else's."""
+
 
 def write_page(template: str, out: Path, **values: Any) -> None:
     """Fill a template of this folder, which extends base.html, with ``values`` and write it, atomically."""
-    page = _ENVIRONMENT.get_template(template).render(**values)
+    page = _ENVIRONMENT.get_template(template).render(generator=GENERATOR, **values)
     with atomic_path(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
 

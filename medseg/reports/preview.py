@@ -23,16 +23,23 @@ LOWEST_NAME = 0.045
 """Height in the figure below which the line of the disclaimer begins."""
 
 STRIP_MARGIN_MM = 25.0
+SCALE_MM = (50.0, 10.0)
 DISCLAIMER = "medseg: automatic contours, UNAPPROVED. Research use only, not a medical device."
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """Arrays turned to the display convention: axis 0 to Superior, axis 1 to Posterior, axis 2 to Left."""
+    """Arrays turned to the display convention: axis 0 to Superior, axis 1 to Posterior, axis 2 to Left.
+
+    ``positions_mm``: z, y and x (LPS) of the planes across each axis, at their middle. ``turn``: does to an
+    array of the case what was done to these.
+    """
 
     volume: np.ndarray
     masks: Mapping[Structure, np.ndarray]
     spacing_mm: tuple[float, float, float]
+    positions_mm: tuple[np.ndarray, np.ndarray, np.ndarray]
+    turn: Callable[[np.ndarray], np.ndarray]
 
 
 class _Turned(Mapping):
@@ -64,53 +71,97 @@ def _turn_for_viewer(volume: np.ndarray, geometry: Geometry, masks: Mapping[Stru
 
     # A single slice has no height; it is drawn as thick as a pixel is wide, and no volume is given for it.
     spacing_mm = grid.spacing_mm if grid.shape[0] > 1 else (grid.pixel_spacing_mm[0], *grid.pixel_spacing_mm)
-    return _Shown(turn(volume), _Turned(masks, turn), tuple(spacing_mm[axis] for axis in order))
+    return _Shown(
+        turn(volume),
+        _Turned(masks, turn),
+        tuple(spacing_mm[axis] for axis in order),
+        tuple(
+            _positions_mm(grid, axis, patient_axis)[:: -1 if flip else 1]
+            for axis, patient_axis, flip in zip(order, (2, 1, 0), flips, strict=True)
+        ),
+        turn,
+    )
+
+
+def _positions_mm(grid: Geometry, axis: int, patient_axis: int) -> np.ndarray:
+    """x, y or z (LPS, by ``patient_axis``) of the middle of every plane across an array axis."""
+    indices = np.tile((np.array(grid.shape) - 1) / 2, (grid.shape[axis], 1))
+    indices[:, axis] = np.arange(grid.shape[axis])
+    return indices @ grid.affine_lps[patient_axis, :3] + grid.affine_lps[patient_axis, 3]
 
 
 def write_preview(
-    volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.ndarray], out: str | Path
+    volume: np.ndarray,
+    geometry: Geometry,
+    masks: Mapping[Structure, np.ndarray],
+    out: str | Path,
+    remark: str = "",
+    case_id: str = "",
 ) -> Path:
     """Draw ``masks`` (bool or probability, [slice, row, column]) on ``volume`` (HU) and save a PNG,
     atomically.
 
     Patient right is on the viewer's left, anterior and superior up, whatever the orientation of the stack.
-    Without any contoured voxel the middle of the image is shown and the picture says so. Raises
-    StructureError for masks of another shape than the volume.
+    The planes go through the first GTV, or through all structures together where there is none. ``case_id``
+    stands below, ``remark`` in red above. Without any contoured voxel the middle of the image is shown and the
+    picture says so. Raises StructureError for masks of another shape than the volume.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    volumes_cc = {}
-    filled = []
-    for structure, mask in masks.items():
-        if mask.shape != volume.shape:
-            raise StructureError(f"{structure.name}: mask {mask.shape} for a volume of {volume.shape}.")
-        inside = mask >= 0.5
-        volumes_cc[structure] = volume_cc(inside, geometry)
-        filled += [structure] if inside.any() else []
+    sizes, target = _measure(masks, volume.shape, geometry)
     shown = _turn_for_viewer(volume, geometry, masks)
-    target = _target(shown, filled)
+    target = None if target is None else shown.turn(target) >= 0.5
     figure = Figure(figsize=(14, 8.4), facecolor="black")
     FigureCanvasAgg(figure)
+    top = 0.93 if remark else 0.96
     rows = figure.add_gridspec(
-        2, 1, height_ratios=(2.5, 1), left=0.02, right=0.98, top=0.96, bottom=0.13, hspace=0.12
+        2, 1, height_ratios=(2.5, 1), left=0.02, right=0.98, top=top, bottom=0.13, hspace=0.12
     )
     views = [*_draw_planes(figure, rows[0], shown, target), *_draw_strip(figure, rows[1], shown, target)]
     for structure, mask in shown.masks.items():
-        for view in views if structure in filled else ():
+        for view in views if sizes[structure] != "empty" else ():
             _draw_outline(view, structure, mask)
-    _draw_words(figure, volumes_cc, nothing_found=target is None)
+    _draw_words(figure, sizes, case_id, nothing_found=target is None)
+    draw_remark(figure, remark)
     with atomic_path(out) as temporary:
         figure.savefig(temporary, dpi=110, facecolor="black")
     return Path(out)
 
 
-def _target(shown: _Shown, filled: list[Structure]) -> np.ndarray | None:
-    """The mask to look at: the first GTV, else the first of the structures with a voxel; None when all are
-    empty."""
-    gtv = [structure for structure in filled if structure.interpreted_type == "GTV"]
-    first = next(iter([*gtv, *filled]), None)
-    return None if first is None else shown.masks[first] >= 0.5
+def draw_remark(figure, remark: str) -> None:
+    """One red line at the top of a picture, cut to its width; nothing for no remark."""
+    if not remark:
+        return
+    text = figure.text(0.02, 0.985, remark, color="red", fontsize=11, va="center")
+    text.set_bbox({"facecolor": "black", "pad": 2})
+    while len(remark) > 20 and text.get_window_extent().width > 0.96 * figure.bbox.width:
+        remark = remark[: -len(remark) // 20]
+        text.set_text(f"{remark} ...")
+
+
+def _measure(
+    masks: Mapping[Structure, np.ndarray], shape: tuple[int, ...], geometry: Geometry
+) -> tuple[dict[Structure, str], np.ndarray | None]:
+    """(what to write beside each name; the voxels to look at: the first GTV, or all structures together, None
+    when nothing is contoured). One mask at a time is open."""
+    sizes: dict[Structure, str] = {}
+    gtv, together = None, np.zeros(shape, bool)
+    for structure, mask in masks.items():
+        if mask.shape != shape:
+            raise StructureError(f"{structure.name}: mask {mask.shape} for a volume of {shape}.")
+        inside = mask >= 0.5
+        cc = volume_cc(inside, geometry)
+        if not inside.any():
+            sizes[structure] = "empty"
+            continue
+        sizes[structure] = "volume unknown" if np.isnan(cc) else f"{cc:.1f} cc"
+        together |= inside
+        if gtv is None and structure.interpreted_type == "GTV":
+            gtv = inside
+    if gtv is not None:
+        return sizes, gtv
+    return sizes, together if together.any() else None
 
 
 @dataclass(frozen=True)
@@ -129,8 +180,7 @@ def _draw_planes(figure, cell, shown: _Shown, target: np.ndarray | None) -> list
     sizes_mm = np.array(shown.volume.shape) * shown.spacing_mm
     centre = [n // 2 for n in shown.volume.shape]
     if target is not None:
-        centre[0] = int(target.sum((1, 2)).argmax())
-        centre[1], centre[2] = (int(np.median(axis)) for axis in np.nonzero(target[centre[0]]))
+        centre = [_middle(target, axis) for axis in range(3)]
     planes = (
         ("axial", 0, "RLAP", sizes_mm[2] / sizes_mm[1]),
         ("coronal", 1, "RLSI", sizes_mm[2] / sizes_mm[0]),
@@ -142,7 +192,9 @@ def _draw_planes(figure, cell, shown: _Shown, target: np.ndarray | None) -> list
     views = [_View(ax, axis, centre[axis], whole) for ax, (_, axis, *_) in zip(axes, planes, strict=True)]
     for ax, view, (name, _, letters, _) in zip(axes, views, planes, strict=True):
         _draw_slice(view, shown)
-        ax.set_title(name, color="white", fontsize=12)
+        coordinate = f"{'zyx'[view.axis]} {shown.positions_mm[view.axis][view.index]:.1f} mm"
+        ax.set_title(f"{name}, {coordinate}", color="white", fontsize=12)
+        draw_scale(ax, shown.spacing_mm[1 if view.axis == 2 else 2])
         places = ((0.015, 0.5), (0.985, 0.5), (0.5, 0.97), (0.5, 0.03))
         for letter, (x, y) in zip(letters, places, strict=True):
             text = ax.text(
@@ -150,6 +202,31 @@ def _draw_planes(figure, cell, shown: _Shown, target: np.ndarray | None) -> list
             )
             text.set_path_effects([withStroke(linewidth=2.5, foreground="black")])
     return views
+
+
+def _middle(target: np.ndarray, axis: int) -> int:
+    """The plane across ``axis`` with half of the target on either side, or the fullest, where that one shows
+    less than half of what the fullest shows (between two lungs)."""
+    area = target.sum(tuple(other for other in range(3) if other != axis))
+    middle = int(np.searchsorted(np.cumsum(area), area.sum() / 2))
+    return middle if area[middle] * 2 >= area.max() else int(area.argmax())
+
+
+def draw_scale(ax, column_mm: float) -> None:
+    """A bar of 5 cm, or of 1 cm in a picture that is narrower than twice that, on what is drawn on ``ax``."""
+    left, right = ax.get_xlim()
+    length_mm = SCALE_MM[0] if (right - left) * column_mm > 2 * SCALE_MM[0] else SCALE_MM[1]
+    width = length_mm / column_mm / (right - left)
+    ax.plot([0.03, 0.03 + width], [0.05, 0.05], color="white", linewidth=3, transform=ax.transAxes)
+    ax.text(
+        0.03,
+        0.065,
+        f"{length_mm / 10:g} cm",
+        color="white",
+        fontsize=9,
+        transform=ax.transAxes,
+        va="bottom",
+    )
 
 
 def _draw_strip(figure, cell, shown: _Shown, target: np.ndarray | None) -> list[_View]:
@@ -166,7 +243,7 @@ def _draw_strip(figure, cell, shown: _Shown, target: np.ndarray | None) -> list[
     ]
     for view in views:
         _draw_slice(view, shown)
-        view.ax.set_title(f"slice {view.index + 1} of {shown.volume.shape[0]}", color="silver", fontsize=8)
+        view.ax.set_title(f"z {shown.positions_mm[0][view.index]:.1f} mm", color="silver", fontsize=9)
     return views
 
 
@@ -191,15 +268,13 @@ def _draw_outline(view: _View, structure: Structure, mask: np.ndarray) -> None:
         view.ax.contour(extent_columns, extent_rows, padded, levels=[0.5], colors=[colour], linewidths=1.4)
 
 
-def _draw_words(figure, volumes_cc: Mapping[Structure, float], nothing_found: bool) -> None:
-    """Names and volumes in as many lines as fit, each structure in its colour; what fits no line is
-    counted."""
+def _draw_words(figure, sizes: Mapping[Structure, str], case_id: str, nothing_found: bool) -> None:
+    """Names and sizes in as many lines as fit, each structure in its colour; what fits no line is counted."""
     left, right = 0.02, 0.98
     x, y, hidden = left, 0.105, 0
-    for structure, value in volumes_cc.items():
+    for structure, size in sizes.items():
         colour = [part / 255 for part in structure.colour_rgb or fixed_colour_rgb(structure.name)]
-        label = f"{structure.name}  {'volume unknown' if np.isnan(value) else f'{value:.1f} cc'}"
-        text = figure.text(x, y, label, color=colour, fontsize=12, va="center")
+        text = figure.text(x, y, f"{structure.name}  {size}", color=colour, fontsize=12, va="center")
         width = text.get_window_extent().width / figure.bbox.width
         if x > left and x + width > right:
             x, y = left, y - 0.028
@@ -208,9 +283,9 @@ def _draw_words(figure, volumes_cc: Mapping[Structure, float], nothing_found: bo
             text.remove()
             hidden += 1
         x += width + 0.02
-    words = DISCLAIMER
+    words = f"{case_id}.  {DISCLAIMER}" if case_id else DISCLAIMER
     if hidden:
         words += f" {hidden} more structures are drawn; run.json lists all."
     if nothing_found:
-        words = f"No structure was found in this image. {words}"
+        words = f"No structure was found in this image.  {words}"
     figure.text(left, 0.02, words, color="tomato" if nothing_found else "silver", fontsize=10, va="center")

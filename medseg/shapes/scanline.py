@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from medseg import limits
+
 ON_CENTRE = 0.001
 """A vertex this close (in pixels, along an axis) to a line of voxel centres is read as lying on it: rounding
 to 1 um."""
@@ -78,7 +80,7 @@ def cover(loops: Sequence[np.ndarray], shape: tuple[int, int]) -> Cover:
     step = np.where(downward == np.repeat(areas < 0, counts), 1, -1).astype(np.int8)
     first = np.clip(np.ceil(upper[:, 0]), 0, rows).astype(np.int64)
     count = np.clip(np.ceil(lower[:, 0]), 0, rows).astype(np.int64) - first
-    edge = np.repeat(np.arange(len(count)), count)
+    edge = _each_crossing(count)
     if not edge.size:
         return NOTHING
     row = first[edge] + np.arange(edge.size) - np.repeat(np.cumsum(count) - count, count)
@@ -108,7 +110,7 @@ def even_odd_area(loops: Sequence[np.ndarray]) -> float:
     upper, lower = np.where(downward, start, end), np.where(downward, end, start)
     first = np.searchsorted(middles, upper[:, 0])
     count = np.searchsorted(middles, lower[:, 0]) - first
-    edge = np.repeat(np.arange(len(count)), count)
+    edge = _each_crossing(count)
     line = first[edge] + np.arange(edge.size) - np.repeat(np.cumsum(count) - count, count)
     met = _crossing(upper, lower, edge, middles[line])
     order = np.lexsort((met, line))
@@ -125,6 +127,13 @@ def _chain(loops: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray,
     after = np.arange(1, len(points) + 1)
     after[ends - 1] = ends - counts
     return points, after, ends - counts, counts
+
+
+def _each_crossing(count: np.ndarray) -> np.ndarray:
+    """The number of an edge as often as it crosses a line. InputError above the limit: long edges to and fro
+    make billions of few points."""
+    limits.check("crossings", int(count.sum()), "the contours of one slice")
+    return np.repeat(np.arange(len(count)), count)
 
 
 def _crossing(upper: np.ndarray, lower: np.ndarray, edge: np.ndarray, row: np.ndarray) -> np.ndarray:

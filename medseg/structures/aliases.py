@@ -10,12 +10,12 @@ LEFT" for Lung_L).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medseg.errors import InputError, StructureError
+from medseg.files import load_json
 from medseg.structures import tg263
 
 Aliases = Mapping[str, Sequence[str]]
@@ -49,7 +49,7 @@ def check_aliases(aliases: object, where: str) -> dict[str, tuple[str, ...]]:
 def load_aliases(path: str | Path) -> dict[str, tuple[str, ...]]:
     """:func:`check_aliases` of a JSON file; InputError for one that cannot be read."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = load_json(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable JSON file of structures ({error}).") from error
     return check_aliases(content, str(path))

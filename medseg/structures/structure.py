@@ -107,17 +107,19 @@ FIXED_COLOURS_RGB = {
     "External": (0, 255, 0),
     "Body": (0, 255, 0),
     "Lung_L": (90, 170, 255),
-    "Lung_R": (150, 200, 255),
+    "Lung_R": (0, 215, 190),
     "Lungs": (120, 185, 255),
     "Heart": (230, 60, 130),
     "SpinalCord": (255, 255, 0),
-    "Brainstem": (200, 255, 0),
+    "Brainstem": (255, 130, 190),
     "Esophagus": (200, 120, 70),
     "Bladder": (255, 210, 0),
     "Rectum": (160, 90, 30),
     "Parotid_L": (0, 200, 200),
-    "Parotid_R": (0, 160, 130),
+    "Parotid_R": (60, 190, 60),
     "Bone_Mandible": (230, 220, 180),
+    "Larynx": (190, 120, 255),
+    "AirWay_Prox": (255, 120, 220),
 }
 """Colours of the structures that are drawn most; every other name has a fixed colour computed from its
 letters."""
@@ -170,14 +172,20 @@ def check_names_are_unique(names: Iterable[str]) -> None:
 
 
 def name_warnings(names: Iterable[str]) -> list[str]:
-    """One sentence for each name that TG-263 would write differently, with a suggestion where it is
-    certain."""
-    sentences = []
+    """A sentence for all names that TG-263 would write differently for the same reason, with a suggestion for
+    each where it is certain."""
+    found: dict[str, list[tuple[str, str]]] = {}
     for name in names:
         check = tg263.check_name(name)
         if check.problems:
-            hint = f" TG-263 calls it {check.suggestion}." if check.suggestion else ""
-            sentences.append(
-                f"structure name {name!r}: {'; '.join(check.problems)}.{hint} It is written as given."
-            )
-    return sentences
+            found.setdefault("; ".join(check.problems), []).append((name, check.suggestion or ""))
+    return [_name_warning(problems, rows) for problems, rows in found.items()]
+
+
+def _name_warning(problems: str, rows: list[tuple[str, str]]) -> str:
+    if len(rows) == 1:
+        name, suggestion = rows[0]
+        hint = f" TG-263 calls it {suggestion}." if suggestion else ""
+        return f"structure name {name!r}: {problems}.{hint} It is written as given."
+    listed = ", ".join(f"{name!r} (TG-263: {other})" if other else repr(name) for name, other in rows)
+    return f"structure names {listed}: {problems}. They are written as given."

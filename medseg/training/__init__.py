@@ -2,5 +2,6 @@
 uneven quality."""
 
 from medseg.training.checkpoints import AutocastInferer, Checkpoints
+from medseg.training.progress import ProgressLog
 
-__all__ = ["AutocastInferer", "Checkpoints"]
+__all__ = ["AutocastInferer", "Checkpoints", "ProgressLog"]

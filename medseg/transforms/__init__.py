@@ -7,11 +7,12 @@ A bundle's ``inference.json`` chains them: ``LoadCased`` … network … ``Resto
 """
 
 from medseg.transforms.body import BlankOutsideBodyd
+from medseg.transforms.gate import CheckInputd
 from medseg.transforms.labels import SaveRecordd, ToLabelsd
 from medseg.transforms.loading import CropBodyd, CropWithind, LoadCased
 from medseg.transforms.partial import BitFieldToChannelsd, ThresholdKnownd
 from medseg.transforms.radiographs import LoadRadiographd, SaveRadiographd, ToRadiographStructuresd
-from medseg.transforms.readers import CaseReader, RadiographReader
+from medseg.transforms.readers import ALLOWABLE_AT_THE_GATE, CaseReader, RadiographReader
 from medseg.transforms.regions import RandRegionCropd
 from medseg.transforms.rtstruct import LoadRTStructd
 from medseg.transforms.saving import SaveDicomSegd, SaveNiftid, SavePreviewd, SaveRTStructd, case_folder
@@ -24,9 +25,11 @@ from medseg.transforms.structures import (
 )
 
 __all__ = [
+    "ALLOWABLE_AT_THE_GATE",
     "BitFieldToChannelsd",
     "BlankOutsideBodyd",
     "CaseReader",
+    "CheckInputd",
     "CropBodyd",
     "CropWithind",
     "KeepComponentsd",

@@ -14,7 +14,7 @@ from medseg.cases.radiograph import open_radiograph
 from medseg.cases.results import Boxes, Labels
 from medseg.errors import InputError
 from medseg.files import atomic_path
-from medseg.transforms.readers import case_of
+from medseg.transforms.readers import REMARK_KEY, case_of
 from medseg.transforms.saving import case_folder
 
 
@@ -43,7 +43,11 @@ class ToLabelsd(MapTransform):
             meta = d[self.image_key].meta
             flat = d[self.image_key].ndim == 3
             case = open_radiograph(meta["filename_or_obj"]) if flat else case_of(meta)
-            d["labels"] = Labels(case, dict(zip(self.names, chances.tolist(), strict=True)))
+            d["labels"] = Labels(
+                case,
+                dict(zip(self.names, chances.tolist(), strict=True)),
+                remark=meta.get(REMARK_KEY, ""),
+            )
         return d
 
 

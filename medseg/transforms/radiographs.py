@@ -17,7 +17,7 @@ from medseg.cases.results import Structures
 from medseg.errors import InputError, StructureError
 from medseg.shapes.pieces import largest_piece
 from medseg.structures.structure import Structure
-from medseg.transforms.readers import RadiographReader
+from medseg.transforms.readers import REMARK_KEY, RadiographReader
 from medseg.transforms.saving import case_folder
 
 
@@ -94,7 +94,7 @@ class ToRadiographStructuresd(MapTransform):
                 s: largest_piece(mask, diagonal=True) if s.name in self.one_piece else mask
                 for s, mask in named
             }
-            d["structures"] = Structures(case, kept)
+            d["structures"] = Structures(case, kept, pred.meta.get(REMARK_KEY, ""))
         return d
 
 
@@ -152,11 +152,13 @@ class SaveRadiographd(MapTransform):
                 f"{result.case.source}: DICOM SEG needs a DICOM image to refer to; this case is a picture "
                 f"file."
             )
-        write_projection_seg(result.masks, result.case.projection, folder / "SEG.dcm", model=self.model)
+        write_projection_seg(
+            result.with_remark(), result.case.projection, folder / "SEG.dcm", model=self.model
+        )
 
     def _preview(self, result: Structures, folder: Path) -> None:
         from medseg.reports.radiograph import write_preview
 
-        write_preview(result, folder / "preview.png")
+        write_preview(result, folder / "preview.png", case_id=folder.name)
 
     WRITERS = {"png": _png, "nifti": _nifti, "seg": _seg, "preview": _preview}

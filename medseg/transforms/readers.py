@@ -14,6 +14,15 @@ from medseg.errors import InputError
 ALLOW_KEY = "allowed_faults"
 """Meta data key: one string, because MONAI's collate turns lists inside out."""
 
+REMARK_KEY = "remark"
+"""Meta data key: what has to stand in every file that is written of this image, "" or missing for nothing."""
+
+ALLOWABLE_AT_THE_GATE = {
+    "out_of_distribution": "contour an image that is unlike those the bundle learned from, with a warning in "
+    "every file",
+}
+"""What :class:`medseg.transforms.CheckInputd` can be told to accept (``allow``), and what is done then."""
+
 
 class CaseReader(ImageReader):
     """MONAI ImageReader for DICOM series and NIfTI that refuses what it cannot place.
@@ -28,7 +37,7 @@ class CaseReader(ImageReader):
 
     def __init__(self, allow: tuple[str, ...] = ()):
         super().__init__()
-        self.allow = tuple(allow)
+        self.allow = tuple(name for name in allow if name not in ALLOWABLE_AT_THE_GATE)
 
     def verify_suffix(self, filename) -> bool:
         """MONAI's question whether this reader suits; folders, NIfTI and DICOM files do."""

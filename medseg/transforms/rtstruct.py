@@ -52,7 +52,8 @@ def structure_channels(
             f"{structure_set}: a structure set needs the DICOM series it was drawn on; {case.source} is none."
         )
     found = read_structure_set(structure_set)
-    drawn = [roi for roi in found.rois if any(contour.bounds_an_area for contour in roi.contours)]
+    # A damaged one is kept, so that its being left out is said.
+    drawn = [roi for roi in found.rois if roi.damage or any(c.bounds_an_area for c in roi.contours)]
     names = [roi.structure.name for roi in drawn]
     chosen = (
         match_rois(structures, names, str(structure_set))

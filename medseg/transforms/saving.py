@@ -13,6 +13,10 @@ from medseg.cases.results import Structures, binary
 from medseg.cases.volume import source_path
 from medseg.errors import InputError
 
+REMARK_LABEL = "medseg CAUTION"
+"""StructureSetLabel, the first thing a planning system shows, of contours with a remark: 16 letters
+at most."""
+
 
 def case_folder(name: str, output_dir: str | Path) -> Path:
     """The folder of the case called ``name`` under ``output_dir``, made when missing; see
@@ -50,8 +54,8 @@ def _series(result: Structures, what: str):
 class SaveRTStructd(_Saved):
     """Write ``RS.dcm``: contours of probabilities at 0.5 (sub-pixel), of boolean masks along voxel edges.
 
-    ``model_name`` and ``model_version`` are recorded in the file. ``holes`` and ``simplify_mm``: see
-    :func:`medseg.dicom.write_rtstruct`.
+    ``model_name`` and ``model_version`` are recorded in the file. ``holes``, ``simplify_mm`` and
+    ``overwrite``: see :func:`medseg.dicom.write_rtstruct`.
     """
 
     def __init__(
@@ -62,30 +66,39 @@ class SaveRTStructd(_Saved):
         model_version="",
         holes="keyhole",
         simplify_mm=0.0,
+        overwrite=False,
     ):
         super().__init__(keys, output_dir)
         if simplify_mm < 0:
             raise InputError(f"simplify_mm is {simplify_mm}; expected 0 (keep every vertex) or more.")
-        self.options = {"model": (model_name, model_version), "holes": holes, "simplify_mm": simplify_mm}
+        self.options = {
+            "model": (model_name, model_version),
+            "holes": holes,
+            "simplify_mm": simplify_mm,
+            "overwrite": overwrite,
+        }
 
     def save(self, result: Structures, folder: Path) -> None:
         from medseg.dicom import write_rtstruct
 
-        write_rtstruct(result.masks, _series(result, "RTSTRUCT"), folder / "RS.dcm", **self.options)
+        label = {"label": REMARK_LABEL} if result.remark else {}
+        series = _series(result, "RTSTRUCT")
+        write_rtstruct(result.with_remark(), series, folder / "RS.dcm", **self.options, **label)
 
 
 class SaveDicomSegd(_Saved):
-    """Write ``SEG.dcm``, a binary DICOM Segmentation with one segment per structure."""
+    """Write ``SEG.dcm``, a binary DICOM Segmentation with one segment per structure; ``overwrite``: see
+    :func:`medseg.dicom.write_seg`."""
 
-    def __init__(self, keys="structures", output_dir=".", model_name="", model_version=""):
+    def __init__(self, keys="structures", output_dir=".", model_name="", model_version="", overwrite=False):
         super().__init__(keys, output_dir)
-        self.model = (model_name, model_version)
+        self.options = {"model": (model_name, model_version), "overwrite": overwrite}
 
     def save(self, result: Structures, folder: Path) -> None:
         from medseg.dicom import write_seg
 
-        masks = {structure: binary(mask) for structure, mask in result.masks.items()}
-        write_seg(masks, _series(result, "DICOM SEG"), folder / "SEG.dcm", model=self.model)
+        masks = {structure: binary(mask) for structure, mask in result.with_remark().items()}
+        write_seg(masks, _series(result, "DICOM SEG"), folder / "SEG.dcm", **self.options)
 
 
 class SaveNiftid(_Saved):
@@ -108,4 +121,8 @@ class SavePreviewd(_Saved):
     def save(self, result: Structures, folder: Path) -> None:
         from medseg.reports.preview import write_preview
 
-        write_preview(result.case.volume, result.case.geometry, result.masks, folder / "preview.png")
+        case = result.case
+        out = folder / "preview.png"
+        write_preview(
+            case.volume, case.geometry, result.masks, out, remark=result.remark, case_id=folder.name
+        )

@@ -25,7 +25,7 @@ from medseg.shapes.margins import expand
 from medseg.shapes.packed import PackedMasks, pack
 from medseg.shapes.pieces import label_pieces
 from medseg.structures.structure import Structure
-from medseg.transforms.readers import case_of
+from medseg.transforms.readers import REMARK_KEY, case_of
 
 
 class ToStructuresd(MapTransform):
@@ -73,7 +73,7 @@ class ToStructuresd(MapTransform):
             if grid is not case.geometry:
                 probability = resample(probability, grid, case.geometry)
             masks[structure] = probability if region is None else np.where(region, probability, np.float32(0))
-        return Structures(case, masks)
+        return Structures(case, masks, pred.meta.get(REMARK_KEY, ""))
 
 
 class RestoreStructuresd(MapTransform):
@@ -135,7 +135,8 @@ class RestoreStructuresd(MapTransform):
                     region[tuple(slice(a, a + n) for a, n in zip(corner, found.shape, strict=True))], found, 0
                 )
             masks[structure] = pack(found if packed_size is None else found >= 0.5, corner)
-        return Structures(case, PackedMasks(case.geometry.shape, masks))
+        packed = PackedMasks(case.geometry.shape, masks)
+        return Structures(case, packed, image.meta.get(REMARK_KEY, ""))
 
 
 def _check_prediction(pred: torch.Tensor, shape: tuple[int, ...], image: MetaTensor) -> None:

@@ -113,7 +113,8 @@ def item_of(
 ) -> dict | None:
     """The datalist's item of one series, or None with the reason in the report."""
     name = name_of(structure_set.path)
-    drawn = [roi for roi in structure_set.rois if any(contour.bounds_an_area for contour in roi.contours)]
+    # A damaged one is kept, so that its being left out stands in the report.
+    drawn = [roi for roi in structure_set.rois if roi.damage or any(c.bounds_an_area for c in roi.contours)]
     names = [roi.structure.name for roi in drawn]
     try:
         chosen = {

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from medseg.dicom import read_structure_set
 from medseg.dicom.images.scan import Found, SeriesFiles
+from medseg.dicom.patient import differing_field, patient_of
 from medseg.dicom.rtstruct.structure_set import StructureSet
 from medseg.errors import MedsegError
 
@@ -68,6 +69,7 @@ def series_of(
         files
         for files in found.series.values()
         if same_id(files.patient_id) == same_id(structure_set.patient_id)
+        and differing_field(patient_of(files.records[0].dataset), structure_set.patient) is None
         and files.modality == modality
         and not files.is_localizer
     ]

@@ -84,7 +84,7 @@ class Agreement:
         return self.other_cc - self.reference_cc
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Agreements in the reference's order, and {name: volume in cc} of what only one set has."""
 
@@ -95,6 +95,17 @@ class Comparison:
     only_reference_cc: Mapping[str, float]
     only_other_cc: Mapping[str, float]
     notices: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """A line per structure, worst first; pictures and notices are not shown."""
+        rows = [
+            f"  {row.name}: DSC {row.dsc:.3f}, surface DSC {row.surface_dsc:.3f} at {row.tolerance_mm:g} mm, "
+            f"HD95 {row.hd95_mm:.2f} mm"
+            for row in self.worst_first()
+        ]
+        alone = len(self.only_reference_cc) + len(self.only_other_cc)
+        head = f"{len(rows)} structures in both sets, {alone} in one alone"
+        return "\n".join([head, *rows])
 
     def worst_first(self) -> list[Agreement]:
         """By surface DSC, then DSC; what has no number comes last."""

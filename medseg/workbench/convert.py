@@ -3,7 +3,6 @@ NIfTI."""
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Mapping
@@ -25,8 +24,9 @@ from medseg.cases.mask_sources import (
 )
 from medseg.cases.nifti import write_mask, write_volume
 from medseg.dicom import Series, write_rtstruct, write_seg
+from medseg.dicom.derived import refuse_existing
 from medseg.errors import GeometryError, InputError, MedsegWarning
-from medseg.files import staging_folder, write_json
+from medseg.files import load_json, staging_folder, write_json
 from medseg.metrics import volume_cc
 from medseg.structures.structure import Structure
 
@@ -126,13 +126,6 @@ def _open(request: Conversion) -> tuple[MaskSource, Series, list[str]]:
     return source, series, [*series.warnings, *source.notices]
 
 
-def _refuse_existing(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise InputError(
-            f"{path}: exists and is left as it is; choose another name, or allow it with `overwrite`."
-        )
-
-
 # ---- structure set to masks --------------------------------------------------------------------------------
 
 
@@ -156,7 +149,7 @@ def _set_to_masks(request: Conversion) -> dict[str, Any]:
         name: f"{file}.nii.gz" for name, file in file_names([structure.name for structure in wanted]).items()
     }
     for file in (*files.values(), INDEX):
-        _refuse_existing(request.out / file, request.overwrite)
+        refuse_existing(request.out / file, request.overwrite)
     is_new, kept = not request.out.exists(), _kept_rows(request.out, set(files.values()), series)
     rows = []
     try:
@@ -186,7 +179,7 @@ def _kept_rows(folder: Path, files: set[str], series: Series) -> list[dict[str, 
     images."""
     if not read_index(folder):
         return []
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    index = load_json(folder / INDEX)
     if index.get("SeriesInstanceUID") != series.series_instance_uid:
         raise InputError(
             f"{folder}: holds masks of series {index.get('SeriesInstanceUID')}, not of "
@@ -220,7 +213,7 @@ def _row(structure: Structure, mask: np.ndarray, series: Series, file: str | Non
 def _masks_to_dicom(request: Conversion) -> dict[str, Any]:
     if request.out.exists() and request.out.samefile(request.source):
         raise InputError(f"{request.out}: is what would be converted, and is kept as it is; name a new file.")
-    _refuse_existing(request.out, request.overwrite)
+    refuse_existing(request.out, request.overwrite)
     source, series, notes = _open(request)
     masks: dict[Structure, np.ndarray] = {}
     for structure in source.structures:
@@ -231,7 +224,7 @@ def _masks_to_dicom(request: Conversion) -> dict[str, Any]:
             # taken.
             masks[replace(structure, number=None) if request.append_to else structure] = mask
     if request.format == "seg":
-        write_seg(masks, series, request.out)
+        write_seg(masks, series, request.out, overwrite=request.overwrite)
     else:
         write_rtstruct(
             masks,
@@ -240,6 +233,7 @@ def _masks_to_dicom(request: Conversion) -> dict[str, Any]:
             holes=request.holes,
             simplify_mm=request.simplify_mm,
             append_to=request.append_to,
+            overwrite=request.overwrite,
         )
     what = {"rtstruct": "masks to structure set", "seg": "structures to Segmentation"}[request.format]
     return {"direction": what, "structures": _rows(masks, series), "warnings": notes}
@@ -253,7 +247,7 @@ def _rows(masks: Mapping[Structure, np.ndarray], series: Series) -> list[dict[st
 
 
 def _image_to_nifti(request: Conversion) -> dict[str, Any]:
-    _refuse_existing(request.out, request.overwrite)
+    refuse_existing(request.out, request.overwrite)
     series = replace(request.reference, folder=request.source).series()
     if not series.geometry.is_regular:
         kind = "tilted" if series.geometry.is_uniform else "uneven"

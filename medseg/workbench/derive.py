@@ -14,6 +14,7 @@ import numpy as np
 import medseg
 from medseg.cases.mask_sources import MaskSource, Reference, open_masks
 from medseg.dicom import write_rtstruct
+from medseg.dicom.derived import refuse_existing
 from medseg.errors import InputError, MedsegWarning, StructureError
 from medseg.geometry import Geometry
 from medseg.metrics import volume_cc
@@ -139,6 +140,7 @@ def derive_structure_set(request: Derivation) -> dict[str, Any]:
             request.out,
             holes=request.holes,
             append_to=request.source,
+            overwrite=request.overwrite,
         )
     notes += [str(warning.message) for warning in said if issubclass(warning.category, MedsegWarning)]
     return {
@@ -157,11 +159,7 @@ def _check_paths(request: Derivation) -> None:
             raise InputError(
                 f"{request.out}: is the structure set itself, which is kept as it is; name a new file."
             )
-        if not request.overwrite:
-            raise InputError(
-                f"{request.out}: exists and is left as it is; choose another name, or allow it with "
-                f"`overwrite`."
-            )
+        refuse_existing(request.out, request.overwrite)
     if "frame_of_reference" in request.reference.allow:
         raise InputError(
             "`allow=frame_of_reference` does not go with margin: the result is a copy of the set and would "

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from medseg.dicom.damage import PARSE_ERRORS
 from medseg.dicom.images.checks import ALLOWABLE, Plan, check_series, tilt_degrees
 from medseg.dicom.images.scan import FileNote, Found, SeriesFiles, find_series
+from medseg.dicom.patient import differing_field, patient_of
 from medseg.dicom.rtstruct.structure_set import StructureSet, read_structure_set
 from medseg.dicom.rtstruct.volumes import structure_set_volumes
 from medseg.errors import MedsegError, printable
@@ -21,22 +22,25 @@ _AXES = ("sagittal", "coronal", "axial")
 
 
 def inspect(path: str | os.PathLike | Iterable[str | os.PathLike]) -> dict:
-    """Look at every file of a folder (nested), of one file or of a list of files; pixels are not decoded.
+    """Look at every file of a folder (nested), of one file or of a list of files.
+
+    Pixels are decoded only where two images lie at the same place.
 
     Returns a dict of plain JSON types: ``patients`` > ``studies`` > ``series`` and ``structure_sets``, and
     lists ``broken`` and ``ignored`` of files with the reason. A series' ``problems`` are the faults that
     read_series would refuse, ``allowable`` where it can be told to accept them. An ROI's ``volume_cc`` is the
     area of its contours times the distance of their planes (structure_set_volumes), None where that is not
-    known. A folder without images gives empty lists. Raises InputError only when ``path`` does not exist.
+    known; its ``damage`` says why it cannot be read, "" where it can. A folder without images gives empty
+    lists. Raises InputError only when ``path`` does not exist.
     """
     found = find_series(path)
     broken = list(found.broken)
-    patients: dict[str, dict] = {}
+    patients: list[tuple[dict[str, str], dict]] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # from values of pydicom that are only shown here
         for files in found.series.values():
             header = files.records[0].dataset
-            study = _study(patients, files.patient_id, _text(header, "PatientName"), files.study_uid)
+            study = _study(patients, patient_of(header), files.study_uid)
             study["date"], study["description"] = (
                 _text(header, "StudyDate"),
                 _text(header, "StudyDescription"),
@@ -48,23 +52,27 @@ def inspect(path: str | os.PathLike | Iterable[str | os.PathLike]) -> dict:
             except (MedsegError, *PARSE_ERRORS) as error:
                 broken.append(FileNote(file, " ".join(str(error).removeprefix(f"{file}: ").split())[:300]))
                 continue
-            words = structure_set.patient_id, structure_set.patient_name, structure_set.study_instance_uid
-            _study(patients, *words)["structure_sets"].append(_structure_set_entry(structure_set, found))
+            study = _study(patients, structure_set.patient, structure_set.study_instance_uid)
+            study["structure_sets"].append(_structure_set_entry(structure_set, found))
     return {
         "path": found.root,
-        "patients": [
-            {**patient, "studies": list(patient["studies"].values())} for patient in patients.values()
-        ],
+        "patients": [{**patient, "studies": list(patient["studies"].values())} for _, patient in patients],
         "broken": [{"file": str(note.path), "why": note.why} for note in broken],
         "ignored": [{"file": str(note.path), "why": note.why} for note in found.ignored],
     }
 
 
-def _study(patients: dict, patient_id: str, patient_name: str, study_uid: str) -> dict:
-    """The entry of a study, made where it is new."""
-    patient = patients.setdefault(
-        patient_id, {"patient_id": patient_id, "patient_name": patient_name, "studies": {}}
+def _study(patients: list[tuple[dict[str, str], dict]], patient: dict[str, str], study_uid: str) -> dict:
+    """The entry of a study, made where it is new; people who share a PatientID, or have none, stay apart."""
+    same = (
+        entry
+        for known, entry in patients
+        if known["PatientID"] == patient["PatientID"] and differing_field(known, patient) is None
     )
+    entry = next(same, None)
+    if entry is None:
+        entry = {"patient_id": patient["PatientID"], "patient_name": patient["PatientName"], "studies": {}}
+        patients.append((patient, entry))
     empty = {
         "study_instance_uid": study_uid,
         "date": "",
@@ -72,7 +80,7 @@ def _study(patients: dict, patient_id: str, patient_name: str, study_uid: str) -
         "series": [],
         "structure_sets": [],
     }
-    return patient["studies"].setdefault(study_uid, empty)
+    return entry["studies"].setdefault(study_uid, empty)
 
 
 def _text(header: Dataset, keyword: str) -> str:
@@ -133,7 +141,7 @@ def _structure_set_entry(structure_set: StructureSet, found: Found) -> dict:
     fitting = [
         files.series_uid
         for files in found.series.values()
-        if files.patient_id == structure_set.patient_id
+        if differing_field(patient_of(files.records[0].dataset), structure_set.patient) is None
         and _text(files.records[0].dataset, "FrameOfReferenceUID") in structure_set.frame_of_reference_uids
     ]
     problems = []
@@ -157,7 +165,8 @@ def _structure_set_entry(structure_set: StructureSet, found: Found) -> dict:
                 "type": roi.raw_type,
                 "contours": len(roi.contours),
                 "points_only": roi.is_points_only,
-                "volume_cc": None if volume_cc is None else round(volume_cc, 3),
+                "damage": roi.damage,
+                "volume_cc": None if volume_cc is None or roi.damage else round(volume_cc, 3),
             }
             for roi, volume_cc in zip(structure_set.rois, structure_set_volumes(structure_set), strict=True)
         ],
@@ -242,6 +251,7 @@ def _structure_set_lines(structure_set: dict) -> list[str]:
         amount = f"{roi['contours']} {kind}" if roi["contours"] else "empty"
         if kind == "contours" and roi["contours"]:
             amount += f", {roi['volume_cc']:.2f} cc" if roi["volume_cc"] is not None else ", volume not known"
+        amount = f"! damaged: {roi['damage']}" if roi["damage"] else amount
         number = "-" if roi["number"] is None else roi["number"]
         lines.append(f"    {number:>4}  {roi['name']:<{width}}  {roi['type'] or '(no type)':<10}  {amount}")
     lines += [f"  ! {problem}" for problem in structure_set["problems"]]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from audit.drawing import ellipse, picture, silent
 
-from medseg.audit.run import AuditRequest, audit
+from medseg.audit.run import LEAST_DRAWN, AuditRequest, audit
 from medseg.cli.main import main
 from medseg.dicom import read_rtstruct, read_series
 from medseg.errors import InputError
@@ -57,7 +57,7 @@ def test_planted_errors_in_pictures_come_first_with_their_reason_in_pixels(audit
 
 def test_the_page_needs_nothing_else_and_draws_every_listed_label(audited):
     text = (audited / "audit.html").read_text(encoding="utf-8")
-    assert text.count('class="finding"') == 5 and "Research use only" in text
+    assert text.count('class="finding"') == LEAST_DRAWN == 6 and "Research use only" in text
     assert not re.search(r"(?:src|href)=\"(?!#|data:image/png;base64,)", text) and "<script" not in text
 
 
@@ -154,3 +154,15 @@ def test_a_label_without_a_prediction_file_is_noted_and_not_accused(radiographs,
     )
     assert said[0] == "note: c1: no prediction of Heart; these labels are not judged."
     assert not [row for row in content["findings"] if (row["case"], row["structure"]) == ("c1", "Heart")]
+
+
+def test_the_worst_few_are_drawn_though_nothing_is_suspected(radiographs, tmp_path):
+    request = AuditRequest(
+        radiographs / "labels", tmp_path, predictions=radiographs / "pred", least_score=1.0, worst=30
+    )
+    content = audit(request, report=lambda line: None)
+    assert max(row["score"] for row in content["findings"]) < 1.0
+    page = (tmp_path / "audit.html").read_text(encoding="utf-8")
+    assert page.count('class="finding"') == LEAST_DRAWN == 6
+    assert "0 labels score 1 or more; the worst few of the others are drawn too" in page
+    assert (tmp_path / "worklist.csv").read_text().count("\n") == 1

@@ -100,12 +100,14 @@ def test_a_bundle_that_answers_with_labels_goes_through_the_same_door(hu, bright
     # 0.5.
     geometry = stack_geometry((6, 20, 20), gaps_mm=3.0)
     write_series(np.full(geometry.shape, hu), geometry, tmp_path / "CT")
-    cohort = segment(Request(tmp_path / "CT", str(label_bundle), tmp_path / "out"))
+    allow = ("out_of_distribution",)  # an image of one value is no patient
+    cohort = segment(Request(tmp_path / "CT", str(label_bundle), tmp_path / "out", allow=allow))
     assert cohort["cases"][0]["status"] == "done"
     record = json.loads((tmp_path / "out" / "CT" / "run.json").read_text())
     assert record["labels"]["probabilities"]["bright"] == pytest.approx(bright, abs=1e-4)
     assert [output["file"] for output in record["outputs"]] == ["labels.json"]
     written = json.loads((tmp_path / "out" / "CT" / "labels.json").read_text())
+    assert written["labels"]["remark"].startswith("Accepted out_of_distribution")
     assert written["labels"] == record["labels"] and "PHANTOM^MEDSEG" not in json.dumps(record)
 
 
@@ -134,5 +136,5 @@ def test_another_number_of_logits_is_a_failure_of_the_case_and_not_a_label(
     (path / "configs" / "inference.json").write_text(json.dumps(config))
     geometry = stack_geometry((4, 8, 8), gaps_mm=3.0)
     write_series(np.zeros(geometry.shape), geometry, tmp_path / "CT")
-    cohort = segment(Request(tmp_path / "CT", str(path), tmp_path / "out"))
+    cohort = segment(Request(tmp_path / "CT", str(path), tmp_path / "out", allow=("out_of_distribution",)))
     assert cohort["cases"][0]["error"] == "2 logits for 3 named classes."

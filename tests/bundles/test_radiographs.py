@@ -35,7 +35,11 @@ def bright_bundle(tmp_path_factory):
     shutil.copytree(BUNDLE, folder, ignore=shutil.ignore_patterns("*.pt"))
     network = {"_target_": "torch.nn.Conv2d", "in_channels": 1, "out_channels": 4, "kernel_size": 1}
     path = folder / "configs" / "inference.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "network_def": network, "engine": "torch"}))
+    config = {**json.loads(path.read_text()), "network_def": network, "engine": "torch"}
+    steps = config["preprocessing"]["transforms"]
+    # Pictures of two blocks are no chest films, and not what is tested here.
+    steps[:] = [step for step in steps if step["_target_"] != "medseg.transforms.CheckInputd"]
+    path.write_text(json.dumps(config))
     weight = torch.tensor([200.0, -200.0, 0.0, 0.0]).reshape(4, 1, 1, 1)
     (folder / "models").mkdir(exist_ok=True)
     save_weights(

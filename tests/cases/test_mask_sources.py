@@ -39,6 +39,7 @@ def test_nifti_masks_need_no_images_and_share_the_grid_of_the_first(folder):
 
 def test_label_maps_and_values_beyond_one_are_no_masks(folder):
     labels = PHANTOM.masks["L"].astype(np.int16) * 3
+    labels[0, 0, 0] = 2
     nibabel.save(
         nibabel.Nifti1Image(labels.transpose(2, 1, 0), PHANTOM.geometry.affine_ras), folder / "Labels.nii.gz"
     )
@@ -49,6 +50,33 @@ def test_label_maps_and_values_beyond_one_are_no_masks(folder):
         nibabel.Nifti1Image(half.transpose(2, 1, 0), PHANTOM.geometry.affine_ras), folder / "Half.nii.gz"
     )
     assert open_masks(folder).read("Half")[0].max() == 0.5
+
+
+def write_values(folder, name, array):
+    nibabel.save(nibabel.Nifti1Image(array.transpose(2, 1, 0), PHANTOM.geometry.affine_ras), folder / name)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
+def test_a_mask_of_0_and_255_is_one_structure(kind, folder):
+    write_values(folder, "Byte.nii.gz", PHANTOM.masks["L"].astype(kind) * kind(255))
+    array, notices = open_masks(folder).read("Byte")
+    assert array.dtype == bool and (array == PHANTOM.masks["L"]).all() and notices == []
+
+
+@pytest.mark.parametrize("value", [2, 300, -1])
+def test_a_mask_of_another_single_value_is_refused_with_that_value(value, folder):
+    write_values(folder, "Odd.nii.gz", PHANTOM.masks["L"].astype(np.int16) * value)
+    said = "values from -1 to 0" if value < 0 else f"holds 0 and {value}; expected a mask of 0 and 1"
+    with pytest.raises(StructureError, match=said):
+        open_masks(folder).read("Odd")
+
+
+def test_a_folder_without_masks_says_what_it_holds(tmp_path):
+    for name in ("a.dcm", "b.dcm", "notes"):
+        (tmp_path / name).touch()
+    (tmp_path / "deeper").mkdir()
+    with pytest.raises(InputError, match="2 files of .dcm, 1 files of no suffix, 1 folders"):
+        open_masks(tmp_path)
 
 
 def test_a_map_with_values_that_are_no_numbers_is_refused(folder):

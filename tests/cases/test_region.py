@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from scipy.ndimage import distance_transform_edt
 
 from medseg.cases.region import region_file, region_mask
 from medseg.cases.volume import open_case
@@ -73,3 +74,33 @@ def test_what_is_odd_about_other_structures_is_not_said_with_the_region(patient,
         pytest.warns(MedsegWarning, match="'Empty'.*empty"),
     ):
         region_mask("two.dcm:Empty", open_case(str(folder / "CT")))
+
+
+@pytest.mark.parametrize("text", ["GTV+10", "GTV + 10.0"])
+def test_a_margin_around_the_roi_is_taken_with_it(text, patient):
+    folder, phantom = patient
+    found = region_mask(f"R:S,1.dcm:{text}", open_case(str(folder / "CT")))
+    spacing_mm = phantom.geometry.spacing_mm
+    away_mm = distance_transform_edt(~phantom.masks["Marker"], sampling=spacing_mm)
+    assert found[away_mm < 10 - max(spacing_mm)].all()
+    assert not found[away_mm > 10 + max(spacing_mm)].any()
+    assert found.sum() > 5 * phantom.masks["Marker"].sum()
+
+
+def test_an_roi_that_is_called_like_a_margin_is_itself(patient):
+    folder, phantom = patient
+    masks = {"GTV": phantom.masks["Marker"], "GTV+10": phantom.masks["Foot"]}
+    with pytest.warns(MedsegWarning, match="GTV\\+10"):
+        write_rtstruct(masks, read_series(folder / "CT"), folder / "plus.dcm")
+    found = region_mask("plus.dcm:GTV+10", open_case(str(folder / "CT")))
+    assert (found == phantom.masks["Foot"]).all()
+
+
+def test_a_margin_that_is_no_number_and_one_around_nothing_are_refused(patient):
+    folder, _ = patient
+    case = open_case(str(folder / "CT"))
+    for text in ("GTV+", "GTV+1cm", "GTV+-3"):
+        with pytest.raises(InputError, match="is no margin; expected millimetres, as in GTV\\+10"):
+            region_mask(f"R:S,1.dcm:{text}", case)
+    with pytest.raises(InputError, match="no ROI 'CTV\\+10'; the structure set has 'GTV'"):
+        region_mask("R:S,1.dcm:CTV+10", case)

@@ -23,7 +23,6 @@ TRAIN = ("ct_gtv", "--data", "CT", "-o")
         ((*SEGMENT, "ct_gtv", "--within", "9,1,0,1,0,1"), "--within 9,1,0,1,0,1: each pair must ascend"),
         ((*SEGMENT, "ct_gtv", "--within", " "), "within is empty"),
         ((*SEGMENT, "ct_gtv", "--format", "rtstruct,dicom"), "format 'dicom': expected some of"),
-        ((*SEGMENT, "ct_gtv", "--allow", "everything"), "fault 'everything': expected some of"),
         ((*SEGMENT, "ct_gtv", "--set", "device=cuda"), "setting device: use --device"),
         (("train", "ct_gtvv", "--data", "CT", "-o", "out"), "no bundle 'ct_gtvv'"),
         (("train", *TRAIN, "out", "--set", "no_such=1"), "train.json has no setting 'no_such'"),

@@ -45,6 +45,15 @@ def test_a_broken_series_ends_in_one_error_line_and_exit_code_two(capsys, ct, br
     assert "Traceback" not in err
 
 
+def test_ctrl_c_ends_in_one_line_and_the_code_that_shells_expect(capsys, tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("medseg.workbench.inspect.inspect", interrupted)
+    code, out, err = run(capsys, "inspect", tmp_path)
+    assert code == 130 and out == "" and err.startswith("error: interrupted") and err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

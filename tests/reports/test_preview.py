@@ -3,6 +3,10 @@ stack."""
 
 from __future__ import annotations
 
+import itertools
+import json
+from pathlib import Path
+
 import matplotlib.image
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ from matplotlib.figure import Figure
 from medseg.errors import StructureError
 from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import AXIAL, stack_geometry
-from medseg.reports.preview import _turn_for_viewer, write_preview
+from medseg.reports.preview import _middle, _turn_for_viewer, write_preview
 from medseg.structures.structure import Structure
 
 MARKER = Structure("GTV", interpreted_type="GTV", colour_rgb=(255, 0, 0))
@@ -116,3 +120,88 @@ def test_a_single_slice_with_a_structure_is_not_called_empty(monkeypatch, tmp_pa
         monkeypatch, phantom.volume_hu[:1], geometry, {MARKER: np.zeros_like(one)}, tmp_path / "b.png"
     )
     assert any("No structure was found" in text for text in found)
+
+
+def titles(monkeypatch, volume, geometry, masks, out, **options):
+    """Titles and words of every axes of the figure."""
+    seen = []
+    save = Figure.savefig
+
+    def keep(figure, *arguments, **rest):
+        seen.extend(
+            [ax.get_title() for ax in figure.axes]
+            + [word.get_text() for ax in figure.axes for word in ax.texts]
+        )
+        seen.extend(text.get_text() for text in figure.texts)
+        save(figure, *arguments, **rest)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    write_preview(volume, geometry, masks, out, **options)
+    return seen
+
+
+@pytest.mark.parametrize("orientation", [AXIAL, (-1, 0, 0, 0, 1, 0), (1, 0, 0, 0, 0, -1)])
+def test_the_planes_say_where_they_lie_in_the_patient(orientation, monkeypatch, tmp_path):
+    geometry = stack_geometry((40, 50, 54), gaps_mm=2.0, pixel_spacing_mm=(1.5, 1.5), orientation=orientation)
+    phantom = chiral_phantom(geometry)
+    mask = phantom.masks["Marker"]
+    points = [geometry.points_lps_mm(n, np.argwhere(plane)) for n, plane in enumerate(mask)]
+    x, y, z = np.median(np.concatenate(points), axis=0)
+    seen = titles(monkeypatch, phantom.volume_hu, geometry, {MARKER: mask}, tmp_path / "a.png")
+    for words, expected in (("axial, z", z), ("coronal, y", y), ("sagittal, x", x)):
+        (found,) = [text for text in seen if text.startswith(words)]
+        assert float(found.split()[-2]) == pytest.approx(expected, abs=1.05), found
+
+
+def test_the_case_an_empty_structure_and_a_scale_are_written(monkeypatch, tmp_path):
+    phantom = chiral_phantom()
+    masks = {MARKER: phantom.masks["Marker"], Structure("Heart"): np.zeros_like(phantom.masks["L"])}
+    seen = titles(
+        monkeypatch, phantom.volume_hu, phantom.geometry, masks, tmp_path / "a.png", case_id="patient_7"
+    )
+    assert "Heart  empty" in seen and any(text.startswith("patient_7.  medseg") for text in seen)
+    assert seen.count("1 cm") == 3  # the phantom is less than 10 cm wide
+
+
+def test_the_coronal_plane_goes_through_all_structures_and_the_sagittal_one_misses_none():
+    target = np.zeros((10, 20, 30), bool)
+    target[2:8, 4:8, 2:10] = True  # a right lung of 192 voxels, and a left one behind it
+    target[2:8, 8:12, 20:28] = True
+    assert _middle(target, 1) == 7  # half of the voxels lie at 4 to 7
+    assert _middle(target, 2) in range(2, 10) or _middle(target, 2) in range(20, 28)
+    gap = np.zeros((1, 1, 9), bool)
+    gap[..., [0, 1, 7, 8]] = True
+    assert _middle(gap, 2) == 1
+
+
+def test_colours_of_structures_that_a_bundle_draws_together_can_be_told_apart():
+    folders = Path(__file__).resolve().parents[2] / "monai_bundles"
+    for config in folders.glob("*/configs/inference.json"):
+        colours = colours_in(json.loads(config.read_text()))
+        for (name, one), (other, two) in itertools.combinations(colours.items(), 2):
+            assert colour_distance(one, two) > 35, f"{config.parent.parent.name}: {name} and {other}"
+    assert colour_distance((150, 200, 255), (90, 170, 255)) < 35  # the lungs of version 0.2
+
+
+def colours_in(node):
+    """{name: colour} of every structure in a config."""
+    if isinstance(node, dict):
+        own = {node["name"]: node["colour_rgb"]} if "colour_rgb" in node else {}
+        return own | {name: rgb for value in node.values() for name, rgb in colours_in(value).items()}
+    return (
+        {name: rgb for part in node for name, rgb in colours_in(part).items()} if type(node) is list else {}
+    )
+
+
+def colour_distance(one, other):
+    """CIE 1976 distance of two sRGB colours under D65; 2 is just seen, 100 is black to white."""
+
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+    def lab(rgb):
+        part = np.array(rgb) / 255
+        xyz = to_xyz @ np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
+        x, y, z = np.cbrt(xyz / [0.9505, 1.0, 1.089])
+        return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+    return float(np.linalg.norm(lab(one) - lab(other)))

@@ -124,6 +124,12 @@ def test_a_warning_names_the_structure_and_says_that_it_is_written_as_given():
     assert "'Lt Lung'" in warning and "Lung_L" in warning and "written as given" in warning
 
 
+def test_names_with_the_same_fault_share_a_sentence_and_keep_their_suggestions():
+    shared, alone = name_warnings(["Lung L", "GTV-1", "Lung R"])
+    assert shared.startswith("structure names 'Lung L' (TG-263: Lung_L), 'Lung R' (TG-263: Lung_R): contains")
+    assert alone.startswith("structure name 'GTV-1': a target is named")
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from copy import deepcopy
 
 import numpy as np
 import pydicom
@@ -59,9 +60,9 @@ def test_a_structure_set_is_listed_with_the_series_that_it_fits(case):
     (structure_set,) = inspect(folder)["patients"][0]["studies"][0]["structure_sets"]
     uid = phantom_uid("series", "CT", 0)
     # 5 x 7 voxels of 1 x 0.5 mm on three slices, 2.5 mm apart.
-    assert structure_set["rois"] == [
-        {"number": 1, "name": "GTV", "type": "GTV", "contours": 3, "points_only": False, "volume_cc": 0.131}
-    ]
+    (gtv,) = structure_set["rois"]
+    assert (gtv["number"], gtv["name"], gtv["type"], gtv["contours"]) == (1, "GTV", "GTV", 3)
+    assert (gtv["points_only"], gtv["damage"], gtv["volume_cc"]) == (False, "", 0.131)
     assert 5 * 7 * 1.0 * 0.5 * 3 * 2.5 / 1000 == 0.13125
     assert (
         structure_set["series_with_same_frame_of_reference"]
@@ -69,6 +70,26 @@ def test_a_structure_set_is_listed_with_the_series_that_it_fits(case):
         == [uid]
     )
     assert structure_set["problems"] == []
+
+
+def test_a_damaged_roi_is_shown_with_its_damage_beside_the_sound_ones(case):
+    folder, _ = case
+    (file,) = folder.rglob("*RS*.dcm")
+    dataset = pydicom.dcmread(file)
+    sound = deepcopy(dataset.ROIContourSequence[0])
+    dataset.ROIContourSequence[0].ContourSequence[0].NumberOfContourPoints = 99
+    dataset.StructureSetROISequence.append(deepcopy(dataset.StructureSetROISequence[0]))
+    dataset.StructureSetROISequence[1].ROINumber, dataset.StructureSetROISequence[1].ROIName = 2, "Sound"
+    sound.ReferencedROINumber = 2
+    del sound.ContourSequence[0]
+    dataset.ROIContourSequence.append(sound)
+    dataset.save_as(file)
+    report = inspect(folder)
+    (structure_set,) = report["patients"][0]["studies"][0]["structure_sets"]
+    bad, good = structure_set["rois"]
+    assert "NumberOfContourPoints 99" in bad["damage"] and bad["volume_cc"] is None
+    assert good["contours"] == 2 and good["damage"] == ""
+    assert any("GTV" in line and "! damaged: " in line for line in report_lines(report))
 
 
 def test_a_structure_set_of_another_frame_of_reference_is_a_problem(case):

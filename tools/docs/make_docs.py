@@ -38,8 +38,8 @@ def command_line_reference() -> str:
         "",
         "Written by `python tools/docs/make_docs.py` from the help texts; a test compares them.",
         "",
-        "Exit codes: 0 done; 1 a fault in medseg; 2 the input's or the caller's. Errors are one line on "
-        "standard error;",
+        "Exit codes: 0 done; 1 a fault in medseg; 2 the input's or the caller's; 130 interrupted (Ctrl-C). "
+        "Errors are one line on standard error;",
         "`--debug` adds the traceback. Progress bars go to standard error, and only on a terminal.",
         "",
     ]

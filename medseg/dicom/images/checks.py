@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from medseg.dicom.images.kind import (
+    absence_remarks,
+    another_modality,
+    another_quantity,
+    kind_remarks,
+    mixed_rescale,
+    mixed_units,
+)
 from medseg.dicom.images.pixels import read_slices
 from medseg.dicom.images.scan import Found, SeriesFiles, SliceRecord
+from medseg.dicom.patient import PATIENT_FIELDS, name_words, patient_of
 from medseg.geometry import POSITION_TOLERANCE_MM, Geometry
 
 ALLOWABLE = {
@@ -19,6 +28,8 @@ ALLOWABLE = {
     "broken_file": "read on without files of the folder that are damaged",
     "mixed_study": "read a series whose slices name several studies, as some converters write them",
     "missing_rescale": "take stored numbers of a CT as HU",
+    "mixed_rescale": "read each slice of a CT by its own RescaleSlope and RescaleIntercept",
+    "not_hu": "take numbers of a CT that are declared to be no HU (iodine, electron density) as they are",
 }
 """Faults that read_series can be told to accept (``allow=``), and what it then does. All others are always
 refused."""
@@ -46,10 +57,10 @@ class Plan:
     warnings: list[str]
 
 
-def check_series(files: SeriesFiles, found: Found, allow: Collection[str] = ()) -> Plan:
+def check_series(files: SeriesFiles, found: Found) -> Plan:
     """Everything that is wrong between the slices of one series, and its geometry where it has one.
 
-    Pixels are compared only where images lie at the same position and ``allow`` names duplicate_position.
+    Pixels are decoded only where images lie at the same position: equal ones may be accepted, others never.
     """
     records = list(files.records)
     faults, remarks = _broken_files(files, found)
@@ -62,15 +73,11 @@ def check_series(files: SeriesFiles, found: Found, allow: Collection[str] = ()) 
         what = f"{len(scouts)} of {len(records)} images are localizers, e.g. {_name(scouts[0])}."
         faults.append(Fault("localizer", what))
         records = [record for record in records if not record.is_localizer]
-    faults += _mixed(records)
-    if files.modality == "CT" and any(record.rescale is None for record in records):
-        faults.append(
-            Fault("missing_rescale", "no RescaleSlope, RescaleIntercept: values are not known to be HU.")
-        )
+    faults += _mixed(records) + _values(files.modality, records)
     if any(fault.name not in ALLOWABLE for fault in faults):
         return Plan(records, None, faults, remarks)
     records = _sorted_along_normal(records)
-    records, duplicate_faults = _without_duplicates(records, compare="duplicate_position" in allow)
+    records, duplicate_faults = _without_duplicates(records)
     faults += duplicate_faults
     if any(fault.name == "overlapping_slices" for fault in duplicate_faults):
         return Plan(records, None, faults, remarks)
@@ -98,7 +105,6 @@ def _broken_files(files: SeriesFiles, found: Found) -> tuple[list[Fault], list[s
 
 
 _ONE_PER_SERIES = {
-    "mixed_patient": "PatientID",
     "mixed_study": "StudyInstanceUID",
     "mixed_frame_of_reference": "FrameOfReferenceUID",
 }
@@ -106,7 +112,7 @@ _ONE_PER_SERIES = {
 
 def _mixed(records: Sequence[SliceRecord]) -> list[Fault]:
     """Slices that cannot belong to one stack: compared with the first one."""
-    faults = []
+    faults = _mixed_patient(records)
     for name, keyword in _ONE_PER_SERIES.items():
         values = sorted({str(record.dataset.get(keyword, "") or "none") for record in records})
         if len(values) > 1:
@@ -136,6 +142,30 @@ def _mixed(records: Sequence[SliceRecord]) -> list[Fault]:
     return faults
 
 
+def _mixed_patient(records: Sequence[SliceRecord]) -> list[Fault]:
+    """A fault for slices of several patients, which names the field and never what stands in it."""
+    patients = [patient_of(record.dataset) for record in records]
+    for field in PATIENT_FIELDS:
+        normal = name_words if field == "PatientName" else str.casefold
+        values = {normal(patient[field]) for patient in patients}
+        if len(values) > 1:
+            empty = "" if all(values) else ", one of them empty"
+            what = f"{len(values)} different values of {field}{empty}: slices of several patients"
+            return [Fault("mixed_patient", f"{what} under one SeriesInstanceUID.")]
+    return []
+
+
+def _values(modality: str, records: Sequence[SliceRecord]) -> list[Fault]:
+    """What is wrong with the numbers of the slices, by what their headers say of them."""
+    found = {"modality": another_modality(modality, records), "mixed_units": mixed_units(modality, records)}
+    if modality == "CT":
+        found["not_hu"] = another_quantity(records)
+        found["mixed_rescale"] = mixed_rescale(records)
+        if any(record.rescale is None for record in records):
+            found["missing_rescale"] = "no RescaleSlope, RescaleIntercept: values are not known to be HU"
+    return [Fault(name, f"{what}.") for name, what in found.items() if what]
+
+
 def _name(record: SliceRecord) -> str:
     return record.path.name if record.frame is None else f"{record.path.name} frame {record.frame}"
 
@@ -157,9 +187,8 @@ def _sorted_along_normal(records: Sequence[SliceRecord]) -> list[SliceRecord]:
     return sorted(records, key=lambda record: float(record.position_lps_mm @ normal))
 
 
-def _without_duplicates(records: list[SliceRecord], compare: bool) -> tuple[list[SliceRecord], list[Fault]]:
-    """One slice per position; faults for images that share one. ``compare``: look whether their pixels are
-    equal."""
+def _without_duplicates(records: list[SliceRecord]) -> tuple[list[SliceRecord], list[Fault]]:
+    """One slice per position; a fault for images that share one, which tells equal pixels from other ones."""
     normal = _normal_lps(records[0])
     kept, doubles = [records[0]], []
     for record in records[1:]:
@@ -174,12 +203,11 @@ def _without_duplicates(records: list[SliceRecord], compare: bool) -> tuple[list
             doubles.append((kept[-1], record))
     if not doubles:
         return kept, []
-    if compare:
-        for first, second in doubles:
-            values = dict(read_slices([first, second]))
-            if not np.array_equal(values[0], values[1]):
-                what = f"{_name(first)} and {_name(second)} lie at the same position with different pixels"
-                return kept, [Fault("overlapping_slices", f"{what} (several phases in one series?).")]
+    for first, second in doubles:
+        values = dict(read_slices([first, second]))
+        if not np.array_equal(values[0], values[1]):
+            what = f"{_name(first)} and {_name(second)} lie at the same position with different pixels"
+            return kept, [Fault("overlapping_slices", f"{what} (several phases in one series?).")]
     where = f"{_name(doubles[0][0])} and {_name(doubles[0][1])}"
     return kept, [
         Fault("duplicate_position", f"{len(doubles)} images lie where another one lies, e.g. {where}.")
@@ -263,9 +291,5 @@ def _remarks(modality: str, records: Sequence[SliceRecord], geometry: Geometry) 
         )
     if geometry.is_sheared:
         remarks.append(f"{_lean(geometry)}; each slice keeps its own position.")
-    kinds = sorted({record.rescale_type for record in records} - {"", "HU", "HU_MOD"})
-    if modality == "CT" and kinds:
-        remarks.append(f"RescaleType {', '.join(kinds)}: the values are not declared to be HU.")
-    if any(record.dataset.get("LossyImageCompression") == "01" for record in records):
-        remarks.append("the images were compressed with loss.")
-    return remarks
+    remarks += absence_remarks(records, np.abs(np.diff(geometry.slice_positions_mm)))
+    return remarks + kind_remarks(modality, records)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    RLELossless,
 )
 
+from medseg import limits
+from medseg.dicom.opening import Source, read_open
 from medseg.errors import InputError
 
 SLICE_CLASSES = {
@@ -31,6 +34,8 @@ SLICE_CLASSES = {
 }
 """SOP Classes of tomographic slices: CT, MR and PET; plain, enhanced multi-frame and legacy-converted
 enhanced."""
+
+MODALITIES = frozenset(SLICE_CLASSES.values())
 
 MULTI_FRAME_CLASSES = frozenset(
     f"1.2.840.10008.5.1.4.1.1.{tail}" for tail in ("2.1", "2.2", "4.1", "4.4", "130", "128.1")
@@ -48,7 +53,17 @@ PROJECTION_CLASSES = {
 }
 """SOP Classes of projection radiographs: pictures without a place in the patient."""
 
+OTHER_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.66.7": "Label Map Segmentation Storage",
+    "1.2.840.10008.5.1.4.1.1.66.8": "Height Map Segmentation Storage",
+}
+"""SOP Classes of the standard (2024) that pydicom does not name yet."""
+
 RTSTRUCT_CLASS_UID = "1.2.840.10008.5.1.4.1.1.481.3"
+
+
+MOST_RUN_LENGTH_GAIN = 64
+"""Two bytes stand for at most 128 (DICOM PS3.5 G.3.1)."""
 
 
 class PixelElement(NamedTuple):
@@ -72,14 +87,13 @@ def read_header(path: Path) -> tuple[Dataset | None, PixelElement | None]:
                 )
             return None, None
         file.seek(0)
-        dataset = dcmread(file, stop_before_pixels=True, force=not part10)
-        known = {*SLICE_CLASSES, *PROJECTION_CLASSES, RTSTRUCT_CLASS_UID}
-        if not part10 and str(dataset.get("SOPClassUID", "")) not in known:
-            raise InputError("no DICM mark, and what follows is not an image or structure set either")
+        dataset, source = read_open(file, path)
+        if not part10 and not _is_known(dataset):
+            raise InputError("no DICM mark, and what follows is no object that DICOM knows either")
         _ensure_transfer_syntax(dataset)
         deflated = dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
         # Inside a deflated file the position says nothing; its pixels are checked when they are read.
-        pixels = PixelElement(None, 1) if deflated else _pixel_element(file, dataset)
+        pixels = PixelElement(None, 1) if deflated else _pixel_element(source, file, dataset)
     return dataset, pixels
 
 
@@ -95,6 +109,20 @@ def _looks_like_bare_dataset(head: bytes) -> bool:
     return False
 
 
+def class_name(sop_class: str) -> str:
+    """The name of a SOP Class; the UID itself where nobody knows it."""
+    return OTHER_CLASSES.get(sop_class, UID(sop_class).name)
+
+
+def _is_known(dataset: Dataset) -> bool:
+    """Whether a data set without DICM mark is an object of a known class; one that calls itself CT, MR or PET
+    under the class of something else may be a damaged slice."""
+    sop_class = str(dataset.get("SOPClassUID", ""))
+    if sop_class in {*SLICE_CLASSES, *PROJECTION_CLASSES, RTSTRUCT_CLASS_UID}:
+        return True
+    return class_name(sop_class) != sop_class and str(dataset.get("Modality", "")) not in MODALITIES
+
+
 def _ensure_transfer_syntax(dataset: Dataset) -> None:
     """Write down the encoding that pydicom recognised where the file itself does not name a transfer
     syntax."""
@@ -107,10 +135,10 @@ def _ensure_transfer_syntax(dataset: Dataset) -> None:
         meta.TransferSyntaxUID = plain if little else ExplicitVRBigEndian
 
 
-def _pixel_element(file, dataset: Dataset) -> PixelElement | None:
+def _pixel_element(source: Source, file: BinaryIO, dataset: Dataset) -> PixelElement | None:
     """The pixel data element that starts where pydicom stopped reading; None when there is none."""
-    start = file.tell()
-    element = file.read(12)
+    start = source.tell()
+    element = source.read(12)
     order = ">" if dataset.file_meta.TransferSyntaxUID == ExplicitVRBigEndian else "<"
     if len(element) < 12 or struct.unpack(f"{order}HH", element[:4]) != (0x7FE0, 0x0010):
         return None
@@ -128,23 +156,41 @@ def require_pixels(dataset: Dataset, pixels: PixelElement | None) -> None:
     rows, columns = integer(dataset, "Rows"), integer(dataset, "Columns")
     samples, bits = integer(dataset, "SamplesPerPixel"), integer(dataset, "BitsAllocated")
     frames = integer(dataset, "NumberOfFrames", 1)
+    size = f"{rows} rows x {columns} columns x {frames} frames"
     if min(rows, columns, frames) < 1:
-        raise InputError(f"{rows} rows x {columns} columns x {frames} frames; each must be at least 1")
+        raise InputError(f"{size}; each must be at least 1")
     if samples != 1 or bits not in (8, 16, 32):
         raise InputError(
             f"{samples} samples of {bits} bits per pixel; expected 1 grey sample of 8, 16 or 32 bits"
         )
+    limits.check("picture_pixels", rows * columns, f"{rows} rows x {columns} columns")
+    limits.check(
+        "volume_voxels", rows * columns * frames, f"{rows} rows x {columns} columns x {frames} frames"
+    )
     compressed = dataset.file_meta.TransferSyntaxUID.is_encapsulated
     if compressed != (pixels.length is None) and pixels.available > 1:
         raise InputError(
             f"pixel data do not fit the transfer syntax ({dataset.file_meta.TransferSyntaxUID.name})"
         )
     needed = rows * columns * frames * bits // 8
+    is_rle = dataset.file_meta.TransferSyntaxUID == RLELossless
+    if is_rle and needed > MOST_RUN_LENGTH_GAIN * pixels.available:
+        raise InputError(
+            f"{pixels.available} bytes of run lengths cannot hold {size} of {bits} bits; the file is damaged"
+        )
     if not compressed and pixels.length is not None and min(pixels.length, pixels.available) < needed:
         raise InputError(
             f"pixel data cut off: {min(pixels.length, pixels.available)} bytes, expected {needed} "
             f"({rows} x {columns} x {frames} of {bits} bits)"
         )
+
+
+def stored_bytes(header: Dataset) -> int:
+    """At most so many bytes are the pixels of a header in its file: twice what they hold, since compressed
+    noise grows, and room for the tables of every frame."""
+    frames = integer(header, "NumberOfFrames", 1)
+    pixels = integer(header, "Rows") * integer(header, "Columns") * frames
+    return 2 * pixels * integer(header, "BitsAllocated") // 8 + frames * (1 << 16)
 
 
 def integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:

@@ -6,23 +6,17 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from pydicom import dcmread
+from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
-from pydicom.pixels import get_decoder, iter_pixels
-from pydicom.uid import JPEG2000, UID, JPEG2000Lossless, JPEGLSLossless, JPEGLSNearLossless
+from pydicom.pixels import iter_pixels
 
 from medseg.dicom.damage import PARSE_ERRORS
 from medseg.dicom.images.codestream import check_codestream
+from medseg.dicom.images.frames import decode_frame
+from medseg.dicom.images.header import stored_bytes
 from medseg.dicom.images.scan import SliceRecord
+from medseg.dicom.opening import read_dicom
 from medseg.errors import InputError
-
-PLUGINS = {
-    JPEGLSLossless: "pyjpegls",
-    JPEGLSNearLossless: "pyjpegls",
-    JPEG2000Lossless: "gdcm",
-    JPEG2000: "gdcm",
-}
-"""Decoders that were seen to survive damaged streams: gdcm aborts on JPEG-LS, openjpeg hangs on JPEG 2000."""
 
 AIR_HU = -1024.0
 """What padding outside the field of view of a CT is lifted to: the lowest number of the Hounsfield scale in
@@ -55,29 +49,34 @@ def read_slices(records: Sequence[SliceRecord]) -> Iterator[tuple[int, np.ndarra
 
 def _decode(record: SliceRecord, frames: list[int]) -> Iterator[np.ndarray]:
     """Stored integers [row, column] of the frames (from 0) of one file."""
-    dataset = dcmread(record.path, force=True)
+    dataset = read_dicom(record.path, pixel_bytes=stored_bytes(record.dataset))
     if "PixelData" not in dataset:
         # pydicom gives up the whole data set when the end of compressed pixel data is missing.
         raise ValueError("pixel data are cut off")
     if dataset.get("SOPInstanceUID") != record.dataset.SOPInstanceUID:
         raise ValueError("the file has changed since its header was read")
     dataset.file_meta = record.dataset.file_meta
-    shape = (int(record.dataset.Rows), int(record.dataset.Columns))
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax.is_encapsulated:
-        count = int(record.dataset.get("NumberOfFrames") or 1)
-        for frame in generate_frames(dataset.PixelData, number_of_frames=count):
+    yield from stored_frames(dataset, frames)
+
+
+def stored_frames(dataset: Dataset, frames: Sequence[int]) -> Iterator[np.ndarray]:
+    """Stored integers [row, column] of frames (from 0) of a data set of one sample per pixel, one at a time.
+
+    Compressed ones are decoded in a process of their own. ValueError, or what pydicom raises, for damage.
+    """
+    shape = (int(dataset.Rows), int(dataset.Columns))
+    count = int(dataset.get("NumberOfFrames") or 1)
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        encoded = list(generate_frames(dataset.PixelData, number_of_frames=count))
+        for frame in encoded:
             check_codestream(frame, *shape)
-    for stored in iter_pixels(dataset, indices=frames, raw=True, decoding_plugin=_plugin(syntax)):
+        found: Iterator[np.ndarray] = (decode_frame(dataset, encoded[index]) for index in frames)
+    else:
+        found = iter_pixels(dataset, indices=list(frames), raw=True)
+    for stored in found:
         if stored.shape != shape:
             raise ValueError(f"decoded to {stored.shape}, the header says {shape}")
         yield stored
-
-
-def _plugin(syntax: UID) -> str:
-    """The decoder to use; "" lets pydicom choose where PLUGINS has no preference or it is not installed."""
-    available = get_decoder(syntax).available_plugins if syntax in PLUGINS else ()
-    return PLUGINS[syntax] if PLUGINS.get(syntax) in available else ""
 
 
 def _values(stored: np.ndarray, record: SliceRecord) -> np.ndarray:

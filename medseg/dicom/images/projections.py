@@ -102,7 +102,7 @@ def read_projection(path: str | os.PathLike) -> Projection:
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         nowhere = np.full(3, np.nan)
-        record = SliceRecord(path, None, header, nowhere, np.full(6, np.nan), nowhere[:2], None, "", False)
+        record = SliceRecord(path, None, header, nowhere, np.full(6, np.nan), nowhere[:2], None, "", ())
         _, stored = next(read_slices([record]))
         pixels, shown = _grey(stored, header, path)
         spacing_mm, spacing_from = _spacing(header)

@@ -17,10 +17,12 @@ from pydicom.uid import (
 
 from medseg.dicom.damage import PARSE_ERRORS
 from medseg.dicom.images.header import (
+    MODALITIES,
     MULTI_FRAME_CLASSES,
     PROJECTION_CLASSES,
     RTSTRUCT_CLASS_UID,
     SLICE_CLASSES,
+    class_name,
     integer,
     read_header,
     require_pixels,
@@ -49,8 +51,20 @@ READ_LATER = (
     "PixelPaddingValue",
     "LossyImageCompression",
     "RescaleType",
+    "Units",
 )
 """Attributes of a slice that other modules read or copy."""
+
+
+SMALLEST_SPACING_MM, LARGEST_SPACING_MM = 1e-4, 1e3
+"""Of pixels: a tenth of a micrometre, and a metre."""
+
+LARGEST_POSITION_MM = 1e6
+"""A kilometre from the origin is no place of a patient."""
+
+RESCALED = {True: (1e-6, 1e7), False: (1e-30, 1e30)}
+"""By whether it is a CT: (least RescaleSlope, largest value of 16 bits). Beyond lie damage and float32's end;
+PET counts in becquerel or in parts of them."""
 
 
 class FileNote(NamedTuple):
@@ -67,7 +81,8 @@ class SliceRecord:
 
     ``frame``: None for a single-frame file, else the frame's number from 1. ``dataset``: the header without
     pixels. ``position_lps_mm`` (3,), ``orientation`` (6,) unit cosines, ``spacing_mm`` (between rows, between
-    columns). ``rescale``: (slope, intercept), or None where the file has none.
+    columns). ``rescale``: (slope, intercept), or None where the file has none. ``image_types``: the values of
+    ImageType and of the frame's own FrameType.
     """
 
     path: Path
@@ -78,7 +93,12 @@ class SliceRecord:
     spacing_mm: np.ndarray
     rescale: tuple[float, float] | None
     rescale_type: str
-    is_localizer: bool
+    image_types: tuple[str, ...]
+
+    @property
+    def is_localizer(self) -> bool:
+        """True when the image is called a localizer (DICOM PS3.3 C.8.2.1.1.1)."""
+        return "LOCALIZER" in self.image_types
 
     @property
     def matrix(self) -> tuple[int, int]:
@@ -175,13 +195,14 @@ def _sort_in(path: Path, found: Found) -> None:
             # A damaged slice must not pass for something that is no slice: it would be missed at the end of a
             # stack.
             declared = str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
-            kind = UID(sop_class or declared)
-            unknown = kind.name == kind and (pixels is not None or declared != sop_class)
-            if declared in SLICE_CLASSES or unknown or not kind.is_valid:
+            kind = sop_class or declared
+            may_be_slice = pixels is not None and str(dataset.get("Modality", "")) in MODALITIES
+            unknown = class_name(kind) == kind and (may_be_slice or declared != sop_class)
+            if declared in SLICE_CLASSES or unknown or not UID(kind).is_valid:
                 raise InputError(
                     f"SOPClassUID {sop_class[:64]!r}; expected that of a slice (the header is damaged)"
                 )
-            found.ignored.append(FileNote(path, f"{kind.name}, not a slice", _series_uid(dataset)))
+            found.ignored.append(FileNote(path, f"{class_name(kind)}, not a slice", _series_uid(dataset)))
     except InputError as error:
         found.broken.append(FileNote(path, str(error), _series_uid(dataset)))
     except PARSE_ERRORS as error:
@@ -234,8 +255,16 @@ def _record(path: Path, dataset: Dataset, frame: int | None) -> SliceRecord:
     position = _numbers(_macro(dataset, frame, "PlanePositionSequence"), "ImagePositionPatient", 3)
     orientation = _numbers(_macro(dataset, frame, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
     spacing = _numbers(_macro(dataset, frame, "PixelMeasuresSequence"), "PixelSpacing", 2)
-    if spacing.min() <= 0:
-        raise InputError(f"PixelSpacing {spacing[0]} x {spacing[1]} mm; expected positive numbers")
+    if not (SMALLEST_SPACING_MM <= spacing.min() and spacing.max() <= LARGEST_SPACING_MM):
+        raise InputError(
+            f"PixelSpacing {spacing[0]:g} x {spacing[1]:g} mm; expected positive numbers, of "
+            f"{SMALLEST_SPACING_MM:g} to {LARGEST_SPACING_MM:g} mm"
+        )
+    if np.abs(position).max() > LARGEST_POSITION_MM:
+        raise InputError(
+            f"ImagePositionPatient {np.abs(position).max():g} mm from the origin; expected at most "
+            f"{LARGEST_POSITION_MM:g} mm"
+        )
     cosines = orientation.reshape(2, 3)
     lengths = np.linalg.norm(cosines, axis=1)
     if np.abs(lengths - 1).max() > 0.01 or abs(cosines[0] @ cosines[1]) > 1e-3:
@@ -248,9 +277,8 @@ def _record(path: Path, dataset: Dataset, frame: int | None) -> SliceRecord:
     rescale = None
     if "RescaleSlope" in values or "RescaleIntercept" in values:
         slope, intercept = _numbers(values, "RescaleSlope", 1)[0], _numbers(values, "RescaleIntercept", 1)[0]
-        if slope == 0:
-            raise InputError("RescaleSlope is 0")
         rescale = (float(slope), float(intercept))
+        _require_sane(rescale, SLICE_CLASSES[dataset.SOPClassUID])
     return SliceRecord(
         path,
         frame,
@@ -260,8 +288,19 @@ def _record(path: Path, dataset: Dataset, frame: int | None) -> SliceRecord:
         spacing,
         rescale,
         str(values.get("RescaleType", "") or ""),
-        _is_localizer(dataset, frame),
+        _image_types(dataset, frame),
     )
+
+
+def _require_sane(rescale: tuple[float, float], modality: str) -> None:
+    """InputError for a slope and intercept that make all values one, or far larger than any of a scanner."""
+    slope, intercept = abs(rescale[0]), abs(rescale[1])
+    smallest, largest = RESCALED[modality == "CT"]
+    if slope < smallest or slope * 2**16 + intercept > largest:
+        raise InputError(
+            f"RescaleSlope {rescale[0]:g} and RescaleIntercept {rescale[1]:g} make absurd values of 16 bits; "
+            f"expected a slope above {smallest:g} and values below {largest:g}"
+        )
 
 
 def _macro(dataset: Dataset, frame: int | None, sequence: str) -> Dataset:
@@ -277,14 +316,12 @@ def _macro(dataset: Dataset, frame: int | None, sequence: str) -> Dataset:
     return Dataset()
 
 
-def _is_localizer(dataset: Dataset, frame: int | None) -> bool:
-    """True when ImageType, or the frame's own FrameType, calls the image a localizer (DICOM PS3.3
-    C.8.2.1.1.1)."""
+def _image_types(dataset: Dataset, frame: int | None) -> tuple[str, ...]:
     kinds = [dataset.get("ImageType")]
     if frame is not None:
         for sequence in ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "PETFrameTypeSequence"):
             kinds.append(_macro(dataset, frame, sequence).get("FrameType"))
-    return any("LOCALIZER" in ([kind] if isinstance(kind, str) else kind) for kind in kinds if kind)
+    return tuple(str(word) for kind in kinds if kind for word in ([kind] if isinstance(kind, str) else kind))
 
 
 def _numbers(dataset: Dataset, keyword: str, count: int) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
-from medseg.dicom.images.checks import ALLOWABLE, check_series
+from medseg import limits
+from medseg.dicom.images.checks import ALLOWABLE, Fault, check_series
 from medseg.dicom.images.pixels import read_slices
 from medseg.dicom.images.scan import FileNote, Found, SeriesFiles, SliceRecord, find_series
 from medseg.errors import InputError
@@ -70,6 +73,8 @@ class Series:
         Pixels are decoded here and not kept: call once and hold on to the array. InputError names a file
         whose pixels are cut off or cannot be decoded.
         """
+        slices, rows, columns = self.geometry.shape
+        limits.check("volume_voxels", slices * rows * columns, f"series {self.series_instance_uid}")
         volume = np.empty(self.geometry.shape, dtype=np.float32)
         for index, values in read_slices(self.records):
             volume[index] = values
@@ -91,19 +96,27 @@ def read_series(path, *, series_uid: str | None = None, allow: Collection[str] =
         raise InputError(f"allow={unknown[0]!r} is not known; expected names from {', '.join(ALLOWABLE)}.")
     found = find_series(path)
     files = _choose(found, series_uid)
-    plan = check_series(files, found, allow)
+    plan = check_series(files, found)
     refused = [fault for fault in plan.faults if fault.name not in allow]
     if refused:
-        more = sorted({fault.name for fault in refused[1:]} - {refused[0].name})
-        also = f" Also: {', '.join(more)}." if more else ""
-        way_out = f' To accept it, allow "{refused[0].name}".' if refused[0].name in ALLOWABLE else ""
-        raise InputError(f"series {files}: {refused[0].message}{way_out}{also}")
+        raise InputError(f"series {files}: {_refusal(refused)}")
     assert plan.geometry is not None, "only a fault that cannot be allowed leaves no geometry"
     notes = [f"accepted {fault.name}: {fault.message}" for fault in plan.faults] + plan.warnings
     scouts = [str(other) for other in found.series.values() if other is not files and other.is_localizer]
     if scouts and series_uid is None:
         notes.append(f"localizer series left aside: {'; '.join(scouts)}.")
     return Series(plan.geometry, tuple(plan.records), files.modality, files.series_uid, tuple(notes))
+
+
+def _refusal(faults: list[Fault]) -> str:
+    """The first fault in full, before all one that cannot be accepted; a way out only where there is one."""
+    faults = sorted(faults, key=lambda fault: fault.name in ALLOWABLE)
+    names = list(dict.fromkeys(fault.name for fault in faults))
+    if all(name in ALLOWABLE for name in names):
+        quoted = " and ".join(f'"{name}"' for name in names)
+        return f"{faults[0].message} To accept it, allow {quoted}."
+    also = f" Also: {', '.join(names[1:])}." if names[1:] else ""
+    return f"{faults[0].message}{also}"
 
 
 def _choose(found: Found, series_uid: str | None) -> SeriesFiles:
@@ -126,15 +139,25 @@ def _choose(found: Found, series_uid: str | None) -> SeriesFiles:
     return candidates[0]
 
 
+MOST_KINDS = 5
+"""Kinds of files that a message names."""
+
+
 def _why_nothing(found: Found) -> str:
-    notes: list[FileNote] = [*found.broken, *found.ignored]
-    if not notes:
-        return (
-            f", only {len(found.structure_sets)} structure sets"
-            if found.structure_sets
-            else "; there is no file"
-        )
-    first = f"{notes[0].path.name}: {notes[0].why}"
-    if len(notes) == 1:
-        return f" ({first})"
-    return f" ({len(found.broken)} broken and {len(found.ignored)} other files, e.g. {first})"
+    """What there is instead of slices, for the end of a message."""
+    kinds = Counter(map(_kind, found.ignored))
+    kinds["structure set"] = len(found.structure_sets)
+    held = [f"{kind} ({count})" if count > 1 else kind for kind, count in kinds.most_common() if count]
+    broken = [f"{note.path.name}: {note.why}" for note in found.broken]
+    if len(broken) > 1:
+        broken = [f"{len(broken)} broken files, e.g. {broken[0]}"]
+    if not held and not broken:
+        return "; there is no file"
+    return f"; it holds: {'; '.join([*held[:MOST_KINDS], *(['…'] if held[MOST_KINDS:] else []), *broken])}"
+
+
+def _kind(note: FileNote) -> str:
+    if note.why != "not DICOM":
+        return note.why.removesuffix(", not a slice")
+    suffix = re.search(r"(\.nii)?\.[^.]+$", note.path.name)
+    return f"{suffix.group()} file" if suffix else "file that is not DICOM"

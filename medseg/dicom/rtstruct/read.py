@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medseg.dicom.derived import check_same_frame, check_same_patient
-from medseg.dicom.rtstruct.masks import SINGLE_SLICE_TOLERANCE_MM, roi_mask
+from medseg.dicom.derived import PatientError, check_same_frame, check_same_patient
+from medseg.dicom.rtstruct.masks import roi_mask, solid_loops
+from medseg.dicom.rtstruct.placement import why_nowhere
 from medseg.dicom.rtstruct.structure_set import Roi, StructureSet, read_structure_set
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 
@@ -23,6 +24,9 @@ ALLOWABLE_IN_STRUCTURE_SETS = {
         "place contours of another, or of no known, Frame of Reference by their coordinates alone"
     ),
     "repeated_names": 'call ROIs that share a name "NAME (number 3)" and so on',
+    "patient_details": (
+        "place contours on images of the same PatientID with another PatientName, birth date or sex"
+    ),
 }
 """Faults that read_rtstruct can be told to accept (``allow=``), and what it then does. All others are always
 refused."""
@@ -35,11 +39,13 @@ def read_rtstruct(path: str | Path, series: Series, *, allow: Collection[str] = 
 
     Contours lie where their coordinates say; image references are only compared. All areas of a plane are
     combined by exclusive or, so that holes work however they are stored. An ROI without contours gives an
-    empty mask; points and open lines have no area and are left out. What is odd is said by a MedsegWarning
-    each. ``allow``: names from ALLOWABLE_IN_STRUCTURE_SETS of faults to accept, with a warning.
+    empty mask; points and open lines have no area and are left out, and so is an ROI whose contours are
+    damaged, beside sound ones. What is odd is said by a MedsegWarning each. ``allow``: names from
+    ALLOWABLE_IN_STRUCTURE_SETS of faults to accept, with a warning.
 
-    Raises InputError for a damaged file or an unknown name in ``allow``, GeometryError for another patient or
-    Frame of Reference, StructureError for two ROIs of one name.
+    Raises InputError for a damaged file, for one without a sound ROI and for an unknown name in ``allow``,
+    GeometryError for another patient or Frame of Reference and where no contour at all lies on the images,
+    StructureError for two ROIs of one name.
     """
     structure_set = read_structure_set(path)
     masks, notices = place(structure_set, series, allow)
@@ -74,8 +80,7 @@ def placeable(
         raise InputError(
             f"allow={unknown[0]!r} is not known for structure sets; expected names from {known}."
         )
-    check_same_patient(structure_set.patient_id, structure_set.patient_name, series, structure_set.path)
-    notices: list[str] = []
+    notices = _check_patient(structure_set, series, allow)
     try:
         check_same_frame(structure_set.frame_of_reference_uids, series, structure_set.path)
     except GeometryError as error:
@@ -87,9 +92,9 @@ def placeable(
             f"{series.geometry.frame_of_reference_uid or 'none'}; contours were placed by their coordinates "
             f"alone."
         )
-    _check_reach(structure_set, series)
     drawn, left_out = _drawable(structure_set, series.geometry.frame_of_reference_uid, allow)
     notices += left_out
+    _check_reach(structure_set.path, drawn.values(), series)
     slice_of_image = _slices_by_uid(series)
     contours = [contour for roi in drawn.values() for contour in roi.contours if contour.bounds_an_area]
     lost = (
@@ -112,22 +117,31 @@ def placeable(
     return {name: reader(name, roi) for name, roi in drawn.items()}, notices
 
 
-def _check_reach(structure_set: StructureSet, series: Series) -> None:
-    """Raise GeometryError when all contours lie beyond the images: masks without a voxel would pass for an
+def _check_patient(structure_set: StructureSet, series: Series, allow: Collection[str]) -> list[str]:
+    """Raise GeometryError for another patient; a notice where only details differ and that is allowed."""
+    try:
+        check_same_patient(structure_set.patient, series, structure_set.path)
+    except PatientError as error:
+        is_detail = error.field != "PatientID" and bool(structure_set.patient_id)
+        if is_detail and "patient_details" in allow:
+            return [f"accepted patient_details: its {error.field} is not that of the images."]
+        hint = ' If both are known to be one person, allow "patient_details".' if is_detail else ""
+        raise GeometryError(f"{error}{hint}") from error
+    return []
+
+
+def _check_reach(path: Path, rois: Iterable[Roi], series: Series) -> None:
+    """Raise GeometryError when no contour lies on the images: masks without a voxel would pass for an
     answer."""
-    normal, positions_mm = series.geometry.normal_lps, series.geometry.slice_positions_mm
-    contours = [contour for roi in structure_set.rois for contour in roi.contours if contour.bounds_an_area]
-    heights_mm = np.array([float(np.mean(contour.points_lps_mm @ normal)) for contour in contours])
-    margin_mm = (
-        np.abs(np.diff(positions_mm)).max() / 2 if len(positions_mm) > 1 else SINGLE_SLICE_TOLERANCE_MM
-    )
-    low_mm, high_mm = positions_mm.min() - margin_mm, positions_mm.max() + margin_mm
-    if len(heights_mm) and not ((heights_mm > low_mm) & (heights_mm < high_mm)).any():
-        raise GeometryError(
-            f"{structure_set.path}: none of its {len(contours)} contours lies on the images: they lie at "
-            f"{heights_mm.min():.1f} to {heights_mm.max():.1f} mm along the slices' normal, the images at "
-            f"{positions_mm.min():.1f} to {positions_mm.max():.1f} mm. Expected the images it was drawn on."
-        )
+    loops: list[np.ndarray] = []
+    for roi in rois:
+        own = [points for _, points in solid_loops([c for c in roi.contours if c.bounds_an_area])]
+        if own and why_nowhere(own, series.geometry) is None:
+            return
+        loops += own
+    why = why_nowhere(loops, series.geometry)
+    if why is not None:
+        raise GeometryError(f"{path}: {why}. Expected the images it was drawn on.")
 
 
 def _drawable(
@@ -138,10 +152,16 @@ def _drawable(
     Of ROIs that share a name those without contours give way. StructureError where that leaves several.
     """
     kept, notices, without_area = [], [], []
+    damaged = [roi for roi in structure_set.rois if roi.damage]
+    if damaged and not any(roi.contours for roi in structure_set.rois):
+        what = f"ROI {damaged[0].structure.name!r}: {damaged[0].damage}"
+        raise InputError(f"{structure_set.path}: {what}; the file is damaged, export it again.")
     for roi in structure_set.rois:
         name, own_frame = roi.structure.name, roi.frame_of_reference_uid
         if own_frame and own_frame != frame_uid and "frame_of_reference" not in allow:
             notices.append(f"ROI {name!r} was left out: it lies in Frame of Reference {own_frame}.")
+        elif roi.damage:
+            notices.append(f"ROI {name!r} was left out: it is damaged ({roi.damage}); export it again.")
         elif roi.is_points_only:
             without_area.append(repr(name))
         else:

@@ -4,36 +4,41 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from medseg.dicom.damage import damage_as_input_error
+from medseg.dicom.charset import unstated_text
+from medseg.dicom.damage import PARSE_ERRORS, damage_as_input_error
 from medseg.dicom.images.header import RTSTRUCT_CLASS_UID
+from medseg.dicom.nesting import check_nesting
+from medseg.dicom.opening import read_dicom
+from medseg.dicom.patient import PATIENT_FIELDS, patient_of
 from medseg.dicom.rtstruct.encode import Contour, parse_points_lps_mm
 from medseg.errors import InputError, StructureError
 from medseg.structures.structure import GENERATION_ALGORITHMS, INTERPRETED_TYPES, Structure
 
-if TYPE_CHECKING:
-    pass
-
 CONTOUR_DATA = 0x30060050
+NUMBER_OF_CONTOUR_POINTS = 0x30060046
+CHECKED_SEQUENCES = (0x30060020, 0x30060039, 0x30060080)
+"""StructureSetROISequence, ROIContourSequence, RTROIObservationsSequence: what a wrong length would lose."""
 
 
 @dataclass(frozen=True, eq=False)
 class Roi:
-    """One region of interest. ``raw_type`` is the type as stored, which may be none of DICOM's terms."""
+    """One region of interest. ``raw_type`` is the type as stored, which may be none of DICOM's terms.
+
+    ``damage``: why its contours cannot be trusted, so that it has none here; "" for a sound one.
+    """
 
     structure: Structure
     contours: tuple[Contour, ...]
     raw_type: str
     frame_of_reference_uid: str
+    damage: str = ""
 
     @property
     def is_points_only(self) -> bool:
@@ -61,14 +66,22 @@ class StructureSet:
     notices: tuple[str, ...]
     referenced_series_uids: tuple[str, ...] = ()
     date_time: str = ""
+    patient_birth_date: str = ""
+    patient_sex: str = ""
+
+    @property
+    def patient(self) -> dict[str, str]:
+        """What tells the patient apart, see :mod:`medseg.dicom.patient`."""
+        values = (self.patient_id, self.patient_name, self.patient_birth_date, self.patient_sex)
+        return dict(zip(PATIENT_FIELDS, values, strict=True))
 
 
 def read_structure_set(path: str | Path) -> StructureSet:
     """Read an RT Structure Set without placing it on images; structures are linked by their number.
 
-    An ROI without contours is kept, empty. Raises InputError for a file that is missing, is no RT Structure
-    Set, holds no ROI at all or coordinates that are not numbers, and StructureError when two ROIs share a
-    number.
+    An ROI without contours is kept, empty, and so is one whose contours are damaged: its ``damage`` says how.
+    Raises InputError for a file that is missing, is no RT Structure Set, holds no ROI at all or items that do
+    not end where they say, and StructureError when two ROIs share a number.
     """
     with damage_as_input_error(path):
         return _parse(Path(path))
@@ -82,47 +95,42 @@ def _parse(path: Path) -> StructureSet:
         for row in dataset.get("RTROIObservationsSequence") or []
         if row.get("ReferencedROINumber") is not None
     }
-    contour_rows: dict[int, Dataset] = {}
+    contour_rows: dict[int, list[Dataset]] = {}
     for row in dataset.get("ROIContourSequence") or []:
-        number = int(row.ReferencedROINumber)
-        if number in contour_rows:
-            raise StructureError(
-                f"{path}: ROI number {number} has two sets of contours; the file is damaged."
-            )
-        contour_rows[number] = row
+        contour_rows.setdefault(int(row.ReferencedROINumber), []).append(row)
     rois = []
+    names = _names(dataset, notices)
     for row in dataset.StructureSetROISequence:
         number = int(row.ROINumber)
-        name = _name(row, dataset)
-        if not name:
-            name = f"ROI {number}"
-            notices.append(f"ROI number {number} has no name; it is called {name!r} here.")
+        name = names[number]
         raw_type = types.get(number, "")
         known_type = raw_type if raw_type in INTERPRETED_TYPES else ""
-        contour_row = contour_rows.pop(number, None)
-        colour = _colour_rgb(contour_row)
+        own = contour_rows.pop(number, [])
+        contours, damage = _contours(own, f"ROI {name!r}", notices)
         rois.append(
             Roi(
                 Structure(
                     name,
                     number if number > 0 else None,
-                    colour,
+                    _colour_rgb(own[0]) if own else None,
                     known_type,
                     generation_algorithm=_drawn_by(row),
                 ),
-                tuple(_contours(contour_row, f"{path}: ROI {name!r}", notices)),
+                contours,
                 raw_type,
                 str(row.get("ReferencedFrameOfReferenceUID") or ""),
+                damage,
             )
         )
+    patient = patient_of(dataset)
     for number in contour_rows:
         notices.append(f"contours of ROI number {number}, which the file does not name, were ignored.")
     return StructureSet(
         path,
         str(dataset.get("StructureSetLabel") or ""),
         str(dataset.get("ApprovalStatus") or ""),
-        str(dataset.get("PatientID") or "").strip(),
-        str(dataset.get("PatientName") or "").strip(),
+        patient["PatientID"],
+        patient["PatientName"],
         str(dataset.get("StudyInstanceUID") or ""),
         str(dataset.get("SOPInstanceUID") or ""),
         frame_of_reference_uids(dataset),
@@ -132,6 +140,8 @@ def _parse(path: Path) -> StructureSet:
         f"{dataset.StructureSetDate}{dataset.get('StructureSetTime') or ''}"[:14]
         if dataset.get("StructureSetDate")
         else "",
+        patient["PatientBirthDate"],
+        patient["PatientSex"],
     )
 
 
@@ -141,7 +151,7 @@ def open_structure_set(path: Path) -> Dataset:
         raise InputError(f"{path}: no such file; expected an RT Structure Set.")
     with warnings.catch_warnings(), damage_as_input_error(path):
         warnings.simplefilter("ignore")
-        dataset = pydicom.dcmread(path, force=True)
+        dataset = read_dicom(path)
         is_structure_set = str(dataset.get("SOPClassUID", "")) == RTSTRUCT_CLASS_UID
         modality = str(dataset.get("Modality", ""))
         rows = dataset.get("StructureSetROISequence") or []
@@ -153,6 +163,10 @@ def open_structure_set(path: Path) -> Dataset:
         raise InputError(
             f"{path}: holds no ROI at all, so the file is damaged (text-mode transfer?); export it again."
         )
+    try:
+        check_nesting(path, dataset, CHECKED_SEQUENCES)
+    except InputError as error:
+        raise InputError(f"{path}: damaged DICOM ({error}); export it again.") from error
     repeated = [str(number) for number, count in numbers.items() if count > 1]
     if repeated:
         raise StructureError(
@@ -182,20 +196,41 @@ def _referenced_series_uids(dataset: Dataset) -> tuple[str, ...]:
     return tuple(dict.fromkeys(uid for uid in uids if uid))
 
 
-def _name(row: Dataset, dataset: Dataset) -> str:
-    """An ROI's name; a backslash in it, which DICOM takes for a separator of values, is read as "_".
+def _names(dataset: Dataset, notices: list[str]) -> dict[int, str]:
+    """{ROI number: name, of at most 64 characters and without backslash}, as DICOM and Structure want it.
 
-    Without a character set only ASCII is allowed (PS3.3 C.12.1.1.2), and pydicom reads Latin-1. Writers that
-    forget to state one mostly mean UTF-8, and Latin-1 text is hardly ever valid UTF-8.
+    Names that are made equal by that, though they differ in the file, get their numbers: "NAME (number 3)".
+    """
+    stored = {int(row.ROINumber): _stored_name(row, dataset) for row in dataset.StructureSetROISequence}
+    names = {}
+    for number, name in stored.items():
+        names[number] = name.replace("\\", "_")[:64].strip() or f"ROI {number}"
+        if not name:
+            notices.append(f"ROI number {number} has no name; it is called {names[number]!r} here.")
+        elif len(name) > 64:
+            notices.append(f"ROI number {number}: its name has {len(name)} characters and is cut to 64.")
+    made = dict(names)
+    for number, name in made.items():
+        alike = {stored[other] for other, its in made.items() if its == name}
+        if len(alike) > 1 and stored[number] != name:
+            suffix = f" (number {number})"
+            names[number] = name[: 64 - len(suffix)] + suffix
+            notices.append(
+                f"ROI number {number} is called {names[number]!r} here, since another is {name!r}."
+            )
+    return names
+
+
+def _stored_name(row: Dataset, dataset: Dataset) -> str:
+    """An ROI's name as the file has it, though DICOM takes a backslash for a separator of values.
+
+    Without a character set only ASCII is allowed (PS3.3 C.12.1.1.2), see unstated_text.
     """
     value = row.get("ROIName") or ""
-    name = "_".join(value) if isinstance(value, MultiValue) else str(value)
-    if not name.isascii() and not dataset.get("SpecificCharacterSet"):
-        try:
-            name = name.encode("latin-1").decode("utf-8")
-        except UnicodeError:
-            pass
-    return name.strip().replace("\\", "_")[:64]
+    name = "\\".join(value) if isinstance(value, MultiValue) else str(value)
+    if not dataset.get("SpecificCharacterSet"):
+        name = unstated_text(name)
+    return name.strip()
 
 
 def _drawn_by(row: Dataset) -> str:
@@ -203,38 +238,58 @@ def _drawn_by(row: Dataset) -> str:
     return said if said in GENERATION_ALGORITHMS else ""
 
 
-def _colour_rgb(row: Dataset | None) -> tuple[int, int, int] | None:
-    colour = row.get("ROIDisplayColor") if row is not None else None
+def _colour_rgb(row: Dataset) -> tuple[int, int, int] | None:
+    colour = row.get("ROIDisplayColor")
     if colour is None or len(colour) != 3 or not all(0 <= int(part) <= 255 for part in colour):
         return None
     return int(colour[0]), int(colour[1]), int(colour[2])
 
 
-def _contours(row: Dataset | None, where: str, notices: list[str]) -> Iterable[Contour]:
-    empty = 0
-    for contour in (row.get("ContourSequence") if row is not None else None) or []:
-        points = _points_lps_mm(contour, where)
-        if not len(points):
-            empty += 1
-            continue
-        images = contour.get("ContourImageSequence") or []
-        uids = tuple(str(image.get("ReferencedSOPInstanceUID") or "") for image in images)
-        yield Contour(str(contour.get("ContourGeometricType") or "CLOSED_PLANAR").strip(), points, uids)
+def _contours(rows: list[Dataset], where: str, notices: list[str]) -> tuple[tuple[Contour, ...], str]:
+    """(contours, "") of one ROI from its items of the ROIContourSequence, or ((), what is damaged)."""
+    if len(rows) > 1:
+        return (), f"it has {len(rows)} sets of contours where one is expected"
+    found, empty = [], 0
+    try:
+        for item in (rows[0].get("ContourSequence") if rows else None) or []:
+            points = _points_lps_mm(item)
+            if not len(points):
+                empty += 1
+                continue
+            images = item.get("ContourImageSequence") or []
+            uids = tuple(str(image.get("ReferencedSOPInstanceUID") or "") for image in images)
+            kind = str(item.get("ContourGeometricType") or "CLOSED_PLANAR").strip()
+            found.append(Contour(kind, points, uids))
+    except PARSE_ERRORS as error:
+        return (), " ".join(str(error).split())[:160] or type(error).__name__
     if empty:
         notices.append(f"{where}: {empty} contours without points were ignored.")
+    return tuple(found), ""
 
 
-def _points_lps_mm(contour: Dataset, where: str) -> np.ndarray:
-    raw = contour.get_item(CONTOUR_DATA)
+def _points_lps_mm(item: Dataset) -> np.ndarray:
+    """Points (n, 3) of one contour; ValueError when they are not triples of numbers, as many as the item
+    says."""
+    raw = item.get_item(CONTOUR_DATA)
     if raw is None or not raw.value:
-        return np.zeros((0, 3))
-    value = (
-        raw.value if isinstance(raw.value, bytes) else "\\".join(map(str, np.atleast_1d(raw.value))).encode()
-    )
-    try:
-        return parse_points_lps_mm(value)
-    except ValueError as error:
-        raise InputError(
-            f"{where}: contour data are not triples of numbers ({error}); the file is damaged, export it "
-            f"again."
-        ) from error
+        points = np.zeros((0, 3))
+    else:
+        value = raw.value
+        if not isinstance(value, bytes):
+            value = "\\".join(map(str, np.atleast_1d(value))).encode()
+        try:
+            points = parse_points_lps_mm(value)
+        except ValueError as error:
+            raise ValueError(f"contour data are not triples of numbers ({error})") from error
+    declared = item.get_item(NUMBER_OF_CONTOUR_POINTS)
+    if declared is not None and declared.value not in (None, b"", ""):
+        text = declared.value.decode("ascii") if isinstance(declared.value, bytes) else declared.value
+        _check_number(int(text), points)
+    return points
+
+
+def _check_number(said: int, points: np.ndarray) -> None:
+    """ValueError unless NumberOfContourPoints is that of the points; a closing point need not be counted."""
+    is_closed = len(points) > 1 and np.array_equal(points[0], points[-1])
+    if said != len(points) and not (is_closed and said == len(points) - 1):
+        raise ValueError(f"a contour holds {len(points)} points and says NumberOfContourPoints {said}")

@@ -53,8 +53,9 @@ def _planes(contours: Sequence[Contour]) -> tuple[np.ndarray, np.ndarray] | None
     starts = np.flatnonzero(np.diff(means, prepend=-np.inf) > SAME_PLANE_MM)
     areas = []
     for plane in np.split(order, starts[1:]):
-        loops = without_repeats([solid[number] for number in plane], Counter())
-        areas.append(even_odd_area([loop @ across.T for loop in loops]))
+        loops_mm = [solid[number][1] @ across.T for number in plane]
+        kept = without_repeats([solid[number][0] for number in plane], loops_mm, Counter())
+        areas.append(even_odd_area([loops_mm[number] for number in kept]))
     return means[starts], np.array(areas)
 
 

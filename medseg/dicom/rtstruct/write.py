@@ -18,12 +18,12 @@ from pydicom.valuerep import format_number_as_ds
 
 import medseg
 from medseg.dicom import coded
+from medseg.dicom.charset import can_hold, hold_texts
 from medseg.dicom.damage import damage_as_input_error
 from medseg.dicom.derived import (
     EMPTY_IF_UNKNOWN,
     RESEARCH_ONLY,
     SERIES_NUMBER,
-    check_charset,
     check_is_no_image,
     check_masks,
     check_same_frame,
@@ -32,8 +32,10 @@ from medseg.dicom.derived import (
     maker,
     mask_or_map,
     refuse_approved,
+    refuse_existing,
 )
 from medseg.dicom.images.header import RTSTRUCT_CLASS_UID
+from medseg.dicom.patient import patient_of
 from medseg.dicom.rtstruct.encode import contour_sequence, image_item
 from medseg.dicom.rtstruct.structure_set import (
     CONTOUR_DATA,
@@ -64,6 +66,7 @@ def write_rtstruct(
     append_to: str | Path | None = None,
     model: tuple[str, str] | None = None,
     label: str = "medseg",
+    overwrite: bool = False,
 ) -> Path:
     """Write structures as one UNAPPROVED RT Structure Set on the images of ``series``; return its path.
 
@@ -72,11 +75,13 @@ def write_rtstruct(
     ``holes``: a key of HOLE_MODES. ``simplify_mm``: largest distance by which vertices may be thinned.
     ``append_to``: an existing set whose ROIs are kept unchanged before the new ones; the result is a new file
     with a new SOP Instance UID, UNAPPROVED. ``model``: (name, version) of what drew the structures.
-    ``label``: StructureSetLabel, at most 16 characters.
+    ``label``: StructureSetLabel, at most 16 characters. ``overwrite``: replace a file that is there, unless
+    it is APPROVED or an image.
 
     An empty mask becomes an ROI without contours, with a MedsegWarning. Raises StructureError, GeometryError
     or InputError, before anything is written: see check_masks; also for a set of another patient, study or
-    Frame of Reference, a name or number that is taken, and an ``out`` that holds an APPROVED set.
+    Frame of Reference, a name or number that is taken, an ``out`` that exists (without ``overwrite``) and
+    one that holds an APPROVED set.
     """
     if holes not in HOLE_MODES:
         raise StructureError(f"holes={holes!r}: expected one of {', '.join(HOLE_MODES)}.")
@@ -86,6 +91,7 @@ def write_rtstruct(
     out = Path(out)
     refuse_approved(out)
     check_is_no_image(out, series)
+    refuse_existing(out, overwrite)
     checked = check_masks(masks, series)
     dataset = _new_set(series) if append_to is None else _copied_set(Path(append_to), series)
     _describe(dataset, label, model)
@@ -97,7 +103,7 @@ def write_rtstruct(
             raise StructureError(
                 f"two structures are called {other!r} and {structure.name!r}; give each its own name."
             )
-    check_charset(dataset, [label, *(model or ()), *(structure.name for structure, _ in checked)])
+    hold_texts(dataset, [label, *(model or ()), *(structure.name for structure, _ in checked)])
     images = [image_item(*row) for row in _images(series)]
     for structure, key in _number(checked, dataset):
         array = mask_or_map(masks[key], structure.name)
@@ -139,9 +145,7 @@ def _copy(path: Path, series: Series) -> Dataset:
         raise InputError(
             f"{path}: holds elements of group 0 or 2 among its data; the file is damaged, export it again."
         )
-    check_same_patient(
-        str(dataset.get("PatientID") or "").strip(), str(dataset.get("PatientName") or ""), series, path
-    )
+    check_same_patient(patient_of(dataset), series, path)
     study = str(dataset.get("StudyInstanceUID") or "")
     if study != series.study_instance_uid:
         raise GeometryError(
@@ -328,11 +332,7 @@ def _code_item(code: Code) -> Dataset:
 
 def _writable(dataset: Dataset, text: str) -> str:
     """A remark as the character set of a data set can hold it, with "?" for letters that it lacks."""
-    try:
-        check_charset(dataset, [text])
-        return text
-    except StructureError:
-        return text.encode("ascii", "replace").decode()
+    return text if can_hold(dataset, [text]) else text.encode("ascii", "replace").decode()
 
 
 def _save(dataset: Dataset, out: Path) -> None:

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
 
+from medseg import limits
 from medseg.dicom.damage import damage_as_input_error
 from medseg.dicom.derived import check_same_frame, check_same_patient
+from medseg.dicom.images.header import integer, stored_bytes
+from medseg.dicom.images.pixels import stored_frames
+from medseg.dicom.opening import read_dicom
+from medseg.dicom.patient import patient_of
 from medseg.errors import GeometryError, InputError
 from medseg.geometry import POSITION_TOLERANCE_MM
 from medseg.structures.structure import GENERATION_ALGORITHMS, Structure
@@ -24,44 +28,70 @@ from medseg.structures.structure import GENERATION_ALGORITHMS, Structure
 if TYPE_CHECKING:
     from medseg.dicom.images.series import Series
 
+KINDS = ("BINARY", "FRACTIONAL", "LABELMAP")
+"""Segmentation Types (DICOM PS3.3 C.8.20.2) that are read."""
+
 
 def read_seg(path: str | Path, series: Series) -> dict[Structure, np.ndarray]:
     """{Structure: bool mask [slice, row, column]} of every segment, on the grid of a series.
 
     Each frame lies at its own position, which must be that of a slice of the series, with its orientation and
-    spacing: nothing is resampled. A fractional segment is cut at half of its maximum. A segment without
-    frames is empty. Raises InputError for a damaged file or another kind of it, GeometryError for another
-    patient, Frame of Reference or grid.
+    spacing: nothing is resampled. A fractional segment is cut at half of its maximum; a label map is split
+    into its segments, without its background. A segment without frames is empty. Raises InputError for a
+    damaged file or another kind of it, GeometryError for another patient, Frame of Reference or grid.
     """
     path = Path(path)
     with damage_as_input_error(path):
-        dataset = pydicom.dcmread(path)
+        dataset = read_dicom(path)
         kind = str(dataset.get("SegmentationType", ""))
-        if str(dataset.get("Modality", "")) != "SEG" or kind not in ("BINARY", "FRACTIONAL"):
+        if str(dataset.get("Modality", "")) != "SEG" or kind not in KINDS:
             raise InputError(
-                f"{path}: is no binary or fractional DICOM Segmentation ({kind or 'no SegmentationType'})."
+                f"{path}: is no DICOM Segmentation of a known kind ({kind or 'no SegmentationType'}); "
+                f"expected {', '.join(KINDS)}."
             )
-        check_same_patient(
-            str(dataset.get("PatientID") or "").strip(), str(dataset.get("PatientName") or ""), series, path
-        )
+        check_same_patient(patient_of(dataset), series, path)
         check_same_frame((str(dataset.get("FrameOfReferenceUID") or ""),), series, path)
         labels = _labels(dataset, path)
         masks = {number: np.zeros(series.geometry.shape, dtype=bool) for number in labels}
-        frames = dataset.pixel_array
-        frames = frames[None] if frames.ndim == 2 else frames
-        level = 1 if kind == "BINARY" else float(dataset.MaximumFractionalValue) / 2
+        rows, columns, count = (integer(dataset, name, 1) for name in ("Rows", "Columns", "NumberOfFrames"))
+        limits.check("volume_voxels", rows * columns * count, f"{path}: {count} frames of {rows} x {columns}")
+        frames = stored_frames(read_dicom(path, pixel_bytes=stored_bytes(dataset)), range(count))
         shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
         for frame, own in zip(frames, dataset.PerFrameFunctionalGroupsSequence, strict=True):
-            number = int(_group(own, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
-            if number not in masks:
-                raise InputError(f"{path}: a frame names segment {number}, which the file does not describe.")
-            masks[number][_slice_of(own, shared, dataset, series)] |= frame >= level
+            index = _slice_of(own, shared, dataset, series)
+            for number, drawn in _drawn(frame, own, shared, dataset).items():
+                if number not in masks:
+                    raise InputError(
+                        f"{path}: a frame names segment {number}, which the file does not describe."
+                    )
+                masks[number][index] |= drawn
     return {labels[number]: mask for number, mask in masks.items()}
+
+
+def _drawn(frame: np.ndarray, own: Dataset, shared: Dataset, dataset: Dataset) -> dict[int, np.ndarray]:
+    """{segment number: bool array [row, column]} of one frame; of a label map without its background."""
+    if dataset.SegmentationType == "LABELMAP":
+        numbers = set(np.unique(frame).tolist()) - _background(dataset)
+        return {number: frame == number for number in sorted(numbers)}
+    number = int(_group(own, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
+    level = 1 if dataset.SegmentationType == "BINARY" else float(dataset.MaximumFractionalValue) / 2
+    return {number: frame >= level}
+
+
+def _background(dataset: Dataset) -> set[int]:
+    """Values of a label map that are no structure: padding, a segment of that name, and 0 if undescribed."""
+    rows = {int(row.SegmentNumber): str(row.get("SegmentLabel") or "") for row in dataset.SegmentSequence}
+    named = {number for number, label in rows.items() if label.strip().casefold() == "background"}
+    padding = dataset.get("PixelPaddingValue")
+    return named | ({int(padding)} if isinstance(padding, int) else set()) | ({0} - rows.keys())
 
 
 def _labels(dataset: Dataset, path: Path) -> dict[int, Structure]:
     labels: dict[int, Structure] = {}
+    background = _background(dataset) if dataset.SegmentationType == "LABELMAP" else ()
     for row in dataset.SegmentSequence:
+        if int(row.SegmentNumber) in background:
+            continue
         name = (
             str(row.get("SegmentLabel") or "").strip().replace("\\", "_")[:64]
             or f"Segment {row.SegmentNumber}"
@@ -71,7 +101,7 @@ def _labels(dataset: Dataset, path: Path) -> dict[int, Structure]:
         drawn_by = str(row.get("SegmentAlgorithmType") or "")
         drawn_by = drawn_by if drawn_by in GENERATION_ALGORITHMS else ""
         labels[int(row.SegmentNumber)] = Structure(
-            name, int(row.SegmentNumber), generation_algorithm=drawn_by
+            name, int(row.SegmentNumber) or None, generation_algorithm=drawn_by
         )
     return labels
 

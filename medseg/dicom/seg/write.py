@@ -16,18 +16,19 @@ from pydicom.uid import generate_uid
 
 import medseg
 from medseg.dicom import coded
+from medseg.dicom.charset import hold_texts
 from medseg.dicom.derived import (
     COPIED,
     EMPTY_IF_UNKNOWN,
     RESEARCH_ONLY,
     SERIES_NUMBER,
-    check_charset,
     check_is_no_image,
     check_masks,
     copy_patient_and_study,
     maker,
     mask_or_map,
     refuse_approved,
+    refuse_existing,
 )
 from medseg.errors import GeometryError, MedsegWarning, StructureError
 from medseg.files import atomic_path
@@ -46,21 +47,24 @@ def write_seg(
     out: str | Path,
     *,
     model: tuple[str, str] | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write structures as one binary DICOM Segmentation on the images of ``series``; return its path.
 
     ``masks``: {name or Structure: array [slice, row, column]}; a float map is cut at 0.5. Each structure is a
     segment of its own, so they may overlap. Every frame carries the position of its own slice, also on uneven
     or tilted stacks; there a MedsegWarning says that readers which assume even slices will misplace them.
-    ``model``: (name, version).
+    ``model``: (name, version). ``overwrite``: replace a file that is there, unless it is an APPROVED set or
+    an image.
 
-    An empty structure becomes a segment without frames, with a MedsegWarning. Raises StructureError or
-    GeometryError, before anything is written: see check_masks; also when no structure has a voxel, for an
-    ``out`` that holds an APPROVED structure set, and when ``series`` holds only some frames of a multi-frame
-    image.
+    An empty structure becomes a segment without frames, with a MedsegWarning. Raises StructureError,
+    GeometryError or InputError, before anything is written: see check_masks; also when no structure has a
+    voxel, for an ``out`` that exists (without ``overwrite``) or holds an APPROVED structure set, and when
+    ``series`` holds only some frames of a multi-frame image.
     """
     refuse_approved(Path(out))
     check_is_no_image(Path(out), series)
+    refuse_existing(Path(out), overwrite)
     checked = [
         (structure, mask_or_map(masks[key], structure.name) >= 0.5)
         for structure, key in check_masks(masks, series)
@@ -95,6 +99,7 @@ def write_projection_seg(
     out: str | Path,
     *,
     model: tuple[str, str] | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write structures as one binary DICOM Segmentation on a projection radiograph; return its path.
 
@@ -156,7 +161,7 @@ def _segmentation(images: list[Dataset], pixels: np.ndarray, structures: list[St
 
 
 def _save(dataset: Dataset, structures: list[Structure], out: str | Path, model) -> Path:
-    check_charset(dataset, [*(model or ()), *(structure.name for structure in structures)])
+    hold_texts(dataset, [*(model or ()), *(structure.name for structure in structures)])
     with atomic_path(out) as temporary:
         dataset.save_as(temporary, enforce_file_format=True)
     return Path(out)
@@ -222,6 +227,9 @@ def _segment(
         tracking_id=structure.name,
         display_color=_display_colour(structure),
     )
+    if structure.generation_description:
+        words = structure.generation_description.encode("ascii", "replace").decode()
+        segment.SegmentDescription = words[:1024]
     side = coded.side_code(structure)
     if side is not None:
         kinds = segment.SegmentedPropertyTypeCodeSequence

@@ -43,7 +43,30 @@ def test_the_same_image_twice_is_refused_and_with_leave_counted_once(files):
 
 def test_two_images_of_one_position_that_differ_are_refused_even_with_leave(tmp_path, files):
     write_series(ramp_hu() + 1, stack(frame_of_reference_uid="1.2.3"), tmp_path / "ct" / "second phase")
-    assert "different pixels" in refusal(tmp_path, allow=ALLOWABLE)
+    for allow in ((), ["duplicate_position"], ALLOWABLE):
+        message = refusal(tmp_path, allow=allow)
+        assert "several phases" in message and "different pixels" in message and "allow" not in message
+
+
+def test_no_way_out_is_offered_where_another_fault_has_none(files):
+    shutil.copy(files[2], files[2].with_name("copy.dcm"))
+    change(files[4], PixelSpacing=[1.0, 1.1])
+    message = refusal(files[0].parent)
+    assert "1 x 1.1 mm" in message and "allow" not in message
+
+
+def test_a_way_out_names_everything_that_has_to_be_accepted(files):
+    shutil.copy(files[2], files[2].with_name("copy.dcm"))
+    files[4].unlink()
+    assert 'To accept it, allow "duplicate_position" and "missing_slice"' in refusal(files[0].parent)
+    series = read_series(files[0].parent, allow=["duplicate_position", "missing_slice"])
+    assert series.geometry.shape[0] == 5
+
+
+def test_a_folder_of_another_kind_says_what_it_holds(tmp_path):
+    for name in ("a.nii.gz", "b.nii.gz", "notes.txt"):
+        (tmp_path / name).write_text("not DICOM")
+    assert "it holds: .nii.gz file (2); .txt file" in refusal(tmp_path)
 
 
 def test_two_images_side_by_side_in_one_plane_are_refused_even_with_leave(files):
@@ -214,6 +237,45 @@ def test_the_index_of_a_disc_is_ignored_and_not_taken_for_a_damaged_slice(files)
     assert read_series(files[0].parent).files == tuple(files)
 
 
+def bare(dataset, path):
+    """Write a data set without preamble and file meta, as some planning systems do."""
+    dataset = pydicom.Dataset(dataset)
+    pydicom.dcmwrite(path, dataset, implicit_vr=True, little_endian=True, enforce_file_format=False)
+    assert path.read_bytes()[128:132] != b"DICM"
+
+
+@pytest.mark.parametrize(
+    ("uid", "modality", "name"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.481.5", "RTPLAN", "RT Plan Storage"),
+        ("1.2.840.10008.5.1.4.1.1.481.2", "RTDOSE", "RT Dose Storage"),
+        ("1.2.840.10008.5.1.4.1.1.66.7", "SEG", "Label Map Segmentation Storage"),
+        ("1.2.840.10008.5.1.4.1.1.999.1", "NEW", "1.2.840.10008.5.1.4.1.1.999.1"),
+    ],
+)
+@pytest.mark.parametrize("preamble", [True, False])
+def test_other_objects_beside_the_slices_are_no_damaged_slices(files, uid, modality, name, preamble):
+    other = pydicom.dcmread(files[0])
+    other.SOPClassUID = other.file_meta.MediaStorageSOPClassUID = uid
+    other.Modality, other.SeriesInstanceUID, other.SOPInstanceUID = modality, "1.2.8", "1.2.9"
+    path = files[0].with_name("other.dcm")
+    if preamble:
+        other.save_as(path)
+    elif modality == "NEW":
+        pytest.skip("without a mark and without a known class nothing says that it is DICOM")
+    else:
+        bare(other, path)
+    assert read_series(files[0].parent).files == tuple(files)
+    assert [note.why for note in find_series(files[0].parent).ignored] == [f"{name}, not a slice"]
+
+
+def test_a_slice_without_preamble_that_has_another_class_is_broken(files):
+    slice_ = pydicom.dcmread(files[5])
+    slice_.SOPClassUID = "1.2.840.10008.5.1.4.1.1.481.5"
+    bare(slice_, files[5])
+    assert "CT_0006.dcm" in refusal(files[0].parent)
+
+
 @pytest.mark.parametrize("uid", ["1.2.840.10008.5.1.4.1.1.481.5", "1.2.840.10008.5.1.4.1.1.x", "1.2.3.4"])
 def test_a_slice_whose_sop_class_is_damaged_is_broken_and_not_ignored(files, uid):
     raw = files[5].read_bytes()
@@ -226,7 +288,7 @@ def test_a_projection_radiograph_is_no_series(files):
     dataset = pydicom.dcmread(files[0])
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
     dataset.save_as(files[0])
-    assert "projection radiograph (CR), not a slice" in refusal(files[0])
+    assert "it holds: projection radiograph (CR)" in refusal(files[0])
 
 
 def test_a_folder_without_images_and_a_path_that_is_not_there_are_refused(tmp_path):

@@ -271,7 +271,9 @@ def test_headers_hold_no_pixels(files):
 def test_hundreds_of_slices_are_found_without_decoding_and_then_opened_once(tmp_path, monkeypatch):
     files = write_series(ramp_hu((200, 2, 2)), stack_geometry((200, 2, 2), gaps_mm=1.0), tmp_path)
     read_bytes = []
-    monkeypatch.setattr(pixels, "dcmread", lambda path, **_: read_bytes.append(path) or pydicom.dcmread(path))
+    monkeypatch.setattr(
+        pixels, "read_dicom", lambda path, **_: read_bytes.append(path) or pydicom.dcmread(path)
+    )
     series = read_series(tmp_path)
     assert len(series.files) == 200 and read_bytes == []
     series.volume()

@@ -176,5 +176,26 @@ def test_names_stored_in_a_set_that_nobody_stated_keep_their_bytes(existing, mas
     out = write_rtstruct({made: masks["GTV"]}, series, tmp_path / "new.dcm", append_to=existing)
     assert name in out.read_bytes() and list(read_rtstruct(out, series)) == ["Old_A", "Größ", "GTV"]
     assert pydicom.dcmread(out).StructureSetROISequence[2].ROIGenerationDescription == "grown from Gr??"
-    with pytest.raises(StructureError, match="without a character set"):
-        write_rtstruct({"Über": masks["GTV"]}, series, tmp_path / "none.dcm", append_to=existing)
+    utf8 = write_rtstruct({"Über": masks["GTV"]}, series, tmp_path / "utf8.dcm", append_to=existing)
+    assert name in utf8.read_bytes() and pydicom.dcmread(utf8).SpecificCharacterSet == "ISO_IR 192"
+    assert list(read_rtstruct(utf8, series)) == ["Old_A", "Größ", "Über"]
+
+
+@pytest.mark.parametrize("charset", ["ISO_IR 100", "ISO_IR 144", None])
+def test_a_name_of_another_alphabet_is_added_and_the_kept_ones_say_the_same(
+    charset, existing, masks, series, tmp_path
+):
+    kept = {"ISO_IR 100": "Größe", "ISO_IR 144": "Лёгкое", None: "Größe"}[charset]
+    dataset = pydicom.dcmread(existing)
+    dataset.SpecificCharacterSet = charset or "ISO_IR 100"
+    dataset.StructureSetROISequence[1].ROIName = kept
+    if charset is None:  # Latin-1 that nobody stated
+        raw = pydicom.DataElement("ROIName", "UN", kept.encode("latin-1"))
+        dataset.StructureSetROISequence[1]["ROIName"] = raw
+        del dataset.SpecificCharacterSet
+    dataset.save_as(existing)
+    out = write_rtstruct({"腫瘍": masks["GTV"]}, series, tmp_path / "new.dcm", append_to=existing)
+    assert pydicom.dcmread(out).SpecificCharacterSet == "ISO_IR 192"
+    assert list(read_rtstruct(out, series)) == ["Old_A", kept, "腫瘍"]
+    before, after = raw_contours(existing), raw_contours(out)
+    assert {number: after[number] for number in before} == before

@@ -11,7 +11,7 @@ import pytest
 from referees import conformance_errors
 
 from medseg.dicom import read_rtstruct, read_series, write_rtstruct
-from medseg.errors import MedsegWarning, StructureError
+from medseg.errors import MedsegWarning
 from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import write_series
 from medseg.structures.structure import Code, Structure
@@ -181,8 +181,15 @@ def test_names_that_are_not_ascii_survive(charset, patient, structure, tmp_path)
     assert list(read_rtstruct(out, read_series(tmp_path / "ct"))) == [structure]
 
 
-def test_a_name_that_the_images_character_set_cannot_hold_is_refused(tmp_path):
+def test_a_name_that_the_images_character_set_cannot_hold_turns_the_set_to_utf_8(tmp_path):
     phantom = chiral_phantom()
-    write_series(phantom.volume_hu, phantom.geometry, tmp_path / "ct", SpecificCharacterSet="ISO_IR 100")
-    with pytest.raises(StructureError, match="ISO_IR 100"):
-        write_rtstruct({"肺": phantom.masks["Marker"]}, read_series(tmp_path / "ct"), tmp_path / "rs.dcm")
+    words = {"SpecificCharacterSet": "ISO_IR 100", "PatientName": "Äneas^Rüdiger"}
+    write_series(phantom.volume_hu, phantom.geometry, tmp_path / "ct", **words)
+    series = read_series(tmp_path / "ct")
+    out = write_rtstruct({"肺": phantom.masks["Marker"]}, series, tmp_path / "rs.dcm")
+    dataset = pydicom.dcmread(out)
+    assert (dataset.SpecificCharacterSet, str(dataset.PatientName)) == ("ISO_IR 192", "Äneas^Rüdiger")
+    assert "Äneas^Rüdiger".encode() in out.read_bytes()
+    assert list(read_rtstruct(out, series)) == ["肺"]
+    assert str(series.headers[0].PatientName) == "Äneas^Rüdiger"
+    assert series.headers[0].SpecificCharacterSet == "ISO_IR 100"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pydicom
 import pytest
-from roi_files import box, contours, said
+from roi_files import box, contours, loop_on, only, said, set_points
 
 from medseg.dicom import read_rtstruct, read_structure_set
 
@@ -136,7 +136,7 @@ def test_points_and_open_lines_are_left_out_and_empty_structures_are_empty(chang
     def edit(dataset):
         for contour in contours(dataset, 0):
             contour.ContourGeometricType = "POINT"
-            contour.ContourData = contour.ContourData[:3]
+            set_points(contour, contour.ContourData[:3])
         contours(dataset, 1)[0].ContourGeometricType = "OPEN_PLANAR"
         del dataset.ROIContourSequence[2]
 
@@ -170,7 +170,7 @@ def test_sequences_in_another_order_are_linked_by_number(changed, small_ct):
 def test_a_contour_with_two_different_points_is_left_out(changed, small_ct):
     def squash(dataset):
         contour = contours(dataset)[0]
-        contour.ContourData = [*contour.ContourData[:6], *contour.ContourData[:3]]
+        set_points(contour, [*contour.ContourData[:6], *contour.ContourData[:3]])
 
     masks, words = said(changed(squash), small_ct)
     assert masks["GTV"].sum() == 3 * 8 * 10
@@ -181,7 +181,7 @@ def test_a_structure_smaller_than_a_voxel_is_reported(changed, small_ct):
     def shrink(dataset):
         del dataset.ROIContourSequence[0].ContourSequence[1:]
         points = small_ct.geometry.points_lps_mm(1, [(4.2, 4.2), (4.2, 4.4), (4.4, 4.4)])
-        contours(dataset)[0].ContourData = [f"{value:.3f}" for value in points.ravel()]
+        set_points(contours(dataset)[0], points)
 
     masks, words = said(changed(shrink), small_ct)
     assert not masks["GTV"].any()
@@ -195,24 +195,6 @@ def test_coordinates_with_spaces_and_exponents_are_read(changed, small_ct):
 
     masks, _ = said(changed(restyle), small_ct)
     assert np.array_equal(masks["GTV"], box(slice(4, 12), slice(5, 15)))
-
-
-def loop_on(small_ct, index, rows_columns):
-    """A contour item through (row, column) points of one slice."""
-    item = pydicom.Dataset()
-    item.ContourGeometricType = "CLOSED_PLANAR"
-    points = small_ct.geometry.points_lps_mm(index, rows_columns)
-    item.ContourData = [f"{value:.4f}" for value in points.ravel()]
-    return item
-
-
-def only(*items):
-    """An edit that leaves one structure with these contours."""
-
-    def edit(dataset):
-        dataset.ROIContourSequence[0].ContourSequence = pydicom.Sequence(items)
-
-    return edit
 
 
 def test_a_keyhole_with_an_island_as_a_second_contour_keeps_both(changed, small_ct):
@@ -301,6 +283,26 @@ def test_names_without_a_character_set_are_read_as_they_were_meant(raw, name, ch
 
     masks, _ = said(changed(rename), small_ct)
     assert list(masks) == [name]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "names"),
+    [
+        ("x" * 70 + "1", "x" * 70 + "2", ["x" * 53 + " (number 1)", "x" * 53 + " (number 2)"]),
+        ("a\\b", "a_b", ["a_b (number 1)", "a_b"]),
+    ],
+    ids=["long", "backslash"],
+)
+def test_names_that_only_reading_makes_equal_get_their_numbers(first, second, names, changed, small_ct):
+    def rename(dataset):
+        for row, name in zip(dataset.StructureSetROISequence, (first, second), strict=True):
+            row["ROIName"] = pydicom.DataElement("ROIName", "UN", name.encode())
+
+    two = {"A": box(slice(0, 3), slice(0, 3)), "B": box(slice(4, 12), slice(5, 15))}
+    masks, words = said(changed(rename, two), small_ct)
+    assert list(masks) == names
+    assert [mask.sum() for mask in masks.values()] == [4 * 9, 4 * 80]
+    assert "ROI number 1 is called" in words and ("cut to 64" in words) == (len(first) > 64)
 
 
 def test_sequences_and_coordinates_of_unknown_vr_are_read(changed, small_ct, tmp_path):

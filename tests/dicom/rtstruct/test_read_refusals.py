@@ -7,7 +7,8 @@ import pydicom
 import pytest
 from roi_files import SHAPE, accepted, box, contours, said
 
-from medseg.dicom import read_rtstruct, read_series
+from medseg.cases.mask_sources import open_masks
+from medseg.dicom import read_rtstruct, read_series, read_structure_set
 from medseg.errors import GeometryError, InputError, StructureError
 from medseg.phantoms.series import phantom_uid, stack_geometry, write_series
 
@@ -125,6 +126,56 @@ def test_coordinates_that_are_no_numbers_name_the_structure(changed, small_ct):
 
     with pytest.raises(InputError, match="triples"):
         read_rtstruct(changed(cut), small_ct)
+
+
+TWO = {"Bad": box(slice(0, 3), slice(0, 3)), "Good": box(slice(4, 12), slice(5, 15))}
+
+
+def lacks_a_coordinate(dataset):
+    contours(dataset)[1].ContourData = contours(dataset)[1].ContourData[:-1]
+
+
+def says_another_number(dataset):
+    contours(dataset)[1].NumberOfContourPoints = 5
+
+
+def has_two_sets(dataset):
+    dataset.ROIContourSequence.append(pydicom.Dataset(dataset.ROIContourSequence[0]))
+
+
+@pytest.mark.parametrize(
+    ("edit", "why"),
+    [
+        (lacks_a_coordinate, "contour data are not triples of numbers"),
+        (says_another_number, "a contour holds 4 points and says NumberOfContourPoints 5"),
+        (has_two_sets, "it has 2 sets of contours where one is expected"),
+    ],
+)
+def test_one_damaged_roi_is_named_and_the_sound_ones_are_read(edit, why, changed, small_ct):
+    path = changed(edit, TWO)
+    masks, words = said(path, small_ct)
+    assert list(masks) == ["Good"] and np.array_equal(masks["Good"], TWO["Good"])
+    assert f"ROI 'Bad' was left out: it is damaged ({why}" in words
+    (bad, good) = read_structure_set(path).rois
+    assert why in bad.damage and not bad.contours and good.damage == "" and len(good.contours) == 4
+
+
+def test_a_damaged_roi_that_is_asked_for_is_refused_with_its_damage(changed, small_ct):
+    source = open_masks(changed(lacks_a_coordinate, TWO), small_ct)
+    source.require(["Good"])
+    with pytest.raises(
+        StructureError, match="no structure 'Bad'; there are 'Good'. .* not triples of numbers"
+    ):
+        source.require(["Bad"])
+
+
+def test_a_closing_point_need_not_be_counted(changed, small_ct):
+    def close(dataset):
+        for contour in contours(dataset):
+            contour.ContourData = [*contour.ContourData, *contour.ContourData[:3]]
+
+    masks, words = said(changed(close), small_ct)
+    assert np.array_equal(masks["GTV"], box(slice(4, 12), slice(5, 15))) and words == ""
 
 
 def test_two_rois_of_one_name_or_number_are_refused(changed, small_ct):

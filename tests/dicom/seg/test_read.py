@@ -3,9 +3,13 @@ files."""
 
 from __future__ import annotations
 
+import shutil
+
+import numpy as np
 import pydicom
 import pytest
 
+from medseg.cases.mask_sources import open_masks
 from medseg.dicom import read_series, write_seg
 from medseg.dicom.seg.read import read_seg
 from medseg.errors import GeometryError, InputError
@@ -50,6 +54,47 @@ def test_highdicom_sees_the_same_voxels(case):
     assert volume.sum() == read_seg(path, series)[Structure("Corner", 2)][filled].sum()
 
 
+def test_a_label_map_by_highdicom_is_split_into_its_segments_without_background(tmp_path):
+    highdicom = pytest.importorskip("highdicom")
+    phantom = chiral_phantom(stack_geometry((6, 40, 44)))
+    write_series(phantom.volume_hu, phantom.geometry, tmp_path / "CT")
+    series = read_series(tmp_path / "CT")
+    labels = np.zeros(series.geometry.shape, dtype=np.uint8)
+    labels[1:5, 5:15, 5:15], labels[2:4, 20:30, 5:15] = 1, 2
+    code = highdicom.sr.CodedConcept("85756007", "SCT", "Tissue")
+    segments = [
+        highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=name,
+            segmented_property_category=code,
+            segmented_property_type=code,
+            algorithm_type="MANUAL",
+        )
+        for number, name in ((1, "GTV"), (2, "Node"))
+    ]
+    highdicom.seg.Segmentation(
+        source_images=[pydicom.dcmread(file) for file in series.files],
+        pixel_array=labels,
+        segmentation_type="LABELMAP",
+        segment_descriptions=segments,
+        series_instance_uid="1.2.3",
+        series_number=1,
+        sop_instance_uid="1.2.3.4",
+        instance_number=1,
+        manufacturer="x",
+        manufacturer_model_name="x",
+        software_versions="1",
+        device_serial_number="1",
+    ).save_as(tmp_path / "SEG.dcm")
+    again = read_seg(tmp_path / "SEG.dcm", series)
+    assert [(structure.name, structure.number) for structure in again] == [("GTV", 1), ("Node", 2)]
+    for number, mask in enumerate(again.values(), start=1):
+        assert (mask == (labels == number)).all()
+    shutil.copy(tmp_path / "SEG.dcm", tmp_path / "CT")
+    assert read_series(tmp_path / "CT").files == series.files
+    assert open_masks(tmp_path / "SEG.dcm", series).names == ("GTV", "Node")
+
+
 def test_a_segmentation_of_other_images_or_a_moved_frame_is_refused(case, tmp_path):
     _, series, path = case
     dataset = pydicom.dcmread(path)
@@ -65,7 +110,7 @@ def test_a_segmentation_of_other_images_or_a_moved_frame_is_refused(case, tmp_pa
 
 def test_other_files_are_refused(case, tmp_path):
     _, series, path = case
-    with pytest.raises(InputError, match="is no binary or fractional"):
+    with pytest.raises(InputError, match="is no DICOM Segmentation of a known kind"):
         read_seg(series.files[0], series)
     (tmp_path / "cut.dcm").write_bytes(path.read_bytes()[: path.stat().st_size - 2000])
     with pytest.raises(InputError, match="cut.dcm"):

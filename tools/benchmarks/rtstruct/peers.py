@@ -44,7 +44,7 @@ def write_medseg(ct_dir: Path, mask_dir: Path, out_dir: Path, holes: str):
 
     masks, series = load_masks(mask_dir), read_series(ct_dir)
     start = processor_s()
-    path = write_rtstruct(masks, series, out_dir / "medseg.dcm", holes=holes)
+    path = write_rtstruct(masks, series, out_dir / "medseg.dcm", holes=holes, overwrite=True)
     return path, processor_s() - start
 
 

@@ -1,0 +1,100 @@
+"""What a cohort leaves beside its cases: volumes.csv, a row per structure, and cohort.html with pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medseg.files import write_csv
+from medseg.reports.page import GENERATOR, write_page
+
+COLUMNS = ("case", "status", "structure", "empty", "volume_cc", "area_cm2", "area_pixels", "error")
+"""Of volumes.csv. A size that is not known, as on a single slice, is left out."""
+
+PICTURE_WIDTH = 1000
+"""Pixels: previews are embedded this wide, so that a page of a hundred cases can still be mailed."""
+
+DEFINITIONS = {
+    "volume": "voxels inside the structure times their volume, in cc; of a radiograph the area",
+    "skipped": "contoured by an earlier run with the same images, bundle and options; shown as it was",
+    "failed": "not contoured, for the reason beside it; the other cases went on",
+}
+
+
+def write_cohort(
+    records: Sequence[Mapping[str, Any]], bundle: str, notes: Sequence[str], folder: Path
+) -> list[str]:
+    """Write FOLDER/volumes.csv and FOLDER/cohort.html, each atomically; a sentence for each that is not ours
+    to replace.
+
+    ``records``: of each case, as its run.json has it. ``bundle``: name and version. ``notes``: what was
+    passed over.
+    """
+    table, page = folder / "volumes.csv", folder / "cohort.html"
+    left = []
+    if _is_free(table, ",".join(COLUMNS)):
+        write_csv(volume_rows(records), COLUMNS, table)
+    else:
+        left.append(f"{table}: was not written by medseg and is left as it is.")
+    if _is_free(page, GENERATOR):
+        cases = [_shown(record) for record in records]
+        values = {"bundle": bundle, "cases": cases, "counts": _counts(records)}
+        write_page("cohort.html", page, **values, notices=notes, definitions=DEFINITIONS)
+    else:
+        left.append(f"{page}: was not written by medseg and is left as it is.")
+    return left
+
+
+def volume_rows(records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows of volumes.csv: one per structure, and one for a case that has none."""
+    for record in records:
+        case = {"case": record["case"], "status": record["status"]}
+        if "error" in record:
+            case["error"] = record["error"]
+        structures = record.get("structures") or [{}]
+        for row in structures:
+            known = {key: row[key] for key in COLUMNS if row.get(key) is not None}
+            yield case | known | ({"structure": row["name"]} if row else {})
+
+
+def _is_free(path: Path, mark: str) -> bool:
+    """True when there is no file, or one that holds the mark of ours in its first 4 kB."""
+    if not path.exists():
+        return True
+    with path.open("rb") as file:
+        return mark.encode() in file.read(4096)
+
+
+def _counts(records: Sequence[Mapping[str, Any]]) -> str:
+    statuses = [record["status"] for record in records]
+    return ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
+
+
+def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page shows of a case."""
+    pictures = [row["file"] for row in record.get("outputs", ()) if row["file"] == "preview.png"]
+    return {
+        "case": record["case"],
+        "status": record["status"],
+        "words": record.get("error") or record.get("summary", ""),
+        "warnings": record.get("warnings", ()),
+        "picture": _embedded(Path(record["folder"]) / pictures[0]) if pictures else "",
+    }
+
+
+def _embedded(path: Path) -> str:
+    """The picture as base64 text of a JPEG; "" when it is gone or cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            height = round(image.height * min(1.0, PICTURE_WIDTH / image.width))
+            small = image.convert("RGB").resize((min(PICTURE_WIDTH, image.width), height))
+    except OSError:
+        return ""
+    file = io.BytesIO()
+    small.save(file, format="JPEG", quality=82)
+    return base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,0 +1,79 @@
+"""A cohort's table and contact sheet: every case with what came out, and nobody else's file is replaced."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medseg.reports.cohort import COLUMNS, write_cohort
+
+LUNG = {"name": "Lung_L", "empty": False, "volume_cc": 1234.5}
+HEART = {"name": "Heart", "empty": True, "volume_cc": 0.0}
+
+
+@pytest.fixture
+def records(tmp_path):
+    """A case with two structures and a preview, a radiograph without one, and one that failed."""
+    (tmp_path / "a").mkdir()
+    Image.fromarray(np.full((600, 1500, 3), (0, 200, 0), np.uint8)).save(tmp_path / "a" / "preview.png")
+    done = {
+        "case": "a",
+        "status": "done",
+        "folder": str(tmp_path / "a"),
+        "structures": [LUNG, HEART],
+        "outputs": [{"file": "RS.dcm"}, {"file": "preview.png"}],
+        "summary": "Lung_L 1234.5 cc, Heart empty",
+        "warnings": ["structure Heart is empty; it has no contours."],
+    }
+    film = {"name": "Lung_R", "empty": False, "area_pixels": 77}
+    flat = {"case": "b", "status": "skipped", "folder": str(tmp_path / "b"), "structures": [film]}
+    failed = {
+        "case": "c<b>",
+        "status": "failed",
+        "folder": str(tmp_path / "c"),
+        "error": "one slice is missing",
+    }
+    return [done, flat, failed]
+
+
+def test_the_table_has_a_row_per_structure_and_one_for_a_case_without_any(records, tmp_path):
+    assert write_cohort(records, "ct_x 1.0", [], tmp_path) == []
+    rows = list(csv.DictReader((tmp_path / "volumes.csv").read_text().splitlines()))
+    assert list(rows[0]) == list(COLUMNS)
+    assert [(row["case"], row["structure"], row["volume_cc"], row["area_pixels"]) for row in rows] == [
+        ("a", "Lung_L", "1234.5", ""),
+        ("a", "Heart", "0.0", ""),
+        ("b", "Lung_R", "", "77"),
+        ("c<b>", "", "", ""),
+    ]
+    assert [row["error"] for row in rows] == ["", "", "", "one slice is missing"]
+    assert [row["empty"] for row in rows] == ["False", "True", "False", ""]
+
+
+def test_the_page_holds_every_case_and_its_picture_and_needs_no_other_file(records, tmp_path):
+    write_cohort(records, "ct_x 1.0", ["d: no series of CT"], tmp_path)
+    page = (tmp_path / "cohort.html").read_text()
+    assert page.count("<figure") == 3 and "1 done, 1 skipped, 1 failed" in page
+    assert "c&lt;b&gt;" in page and "one slice is missing" in page and "d: no series of CT" in page
+    pictures = re.findall(r'src="([^"]+)"', page)
+    assert len(pictures) == 1 and "<script" not in page
+    content = base64.b64decode(pictures[0].removeprefix("data:image/jpeg;base64,"))
+    with Image.open(io.BytesIO(content)) as picture:
+        assert picture.size == (1000, 400)
+
+
+def test_a_second_run_replaces_its_own_files_and_nobody_elses(records, tmp_path):
+    write_cohort(records, "ct_x 1.0", [], tmp_path)
+    assert write_cohort(records[:2], "ct_x 1.0", [], tmp_path) == []
+    assert (tmp_path / "cohort.html").read_text().count("<figure") == 2
+    (tmp_path / "volumes.csv").write_text("case,dose\n")
+    (tmp_path / "cohort.html").write_text("<html>my notes</html>")
+    assert len(write_cohort(records, "ct_x 1.0", [], tmp_path)) == 2
+    assert (tmp_path / "volumes.csv").read_text() == "case,dose\n"
+    assert (tmp_path / "cohort.html").read_text() == "<html>my notes</html>"

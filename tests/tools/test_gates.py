@@ -1,0 +1,57 @@
+"""The table of gates counts what the gates say; the fit finds the middle, and the place that is like it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medseg.cases.nifti import write_volume
+from medseg.phantoms.series import stack_geometry
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools" / "gates"))
+import fit  # noqa: E402
+import table  # noqa: E402
+
+
+def test_every_rule_that_refuses_is_counted_in_its_own_column(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    geometry = stack_geometry((8, 40, 40), gaps_mm=3.0, pixel_spacing_mm=(3.0, 3.0))
+    labels = np.zeros((8, 40, 40), np.float32)
+    labels[:, 10:20, 10:20] = 1
+    stored = rng.integers(0, 2000, (8, 40, 40)).astype(np.float32)
+    tissue = np.where(rng.random((8, 40, 40)) < 0.5, -80, 40) + rng.normal(0, 9, (8, 40, 40)).round()
+    for name, volume in (("label", labels), ("stored", stored), ("tissue", tissue.astype(np.float32))):
+        folder = tmp_path / "ct" / "set" / name
+        folder.mkdir(parents=True)
+        write_volume(volume, geometry, folder / "image.nii.gz")
+    Image.fromarray(rng.integers(0, 255, (64, 64), np.uint8)).save(tmp_path / "ct" / "noise.png")
+
+    assert table.main([str(tmp_path), "-o", str(tmp_path / "page.md")]) == 0
+    page = (tmp_path / "page.md").read_text()
+    assert page.startswith("<!-- gates -->") and page.split("\n", 1)[1].startswith("### ct_gtv")
+    # 24 mm are too few for either; values come first only for the two that are no HU.
+    assert "| ct/set, image.nii.gz | 3 | 0 |  |  |  | 2 | 3 |  |" in page
+    assert "| ct | 1 | 0 |  |  |  |  |  | 1 |" in page
+    assert "| made: noise of 20 grains | 20 |" in page
+    assert "### cxr_anatomy" in capsys.readouterr().out
+
+
+def test_the_fit_is_mean_and_covariance_over_the_likeliest_place_of_each_image():
+    rng = np.random.default_rng(1)
+    truth = rng.normal((1.0, 2.0), (0.1, 0.3), (200, 2))
+    far = rng.normal((9.0, 9.0), 0.1, (200, 2))
+    samples = [
+        fit.Sample(str(n), (np.stack([a, b]),)) for n, (a, b) in enumerate(zip(truth, far, strict=True))
+    ]
+    kind = fit.Kind("", (), (), "tissue", 1.1, shrinkage=0.0)
+    mean, covariance = fit.fit(samples, kind)
+    assert mean == pytest.approx(truth.mean(0)) and covariance == pytest.approx(np.cov(truth.T))
+    assert fit.furthest(samples[0], mean, covariance) == pytest.approx(
+        np.sqrt((truth[0] - mean) @ np.linalg.inv(covariance) @ (truth[0] - mean))
+    )
+    assert fit.furthest(fit.Sample("empty", (np.empty((0, 2)),)), mean, covariance) == np.inf
+    assert fit.rate([1.0, 5.0, np.inf], 4.0) == "2 of 3 refused (66.7 %), furthest 5.00"

@@ -1,0 +1,260 @@
+"""What the gate of every bundle makes of every image under a folder, as the table of docs/reference/gates.md.
+
+    python tools/gates/table.py DATA -o docs/reference/gates.md
+    python tools/gates/table.py DATA --each cases.csv        also each image on a line, with the whole reason
+
+DATA is searched for DICOM series, NIfTI files, pictures and DICOM radiographs. Every one goes through the
+first steps of a bundle's own inference.json, up to the gate; no network runs. ct_gtv is shown each volume
+whole, and regions around structures that lie beside it (10 mm around). cxr_anatomy is shown every picture,
+and pictures made of what is there: fundus photographs made grey, slices of CTs, films inverted or turned, and
+noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from medseg.bundles.config import build, load_config
+from medseg.bundles.find import bundle_folders, find_bundle
+from medseg.bundles.kinds import case_kind
+from medseg.cases.find import find_cases, find_radiographs
+from medseg.cases.nifti import is_nifti, load_image
+from medseg.cases.radiograph import open_radiograph
+from medseg.cases.volume import open_case, source_path
+from medseg.dicom import read_rtstruct
+from medseg.errors import GeometryError, InputError, MedsegError, MedsegWarning
+from medseg.transforms import CheckInputd, CropWithind
+
+MARGIN_MM = 10.0
+TARGETS = ("GTV-1", "GTV_Mass_CT", "Lung L", "Spinal cord")
+"""ROIs of structure sets beside a series that ct_gtv is asked to look around."""
+
+OPENKBP_BITS = {"PTV70": 9, "Parotid": 2}
+WHY = ("tag", "values", "size", "look")
+EVERY_SLICE = 6
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a bundle said of one image: ``why``, every rule that refused it; none where it is taken."""
+
+    bundle: str
+    group: str
+    name: str
+    why: tuple[str, ...]
+    reason: str = ""
+
+
+class Door:
+    """A bundle's preprocessing up to the gate, built once."""
+
+    def __init__(self, name: str):
+        bundle = find_bundle(name)
+        self.name, self.takes = name, case_kind(bundle)
+        steps = build(bundle, load_config(bundle, "inference", {"device": "cpu"}), "preprocessing").transforms
+        last = next(n for n, step in enumerate(steps) if isinstance(step, CheckInputd))
+        self.steps = steps[: last + 1]
+
+    def answer(self, group: str, name: str, source: str, within: str | None = None) -> Answer:
+        item = {"image": source}
+        for step in self.steps:
+            if isinstance(step, CropWithind):
+                step.within = within
+            try:
+                item = step(item)
+            except (InputError, GeometryError) as error:
+                said = str(error).removeprefix(f"{source}: ")
+                why = ("reader",) if step is self.steps[0] else ("region",)
+                why = _rules(said) if isinstance(step, CheckInputd) else why
+                return Answer(self.name, group, name, why, said)
+        return Answer(self.name, group, name, ())
+
+
+def _rules(said: str) -> tuple[str, ...]:
+    """Which rules of the gate refused, by their words."""
+    clauses = said.split("learned from: ", 1)[-1].split("; ")
+    marks = {
+        "tag": ("modality", "BodyPartExamined"),
+        "values": ("only", "its values"),
+        "size": tuple("123456789"),
+    }
+    return tuple(
+        dict.fromkeys(
+            next((rule for rule, words in marks.items() if clause.startswith(words)), "look")
+            for clause in clauses
+        )
+    )
+
+
+# ---- what is shown -----------------------------------------------------------------------------------------
+
+
+def volumes(data: Path, doors: list[Door]) -> Iterator[Answer]:
+    """Every series and NIfTI file: whole to every bundle, and in regions to those that want one."""
+    cases = find_cases(data)[0]
+    names = Counter(source_path(source).name for _, source in cases)
+    for name, source in cases:
+        path = source_path(source).relative_to(data)
+        group = "/".join(path.parts[:2])
+        if is_nifti(path):  # a name that many patients have says what it is, else the folder does
+            group += f", {path.name if names[path.name] > 2 else path.parent.name}"
+        for door in doors:
+            wanted = any(isinstance(step, CropWithind) and step.largest_mm for step in door.steps)
+            yield door.answer(f"{group}; whole" if wanted else group, name, source)
+            if wanted:
+                for roi, box in regions(data, source):
+                    yield door.answer(f"{group}; region {roi}", f"{name} {roi}", source, box)
+
+
+def regions(data: Path, source: str) -> Iterator[tuple[str, str]]:
+    """(structure, box in LPS mm) of what lies beside a volume: labels of NIfTI, ROIs of a structure set."""
+    path = source_path(source)
+    if path.name == "ct.nii.gz":
+        for label in ("gtv", "structures"):
+            file = path.with_name(f"{label}.nii.gz")
+            if not file.is_file():
+                continue
+            values = np.asarray(load_image(file)[1]).transpose(2, 1, 0)
+            bits = {"GTV": values > 0}
+            if label == "structures":
+                bits = {roi: (values.astype(int) >> bit & 1) > 0 for roi, bit in OPENKBP_BITS.items()}
+            yield from ((roi, box_of(mask, open_case(source))) for roi, mask in bits.items() if mask.any())
+    elif path.is_dir():
+        try:
+            case = open_case(source)
+        except MedsegError:
+            return
+        for file in sorted(path.parent.rglob("*.dcm")):
+            if path not in file.parents:
+                try:
+                    masks = read_rtstruct(file, case.series)
+                except MedsegError:
+                    continue
+                for roi in TARGETS:
+                    if roi in masks and masks[roi].any():
+                        yield roi, box_of(masks[roi], case)
+
+
+def box_of(mask: np.ndarray, case) -> str:
+    """A planner's box around a mask, as `within` takes it."""
+    found = np.argwhere(mask)
+    corners = np.array([found.min(0), found.max(0)])
+    points = np.concatenate(
+        [case.geometry.points_lps_mm(int(z), corners[:, 1:].astype(float)) for z in corners[:, 0]]
+    )
+    low, high = points.min(0) - MARGIN_MM, points.max(0) + MARGIN_MM
+    return ",".join(f"{value:.1f}" for pair in zip(low, high, strict=True) for value in pair)
+
+
+def pictures(data: Path, doors: list[Door]) -> Iterator[Answer]:
+    """Every picture and DICOM radiograph, and pictures made of what is there."""
+    films = []
+    for name, source in find_radiographs(data)[0]:
+        group = str(Path(source).relative_to(data).parent)
+        for door in doors:
+            answer = door.answer(group, name, source)
+            films += [source] if not answer.why and max(open_radiograph(source).shape) > 100 else []
+            yield answer
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (group, name, grey) in enumerate(made_pictures(data, films)):
+            file = Path(folder) / f"{number}.png"
+            Image.fromarray((np.clip(grey, 0, 1) * 255).astype(np.uint8)).save(file)
+            for door in doors:
+                yield door.answer(f"made: {group}", name, str(file))
+
+
+def made_pictures(data: Path, films: list[str]) -> Iterator[tuple[str, str, np.ndarray]]:
+    """(group, name, grey values 0 to 1 [row, column]) of pictures that are no upright frontal chest films."""
+    for file in sorted(data.glob("fundus/*/images/*")):
+        yield "fundus photographs in grey", file.name, np.asarray(Image.open(file).convert("L")) / 255
+    for name, source in find_cases(data, "CT")[0]:
+        try:
+            volume = None if is_nifti(source) else open_case(source).volume
+        except MedsegError:
+            volume = None
+        if volume is None:
+            continue
+        for index in range(0, len(volume), EVERY_SLICE):
+            for window, (low, high) in {"soft": (-160, 240), "lung": (-1350, 150)}.items():
+                yield "slices of CTs", f"{name} {index} {window}", (volume[index] - low) / (high - low)
+    for film in films:
+        pixels = open_radiograph(film).pixels
+        yield "films inverted", film, 1 - pixels
+        yield "films turned by 90 degrees", film, np.rot90(pixels)
+        yield "films upside down", film, np.rot90(pixels, 2)
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        noise = ndimage.gaussian_filter(rng.random((256, 256)), number)
+        yield "noise of 20 grains", str(number), (noise - noise.min()) / np.ptp(noise)
+
+
+# ---- the table ---------------------------------------------------------------------------------------------
+
+
+def table(answers: list[Answer]) -> str:
+    """A table for each bundle, a row for each group of images."""
+    lines = []
+    for bundle in dict.fromkeys(answer.bundle for answer in answers):
+        lines += [f"### {bundle}", "", f"| images | shown | accepted | reader | region | {' | '.join(WHY)} |"]
+        lines += ["|---|--:|--:|--:|--:|" + "--:|" * len(WHY)]
+        groups: dict[str, Counter] = {}
+        for answer in answers:
+            if answer.bundle == bundle:
+                groups.setdefault(answer.group, Counter()).update(["shown", *(answer.why or ["accepted"])])
+        for group, counts in sorted(groups.items()):
+            cells = [counts[why] or "" for why in ("reader", "region", *WHY)]
+            lines.append(
+                f"| {group} | {counts['shown']} | {counts['accepted']} | {' | '.join(map(str, cells))} |"
+            )
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Read the command line; 0 on success, 2 for a folder without images."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, metavar="DATA")
+    parser.add_argument(
+        "-o", dest="out", type=Path, metavar="PAGE.md", help="the page whose table is replaced"
+    )
+    parser.add_argument("--each", type=Path, metavar="FILE.csv", help="each image on a line, with the reason")
+    options = parser.parse_args(arguments)
+    warnings.simplefilter("ignore", MedsegWarning)
+    doors = [Door(name) for name in bundle_folders()]
+    answers = []
+    for show, takes in ((volumes, "volume"), (pictures, "radiograph")):
+        try:
+            answers += show(options.data, [door for door in doors if door.takes == takes])
+        except InputError as error:
+            print(f"no {takes}: {error}", file=sys.stderr)
+    if not answers:
+        return 2
+    text = table(answers)
+    print(text)
+    if options.each:
+        with options.each.open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            rows.writerow(("bundle", "images", "image", "refused by", "reason"))
+            rows.writerows((a.bundle, a.group, a.name, " ".join(a.why), a.reason) for a in answers)
+    if options.out:
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "docs"))
+        from page_section import put_section
+
+        put_section(options.out, "gates", text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
