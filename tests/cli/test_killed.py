@@ -164,7 +164,7 @@ def test_audit(tmp_path):
         return [*words, "--folds", "2", "--set", "epochs=6", "-o", f"{folder}"]
 
     whole_s = seconds_at_work(command(whole), whole)
-    met, left = kill_often(lambda number: command(out), out, whole_s / 2)
+    met, left = kill_often(lambda number: command(out), out, whole_s / 12)
     assert start(command(out)).wait() == 0
     print(f"\naudit: {KILLS} kills, {met} at work, {left} hidden files until the next run")
     assert met > 0 and hidden(out) == []
