@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -62,3 +63,15 @@ def noted_in(notes: list[str]) -> Iterator[None]:
 def system_error_line(error: OSError) -> str:
     """What the operating system refused, and for which file: "OUT/CT: Permission denied"."""
     return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+
+
+def printable(text: str, keep: str = "\n\t") -> str:
+    """``text`` with control characters and those that turn the direction of writing as ``\\u001b``, but for
+    those in ``keep``: a name from a file must not clear a screen, name a window or reorder a line.
+
+    JSON stays the same JSON. ``keep=""`` makes one line of any text.
+    """
+    return _UNPRINTABLE.sub(lambda c: c[0] if c[0] in keep else f"\\u{ord(c[0]):04x}", text)
+
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")

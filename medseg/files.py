@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import math
 import os
-import re
 import shutil
-import socket
+import stat
+import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from medseg import limits
 from medseg.errors import InputError, system_error_line
+from medseg.processes import LOCK_PREFIX, held, mark, may_be_alive, remove_free_locks
 
 
 @contextmanager
@@ -27,19 +30,115 @@ def atomic_path(out: str | Path) -> Iterator[Path]:
     not.
 
     The temporary name starts with a dot and keeps the suffixes of ``out``, since some writers choose their
-    format by it. Raises InputError when the folder does not exist or cannot be written.
+    format by it. What a killed process left beside ``out`` is removed. A device or FIFO is never replaced: it
+    gets the finished bytes. InputError for a folder that does not exist or cannot be written, and for an
+    ``out`` that is a folder or a link to a file; an OSError of the block that names no file, or the temporary
+    one, names ``out``.
     """
     out = Path(out)
+    if is_stream(out):
+        with _naming(out, out), tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / out.name
+            yield temporary
+            with open(temporary, "rb") as whole, _opened_stream(out) as stream:
+                shutil.copyfileobj(whole, stream)
+        return
+    require_replaceable(out)
     if not out.parent.is_dir():
         raise InputError(f"{out}: the folder {out.parent} does not exist; make it first.")
     if not os.access(out.parent, os.W_OK):
         raise InputError(f"{out}: the folder {out.parent} cannot be written.")
-    temporary = out.with_name(f".{os.getpid()}.{out.name}")
+    sweep(out.parent)
+    temporary = out.with_name(f"{_UNFINISHED}{mark()}.{out.name}")
     try:
-        yield temporary
-        os.replace(temporary, out)
+        with _naming(temporary, out):
+            yield temporary
+            os.replace(temporary, out)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_stream(path: Path) -> bool:
+    """True for a character device or FIFO, itself or at the end of a link (``/dev/stdout``)."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+
+
+def _opened_stream(out: Path) -> BinaryIO:
+    """A device or FIFO opened for writing. InputError for a FIFO that nobody reads: waiting for a reader may
+    take for ever."""
+    deadline = time.monotonic() + _READER_WITHIN_S
+    while True:
+        try:
+            descriptor = os.open(out, os.O_WRONLY | os.O_NONBLOCK)
+            break
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() > deadline:
+                raise InputError(f"{out} is a FIFO that no process reads; start the reader first.") from None
+            time.sleep(0.05)
+    os.set_blocking(descriptor, True)
+    return os.fdopen(descriptor, "wb")
+
+
+_READER_WITHIN_S = 5.0
+
+
+def require_replaceable(out: Path) -> None:
+    """InputError unless ``out`` is a plain file or nothing yet: renaming a file over anything else destroys
+    it."""
+    if out.is_symlink():
+        raise InputError(f"{out} is a link; name the file that is meant, or remove the link.")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; expected the name of a file to write.")
+    if out.exists() and not out.is_file():
+        raise InputError(f"{out} is a socket or block device; expected the name of a file to write.")
+
+
+@contextmanager
+def _naming(temporary: Path, out: Path) -> Iterator[None]:
+    """Within the block an OSError without a file, or with the temporary one, is raised with ``out`` as its
+    file: "no space left" says nothing about which disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or str(error.filename or temporary) != str(temporary):
+            raise
+        raise OSError(error.errno, error.strerror, str(out)) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make an output folder and those above it. InputError when it is a file or cannot be made."""
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file; expected a folder to write into.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"output folder cannot be used: {system_error_line(error)}; choose another one."
+        ) from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes of this computer that were killed left unfinished in ``folder``."""
+    with os.scandir(folder) as entries:
+        left = [entry.path for entry in entries if entry.name.startswith(_UNFINISHED)]
+    for path in map(Path, left):
+        if may_be_alive(path.name.removeprefix(_UNFINISHED)):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+_UNFINISHED = ".partial-"
+"""How the name of an unfinished file or folder begins; who works on it follows, see processes.mark."""
 
 
 DECIMALS = 6
@@ -128,49 +227,32 @@ def staging_folder(output_dir: Path) -> Iterator[Path]:
     """A hidden folder in ``output_dir`` for the unfinished files of this process; it goes when the block
     ends.
 
-    What processes that were killed on this computer left behind is removed first. Makes ``output_dir``;
-    InputError when it cannot be made or written.
+    What processes that were killed on this computer left behind is removed first, and locks that nobody
+    holds. Makes ``output_dir``, and removes it again when it stays empty; InputError when it cannot be made
+    or written.
     """
-    folder = output_dir / f"{_STAGING}{_host()}-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"output folder cannot be used: {system_error_line(error)}; choose another one."
-        ) from error
-    for left in output_dir.glob(f"{_STAGING}*"):
-        if not _may_be_alive(left):
-            shutil.rmtree(left, ignore_errors=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    folder = output_dir / f"{_UNFINISHED}{mark()}"
+    with no_empty_folders(output_dir):
+        make_folder(output_dir)
+        sweep(output_dir)
+        remove_free_locks(output_dir)
+        make_folder(folder)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def staged_elsewhere(staging: Path, name: str) -> bool:
-    """True when another process that shares the output folder is at work on ``name`` right now."""
-    others = (folder for folder in staging.parent.glob(f"{_STAGING}*") if folder != staging)
-    return any((folder / name).exists() for folder in others)
+@contextmanager
+def own_folder(folder: Path) -> Iterator[None]:
+    """Within the block the output folder is there, without what killed processes left in it, and no other
+    process that asks for it so writes into it.
 
-
-_STAGING = ".partial-"
-
-
-def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname()) or "host"
-
-
-def _may_be_alive(folder: Path) -> bool:
-    """False only when the process that made a staging folder ran on this computer and is gone."""
-    host, _, process = folder.name.removeprefix(_STAGING).rpartition("-")
-    if (
-        host != _host() or not process.isdigit() or os.name != "posix"
-    ):  # elsewhere, signal 0 would not be harmless
-        return True
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it runs, as another user
-        pass
-    return True
+    InputError when it is a file, or another process has it, with that process. A folder that was made for
+    this and stays empty goes again.
+    """
+    with no_empty_folders(folder):
+        make_folder(folder)
+        sweep(folder)
+        with held(folder / f"{LOCK_PREFIX}run", str(folder)):
+            yield

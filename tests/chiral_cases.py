@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK
 
 from medseg.bundles.cohort import segment
-from medseg.bundles.job import Request
+from medseg.bundles.request import Request
 from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import stack_geometry, write_series
 

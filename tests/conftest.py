@@ -39,16 +39,36 @@ def program():
     return find
 
 
+@pytest.fixture(scope="session", autouse=True)
+def trust_file(tmp_path_factory) -> Path:
+    """The list of trusted bundles of this run of the tests, and of every process that it starts: nobody's own
+    list is read or written."""
+    path = tmp_path_factory.mktemp("trust") / "trusted_bundles.json"
+    os.environ["MEDSEG_TRUST_FILE"] = str(path)
+    return path
+
+
+@pytest.fixture
+def every_bundle_trusted(monkeypatch) -> None:
+    """For tests that alter copies of bundles and are not about trust."""
+    monkeypatch.setattr("medseg.bundles.trust.is_trusted", lambda bundle: True)
+    monkeypatch.setattr("medseg.bundles.verify.is_trusted", lambda bundle: True)
+
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
-def bright_bundle(tmp_path_factory) -> Path:
+def bright_bundle(tmp_path_factory, trust_file) -> Path:
     """A bundle that contours what is brighter than 600 HU: ct_gtv's own configs around a one-voxel network.
 
     Its answer can be worked out by hand, so that tests of the way in and out need no trained weights.
     """
     import torch
+
+    from medseg.bundles.find import find_bundle
+    from medseg.bundles.trust import trust
+    from medseg.training.checkpoints import save_weights
 
     folder = tmp_path_factory.mktemp("bundles") / "bright"
     shutil.copytree(REPOSITORY / "monai_bundles" / "ct_gtv", folder, ignore=shutil.ignore_patterns("*.pt"))
@@ -65,5 +85,6 @@ def bright_bundle(tmp_path_factory) -> Path:
     # 600 HU lies at 0.8 of the window; the steep slope makes the probability cross 0.5 right there.
     weights = {"weight": torch.full((1, 1, 1, 1, 1), 100.0), "bias": torch.tensor([-80.0])}
     (folder / "models").mkdir(exist_ok=True)
-    torch.save(weights, folder / "models" / "model.pt")
+    save_weights(weights, folder / "models" / "model.pt")
+    trust(find_bundle(folder))
     return folder

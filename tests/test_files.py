@@ -3,51 +3,153 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
+import socket
+import stat
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from medseg.errors import InputError
+from medseg.errors import InputError, system_error_line
 from medseg.files import (
     atomic_path,
+    make_folder,
     no_empty_folders,
+    own_folder,
     plain,
-    staged_elsewhere,
     staging_folder,
     write_csv,
     write_json,
 )
+from medseg.processes import mark
 
 
 def test_a_staging_folder_vanishes_with_its_block_whatever_happens(tmp_path):
     with pytest.raises(ZeroDivisionError), staging_folder(tmp_path / "out") as staging:
         (staging / "CT").mkdir()
         raise ZeroDivisionError
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_uses_stays(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     with staging_folder(tmp_path) as own:
-        left = own.with_name(own.name.replace(f"-{os.getpid()}", f"-{dead.pid}"))
-        living = own.with_name(own.name.replace(f"-{os.getpid()}", f"-{os.getppid()}"))
-        elsewhere = tmp_path / ".partial-another.computer-1"
-        for folder in (left, living, elsewhere):
+        host, process, began = own.name.rsplit("-", 2)
+        left = tmp_path / f"{host}-{dead.pid}-{began}"
+        reused = tmp_path / f"{host}-{process}-1"  # our number, of a process that began at another time
+        elsewhere = tmp_path / ".partial-another.computer-1-1"
+        for folder in (left, reused, elsewhere):
             (folder / "CT").mkdir(parents=True)
+        (tmp_path / f"{left.name}.ct.nii.gz").write_bytes(b"half a CT")
+        assert own.exists()
     with staging_folder(tmp_path) as own:
-        assert {path.name for path in tmp_path.iterdir()} == {own.name, living.name, elsewhere.name}
-        assert staged_elsewhere(own, "CT") and not staged_elsewhere(own, "MR")
+        assert {path.name for path in tmp_path.iterdir()} == {own.name, elsewhere.name}
+
+
+def test_a_file_is_written_beside_none_that_a_killed_process_left_half(tmp_path):
+    script = "import os, signal, sys; from medseg.files import atomic_path\n"
+    script += (
+        "with atomic_path(sys.argv[1]) as half: half.write_bytes(b'x'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    out = tmp_path / "ct.nii.gz"
+    assert subprocess.run([sys.executable, "-c", script, f"{out}"], check=False).returncode == -9
+    (half,) = tmp_path.iterdir()
+    assert half.name.endswith(".ct.nii.gz") and half.name.startswith(".")
+    with atomic_path(out) as temporary:
+        temporary.write_bytes(b"whole")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("ct.nii.gz", b"whole")]
+
+
+def test_a_fifo_gets_the_finished_bytes_and_stays_a_fifo(tmp_path):
+    out = tmp_path / "report.json"
+    os.mkfifo(out)
+    reader = subprocess.Popen(["cat", f"{out}"], stdout=subprocess.PIPE)
+    write_json({"dsc": 1}, out)
+    assert json.loads(reader.communicate(timeout=20)[0]) == {"dsc": 1}
+    assert stat.S_ISFIFO(out.stat().st_mode) and list(tmp_path.iterdir()) == [out]
+
+
+def test_a_fifo_that_nobody_reads_is_refused_and_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("medseg.files._READER_WITHIN_S", 0.2)
+    os.mkfifo(tmp_path / "report.json")
+    with pytest.raises(InputError, match="is a FIFO that no process reads"):
+        write_json({}, tmp_path / "report.json")
+    assert stat.S_ISFIFO((tmp_path / "report.json").stat().st_mode)
+
+
+def test_a_link_to_a_device_is_written_into_and_stays_a_link(tmp_path):
+    (tmp_path / "null.json").symlink_to("/dev/null")
+    write_json({}, tmp_path / "null.json")
+    assert (tmp_path / "null.json").is_symlink() and stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_neither_a_link_nor_what_it_points_at_is_replaced_nor_a_folder_or_socket(tmp_path):
+    target, link, dangling = tmp_path / "plan.json", tmp_path / "link.json", tmp_path / "dangling.json"
+    target.write_text("clinical")
+    link.symlink_to(target)
+    dangling.symlink_to(tmp_path / "nowhere")
+    unix = socket.socket(socket.AF_UNIX)
+    unix.bind(f"{tmp_path / 'socket'}")
+    for out, words in (
+        (link, "is a link"),
+        (dangling, "is a link"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "socket", "is a socket"),
+    ):
+        with pytest.raises(InputError, match=words):
+            write_json({}, out)
+    assert link.is_symlink() and dangling.is_symlink() and target.read_text() == "clinical"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_full_disk_is_said_of_the_file_that_was_asked_for(tmp_path):
+    with pytest.raises(OSError) as caught, atomic_path(tmp_path / "ct.nii.gz"):
+        raise OSError(errno.ENOSPC, "No space left on device")  # what a write says: no file
+    assert system_error_line(caught.value) == f"{tmp_path / 'ct.nii.gz'}: No space left on device"
+    with pytest.raises(OSError) as caught, atomic_path(tmp_path / "ct.nii.gz") as temporary:
+        raise OSError(errno.ENOSPC, "No space left on device", f"{temporary}")
+    assert system_error_line(caught.value) == f"{tmp_path / 'ct.nii.gz'}: No space left on device"
+    with pytest.raises(OSError, match="other.dcm"), atomic_path(tmp_path / "ct.nii.gz"):
+        raise OSError(errno.ENOENT, "No such file", "other.dcm")  # another file's trouble stays its own
 
 
 def test_an_output_folder_that_is_a_file_is_refused_in_one_line(tmp_path):
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(InputError, match="cannot be used.*choose another"), staging_folder(tmp_path / "out"):
+    for folder in (tmp_path / "out", tmp_path / "out" / "deeper"):
+        with pytest.raises(InputError, match=f"^{tmp_path / 'out'} is a file; expected a folder"):
+            make_folder(folder)
+        with pytest.raises(InputError, match="is a file; expected a folder"), staging_folder(folder):
+            pass
+
+
+def test_an_output_folder_is_one_runs_own_and_says_whose(tmp_path):
+    (tmp_path / "out").mkdir()
+    half = tmp_path / "out" / f".partial-{mark().rsplit('-', 1)[0]}-1.last.pt"
+    half.write_bytes(b"of a process that is gone")
+    with own_folder(tmp_path / "out"):
+        assert not half.exists()
+        with pytest.raises(InputError, match=f"being written by another run .process {os.getpid()} on"):
+            with own_folder(tmp_path / "out"):
+                pass
+    with own_folder(tmp_path / "new"):
         pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["out"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file; expected a folder"), own_folder(tmp_path / "file"):
+        pass
+
+
+def test_an_output_folder_that_was_made_for_nothing_goes_and_one_that_was_there_stays(tmp_path):
+    (tmp_path / "there").mkdir()
+    for name in ("there", "new"):
+        with staging_folder(tmp_path / name):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):

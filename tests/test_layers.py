@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "medseg"
 
 LAYERS = (
-    {"errors", "geometry", "files", "limits", "structures"},
+    {"errors", "geometry", "files", "limits", "processes", "structures"},
     {"shapes", "metrics"},
     {"dicom"},
     {"cases"},
@@ -33,6 +33,7 @@ WITHOUT_TORCH = {
     "errors",
     "geometry",
     "files",
+    "processes",
     "structures",
     "shapes",
     "metrics",
@@ -50,7 +51,7 @@ MORE_THAN_7_PARAMETERS = {
     "__init__": "networks take their hyper-parameters by name from a bundle's config",
 }
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION, MOST_LINES_OF_A_CLASS, MOST_PARAMETERS = 400, 60, 200, 7
-MOST_MODULES_ON_TOP, MOST_ROOMS, MOST_LINES_OF_THE_MEDIAN_FILE = 4, 18, 150
+MOST_MODULES_ON_TOP, MOST_ROOMS, MOST_LINES_OF_THE_MEDIAN_FILE = 5, 18, 150
 
 
 def sources(*folders: Path) -> list[Path]:

@@ -22,9 +22,9 @@ from medseg.audit.evidence import file_stem, load_evidence
 from medseg.audit.folds import Fold, run_fold
 from medseg.audit.patients import patient_of, read_cases
 from medseg.audit.worklist import read_worklist
-from medseg.bundles.find import find_bundle
+from medseg.bundles.trust import trusted_bundle
 from medseg.errors import InputError
-from medseg.files import load_json, write_csv, write_json
+from medseg.files import load_json, make_folder, write_csv, write_json
 
 LOCK = "gold.lock.json"
 COLUMNS = ("structure", "cases", "before", "after", "change", "low", "high")
@@ -45,6 +45,7 @@ class FixRequest:
     gold: Path
     datalist: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    trust_bundle: bool = False
 
 
 def fix(request: FixRequest, report: Callable[[str], None] = print) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def fix(request: FixRequest, report: Callable[[str], None] = print) -> dict[str,
     corrected file belongs to no case, when a gold patient is among the training cases, and when the gold set
     is not the locked one.
     """
-    bundle = find_bundle(request.bundle)
+    bundle = trusted_bundle(request.bundle, request.trust_bundle)
     items = read_cases(request.datalist or bundle.folder / "configs" / "datalist.json")
     gold = read_cases(request.gold, "gold")
     both = {patient_of(case) for case in gold} & {patient_of(case) for case in items}
@@ -66,7 +67,7 @@ def fix(request: FixRequest, report: Callable[[str], None] = print) -> dict[str,
     new, corrected, rejected = corrected_list(request, items)
     _lock(request, gold)
     out = request.output_dir / "fix"
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_json({"training": new, "validation": gold}, out / "datalist.json")
     scores = []
     for name, cases in (("before", items), ("after", new)):

@@ -25,7 +25,7 @@ from medseg.bundles.config import build, load_config
 from medseg.bundles.datalist import check_datalist
 from medseg.bundles.find import Bundle
 from medseg.errors import BundleError, GeometryError
-from medseg.files import load_json, write_json
+from medseg.files import load_json, make_folder, write_json
 
 RECORD, LAST = "fold.json", "last.pt"
 TAKEN = ("datalist", "dataset_dir", "ckpt_dir", "output_dir", "resume", "val_interval")
@@ -79,8 +79,8 @@ def run_fold(fold: Fold, report: Callable[[str], None] = print) -> None:
         report(f"{fold.folder.name}: done before")
         return
     parser = fold_parser(fold, resume=state == "begun")
-    fold.folder.mkdir(parents=True, exist_ok=True)
-    fold.predictions.mkdir(parents=True, exist_ok=True)
+    make_folder(fold.folder)
+    make_folder(fold.predictions)
     datalist = fold.folder / "datalist.json"
     write_json({"training": fold.training, "validation": fold.held_out}, datalist)
     check_datalist(datalist, fold.dataset_dir)
@@ -115,8 +115,8 @@ def predict_with_weights(
         )
     from medseg.bundles.config import load_network
 
-    fold.folder.mkdir(parents=True, exist_ok=True)
-    fold.predictions.mkdir(parents=True, exist_ok=True)
+    make_folder(fold.folder)
+    make_folder(fold.predictions)
     write_json({"training": fold.training, "validation": fold.held_out}, fold.folder / "datalist.json")
     parser = fold_parser(fold, resume=False)
     with _quiet():

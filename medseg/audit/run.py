@@ -17,9 +17,9 @@ from medseg.audit.patients import group_of, patient_folds, read_cases
 from medseg.audit.pictures import draw_worst
 from medseg.audit.ranking import Ranking, rank
 from medseg.audit.worklist import read_worklist, write_worklist
-from medseg.bundles.find import find_bundle
+from medseg.bundles.trust import trusted_bundle
 from medseg.errors import InputError
-from medseg.files import write_json
+from medseg.files import make_folder, own_folder, write_json
 
 LEAST_DRAWN = 6
 
@@ -46,6 +46,7 @@ class AuditRequest:
     settings: Mapping[str, Any] = field(default_factory=dict)
     worst: int = 30
     least_score: float = 0.5
+    trust_bundle: bool = False
 
 
 def audit(request: AuditRequest, report: Callable[[str], None] = print) -> dict[str, Any]:
@@ -73,6 +74,13 @@ def audit(request: AuditRequest, report: Callable[[str], None] = print) -> dict[
     read_worklist(
         request.output_dir / "worklist.csv"
     )  # one that cannot be read must stop us before hours of training
+    if request.predictions is not None:  # they may lie around the output, which must not look like a case
+        return _audit(request, report)
+    with own_folder(request.output_dir):
+        return _audit(request, report)
+
+
+def _audit(request: AuditRequest, report: Callable[[str], None]) -> dict[str, Any]:
     evidence_dir = request.output_dir / "cases"
     if request.predictions is not None:
         items, about = (
@@ -95,7 +103,7 @@ def _from_files(request: AuditRequest, evidence_dir: Path, report: Callable[[str
     datalist = read_cases(request.datalist) if request.datalist else None
     items = cases_of(request.data_dir, request.predictions, datalist)
     names = structure_names(items, request.predictions)
-    evidence_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(evidence_dir)
     for item in items:
         lacking = names_without_prediction(item, request.data_dir, request.predictions)
         if lacking:
@@ -110,14 +118,13 @@ def _from_files(request: AuditRequest, evidence_dir: Path, report: Callable[[str
 def _from_bundle(
     request: AuditRequest, evidence_dir: Path, report: Callable[[str], None]
 ) -> tuple[list[dict], dict[str, str]]:
-    bundle = find_bundle(request.bundle)
+    bundle = trusted_bundle(request.bundle, request.trust_bundle)
     own_list = bundle.folder / "configs" / "datalist.json"
     items = read_cases(request.datalist or own_list)
     if request.group:
         for item in items:
             group_of(item, request.group)
     fold_of = [0] * len(items) if request.folds == 0 else patient_folds(items, request.folds, request.seed)
-    request.output_dir.mkdir(parents=True, exist_ok=True)
     made = [
         Fold(
             bundle,

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
-from medseg.bundles.find import find_bundle
-from medseg.bundles.job import Job, Pipeline, Request
-from medseg.bundles.kinds import formats_of
+from medseg.bundles.job import Job, Pipeline
+from medseg.bundles.kinds import check_formats, formats_of
 from medseg.bundles.record import is_result, write_record
+from medseg.bundles.request import Request
+from medseg.bundles.trust import trusted_bundle
 from medseg.cases.find import find_cases, folder_name
 from medseg.files import no_empty_folders, staging_folder
 from medseg.reports.cohort import write_cohort
+
+WAIT_S = 0.5
+"""Between two looks at a case that another run has."""
 
 COHORT_KEYS = ("case", "status", "fault", "error", "folder", "seconds", "warnings")
 
@@ -27,26 +33,35 @@ def segment(
 
     A case that fails is recorded with its one-line reason and never stops the others; a case already
     contoured with the same input, region, bundle and options is skipped, so an interrupted cohort continues
-    where it stopped. Files that medseg did not write are never replaced. ``report`` gets each case's record,
-    see bundles.record.case_line. Raises InputError or BundleError only for what concerns the whole run.
+    where it stopped. Cases that another run into the same folder works on are left to it and looked at again
+    at the end, when it is through with them. Files that medseg did not write are never replaced. ``report``
+    gets each case's record, see bundles.record.case_line, and "waiting" for one that another run has. Raises
+    InputError or BundleError only for what concerns the whole run.
     """
-    bundle = find_bundle(request.bundle)
+    bundle = trusted_bundle(request.bundle, request.trust_bundle)
     cases, notes = find_cases(request.input, bundle.modality, is_result)
+    wanted = dict.fromkeys(formats_of(bundle, request.formats, source) for _, source in cases)
+    check_formats(request.formats, [source for _, source in cases])
     records = []
     folders = [request.output_dir / folder_name(name) for name, _ in cases]
     with no_empty_folders(*folders, request.output_dir), staging_folder(request.output_dir) as staging_dir:
-        wanted = dict.fromkeys(formats_of(bundle, request.formats, source) for _, source in cases)
         one = progress and len(cases) == 1
         pipelines = {formats: Pipeline(bundle, request, formats, staging_dir, one) for formats in wanted}
+
         jobs = [
             Job(name, source, pipelines[formats_of(bundle, request.formats, source)], bundle, request)
             for name, source in cases
         ]
-        with warnings.catch_warnings(), closing(in_turn(jobs)) as done:
+        with warnings.catch_warnings(), locks_released(jobs), closing(in_turn(jobs)) as done:
             warnings.simplefilter("ignore")  # medseg's own are noted for each case
             for record in _bar(done, len(cases), progress):
-                records.append(record)
-                report(record)
+                if record["status"] != "elsewhere":
+                    records.append(record)
+                    report(record)
+            for job in [job for job in jobs if job.holder]:
+                records.append(_after_the_other_run(job, report))
+                report(records[-1])
+        records.sort(key=lambda record: record["case"])
         if len(records) > 1:
             notes += write_cohort(records, f"{bundle.name} {bundle.version}", notes, request.output_dir)
         cohort = {
@@ -56,6 +71,34 @@ def segment(
         }
         write_record(cohort, request.output_dir / "run.json")
     return cohort
+
+
+def _after_the_other_run(job: Job, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """The record of a case that another run had: what that run made of it, or what this one makes when the
+    other failed or wanted something else. Waits as long as the other run works on it."""
+    said = ""
+    while True:
+        again = replace(job, record={}, holder="")
+        try:
+            record = again.prepare().predict().finish()
+        finally:
+            again.lock.release()
+        if not again.holder:
+            return record
+        if again.holder != said:
+            report({**record, "status": "waiting", "holder": again.holder})
+            said = again.holder
+        time.sleep(WAIT_S)
+
+
+@contextmanager
+def locks_released(jobs: Sequence[Job]) -> Iterator[None]:
+    """Within the block cases may be left half-way (Ctrl-C); after it none of them is locked."""
+    try:
+        yield
+    finally:
+        for job in jobs:
+            job.lock.release()
 
 
 def _bar(records: Iterable[dict], count: int, progress: bool):

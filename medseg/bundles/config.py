@@ -7,10 +7,13 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing.dummy import DummyProcess
+from pathlib import Path
 from typing import Any
 
 from medseg.bundles.datalist import check_datalist
 from medseg.bundles.find import Bundle, read_json
+from medseg.bundles.trust import require_trusted
+from medseg.bundles.weights import read_state, read_weights
 from medseg.errors import BundleError, MedsegError
 
 
@@ -18,8 +21,9 @@ def load_config(bundle: Bundle, config: str, overrides: Mapping[str, Any]):
     """MONAI ConfigParser over ``configs/<config>.json`` with ``bundle_root`` set and ``overrides`` applied.
 
     Unlike MONAI, which takes any new name in silence, an override must name an id that the config already
-    has.
+    has. What is built from the parser is executed, so BundleError for a bundle that may not run.
     """
+    require_trusted(bundle)
     from monai.bundle import ConfigParser
 
     parser = ConfigParser()
@@ -54,6 +58,8 @@ def check_override(bundle: Bundle, config: str, content: Mapping[str, Any], key:
                 f"bundle {bundle.name}: {config}.json has no setting {key!r}. Its settings: {names}."
             )
         node = node[part] if isinstance(node, Mapping) else node[int(part)]
+    if (key, value) == ("resume", "changed"):  # of medseg.training.Checkpoints, beside true and false
+        return
     expected = _other_kind(node, value)
     if expected:
         raise BundleError(
@@ -104,22 +110,24 @@ def build(bundle: Bundle, parser, name: str) -> Any:
 
 
 def _first_cause(error: BaseException) -> BaseException:
-    """What was raised first: MONAI wraps an error once for every component that the config builds."""
+    """The outermost of medseg's own errors, else what was raised first.
+
+    MONAI wraps an error once for every component that the config builds; medseg's say what another library's
+    error means.
+    """
     # MONAI's cache is filled by a pool of threads; one that still works when Python ends would abort the
     # process.
     for thread in threading.enumerate():
         if isinstance(thread, DummyProcess) and thread is not threading.current_thread():
             thread.join(timeout=60)
-    while error.__cause__ is not None:
+    while error.__cause__ is not None and not isinstance(error, MedsegError):
         error = error.__cause__
     return error
 
 
 def load_network(bundle: Bundle, parser, device):
     """The bundle's network with its weights, in evaluation mode. Loads strictly and executes nothing from the
-    file."""
-    import pickle
-
+    file of weights; see :func:`medseg.bundles.weights.read_weights` for which it refuses."""
     import torch
 
     network = build(bundle, parser, "network_def")
@@ -128,14 +136,14 @@ def load_network(bundle: Bundle, parser, device):
             f"bundle {bundle.name}: network_def is {type(network).__name__}; expected a torch.nn.Module."
         )
     network = network.to(device)
-    digest = bundle.weights_sha256
+    state = read_weights(bundle, device)
     try:
-        state = torch.load(bundle.weights, map_location=device, weights_only=True)
         network.load_state_dict(state, strict=True)
-    except (RuntimeError, pickle.UnpicklingError, AttributeError, TypeError, EOFError) as error:
+    except (RuntimeError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise BundleError(
-            f"bundle {bundle.name}: weights {digest[:12]} do not fit its network_def ({reason})."
+            f"bundle {bundle.name}: weights {bundle.weights_sha256[:12]} do not fit its network_def "
+            f"({reason})."
         ) from error
     return network.eval()
 
@@ -145,10 +153,9 @@ def run_config(bundle: Bundle, configs: Sequence[str], run_id: str, settings: Ma
     name.
 
     ``settings`` hold at least ``dataset_dir``; without ``datalist`` the bundle's own is taken. The list is
-    checked first.
+    checked first. BundleError for a bundle that may not run.
     """
-    import monai.bundle
-
+    require_trusted(bundle)
     folder = bundle.folder / "configs"
     contents: dict[str, Any] = {}
     for name in configs:
@@ -156,6 +163,11 @@ def run_config(bundle: Bundle, configs: Sequence[str], run_id: str, settings: Ma
     for key, value in settings.items():
         check_override(bundle, " + ".join(configs), contents, key, value)
     check_datalist(settings.get("datalist", folder / "datalist.json"), settings["dataset_dir"])
+    if "evaluate" in configs:  # MONAI's loader would take damaged weights
+        own = read_weights(bundle) if "ckpt_dir" not in settings else None
+        _ = own or read_state(Path(settings["ckpt_dir"]) / "model.pt")
+    import monai.bundle
+
     try:
         monai.bundle.run(
             run_id=run_id,
@@ -167,6 +179,6 @@ def run_config(bundle: Bundle, configs: Sequence[str], run_id: str, settings: Ma
         )
     except RuntimeError as error:
         cause = _first_cause(error)
-        if isinstance(cause, MedsegError):
+        if isinstance(cause, (MedsegError, OSError)):  # a disk that is full is no fault of the bundle
             raise cause from error
         raise

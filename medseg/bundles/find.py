@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +15,12 @@ from medseg.files import load_json
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle folder that exists."""
+    """A bundle folder that exists. ``derived_from``: the bundle that medseg itself copied it from, which then
+    decides whether it may run (:mod:`medseg.bundles.trust`)."""
 
     name: str
     folder: Path
+    derived_from: Bundle | None = None
 
     @cached_property
     def metadata(self) -> dict:
@@ -102,15 +106,27 @@ def bundle_folders() -> dict[str, Path]:
     return found
 
 
-def find_bundle(name: str | Path) -> Bundle:
-    """A bundle by the name of one that comes with medseg, or by its folder. BundleError lists the names when
-    unknown."""
-    folder = Path(name)
-    if (folder / "configs" / "metadata.json").is_file():
-        return Bundle(folder.resolve().name, folder.resolve())
+def find_bundle(name: str | Path | Bundle) -> Bundle:
+    """The shipped bundle of that name, or the bundle in that folder.
+
+    A bare name is a shipped bundle and nothing else: a folder of the same name in the current directory, say
+    on a shared drive, is never taken for it. A text with a separator in it, as in ``./ct_gtv``, and every
+    ``Path`` is a folder. BundleError when there is none, with the names there are.
+    """
+    if isinstance(name, Bundle):
+        return name
     known = bundle_folders()
-    if str(name) not in known:
-        raise BundleError(
-            f"no bundle {str(name)!r}: expected a bundle folder or one of {', '.join(known) or '(none)'}."
-        )
-    return Bundle(str(name), known[str(name)])
+    if isinstance(name, str) and name in known:
+        return Bundle(name, known[name])
+    is_folder = isinstance(name, Path) or any(mark in name for mark in filter(None, (os.sep, os.altsep)))
+    folder = Path(name)
+    if is_folder and (folder / "configs" / "metadata.json").is_file():
+        return Bundle(folder.resolve().name, folder.resolve())
+    near = difflib.get_close_matches(str(name), known, 1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    if not is_folder and (folder / "configs" / "metadata.json").is_file():
+        hint = f" For the folder of that name write .{os.sep}{name}."
+    raise BundleError(
+        f"no bundle {str(name)!r}: expected a bundle folder, with a {os.sep} in it, or one of "
+        f"{', '.join(known) or '(none)'}.{hint}"
+    )

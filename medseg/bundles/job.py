@@ -8,14 +8,15 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from medseg.bundles.config import build, load_config, load_network
 from medseg.bundles.find import Bundle
-from medseg.bundles.kinds import FORMATS, formats_of
+from medseg.bundles.kinds import formats_of
 from medseg.bundles.record import (
     is_done,
     publish,
@@ -25,93 +26,21 @@ from medseg.bundles.record import (
     result_record,
     write_record,
 )
+from medseg.bundles.request import Request
+from medseg.cases.find import folder_name
 from medseg.cases.region import region_file
 from medseg.cases.results import Result
 from medseg.cases.volume import fingerprint_sha256, source_path
 from medseg.errors import InputError, MedsegError, noted_in, system_error_line
-from medseg.files import staged_elsewhere
-from medseg.inference.engines import ENGINE_NAMES, engine_name
+from medseg.inference.engines import engine_name
 from medseg.inference.sliding_window import SlidingWindow
-from medseg.transforms import ALLOWABLE_AT_THE_GATE, case_folder
-
-OWN_FIELDS = {
-    "device": "device",
-    "engine": "engine",
-    "output_dir": "output_dir",
-    "formats": "formats",
-    "within": "within",
-    "allow": "allow",
-    "dataset_dir": "input",
-    "bundle_root": "bundle",
-}
-"""Ids of inference.json and the field of a Request that sets each; a second way would contradict it."""
-
-NOT_USED = {
-    "bundle_name",
-    "bundle_version",
-    "checkpoint",
-    "dataloader",
-    "dataset",
-    "evaluator",
-    "handlers",
-    "imports",
-    "network",
-    "progress",
-    "run",
-}
-"""Ids that say what the bundle is or serve MONAI's own command line; here they would change nothing, or
-lie."""
+from medseg.processes import LOCK_PREFIX, Lock
+from medseg.transforms import case_folder
 
 NEEDS_REGION = (
     "this bundle learned from crops around tumours and was given the whole image; contours far from a tumour "
     "are likely. Say where to look: `within`."
 )
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a user asks of ``medseg segment``; one to one with its options. ``settings``: overrides of
-    inference.json.
-
-    No ``formats`` means RTSTRUCT and preview for DICOM, NIfTI and preview for a NIfTI file, which has no
-    series to refer to, PNG and preview for a radiograph.
-    """
-
-    input: Path
-    bundle: str
-    output_dir: Path
-    _: KW_ONLY
-    formats: tuple[str, ...] = ()
-    device: str = "auto"
-    engine: str = "auto"
-    within: str | None = None
-    allow: tuple[str, ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self):
-        from medseg.dicom import ALLOWABLE
-
-        known = (*ALLOWABLE, *ALLOWABLE_AT_THE_GATE)
-        faults = [name for name in self.allow if name not in known]
-        if faults:
-            raise InputError(f"fault {', '.join(map(repr, faults))}: expected some of {', '.join(known)}.")
-        unknown = [name for name in self.formats if name not in FORMATS]
-        if unknown:
-            raise InputError(
-                f"format {', '.join(map(repr, unknown))}: expected some of {', '.join(FORMATS)}."
-            )
-        if self.within is not None and not self.within.strip():
-            raise InputError("within is empty; leave it out to contour the whole image.")
-        for key in self.settings:
-            name = key.replace("::", "#").split("#")[0]
-            if name in OWN_FIELDS:
-                raise InputError(f"setting {key}: use `{OWN_FIELDS[name]}` for it.")
-            if name in NOT_USED:
-                raise InputError(f"setting {key}: has no effect on medseg segment.")
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise InputError(f"device {self.device!r}: expected auto, cpu or cuda.")
-        if self.engine not in ENGINE_NAMES:
-            raise InputError(f"engine {self.engine!r}: expected one of {', '.join(ENGINE_NAMES)}.")
 
 
 class Pipeline:
@@ -219,6 +148,11 @@ def _reason(error: MedsegError | OSError) -> str:
     return " ".join((system_error_line(error) if isinstance(error, OSError) else str(error)).split())
 
 
+def case_lock(output_dir: Path, name: str) -> Path:
+    """The file by which a run says that it works on the case called ``name``."""
+    return output_dir / f"{LOCK_PREFIX}{folder_name(name)}"
+
+
 # ---- one case ----------------------------------------------------------------------------------------------
 
 
@@ -227,7 +161,9 @@ class Job:
     """One case on its way through :meth:`prepare`, :meth:`predict` and :meth:`finish`, each in whatever
     thread.
 
-    Every error becomes the case's outcome, and the later steps then do nothing but record it.
+    Every error becomes the case's outcome, and the later steps then do nothing but record it. From the first
+    step to the last the case is locked: a case that another run works on gets the status "elsewhere", and
+    ``holder`` says who that is; nothing of it is touched.
     """
 
     name: str
@@ -243,6 +179,7 @@ class Job:
     timings_s: dict[str, float] = field(default_factory=dict)
     started: float = 0.0
     seconds: float = 0.0
+    holder: str = ""
 
     @property
     def folder(self) -> Path:
@@ -252,21 +189,26 @@ class Job:
     def staged(self) -> Path:
         return self.pipeline.staging_dir / self.name
 
+    @cached_property
+    def lock(self) -> Lock:
+        """Beside the case's folder, while somebody works on it."""
+        return Lock(case_lock(self.request.output_dir, self.name))
+
     def prepare(self) -> Job:
         """Look at what lies in the case's folder already, where a refusal leaves it untouched; read and
         preprocess."""
         self.started = time.time()
         try:
+            holder = self.lock.take()
+            if holder is not None:
+                self.holder = holder
+                self.record = {"case": self.name, "folder": str(self.folder), "status": "elsewhere"}
+                return self
             self.identity = _identity(self.bundle, self.request, self.source)
             previous = _previous(self.folder, self.source)
             if is_done(previous, self.identity, self.folder):
                 self.record = {**previous, "status": "skipped"}
                 return self
-            if staged_elsewhere(self.pipeline.staging_dir, self.name):
-                raise InputError(
-                    f"another medseg process is writing {self.folder}; wait for it or choose another output "
-                    f"folder."
-                )
             remove_outputs(previous, self.folder)
             case_folder(self.name, self.request.output_dir)
             case_folder(self.name, self.pipeline.staging_dir)
@@ -283,9 +225,13 @@ class Job:
         return self
 
     def finish(self) -> dict[str, Any]:
-        """Write the files, move them to the case's folder, and give the case's record."""
-        if self.record:
-            return self.record
+        """Write the files, move them to the case's folder, unlock it, and give the case's record."""
+        try:
+            return self.record or self._finished()
+        finally:
+            self.lock.release()
+
+    def _finished(self) -> dict[str, Any]:
         self._step(self._written)
         self.item = {}
         if (
@@ -308,6 +254,7 @@ class Job:
             "seconds": round(self.seconds, 3),
         }
         try:
+            case_folder(self.name, self.request.output_dir)  # another run may have removed it, empty
             if self.record["status"] == "done":
                 publish(self.record, self.staged, self.folder)
             else:

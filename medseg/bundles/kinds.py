@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from medseg.bundles.find import Bundle
 from medseg.cases.find import PROJECTION_MODALITIES
 from medseg.cases.nifti import is_nifti
+from medseg.cases.radiograph import is_picture
 from medseg.cases.results import Boxes, Labels, Structures
 from medseg.errors import BundleError, InputError
 
@@ -67,6 +68,10 @@ FORMATS = tuple(
 """Every format that some kind of result can be written in."""
 
 
+DICOM_FORMATS = ("rtstruct", "seg")
+"""Formats that refer to the images they were drawn on."""
+
+
 def kind_of(bundle: Bundle) -> Kind:
     """The row of the bundle's ``result_kind``. BundleError for a kind that there is not."""
     if bundle.result_kind not in KINDS:
@@ -105,3 +110,18 @@ def formats_of(bundle: Bundle, wanted: Sequence[str], source: str) -> tuple[str,
         )
         raise InputError(f"format {impossible[0]}: {why}; expected some of {', '.join(writers)}.")
     return chosen
+
+
+def check_formats(wanted: Sequence[str], sources: Sequence[str]) -> None:
+    """Raise InputError for a format that none of the cases can be written in, once and before any is read.
+
+    A DICOM format of a picture or NIfTI file has no images to refer to. Where only some of the cases are such
+    files, the others are written, and these fail by themselves.
+    """
+    for name in wanted:
+        if name in DICOM_FORMATS and sources and all(is_picture(s) or is_nifti(s) for s in sources):
+            others = f" and {len(sources) - 1} more are" if len(sources) > 1 else " is"
+            raise InputError(
+                f"format {name}: it refers to DICOM images, and {sources[0]}{others} not DICOM; leave it out "
+                f"of `formats`."
+            )

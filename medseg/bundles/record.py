@@ -59,6 +59,8 @@ def case_line(record: dict) -> str:
     """One line about a case's record: what was found, and where it is, or why it failed."""
     if record["status"] == "failed":
         return f"{record['case']}: failed: {record['error']}"
+    if record["status"] == "waiting":
+        return f"{record['case']}: waiting for another run that works on it ({record['holder']})"
     found = record.get("summary") or "its run.json has no summary"  # of another version, or edited
     return f"{record['case']}: {record['status']}: {found} -> {short_path(record['folder'])}"
 
@@ -115,26 +117,36 @@ def _names_files(outputs: Any) -> bool:
 
 def is_done(record: dict[str, Any], identity: dict[str, Any], folder: Path) -> bool:
     """True when ``record`` tells of a finished run of the same input, weights and options whose files are all
-    there."""
+    there as they were written, by size and SHA-256."""
     same = all(record.get(key) == value for key, value in identity.items())
-    there = all((folder / output["file"]).is_file() for output in record.get("outputs", ()))
-    return same and record.get("status") == "done" and there
+    if not same or record.get("status") != "done":
+        return False
+    return all(_is_as_written(folder / output["file"], output) for output in record.get("outputs", ()))
+
+
+def _is_as_written(path: Path, output: dict[str, Any]) -> bool:
+    return path.is_file() and _file(path) == {key: output.get(key) for key in ("file", "bytes", "sha256")}
 
 
 def remove_outputs(record: dict[str, Any], folder: Path) -> None:
     """Remove the files an earlier run wrote, and its record, so that old contours never stand beside new
     ones.
 
-    InputError, and nothing is removed, when somebody changed one of them since: it may hold hours of work.
+    InputError, and nothing is removed, when one of them is another one now and not empty: whether a person
+    edited it, which may be hours of work, or a disk damaged it, nobody can tell from here. An empty file
+    holds nobody's work.
     """
-    paths = [folder / output["file"] for output in record.get("outputs", ())]
-    written = {output["file"]: output["sha256"] for output in record.get("outputs", ())}
-    changed = [path for path in paths if path.is_file() and _file(path)["sha256"] != written[path.name]]
-    if changed:
-        raise InputError(
-            f"{changed[0]} was changed after medseg wrote it; move it away or choose another output folder."
-        )
-    for path in [*paths, folder / "run.json"]:
+    outputs = {folder / output["file"]: output for output in record.get("outputs", ())}
+    for path, output in outputs.items():
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise InputError(f"{path} is no longer the file that medseg wrote; move it away.")
+        if path.exists() and path.stat().st_size and _file(path)["sha256"] != output["sha256"]:
+            raise InputError(
+                f"{path} was changed after medseg wrote it: its SHA-256 is not the one in run.json, and it "
+                f"has {path.stat().st_size} bytes of {output.get('bytes')}. If it holds somebody's work move "
+                f"it away, if it is damaged delete it; then run again."
+            )
+    for path in [*outputs, folder / "run.json"]:
         path.unlink(missing_ok=True)
 
 
@@ -143,7 +155,7 @@ def require_free(staged: Path, folder: Path) -> None:
     be clinical."""
     for path in sorted(staged.iterdir()):
         other = folder / path.name
-        if other.exists():
+        if os.path.lexists(other):
             raise InputError(
                 f"{other} was not written by medseg; move it away or choose another output folder."
             )

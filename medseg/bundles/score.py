@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from medseg.bundles.cohort import segment
-from medseg.bundles.find import Bundle, find_bundle, read_json
-from medseg.bundles.job import Request
+from medseg.bundles.find import Bundle, read_json
 from medseg.bundles.kinds import case_kind, kind_of
+from medseg.bundles.request import Request
+from medseg.bundles.trust import WEIGHTS_KEY, trusted_bundle
 from medseg.cases.nifti import load_image
 from medseg.errors import BundleError, InputError, MedsegWarning
 from medseg.geometry import Geometry
@@ -43,9 +44,10 @@ class ScoreRequest:
     its own margin drawn from this range with ``seed``: what a planner's rough box does. ``tolerances``: of
     surface DSC, in mm (pixels on radiographs). ``weights`` (and ``variant``, a name of
     ``configs/<variant>.json``): other weights than the bundle's, such as those of a baseline.
+    ``trust_bundle``: as in :class:`medseg.bundles.request.Request`.
     """
 
-    bundle: str
+    bundle: str | Bundle
     data: Path
     output_dir: Path
     _: KW_ONLY
@@ -58,6 +60,7 @@ class ScoreRequest:
     device: str = "auto"
     weights: Path | None = None
     variant: str | None = None
+    trust_bundle: bool = False
 
     def __post_init__(self):
         if self.variant and not self.weights:
@@ -91,7 +94,7 @@ def score_structures(request: ScoreRequest, report: Callable[[str], None] = prin
     Raises InputError and BundleError for what concerns the whole run, and InputError when no case could be
     scored.
     """
-    bundle = find_bundle(request.bundle)
+    bundle = trusted_bundle(request.bundle, request.trust_bundle)
     if kind_of(bundle).scorer is None:
         raise BundleError(
             f"bundle {bundle.name} answers with {bundle.result_kind}, which medseg cannot score yet; "
@@ -126,7 +129,10 @@ def _with_weights(bundle: Bundle, request: ScoreRequest, folder: Path) -> Bundle
         if name in node:
             node[name] = value
     path.write_text(json.dumps(config), encoding="utf-8")
-    return Bundle(bundle.name, copy)
+    metadata = copy / "configs" / "metadata.json"
+    kept = {key: value for key, value in read_json(metadata).items() if key != WEIGHTS_KEY}
+    metadata.write_text(json.dumps(kept), encoding="utf-8")
+    return Bundle(bundle.name, copy, derived_from=bundle)
 
 
 def _contour(
@@ -141,7 +147,7 @@ def _contour(
     well, since the scores are the network's."""
     wanted = Request(
         source,
-        str(bundle.folder),
+        bundle,
         out,
         formats=(*formats, "preview"),
         device=request.device,

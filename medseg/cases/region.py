@@ -44,6 +44,13 @@ def region_mask(within: str | Sequence[float], case: Case) -> np.ndarray:
     return mask
 
 
+def check_region(within: str) -> None:
+    """Raise InputError for a text that is neither a box nor, by its colon, a file with an ROI; nothing is
+    opened."""
+    if ":" not in within:
+        _box(within)
+
+
 def region_file(within: str | Sequence[float], source: str) -> tuple[Path, str] | None:
     """(structure set, ROI name) that a region names for a case source, or None for a box.
 

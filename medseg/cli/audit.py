@@ -7,12 +7,14 @@ import json
 import sys
 from pathlib import Path
 
+from medseg.cli.settings import settings_of
+from medseg.cli.words import add_trust, say
 from medseg.errors import InputError
 
 PRINTED = 10
 
 
-def add_audit(command: argparse.ArgumentParser, settings_of):
+def add_audit(command: argparse.ArgumentParser):
     """Rank training labels by suspected error, with the reason in words and millimetres."""
     command.add_argument(
         "bundle", nargs="?", metavar="BUNDLE", help="trained on folds of the data: a name or a folder"
@@ -47,10 +49,15 @@ def add_audit(command: argparse.ArgumentParser, settings_of):
         "--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of train.json"
     )
     _add_choices(command)
+    add_trust(command)
     command.add_argument("--json", action="store_true", help="print audit.json")
 
     def run(options) -> int:
         settings = settings_of(options.set)
+        if options.bundle:
+            from medseg.bundles.trust import trusted_bundle
+
+            trusted_bundle(options.bundle, options.trust_bundle)  # before torch is loaded
         return _fix(options, settings) if options.fix or options.gold else _rank(options, settings)
 
     return run
@@ -94,8 +101,8 @@ def _rank(options, settings: dict) -> int:
         options.worst,
         options.least_score,
     )
-    content = audit(request, report=lambda line: print(line, file=sys.stderr))
-    print(
+    content = audit(request, report=lambda line: say(line, file=sys.stderr))
+    say(
         json.dumps(content, indent=1, ensure_ascii=False)
         if options.json
         else "\n".join(lines(content, options.output))
@@ -119,17 +126,17 @@ def _fix(options, settings: dict) -> int:
         options.datalist and options.datalist.resolve(),
         settings,
     )
-    content = fix(request, report=lambda line: print(line, file=sys.stderr))
+    content = fix(request, report=lambda line: say(line, file=sys.stderr))
     if options.json:
-        print(json.dumps(content, indent=1))
+        say(json.dumps(content, indent=1))
         return 0
-    print(
+    say(
         f"{len(content['corrected'])} labels corrected, {len(content['rejected'])} cases rejected; Dice on "
         f"the gold set:"
     )
     for row in content["dice"]:
         change = f"{row['change']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
-        print(
+        say(
             f"  {row['structure']:16} {row['before']:.3f} -> {row['after']:.3f}  {change}, {row['cases']} "
             f"cases"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from medseg.cli.words import say_lines
 from medseg.errors import InputError
 
 
@@ -49,7 +50,7 @@ def _run(options) -> int:
         options.report,
     )
     report = make_datalist(request)
-    print("\n".join(report_lines(report)))
+    say_lines(report_lines(report))
     if report.failure:
         raise InputError(report.failure)
     return 0

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from medseg.bundles.cohort import segment
-from medseg.bundles.job import Request
 from medseg.bundles.record import case_line, short_path
+from medseg.bundles.request import Request
 from medseg.dicom import read_rtstruct, read_series
 from medseg.errors import MedsegError
 from medseg.metrics import dice, surface_distances, volume_cc

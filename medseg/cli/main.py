@@ -5,21 +5,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import medseg
 from medseg.cli.audit import add_audit
 from medseg.cli.datalist import add_datalist
 from medseg.cli.score import add_score
+from medseg.cli.settings import settings_of
 from medseg.cli.structures import add_compare, add_convert, add_margin
 from medseg.cli.suggest import SuggestingParser
-from medseg.cli.words import in_flags, merged
-from medseg.errors import InputError, MedsegError, system_error_line
-from medseg.files import no_empty_folders
+from medseg.cli.training import add_bundles, add_evaluate, add_train
+from medseg.cli.words import add_trust, in_flags, merged, say, say_lines
+from medseg.errors import MedsegError, printable, system_error_line
 
 RESEARCH_USE = (
     "Research use only, not a medical device. Every contour must be reviewed by a qualified person."
@@ -37,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return options.run(options)
+        with _escaped():
+            return options.run(options)
     except MedsegError as error:
         return _fail(options, str(error), 2)
     except KeyboardInterrupt:
@@ -62,8 +67,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(options: argparse.Namespace, message: str, code: int) -> int:
     if options.debug:
         traceback.print_exc()
-    print("error: " + in_flags(" ".join(message.split())), file=sys.stderr)
+    say("error: " + in_flags(" ".join(message.split())), file=sys.stderr)
     return code
+
+
+@contextmanager
+def _escaped() -> Iterator[None]:
+    """Within the block what libraries warn of and log, with values of the files in it, reaches the terminal
+    as :func:`say` would print it."""
+    if logging.lastResort is not None:  # what prints the warnings of a library that nobody configured
+        logging.lastResort.setFormatter(_Printable())
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}", file=sys.stderr)
+        yield
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,7 +113,10 @@ def _add_inspect(command: argparse.ArgumentParser):
         from medseg.workbench.inspect import inspect, report_lines
 
         report = inspect(options.dir)
-        print(json.dumps(report, indent=1) if options.json else "\n".join(report_lines(report)))
+        if options.json:
+            say(json.dumps(report, indent=1))
+        else:
+            say_lines(report_lines(report))
         return 0
 
     return run
@@ -143,22 +167,25 @@ def _add_segment(command: argparse.ArgumentParser):
     command.add_argument(
         "--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of inference.json"
     )
+    add_trust(command)
     command.add_argument("--json", action="store_true", help="print the cohort's record as JSON")
     return _run_segment
 
 
 def _run_segment(options) -> int:
-    from medseg.bundles.cohort import segment
-    from medseg.bundles.job import Request
-    from medseg.bundles.record import case_line
+    from medseg.bundles.trust import trusted_bundle
 
-    settings = _settings(options.set)
+    # Before torch is loaded: a mistyped bundle, one that may not run, and what else a request may say wrong.
+    bundle = trusted_bundle(options.bundle, options.trust_bundle)
+    from medseg.bundles.request import Request
+
+    settings = settings_of(options.set)
     for name, value in (("ctv_margin_mm", options.ctv_mm), ("ptv_margin_mm", options.ptv_mm)):
         if value is not None:
             settings[name] = value
     request = Request(
         input=options.input.resolve(),
-        bundle=options.bundle,
+        bundle=bundle,
         output_dir=options.output.resolve(),
         formats=_formats(options.format),
         device=options.device,
@@ -167,162 +194,33 @@ def _run_segment(options) -> int:
         allow=tuple(options.allow),
         settings=settings,
     )
+    from medseg.bundles.cohort import segment
+    from medseg.bundles.record import case_line
 
     def report(record: dict) -> None:
+        if record["status"] == "waiting":
+            say(case_line(record), file=sys.stderr)
+            return
         for warning in merged(record.get("warnings", ()) if record["status"] != "skipped" else ()):
-            print(f"warning: {record['case']}: {in_flags(warning)}", file=sys.stderr)
+            say(f"warning: {record['case']}: {in_flags(warning)}", file=sys.stderr)
         if record["status"] == "failed":
-            print(f"error: {record['case']}: {in_flags(record['error'])}", file=sys.stderr)
+            say(f"error: {record['case']}: {in_flags(record['error'])}", file=sys.stderr)
         elif not options.json:
-            print(case_line(record))
+            say(case_line(record))
 
     cohort = segment(request, report=report, progress=sys.stderr.isatty())
     for note in cohort["passed_over"]:
-        print(f"passed over: {note}", file=sys.stderr)
+        say(f"passed over: {note}", file=sys.stderr)
     if options.json:
-        print(json.dumps(cohort, indent=1))
+        say(json.dumps(cohort, indent=1))
     failed = [case for case in cohort["cases"] if case["status"] == "failed"]
     if not failed:
         return 0
     return 1 if any(case["fault"] == "medseg" for case in failed) else 2
 
 
-def _settings(pairs: Sequence[str]) -> dict:
-    """ID=VALUE words to a dict; a value is JSON where it can be, else text. Nothing is evaluated."""
-    settings = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise InputError(f"{pair!r}: expected ID=VALUE, as in min_volume_cc=2.")
-        try:
-            settings[key] = json.loads(value)
-        except ValueError:
-            settings[key] = value
-        _require_plain(pair, settings[key])
-    return settings
-
-
-def _require_plain(pair: str, value) -> None:
-    """InputError for what MONAI would evaluate, look up or build, however deep in lists it stands."""
-    if isinstance(value, list):
-        for part in value:
-            _require_plain(pair, part)
-    elif isinstance(value, dict) or isinstance(value, str) and value.lstrip().startswith(("$", "@", "%")):
-        raise InputError(
-            f"{pair!r}: expressions, references and definitions are not taken from the command line; give a "
-            f"plain value."
-        )
-
-
 def _formats(text: str | None) -> tuple[str, ...]:
     return () if text is None else tuple(name.strip() for name in text.split(","))
-
-
-def _add_train(command: argparse.ArgumentParser):
-    """Train a bundle: python -m monai.bundle run training, with overrides that are checked by name."""
-    _add_bundle_options(command, "where weights and checkpoints go; the bundle's own stay as they are")
-    command.add_argument("--resume", action="store_true", help="continue from DIR/last.pt")
-
-    def run(options) -> int:
-        if (options.output / "last.pt").exists() and not options.resume:
-            raise InputError(
-                f"{options.output} holds a training (last.pt) that would be overwritten; add --resume to go "
-                f"on with it, or "
-                "name another folder."
-            )
-        out = str(options.output.resolve())
-        settings = {"ckpt_dir": out, "output_dir": out, "resume": options.resume}
-        code = _run_bundle(options, ["train"], "training", settings)
-        if not (options.output / "model.pt").exists():
-            print(
-                "note: no model.pt, since no validation was due in so few epochs; last.pt holds the weights "
-                "(--set val_interval=1 validates every epoch).",
-                file=sys.stderr,
-            )
-        return code
-
-    return run
-
-
-def _add_evaluate(command: argparse.ArgumentParser):
-    """Score a bundle's weights on the validation cases of a datalist; writes a row per case."""
-    _add_bundle_options(command, "where the table of scores goes")
-    command.add_argument(
-        "--weights", type=Path, metavar="DIR", help="folder with model.pt; default: the bundle's"
-    )
-
-    def run(options) -> int:
-        settings = {"output_dir": str(options.output.resolve())}
-        if options.weights:
-            settings["ckpt_dir"] = str(options.weights.resolve())
-        return _run_bundle(options, ["train", "evaluate"], "run", settings)
-
-    return run
-
-
-def _add_bundle_options(command: argparse.ArgumentParser, output_help: str) -> None:
-    command.add_argument("bundle", metavar="BUNDLE", help="a bundle's name (medseg bundles) or its folder")
-    command.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="folder the datalist's paths start from"
-    )
-    command.add_argument(
-        "--datalist", type=Path, metavar="FILE", help="MONAI datalist JSON; default: the bundle's own"
-    )
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help=output_help)
-    command.add_argument(
-        "--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of the config"
-    )
-
-
-def _run_bundle(options, configs: list[str], run_id: str, settings: dict) -> int:
-    from medseg.bundles.config import run_config
-    from medseg.bundles.find import find_bundle
-
-    for path in filter(None, (options.data, options.datalist, getattr(options, "weights", None))):
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder.")
-    settings = {**settings, "dataset_dir": str(options.data.resolve()), **_settings(options.set)}
-    if options.datalist:
-        settings["datalist"] = str(options.datalist.resolve())
-    with no_empty_folders(options.output):
-        options.output.mkdir(parents=True, exist_ok=True)
-        run_config(find_bundle(options.bundle), configs, run_id, settings)
-    return 0
-
-
-def _add_audit(command: argparse.ArgumentParser):
-    """Rank training labels by suspected error, with the reason in words and millimetres."""
-    return add_audit(command, _settings)
-
-
-def _add_bundles(command: argparse.ArgumentParser):
-    """List the bundles, or verify one of them offline."""
-    command.add_argument("action", nargs="?", choices=("list", "verify"), default="list")
-    command.add_argument("name", nargs="?", metavar="NAME")
-
-    def run(options) -> int:
-        from medseg.bundles.find import bundle_folders, find_bundle
-        from medseg.bundles.verify import verify
-
-        if options.action == "list":
-            if options.name:
-                raise InputError(
-                    f"bundles list takes no name; did you mean medseg bundles verify {options.name}?"
-                )
-            for name in bundle_folders():
-                bundle = find_bundle(name)
-                print(f"{name:20} {bundle.version:8} {bundle.metadata.get('task', '')}")
-            return 0
-        if not options.name:
-            raise InputError("bundles verify: name a bundle, as in medseg bundles verify ct_gtv.")
-        results = verify(find_bundle(options.name))
-        for what, problem in results:
-            print(
-                f"{'ok  ' if problem is None else 'FAIL'}  {what}{'' if problem is None else ': ' + problem}"
-            )
-        return 0 if all(problem is None for _, problem in results) else 2
-
-    return run
 
 
 def _add_demo(command: argparse.ArgumentParser):
@@ -345,10 +243,10 @@ COMMANDS = {
     "compare": add_compare,
     "margin": add_margin,
     "datalist": add_datalist,
-    "train": _add_train,
-    "evaluate": _add_evaluate,
+    "train": add_train,
+    "evaluate": add_evaluate,
     "score": add_score,
-    "audit": _add_audit,
-    "bundles": _add_bundles,
+    "audit": add_audit,
+    "bundles": add_bundles,
     "demo": _add_demo,
 }

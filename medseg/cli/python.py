@@ -37,22 +37,20 @@ def segment(input: AnyPath, bundle: AnyPath, output_dir: AnyPath, **options: Any
     """Contour one case, or every case of a folder, with a bundle; what ``medseg segment`` does.
 
     ``input``: a DICOM folder (nested, several patients), a NIfTI file, a radiograph, or a folder of them.
-    ``bundle``: a name that ``medseg bundles`` lists, or a folder. ``output_dir``: a folder per case is made
-    in it. ``options``: the other fields of :class:`medseg.bundles.job.Request`, as in
-    ``formats=("rtstruct",)``, ``within="RS.dcm:GTV"``, ``device="cpu"``.
+    ``bundle``: a name that ``medseg bundles`` lists, or a folder (a Path, or a text with a / in it).
+    ``output_dir``: a folder per case is made in it. ``options``: the other fields of
+    :class:`medseg.bundles.request.Request`, as in ``formats=("rtstruct",)``, ``within="RS.dcm:GTV"``, ``device="cpu"``.
 
     Returns the cohort's record: ``["cases"]`` has case, status ("done", "skipped" or "failed", with its
     ``error``) and folder of each. A case that fails stops no other. TypeError for an option that is no field;
     InputError or BundleError for what concerns the whole run.
     """
     from medseg.bundles import cohort
-    from medseg.bundles.job import Request
+    from medseg.bundles.request import Request
 
     _check(Request, options, ("input", "bundle", "output_dir"))
     return Record(
-        cohort.segment(
-            Request(Path(input).resolve(), os.fspath(bundle), Path(output_dir).resolve(), **options)
-        )
+        cohort.segment(Request(Path(input).resolve(), bundle, Path(output_dir).resolve(), **options))
     )
 
 

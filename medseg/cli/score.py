@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from medseg.cli.words import add_trust, say
 from medseg.errors import InputError
 
 
@@ -53,11 +54,15 @@ def add_score(command: argparse.ArgumentParser):
         "--variant", metavar="NAME", help="with --weights: configs/NAME.json, as in their training"
     )
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    add_trust(command)
     command.add_argument("--json", action="store_true", help="print every number as JSON")
     return _run
 
 
 def _run(options) -> int:
+    from medseg.bundles.trust import trusted_bundle
+
+    bundle = trusted_bundle(options.bundle, options.trust_bundle)  # before torch is loaded
     from medseg.bundles.score import ScoreRequest, score_structures
     from medseg.bundles.score_tables import as_json, in_words
     from medseg.files import atomic_path
@@ -66,7 +71,7 @@ def _run(options) -> int:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder.")
     request = ScoreRequest(
-        options.bundle,
+        bundle,
         options.data.resolve(),
         options.output.resolve(),
         section=options.section,
@@ -79,11 +84,11 @@ def _run(options) -> int:
         weights=options.weights,
         variant=options.variant,
     )
-    scored = score_structures(request, report=lambda line: print(f"error: {line}", file=sys.stderr))
+    scored = score_structures(request, report=lambda line: say(f"error: {line}", file=sys.stderr))
     for name, text in (("scores.json", as_json(scored)), ("scores.md", in_words(scored))):
         with atomic_path(request.output_dir / name) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
-    print(as_json(scored) if options.json else in_words(scored))
+    say(as_json(scored) if options.json else in_words(scored))
     return 2 if scored.failed else 0
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from medseg.cli.words import in_flags, merged
+from medseg.cli.words import in_flags, merged, say, say_lines
 from medseg.errors import InputError
 
 
@@ -56,12 +56,12 @@ def _run_convert(options) -> int:
     record = convert(request)
     _warn(record["warnings"])
     if options.json:
-        print(json.dumps(record, indent=1))
+        say(json.dumps(record, indent=1))
         return 0
-    print(f"{record['out']}: {record['direction']}")
+    say(f"{record['out']}: {record['direction']}")
     for row in record.get("structures", ()):
         cc = "unknown" if row["volume_cc"] is None else f"{row['volume_cc']:.2f} cc"
-        print(f"  {row['name']:16} {cc:>14}{'  empty' if row['empty'] else ''}")
+        say(f"  {row['name']:16} {cc:>14}{'  empty' if row['empty'] else ''}")
     return 0
 
 
@@ -114,7 +114,7 @@ def _run_compare(options) -> int:
     )
     comparison = compare_to_files(request, ComparisonFiles(options.json, options.csv, options.html))
     _warn(comparison.notices)
-    print("\n".join(table_lines(comparison)))
+    say_lines(table_lines(comparison))
     return 0
 
 
@@ -181,11 +181,11 @@ def _run_margin(options) -> int:
     record = derive_structure_set(request)
     _warn(record["warnings"])
     if options.json:
-        print(json.dumps(record, indent=1))
+        say(json.dumps(record, indent=1))
         return 0
-    print(f"{record['out']}: {record['name']} = {record['recipe']}")
+    say(f"{record['out']}: {record['name']} = {record['recipe']}")
     for name, cc in record["volumes_cc"].items():
-        print(f"  {name:16} {cc:10.2f} cc")
+        say(f"  {name:16} {cc:10.2f} cc")
     return 0
 
 
@@ -226,7 +226,7 @@ def _reference(options):
 
 def _warn(sentences: Iterable[str]) -> None:
     for sentence in merged(sentences):
-        print(f"warning: {in_flags(sentence)}", file=sys.stderr)
+        say(f"warning: {in_flags(sentence)}", file=sys.stderr)
 
 
 def _number(text: str, what: str) -> float:

@@ -1,9 +1,15 @@
-"""What a message of the library calls a field, said as the option that sets it."""
+"""What a message of the library calls a field, said as the option that sets it; and the way all words go to
+the terminal."""
 
 from __future__ import annotations
 
+import argparse
 import re
+import sys
 from collections.abc import Iterable
+from typing import TextIO
+
+from medseg.errors import printable
 
 FLAGS = {
     "allow": "--allow",
@@ -25,10 +31,12 @@ FLAGS = {
     "predictions": "--predictions",
     "reference": "--reference",
     "region_margins_mm": "--region-margins-mm",
+    "resume": "--resume",
     "rois": "--roi",
     "settings": "--set",
     "simplify_mm": "--simplify-mm",
     "tolerances": "--tolerance",
+    "trust_bundle": "--trust-bundle",
     "truth": "--truth",
     "validation": "--validation",
     "variant": "--variant",
@@ -49,6 +57,26 @@ def in_flags(message: str) -> str:
         return FLAGS[field] if value is None else f"{FLAGS[field]} {value}"
 
     return re.sub(r"`(\w+)(?:=([^`]*))?`", flag, message)
+
+
+def add_trust(command: argparse.ArgumentParser) -> None:
+    """The option of every command that runs a bundle."""
+    command.add_argument(
+        "--trust-bundle",
+        action="store_true",
+        help="once: a bundle is a program; let this one run that did not come with medseg",
+    )
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print, on standard output unless ``file`` says otherwise, with what would steer a terminal escaped."""
+    print(printable(text), file=file or sys.stdout)
+
+
+def say_lines(lines: Iterable[str]) -> None:
+    """Print each on a line of its own, whatever line ends a name from a file may hold."""
+    for line in lines:
+        say(printable(line, keep=""))
 
 
 _NAME_OR_NUMBER = r"'[^']*'|\"[^\"]*\"|(?<=structure )\w+|\d+(?:\.\d+)?"

@@ -1,10 +1,12 @@
 """What MONAI bundles lack for training: checkpoints one can resume from, and mixed precision on any
 device."""
 
+import hashlib
+import json
 import logging
 import os
-import pickle
 import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from medseg.errors import BundleError, InputError
 from medseg.files import atomic_path
+from medseg.training.resuming import CHANGED, differences, settings_of, take_new_learning_rate
 
 _logger = logging.getLogger(__name__)
 
@@ -55,9 +58,11 @@ class Checkpoints:
     With `resume=True` and a `last.pt` in `directory`, training continues after its epoch; without that file
     it starts anew. Each epoch is seeded by `seed` + epoch (shuffle order, augmentation, dropout), so a
     resumed run equals an uninterrupted one. Several ranks draw different augmentations: the rank enters the
-    seed.
+    seed. `resume="changed"` also continues a training of other cases, batch size, seed or learning rate, at
+    the new ones; `resume=True` says which it is and refuses.
 
     A `last.pt` of another network, or one that cannot be read, raises BundleError before anything is changed.
+    In a bundle's own models folder, metadata.json gets the SHA-256 of every new `model.pt`.
     """
 
     LAST = "last.pt"
@@ -70,7 +75,7 @@ class Checkpoints:
         optimizer: torch.optim.Optimizer,
         lr_scheduler: Any = None,
         evaluator: Engine | None = None,
-        resume: bool = False,
+        resume: bool | str = False,
         seed: int = 0,
     ) -> None:
         self.directory = Path(directory)
@@ -78,7 +83,7 @@ class Checkpoints:
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.evaluator = evaluator
-        self.resume = _true_or_false("resume", resume)
+        self.resume = resume if resume == CHANGED else _true_or_false("resume", resume)
         self.seed = seed
 
     def attach(self, engine: Engine) -> None:
@@ -119,7 +124,7 @@ class Checkpoints:
                 "epoch": self.evaluator.state.best_metric_epoch,
             }
             if best["epoch"] == engine.state.epoch:
-                save_atomically(weights, self.directory / self.BEST)
+                save_weights(weights, self.directory / self.BEST)
         state = {
             "network": weights,
             "optimizer": self.optimizer.state_dict(),
@@ -128,6 +133,7 @@ class Checkpoints:
             "trainer": {"epoch": engine.state.epoch, "iteration": engine.state.iteration},
             "best": {key: float(value) for key, value in best.items()},
             "method": engine.method_state() if hasattr(engine, "method_state") else {},
+            "settings": settings_of(engine, self.optimizer, self.seed),
         }
         save_atomically(state, self.directory / self.LAST)
 
@@ -145,13 +151,21 @@ class Checkpoints:
                 f"{path} is at epoch {epoch} of {engine.state.max_epochs}; nothing is left to train. Raise "
                 f"'epochs'."
             )
-        # Files of earlier versions have no "method"; a plain trainer needs none.
+        # Files of earlier versions have no "settings" and no "method"; a plain trainer needs none.
+        before, now = state.get("settings", {}), settings_of(engine, self.optimizer, self.seed)
+        changed = differences(before, now)
+        if changed and self.resume != CHANGED:
+            raise BundleError(
+                f"{path} was trained with other settings: {'; '.join(changed)}. Resume with the same, train "
+                f"anew in another folder, or go on with the new ones: `resume={CHANGED}`."
+            )
         if hasattr(engine, "load_method_state"):
             engine.load_method_state(state.get("method", {}))
         load_weights(self.network, state["network"], path)
         self.optimizer.load_state_dict(state["optimizer"])
         if self.lr_scheduler is not None and state["lr_scheduler"]:
             self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+        take_new_learning_rate(before, now, self.optimizer, self.lr_scheduler)
         if engine.scaler is not None and state["scaler"]:
             engine.scaler.load_state_dict(state["scaler"])
         engine.state.epoch, engine.state.iteration = epoch, state["trainer"]["iteration"]
@@ -162,20 +176,56 @@ class Checkpoints:
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """Write `state` to `path` so that a killed run leaves either the old file or the new one, never a
-    part."""
+    """Write `state` to `path` so that a killed run leaves either the old file or the new one, never a part.
+
+    OSError that names `path` when the disk is full.
+    """
     with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+        _save(state, temporary)
+
+
+def _save(state: dict[str, Any], temporary: Path) -> None:
+    # Through a file of Python's, since torch's own writer says "file write failed" whatever the reason is.
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # it closes its zip file although the disk is full
+            raise error.__context__ from None
+        raise
+
+
+def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a state dict as :func:`save_atomically` does; metadata.json of the bundle that `path` lies in, if
+    in any, gets its SHA-256 under `weights_sha256`."""
+    metadata = path.parent.parent / "configs" / "metadata.json"
+    if path.parent.name != "models" or not metadata.is_file():
+        save_atomically(weights, path)
+        return
+    content = json.loads(metadata.read_text(encoding="utf-8"))
+    with atomic_path(path) as temporary:
+        _save(weights, temporary)
+        content["weights_sha256"] = hashlib.sha256(temporary.read_bytes()).hexdigest()
+        with atomic_path(metadata) as text:  # both take their place one right after the other
+            text.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Return the tensors and plain values stored in `path`, on the CPU; nothing in the file is executed.
 
-    Raises BundleError when the file is damaged or holds anything but tensors and plain values.
+    Raises BundleError when the file is damaged or holds anything but tensors and plain values. torch writes a
+    zip file with a checksum of every tensor and does not compare it when it reads.
     """
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as parts:
+                damaged = parts.testzip()
+            if damaged is not None:
+                raise ValueError(f"the checksum of {damaged} in it is another one: the file is damaged")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged pickle ends in almost any of Python's errors
         raise BundleError(
             f"{path} is no readable checkpoint ({_first_line(error)}). Delete or replace it."
         ) from error

@@ -16,7 +16,7 @@ from medseg.dicom.images.scan import FileNote, Found, SeriesFiles, find_series
 from medseg.dicom.patient import differing_field, patient_of
 from medseg.dicom.rtstruct.structure_set import StructureSet, read_structure_set
 from medseg.dicom.rtstruct.volumes import structure_set_volumes
-from medseg.errors import MedsegError
+from medseg.errors import MedsegError, printable
 
 _AXES = ("sagittal", "coronal", "axial")
 
@@ -204,7 +204,7 @@ def report_lines(report: dict) -> list[str]:
         for why, names in by_reason.items():
             listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
             lines.append(f"  {len(names)} {why}: {listed}")
-    return lines
+    return [printable(line, keep="") for line in lines]
 
 
 def _series_lines(series: dict) -> list[str]:

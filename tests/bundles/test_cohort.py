@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pydicom
@@ -11,7 +12,10 @@ import SimpleITK
 from chiral_cases import chiral_series
 
 from medseg.bundles.cohort import segment
-from medseg.bundles.job import Request
+from medseg.bundles.job import case_lock
+from medseg.bundles.record import case_line
+from medseg.bundles.request import Request
+from medseg.processes import Lock
 
 
 def test_one_broken_case_does_not_stop_the_cohort_and_a_rerun_continues(bright_bundle, tmp_path):
@@ -184,3 +188,44 @@ def test_after_ctrl_c_finished_cases_are_whole_and_nothing_else_lies_about(brigh
     left = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*"))
     assert left == ["p0", "p0/RS.dcm", "p0/run.json", "p1", "p1/RS.dcm", "p1/run.json"]
     assert [case["status"] for case in segment(request)["cases"]] == ["skipped"] * 2 + ["done"] * 3
+
+
+def test_a_case_that_another_run_works_on_is_left_to_it_and_taken_over_when_that_run_is_gone(
+    bright_bundle, tmp_path
+):
+    for number in range(3):
+        chiral_series(tmp_path / "cohort" / f"p{number}", seed=number)
+    out = tmp_path / "out"
+    out.mkdir()
+    request = Request(tmp_path / "cohort", str(bright_bundle), out, formats=("rtstruct",))
+    other, seen = Lock(case_lock(out, "p1")), []
+    assert other.take() is None
+
+    def report(record):
+        seen.append((record["case"], record["status"]))
+        if record["status"] == "waiting":
+            assert f"process {os.getpid()} on" in case_line(record)
+            assert not (out / "p1").exists(), "nothing of another run's case is touched"
+            other.release()
+
+    expected = [("p0", "done"), ("p2", "done"), ("p1", "waiting"), ("p1", "done")]
+    cases = segment(request, report)["cases"]
+    assert seen == expected and [case["status"] for case in cases] == ["done"] * 3
+    assert [case["case"] for case in cases] == ["p0", "p1", "p2"]
+    assert not list(out.glob(".lock*")) and not list(out.glob(".partial*"))
+
+    # Another run that finished the case meanwhile: nothing is done twice, and nobody's case failed.
+    seen.clear()
+    written = (out / "p1" / "RS.dcm").read_bytes()
+    (out / "p1").rename(tmp_path / "by_another_run")
+    assert other.take() is None
+
+    def finished_by_the_other(record):
+        seen.append((record["case"], record["status"]))
+        if record["status"] == "waiting":
+            (tmp_path / "by_another_run").rename(out / "p1")
+            other.release()
+
+    segment(request, finished_by_the_other)
+    assert seen == [("p0", "skipped"), ("p2", "skipped"), ("p1", "waiting"), ("p1", "skipped")]
+    assert (out / "p1" / "RS.dcm").read_bytes() == written

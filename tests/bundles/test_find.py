@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 
@@ -26,12 +27,18 @@ def test_every_bundle_holds_all_parts_small_weights_and_no_python(name):
         assert (folder / part).stat().st_size > 0, part
     assert (folder / "models" / "model.pt").stat().st_size < 10e6
     assert not list(folder.rglob("*.py"))
+    digest = hashlib.sha256((folder / "models" / "model.pt").read_bytes()).hexdigest()
+    assert find_bundle(name).metadata["weights_sha256"] == digest
 
 
 @pytest.fixture
-def broken(tmp_path):
+def broken(tmp_path, every_bundle_trusted):
     """A copy of ct_gtv to break."""
     shutil.copytree(find_bundle("ct_gtv").folder, tmp_path / "ct_gtv")
+    path = tmp_path / "ct_gtv" / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    del metadata["weights_sha256"]
+    path.write_text(json.dumps(metadata))
     return find_bundle(tmp_path / "ct_gtv")
 
 
@@ -71,8 +78,95 @@ def test_weights_that_would_execute_something_are_refused(broken):
             return (print, ("executed",))
 
     torch.save({"weight": Evil()}, broken.weights)
-    with pytest.raises(BundleError, match="do not fit"):
+    with pytest.raises(BundleError, match="no readable checkpoint"):
         load_network(broken, load_config(broken, "inference", {}), "cpu")
+
+
+WEIGHTS = "weights are whole, finite, and those that metadata.json names"
+
+
+def altered_weights(bundle, alter):
+    """Save the bundle's weights after ``alter(state)``."""
+    state = torch.load(bundle.weights, weights_only=True)
+    alter(state)
+    torch.save(state, bundle.weights)
+    return find_bundle(bundle.folder)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(float("nan"), "is not finite"), (float("inf"), "is not finite"), (0.0, "all zeros")]
+)
+def test_weights_that_no_training_ends_with_are_found_and_never_used(value, words, broken):
+    def alter(state):
+        name = next(name for name, tensor in state.items() if tensor.ndim > 1)
+        state[name][:] = value
+
+    bundle = altered_weights(broken, alter)
+    assert words in problems(bundle)[WEIGHTS]
+    with pytest.raises(BundleError, match=words):
+        load_network(bundle, load_config(bundle, "inference", {}), "cpu")
+
+
+def test_a_bias_of_zeros_and_whole_numbers_of_zero_are_weights(broken):
+    def alter(state):
+        state[next(name for name, tensor in state.items() if tensor.ndim == 1)][:] = 0
+
+    assert WEIGHTS not in problems(altered_weights(broken, alter))
+
+
+def test_weights_with_changed_bytes_are_found_though_torch_reads_them(broken):
+    tensor = next(t for t in torch.load(broken.weights, weights_only=True).values() if t.numel() > 500)
+    raw = bytearray(broken.weights.read_bytes())
+    start = raw.find(tensor.numpy().tobytes())
+    raw[start + 100 : start + 104] = bytes(byte ^ 0x55 for byte in raw[start + 100 : start + 104])
+    broken.weights.write_bytes(raw)
+    assert torch.load(broken.weights, weights_only=True)
+    assert "the file is damaged" in problems(broken)[WEIGHTS]
+    with pytest.raises(BundleError, match="the file is damaged"):
+        load_network(broken, load_config(broken, "inference", {}), "cpu")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK", bytes(range(256)) * 9, "schön".encode("latin-1"), b"\x80\x02."]
+)
+def test_whatever_stands_in_the_file_of_weights_ends_in_a_line(content, broken):
+    broken.weights.write_bytes(content)
+    with pytest.raises(BundleError, match="no readable checkpoint|holds"):
+        load_network(broken, load_config(broken, "inference", {}), "cpu")
+
+
+def test_weights_that_are_not_those_that_metadata_names_are_refused_before_they_are_read(broken):
+    change(broken, "metadata", weights_sha256=hashlib.sha256(broken.weights.read_bytes()).hexdigest())
+    assert problems(find_bundle(broken.folder)) == {}
+    change(broken, "metadata", weights_sha256="0" * 64)
+    bundle = find_bundle(broken.folder)
+    assert "metadata.json names 000000000000" in problems(bundle)[WEIGHTS]
+    with pytest.raises(BundleError, match="was damaged or replaced"):
+        load_network(bundle, load_config(bundle, "inference", {}), "cpu")
+    change(broken, "metadata", weights_sha256=5)
+    assert "5 is not of type" in problems(find_bundle(broken.folder))["metadata (MONAI verify_metadata)"]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "5", "{", "\udc80"])
+def test_a_config_that_is_no_json_object_is_named(text, broken):
+    (broken.folder / "configs" / "inference.json").write_bytes(text.encode(errors="surrogatepass"))
+    with pytest.raises(BundleError, match="inference.json"):
+        load_config(broken, "inference", {})
+
+
+def test_the_first_of_our_own_errors_is_the_reason_and_not_what_caused_it(broken):
+    """MONAI's "Failed to evaluate" around "last.pt is no readable checkpoint" around torch's own words."""
+    last = str(broken.folder / "models" / "last.pt")
+    (broken.folder / "models" / "last.pt").write_bytes(b"PK cut")
+    change(
+        broken,
+        "inference",
+        inferer=f"$__import__('medseg.training.checkpoints').training.checkpoints."
+        f"load_checkpoint(__import__('pathlib').Path('{last}'))",
+    )
+    parser = load_config(broken, "inference", {})
+    with pytest.raises(BundleError, match="^[^:]*last.pt is no readable checkpoint"):
+        build(broken, parser, "inferer")
 
 
 def test_a_network_that_differs_between_training_and_inference_is_found(broken):

@@ -15,7 +15,7 @@ from chiral_cases import MARKER_CC, case_at, chiral_series, contoured, image_cen
 from shapely.geometry import Polygon
 
 from medseg.bundles.cohort import segment
-from medseg.bundles.job import Request
+from medseg.bundles.request import Request
 from medseg.errors import GeometryError, InputError
 from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import AXIAL

@@ -14,10 +14,12 @@ import torch
 
 from medseg.bundles.cohort import segment
 from medseg.bundles.find import find_bundle
-from medseg.bundles.job import Request
 from medseg.bundles.kinds import KINDS, formats_of
+from medseg.bundles.request import Request
+from medseg.bundles.trust import trust
 from medseg.errors import BundleError, InputError
 from medseg.phantoms.series import stack_geometry, write_series
+from medseg.training.checkpoints import save_weights
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -87,7 +89,8 @@ def label_bundle(tmp_path_factory):
     path.write_text(json.dumps(config))
     (folder / "models").mkdir(exist_ok=True)
     weights = {"2.weight": torch.tensor([[8.0], [-8.0]]), "2.bias": torch.tensor([-4.0, 4.0])}
-    torch.save(weights, folder / "models" / "model.pt")
+    save_weights(weights, folder / "models" / "model.pt")
+    trust(find_bundle(folder))
     return folder
 
 
@@ -108,7 +111,7 @@ def test_a_bundle_that_answers_with_labels_goes_through_the_same_door(hu, bright
     assert written["labels"] == record["labels"] and "PHANTOM^MEDSEG" not in json.dumps(record)
 
 
-def test_a_kind_that_does_not_exist_and_a_format_of_another_kind_are_refused(label_bundle, tmp_path):
+def test_a_kind_or_format_that_does_not_exist_is_refused(label_bundle, every_bundle_trusted, tmp_path):
     geometry = stack_geometry((4, 8, 8), gaps_mm=3.0)
     write_series(np.zeros(geometry.shape), geometry, tmp_path / "CT")
     with pytest.raises(InputError, match="labels on a volume; expected some of json"):
@@ -123,7 +126,9 @@ def test_a_kind_that_does_not_exist_and_a_format_of_another_kind_are_refused(lab
         segment(Request(tmp_path / "CT", str(odd), tmp_path / "out"))
 
 
-def test_another_number_of_logits_is_a_failure_of_the_case_and_not_a_label(label_bundle, tmp_path):
+def test_another_number_of_logits_is_a_failure_of_the_case_and_not_a_label(
+    label_bundle, every_bundle_trusted, tmp_path
+):
     path = tmp_path / "three"
     shutil.copytree(label_bundle, path)
     config = json.loads((path / "configs" / "inference.json").read_text())

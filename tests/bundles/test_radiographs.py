@@ -16,10 +16,13 @@ from chest_files import picture, write_dx
 from PIL import Image
 
 from medseg.bundles.cohort import segment
-from medseg.bundles.job import Request
+from medseg.bundles.find import find_bundle
 from medseg.bundles.record import is_result
+from medseg.bundles.request import Request
+from medseg.bundles.trust import trust
 from medseg.cases.find import find_radiographs
 from medseg.errors import InputError
+from medseg.training.checkpoints import save_weights
 
 BUNDLE = Path(__file__).resolve().parents[2] / "monai_bundles" / "cxr_anatomy"
 
@@ -39,9 +42,10 @@ def bright_bundle(tmp_path_factory):
     path.write_text(json.dumps(config))
     weight = torch.tensor([200.0, -200.0, 0.0, 0.0]).reshape(4, 1, 1, 1)
     (folder / "models").mkdir(exist_ok=True)
-    torch.save(
+    save_weights(
         {"weight": weight, "bias": torch.tensor([-120.0, 120.0, -9.0, -9.0])}, folder / "models" / "model.pt"
     )
+    trust(find_bundle(folder))
     return folder
 
 
@@ -108,11 +112,25 @@ def test_a_picture_gets_pixels_and_no_centimetres_and_no_dicom(tmp_path, bright_
         "pixel_spacing_mm": None,
         "spacing_from": "not known",
     }
-    cohort = segment(Request(tmp_path / "in", str(bright_bundle), tmp_path / "seg", formats=("seg",)))
-    assert "needs a DICOM image to refer to" in cohort["cases"][0]["error"]
     assert find_radiographs(tmp_path, is_result)[1] == [
         f"5 files, e.g. {tmp_path}/out/chest/AirWay_Prox.png: a file that medseg wrote: results are no cases"
     ]
+
+
+def test_a_dicom_format_of_pictures_is_refused_once_and_of_some_of_the_cases_case_by_case(
+    tmp_path, bright_bundle
+):
+    for number in range(3):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(picture()).save(tmp_path / "in" / f"{number}.png")
+    request = Request(tmp_path / "in", str(bright_bundle), tmp_path / "out", formats=("png", "seg"))
+    with pytest.raises(InputError, match="format seg: it refers to DICOM .*0.png and 2 more are not"):
+        segment(request)
+    assert not (tmp_path / "out").exists()
+    write_dx(tmp_path / "in" / "9.dcm", two_pieces(), ImagerPixelSpacing=[0.4, 0.4])
+    cases = segment(request)["cases"]
+    assert [case["status"] for case in cases] == ["failed", "failed", "failed", "done"]
+    assert "needs a DICOM image to refer to" in cases[0]["error"]
 
 
 def test_rtstruct_regions_and_png_masks_of_volumes_are_refused_before_anything_is_read(

@@ -9,7 +9,7 @@ import pytest
 from chiral_cases import MARKER_CC, chiral_series, contoured
 
 from medseg.bundles.cohort import segment
-from medseg.bundles.job import Request
+from medseg.bundles.request import Request
 from medseg.errors import InputError
 
 

@@ -6,7 +6,7 @@ import pytest
 from chiral_cases import chiral_series
 
 from medseg.bundles.cohort import segment
-from medseg.bundles.job import Request
+from medseg.bundles.request import Request
 from medseg.errors import BundleError, InputError, MedsegError
 
 

@@ -8,7 +8,7 @@ import shutil
 from chiral_cases import case_at, chiral_series, contoured
 
 from medseg.bundles.cohort import segment
-from medseg.bundles.job import Request
+from medseg.bundles.request import Request
 
 
 def test_files_exported_anew_are_contoured_anew(bright_bundle, tmp_path):
@@ -79,7 +79,7 @@ def test_a_changed_step_of_the_bundle_is_contoured_anew(bright_bundle, tmp_path)
     contoured(bundle, tmp_path / "CT", tmp_path / "out", formats=("rtstruct",))
     config = bundle / "configs" / "inference.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "min_volume_cc": 50.0}))
-    contoured(bundle, tmp_path / "CT", tmp_path / "out", formats=("rtstruct",))
+    contoured(bundle, tmp_path / "CT", tmp_path / "out", formats=("rtstruct",), trust_bundle=True)
     assert case_at(tmp_path / "out")["structures"][0]["empty"]
 
 
@@ -102,3 +102,39 @@ def test_files_left_by_a_run_killed_half_way_are_replaced_by_the_next(bright_bun
     (folder / "preview.png").unlink()
     contoured(bright_bundle, tmp_path / "CT", tmp_path / "out")
     assert {path.name for path in folder.iterdir()} == {"RS.dcm", "preview.png", "run.json"}
+
+
+def test_a_result_of_zero_bytes_is_done_again(bright_bundle, tmp_path):
+    chiral_series(tmp_path / "CT")
+    folder = contoured(bright_bundle, tmp_path / "CT", tmp_path / "out")
+    size = (folder / "RS.dcm").stat().st_size
+    (folder / "RS.dcm").write_bytes(b"")
+    case = segment(Request(tmp_path / "CT", str(bright_bundle), tmp_path / "out"))["cases"][0]
+    assert case["status"] == "done" and (folder / "RS.dcm").stat().st_size == size
+    (folder / "preview.png").unlink()
+    case = segment(Request(tmp_path / "CT", str(bright_bundle), tmp_path / "out"))["cases"][0]
+    assert case["status"] == "done" and (folder / "preview.png").stat().st_size > 0
+
+
+def test_a_result_that_is_another_one_now_is_neither_skipped_nor_overwritten(bright_bundle, tmp_path):
+    chiral_series(tmp_path / "CT")
+    folder = contoured(bright_bundle, tmp_path / "CT", tmp_path / "out", formats=("rtstruct",))
+    whole = (folder / "RS.dcm").read_bytes()
+    request = Request(tmp_path / "CT", str(bright_bundle), tmp_path / "out", formats=("rtstruct",))
+    for damaged in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1])):  # cut, and of the same size
+        (folder / "RS.dcm").write_bytes(damaged)
+        case = segment(request)["cases"][0]
+        assert case["status"] == "failed" and (folder / "RS.dcm").read_bytes() == damaged
+        assert "RS.dcm was changed after medseg wrote it" in case["error"]
+    (folder / "RS.dcm").write_bytes(whole)
+    assert segment(request)["cases"][0]["status"] == "skipped"
+
+
+def test_a_link_in_the_place_of_a_result_is_not_replaced(bright_bundle, tmp_path):
+    chiral_series(tmp_path / "CT")
+    (tmp_path / "out" / "CT").mkdir(parents=True)
+    (tmp_path / "out" / "CT" / "RS.dcm").symlink_to(tmp_path / "nowhere.dcm")
+    request = Request(tmp_path / "CT", str(bright_bundle), tmp_path / "out", formats=("rtstruct",))
+    case = segment(request)["cases"][0]
+    assert case["status"] == "failed" and "was not written by medseg" in case["error"]
+    assert (tmp_path / "out" / "CT" / "RS.dcm").is_symlink() and not (tmp_path / "nowhere.dcm").exists()

@@ -138,7 +138,9 @@ def test_the_command_writes_both_tables_and_names_options(cohort, bright_bundle,
     )
 
 
-def test_a_structure_that_nobody_drew_is_not_scored_but_counted_when_contoured(bright_bundle, tmp_path):
+def test_a_structure_that_nobody_drew_is_not_scored_but_counted_when_contoured(
+    bright_bundle, every_bundle_trusted, tmp_path
+):
     copy = tmp_path / "bundle"
     shutil.copytree(bright_bundle, copy)
     path = copy / "configs" / "train.json"

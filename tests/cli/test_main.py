@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from medseg.cli.main import COMMANDS, _settings, main
+from medseg.cli.main import COMMANDS, main
+from medseg.cli.settings import settings_of
 from medseg.errors import InputError
 from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import write_series
@@ -78,7 +79,7 @@ def test_json_output_is_json_alone(capsys, ct, bright_bundle, tmp_path):
 
 
 def test_settings_are_values_and_never_expressions():
-    assert _settings(["min_volume_cc=2.5", "holes=xor", "within=null"]) == {
+    assert settings_of(["min_volume_cc=2.5", "holes=xor", "within=null"]) == {
         "min_volume_cc": 2.5,
         "holes": "xor",
         "within": None,
@@ -93,9 +94,9 @@ def test_settings_are_values_and_never_expressions():
         'network_def={"_target_": "os.system"}',
     ):
         with pytest.raises(InputError, match="expressions, references"):
-            _settings([text])
+            settings_of([text])
     with pytest.raises(InputError, match="ID=VALUE"):
-        _settings(["min_volume_cc"])
+        settings_of(["min_volume_cc"])
 
 
 def test_a_fault_of_ours_exits_with_one_and_says_so(capsys, monkeypatch):

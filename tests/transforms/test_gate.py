@@ -16,7 +16,8 @@ from PIL import Image
 from medseg.bundles.cohort import segment
 from medseg.bundles.config import build, load_config
 from medseg.bundles.find import bundle_folders, find_bundle
-from medseg.bundles.job import Request
+from medseg.bundles.request import Request
+from medseg.bundles.trust import trust
 from medseg.cases.nifti import write_volume
 from medseg.errors import BundleError, InputError, MedsegWarning
 from medseg.phantoms.series import stack_geometry, write_series
@@ -231,6 +232,7 @@ def gated(bright_bundle, tmp_path_factory):
     step["gate"] = "$@bundle_root + '/configs/gate.json'"
     config["preprocessing"]["transforms"].insert(2, step)
     path.write_text(json.dumps(config))
+    trust(find_bundle(folder))
     return folder
 
 

@@ -209,14 +209,14 @@ def datalist(root: Path) -> Kind:
 def bundle(root: Path) -> Kind:
     """metadata.json and inference.json of a bundle, read, not run."""
     from medseg.bundles.config import load_config
-    from medseg.bundles.find import find_bundle
+    from medseg.bundles.find import Bundle, find_bundle
 
     shutil.copytree(
         REPOSITORY / "monai_bundles" / "ct_gtv", root, ignore=shutil.ignore_patterns("*.pt", "datalist.json")
     )
 
     def read(path: Path) -> tuple[str, list[str]]:
-        found = find_bundle(root)
+        found = Bundle("ct_gtv", root, derived_from=find_bundle("ct_gtv"))
         words = [found.version, found.result_kind, found.modality]
         return digest(words, load_config(found, "inference", {}).get()), []
 

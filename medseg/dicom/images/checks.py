@@ -116,7 +116,8 @@ def _mixed(records: Sequence[SliceRecord]) -> list[Fault]:
     for name, keyword in _ONE_PER_SERIES.items():
         values = sorted({str(record.dataset.get(keyword, "") or "none") for record in records})
         if len(values) > 1:
-            what = f"{len(values)} different values of {keyword}: {', '.join(values[:3])}; expected one."
+            listed = "" if name == "mixed_patient" else f": {', '.join(values[:3])}"  # no names in a message
+            what = f"{len(values)} different values of {keyword}{listed}; expected one."
             faults.append(Fault(name, what))
     first = records[0]
     rows, columns = first.matrix

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +41,8 @@ class Projection:
     and where it holds.
     """
 
-    header: Dataset
-    pixels: np.ndarray
+    header: Dataset = field(repr=False)
+    pixels: np.ndarray = field(repr=False)
     shown: str
     spacing_mm: tuple[float, float] | None
     spacing_from: str

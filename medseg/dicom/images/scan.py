@@ -87,7 +87,7 @@ class SliceRecord:
 
     path: Path
     frame: int | None
-    dataset: Dataset
+    dataset: Dataset = field(repr=False)
     position_lps_mm: np.ndarray
     orientation: np.ndarray
     spacing_mm: np.ndarray
@@ -114,7 +114,7 @@ class SeriesFiles:
     modality: str
     description: str
     study_uid: str
-    patient_id: str
+    patient_id: str = field(repr=False)
     records: list[SliceRecord] = field(default_factory=list)
 
     @property

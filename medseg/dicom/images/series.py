@@ -19,7 +19,7 @@ from medseg.errors import InputError
 from medseg.geometry import Geometry
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Series:
     """A stack of slices in the order of ``geometry``.
 
@@ -33,6 +33,11 @@ class Series:
     modality: str
     series_instance_uid: str
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """One line for a notebook, without names and the headers that hold them."""
+        slices, rows, columns = self.geometry.shape
+        return f"Series({self.modality}, {slices} slices of {rows} x {columns}, {self.series_instance_uid})"
 
     @property
     def headers(self) -> tuple[Dataset, ...]:

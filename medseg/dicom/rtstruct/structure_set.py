@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +57,8 @@ class StructureSet:
     path: Path
     label: str
     approval_status: str
-    patient_id: str
-    patient_name: str
+    patient_id: str = field(repr=False)
+    patient_name: str = field(repr=False)
     study_instance_uid: str
     sop_instance_uid: str
     frame_of_reference_uids: tuple[str, ...]

@@ -15,7 +15,8 @@ def run_cohort(data: str) -> dict:
     round}."""
     from medseg.bundles.cohort import in_turn
     from medseg.bundles.find import find_bundle
-    from medseg.bundles.job import Job, Pipeline, Request
+    from medseg.bundles.job import Job, Pipeline
+    from medseg.bundles.request import Request
     from medseg.cases.find import find_cases
     from medseg.cases.volume import _open
 

@@ -18,7 +18,8 @@ def run_engines(data: str, bundle_name: str) -> dict:
     import torch
 
     from medseg.bundles.find import find_bundle
-    from medseg.bundles.job import Pipeline, Request
+    from medseg.bundles.job import Pipeline
+    from medseg.bundles.request import Request
     from medseg.inference.engines import OpenVINOEngine, TorchEngine
     from medseg.inference.sliding_window import SlidingWindow
 

@@ -78,8 +78,9 @@ def run_whole(source: str, bundle_name: str, path: str, out: str) -> dict:
     """One path over one CT: {stage: [seconds, processor seconds, peak GB]}; the masks go to ``out``."""
     import numpy as np
 
-    from medseg.bundles.find import find_bundle
-    from medseg.bundles.job import Pipeline, Request
+    from medseg.bundles.find import Bundle, find_bundle
+    from medseg.bundles.job import Pipeline
+    from medseg.bundles.request import Request
 
     stages: dict[str, list[float]] = {}
 
@@ -99,7 +100,8 @@ def run_whole(source: str, bundle_name: str, path: str, out: str) -> dict:
         request = Request(
             Path(source), str(folder), Path(scratch), formats=("rtstruct",), device="cpu", engine=engine
         )
-        pipeline = Pipeline(find_bundle(str(folder)), request, ("rtstruct",), Path(scratch))
+        changed = Bundle(bundle_name, folder, derived_from=find_bundle(bundle_name))
+        pipeline = Pipeline(changed, request, ("rtstruct",), Path(scratch))
         stages["start"] = [0.0, 0.0, peak_gb()]
         item = pipeline.prepare({"image": source, "case_name": "case"}, timed)
         structures = pipeline.finish(pipeline.predict(item, timed), timed)

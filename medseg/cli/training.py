@@ -1,0 +1,133 @@
+"""``medseg train``, ``evaluate`` and ``bundles``: what is done with a bundle beside contouring."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from medseg.cli.settings import settings_of
+from medseg.cli.words import add_trust, in_flags, say
+from medseg.errors import InputError
+from medseg.files import own_folder
+
+
+def add_train(command: argparse.ArgumentParser):
+    """Train a bundle: python -m monai.bundle run training, with overrides that are checked by name."""
+    _add_bundle_options(command, "where weights and checkpoints go; the bundle's own stay as they are")
+    command.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        choices=("changed",),
+        help="continue from DIR/last.pt; changed: with other cases, batch size, seed or learning rate",
+    )
+
+    def run(options) -> int:
+        if (options.output / "last.pt").exists() and not options.resume:
+            raise InputError(
+                f"{options.output} holds a training (last.pt) that would be overwritten; add --resume to go "
+                f"on with it, or "
+                "name another folder."
+            )
+        out = str(options.output.resolve())
+        settings = {"ckpt_dir": out, "output_dir": out, "resume": options.resume}
+        with own_folder(options.output):
+            code = _run_bundle(options, ["train"], "training", settings)
+        if not (options.output / "model.pt").exists():
+            say(
+                "note: no model.pt, since no validation was due in so few epochs; last.pt holds the weights "
+                "(--set val_interval=1 validates every epoch).",
+                file=sys.stderr,
+            )
+        return code
+
+    return run
+
+
+def add_evaluate(command: argparse.ArgumentParser):
+    """Score a bundle's weights on the validation cases of a datalist; writes a row per case."""
+    _add_bundle_options(command, "where the table of scores goes")
+    command.add_argument(
+        "--weights", type=Path, metavar="DIR", help="folder with model.pt; default: the bundle's"
+    )
+
+    def run(options) -> int:
+        settings = {"output_dir": str(options.output.resolve())}
+        if options.weights:
+            settings["ckpt_dir"] = str(options.weights.resolve())
+        with own_folder(options.output):
+            return _run_bundle(options, ["train", "evaluate"], "run", settings)
+
+    return run
+
+
+def _add_bundle_options(command: argparse.ArgumentParser, output_help: str) -> None:
+    command.add_argument("bundle", metavar="BUNDLE", help="a bundle's name (medseg bundles) or its folder")
+    command.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="folder the datalist's paths start from"
+    )
+    command.add_argument(
+        "--datalist", type=Path, metavar="FILE", help="MONAI datalist JSON; default: the bundle's own"
+    )
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help=output_help)
+    command.add_argument(
+        "--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of the config"
+    )
+    add_trust(command)
+
+
+def _run_bundle(options, configs: list[str], run_id: str, settings: dict) -> int:
+    from medseg.bundles.trust import trusted_bundle
+
+    bundle = trusted_bundle(options.bundle, options.trust_bundle)
+    for path in filter(None, (options.data, options.datalist, getattr(options, "weights", None))):
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder.")
+    settings = {**settings, "dataset_dir": str(options.data.resolve()), **settings_of(options.set)}
+    if options.datalist:
+        settings["datalist"] = str(options.datalist.resolve())
+    from medseg.bundles.config import run_config
+
+    run_config(bundle, configs, run_id, settings)
+    return 0
+
+
+def add_bundles(command: argparse.ArgumentParser):
+    """List the bundles, or verify one of them offline."""
+    command.add_argument("action", nargs="?", choices=("list", "verify"), default="list")
+    command.add_argument("name", nargs="?", metavar="NAME", help="of a bundle, or its folder")
+    add_trust(command)
+
+    def run(options) -> int:
+        from medseg.bundles.find import bundle_folders, find_bundle
+
+        if options.action == "list":
+            if options.name:
+                raise InputError(
+                    f"bundles list takes no name; did you mean medseg bundles verify {options.name}?"
+                )
+            for name in bundle_folders():
+                bundle = find_bundle(name)
+                say(f"{name:20} {bundle.version:8} {bundle.metadata.get('task', '')}")
+            return 0
+        if not options.name:
+            raise InputError("bundles verify: name a bundle, as in medseg bundles verify ct_gtv.")
+        return _verify(find_bundle(options.name), options.trust_bundle)
+
+    return run
+
+
+def _verify(bundle, trust_bundle: bool) -> int:
+    """Print a line per check; 0 when all were made and are good."""
+    from medseg.bundles.trust import require_trusted
+    from medseg.bundles.verify import NOT_DONE, verify
+
+    if trust_bundle:
+        require_trusted(bundle, trust_bundle)
+    results = verify(bundle)
+    for what, problem in results:
+        state = "ok  " if problem is None else "skip" if problem == NOT_DONE else "FAIL"
+        say(f"{state}  {what}" + ("" if problem is None else f": {in_flags(problem)}"))
+    return 0 if all(problem is None for _, problem in results) else 2
