@@ -1,4 +1,4 @@
-"""The fuzzer over every kind of file for twenty seconds: no exception but medseg's, no dead process, no hang."""
+"""The fuzzer over every kind of file for twenty seconds: no exception but medseg's, no dead process or hang."""
 
 from __future__ import annotations
 
