@@ -32,9 +32,9 @@ from medseg.cases.region import region_file
 from medseg.cases.results import Result
 from medseg.cases.volume import fingerprint_sha256, source_path
 from medseg.errors import InputError, MedsegError, noted_in, system_error_line
+from medseg.files import LOCK_PREFIX, Lock
 from medseg.inference.engines import engine_name
 from medseg.inference.sliding_window import SlidingWindow
-from medseg.processes import LOCK_PREFIX, Lock
 from medseg.transforms import case_folder
 
 NEEDS_REGION = (

@@ -160,6 +160,8 @@ def _declared(path: Path) -> tuple[type, int]:
         head = file.read(HEADER_BYTES)
     kind = nibabel.Nifti2Image if nibabel.Nifti2Header.may_contain_header(head) else nibabel.Nifti1Image
     header_kind = kind.header_class
+    if len(head) < header_kind.template_dtype.itemsize:
+        raise InputError(f"the file is cut off: {len(head)} bytes are no header of NIfTI")
     header = header_kind(head[: header_kind.template_dtype.itemsize], check=False)
     shape = tuple(int(side) for side in header.get_data_shape())
     voxels = math.prod(shape)

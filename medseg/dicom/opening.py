@@ -36,8 +36,11 @@ def read_dicom(path: str | os.PathLike, *, pixel_bytes: int | None = None) -> Fi
     ``pixel_bytes``: how many bytes the pixels may take as stored; None stops before them. Raises InputError
     for a file above a limit, and what pydicom raises for damage (:mod:`medseg.dicom.damage`).
     """
-    with open(path, "rb") as file:
-        return read_open(file, path, pixel_bytes=pixel_bytes)[0]
+    try:
+        with open(path, "rb") as file:
+            return read_open(file, path, pixel_bytes=pixel_bytes)[0]
+    except InputError as error:
+        raise InputError(f"{path}: {error}.") from error
 
 
 def read_open(

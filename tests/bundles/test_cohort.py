@@ -15,7 +15,7 @@ from medseg.bundles.cohort import segment
 from medseg.bundles.job import case_lock
 from medseg.bundles.record import case_line
 from medseg.bundles.request import Request
-from medseg.processes import Lock
+from medseg.files import Lock
 
 
 def test_one_broken_case_does_not_stop_the_cohort_and_a_rerun_continues(bright_bundle, tmp_path):

@@ -113,7 +113,7 @@ def _element(raw: bytes, chance: random.Random) -> Damaged:
             outer.ReferencedImageSequence = [deep]
             deep = outer
         inside.SourceImageSequence = [deep]
-    elif way == "move" and len(places) > 1:
+    elif way == "move" and len(places) > 1 and element.VR != "SQ":  # which could be put into itself
         chance.choice(places)[tag] = element
     else:
         values = {"number": str(chance.choice(SIZES)).encode(), "VR": str(element.value)[:40].encode()}

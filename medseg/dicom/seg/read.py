@@ -46,7 +46,7 @@ def read_seg(path: str | Path, series: Series) -> dict[Structure, np.ndarray]:
         kind = str(dataset.get("SegmentationType", ""))
         if str(dataset.get("Modality", "")) != "SEG" or kind not in KINDS:
             raise InputError(
-                f"{path}: is no DICOM Segmentation of a known kind ({kind or 'no SegmentationType'}); "
+                f"{path}: is no DICOM Segmentation of a known kind (SegmentationType {kind[:40]!r}); "
                 f"expected {', '.join(KINDS)}."
             )
         check_same_patient(patient_of(dataset), series, path)
