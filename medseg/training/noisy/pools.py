@@ -60,9 +60,9 @@ class TwoPassPool(BatchPool):
     Pass 1 runs the whole batch without gradient, micro-batch by micro-batch, and takes the derivative of the
     objective with respect to every sample's loss and features. Pass 2 runs each micro-batch again and
     back-propagates losses and features times these numbers. Both passes draw the same random numbers
-    (dropout), and batch norm updates its running statistics in pass 2 only. Equal to BatchPool up to rounding, on one
-    condition: networks do not mix samples. Batch norm does; it then normalises over the micro-batch, as any
-    accumulation of gradients would make it. Costs one forward pass more.
+    (dropout), and batch norm updates its running statistics in pass 2 only. Equal to BatchPool up to
+    rounding, on one condition: networks do not mix samples. Batch norm does; it then normalises over the
+    micro-batch, as any accumulation of gradients would make it. Costs one forward pass more.
     """
 
     def __init__(self, micro_batch: int = 1) -> None:

@@ -14,7 +14,7 @@ from medseg.errors import InputError
 from medseg.losses.per_sample import BCEPerSample, PerSampleLoss
 from medseg.training.noisy.learners import Batch, EqualWeights, Outcome, Parts, build, share, unwrapped
 from medseg.training.noisy.pools import POOLS, BatchPool
-from medseg.training.noisy.watch import distrust, distrust_by_anchors
+from medseg.training.noisy.watch import direction_of_losses, distrust, distrust_by_anchors
 from medseg.training.noisy.weights import HELD_BACK, OBJECTIVES, TAUGHT, Objective, PoolTable
 
 _logger = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ class QualityWeights(EqualWeights):
     labels count alike, with a warning, until an epoch is in order again.
 
     `anchors`: names of two or more cases whose labels are known to be right. The module is also taught to
-    rank every second of them above all other cases. The rest are the check, in the place of losses and areas:
+    rank every second of them above all other cases, and their losses decide after every epoch whether small
+    or large ones speak for a label. The rest are the check, in the place of losses and areas:
     scores are used where these rank high too, so not where the other labels are as good. Where most labels
     share one error, nothing else can tell which group is right.
 
@@ -84,10 +85,10 @@ class QualityWeights(EqualWeights):
         self.pool: BatchPool = build("pool", pool, POOLS)(**(pool_options or {}))
         self.fallback = fallback
         if len(set(anchors)) == 1:
-            raise InputError(
-                "one anchor only; give at least two, since every second one is held back as a check."
-            )
+            raise InputError("one anchor; give at least two, since every second one is held back as a check.")
         self.anchors = torch.tensor([case_number(name) for name in sorted(set(anchors))], dtype=torch.int64)
+        # Without anchors small losses speak for a label; with them nothing does until they have been heard.
+        self.direction = torch.tensor([0.0 if len(self.anchors) else 1.0])
         self.trusted: torch.Tensor | None = None
         self._heard: list[tuple[torch.Tensor, ...]] = []
         self._weighing = False
@@ -105,6 +106,7 @@ class QualityWeights(EqualWeights):
             strength=self.strength,
             kind=self.objective,
             teach=listening,
+            direction=self.direction.to(batch.images.device),
             weigh=self._usable(batch),
         )
 
@@ -134,18 +136,20 @@ class QualityWeights(EqualWeights):
         return False if self.trusted is None else self.trusted.to(batch.images.device)
 
     def epoch_completed(self) -> None:
-        if not self._heard or not self.fallback:
-            self._heard = []
+        if not self._heard:
             return
         scores, judged, areas, labelled, anchor = (torch.cat(v) for v in zip(*self._heard, strict=True))
         self._heard = []
-        reasons = []
-        for column, used in enumerate(labelled.T):
-            seen = scores[used, column]
-            if len(self.anchors):
-                reasons.append(distrust_by_anchors(seen, anchor[used]))
-            else:
-                reasons.append(distrust(seen, judged[used, column], areas[used, column]))
+        columns = list(enumerate(labelled.T))
+        if len(self.anchors):
+            found = [direction_of_losses(judged[used, column], anchor[used]) for column, used in columns]
+            self.direction = torch.tensor(found)
+            reasons = [distrust_by_anchors(scores[used, column], anchor[used]) for column, used in columns]
+        else:
+            reasons = [
+                distrust(scores[used, column], judged[used, column], areas[used, column])
+                for column, used in columns
+            ]
         before, self.trusted = self.trusted, torch.tensor([reason is None for reason in reasons])
         for column, reason in enumerate(reasons):
             if reason is not None and self._weighing and (before is None or before[column]):
@@ -187,10 +191,10 @@ class QualityWeights(EqualWeights):
         return mean, labelled.any(1, keepdim=True)
 
     def memory(self) -> dict[str, Any]:
-        return {**self.pool.state_dict(), "trusted": self.trusted}
+        return {**self.pool.state_dict(), "trusted": self.trusted, "direction": self.direction}
 
     def remember(self, memory: dict[str, Any]) -> None:
-        self.trusted = memory["trusted"]
+        self.trusted, self.direction = memory["trusted"], memory["direction"]
         self.pool.load_state_dict(memory)
 
 

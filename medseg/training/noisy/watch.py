@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from medseg.training.noisy.weights import HELD_BACK, NO_ANCHOR
+from medseg.training.noisy.weights import HELD_BACK, NO_ANCHOR, TAUGHT
 
 SATURATED = 3.0
 """Beyond |t| = 3 the gradient of tanh is below 1 %: a score there hardly changes any more."""
@@ -17,6 +17,10 @@ LEAST_AGREEMENT = 0.3
 
 LEAST_ABOVE = 0.7
 """Share of the other labels above which held-back anchors must lie for scores to be believed."""
+
+UNDECIDED = 0.4
+"""Anchors whose losses lie below more than this share of the others', and below less than the rest of it, say
+nothing of which losses speak for a label."""
 
 MOST_AREA = 0.8
 """Rank correlation of score and label area above which scores are suspected of following the area."""
@@ -106,15 +110,15 @@ def distrust(scores: torch.Tensor, judged: torch.Tensor, areas: torch.Tensor) ->
 
 
 def distrust_by_anchors(scores: torch.Tensor, anchor: torch.Tensor) -> str | None:
-    """Why an epoch's scores (N,) should not weigh losses, by what each is (N,), see
-    weights.PoolTable; None if they may.
+    """Why an epoch's scores (N,) should not weigh losses, by what each is (N,), see weights.PoolTable; None
+    if they may.
 
     Scores are believed where a held-back anchor lies above LEAST_ABOVE of the other cases on average.
     """
     held, others = scores[anchor == HELD_BACK], scores[anchor == NO_ANCHOR]
     if not len(held) or not len(others):
         return "no anchor that was held back came up in this epoch. All labels count alike."
-    above = (held[:, None] > others).double().mean() + 0.5 * (held[:, None] == others).double().mean()
+    above = share_above(held, others)
     if above < LEAST_ABOVE:
         return (
             f"the anchors that were held back lie above {above:.0%} of the other labels, expected "
@@ -122,6 +126,23 @@ def distrust_by_anchors(scores: torch.Tensor, anchor: torch.Tensor) -> str | Non
             "count alike."
         )
     return None
+
+
+def direction_of_losses(judged: torch.Tensor, anchor: torch.Tensor) -> float:
+    """What the taught anchors say of an epoch's losses (N,): 1 where theirs are small, -1 where large, 0
+    where neither, or where none came up."""
+    taught, others = judged[anchor == TAUGHT], judged[anchor == NO_ANCHOR]
+    if not len(taught) or not len(others):
+        return 0.0
+    below = 1 - share_above(taught, others)
+    return 1.0 if below >= 1 - UNDECIDED else -1.0 if below <= UNDECIDED else 0.0
+
+
+def share_above(some: torch.Tensor, others: torch.Tensor) -> float:
+    """Share of the pairs in which the first lies above the second, ties as halves: the area under the ROC
+    curve."""
+    above = (some[:, None] > others).double() + 0.5 * (some[:, None] == others).double()
+    return float(above.mean())
 
 
 def collapse_warning(diagnostics: WeightDiagnostics) -> str | None:

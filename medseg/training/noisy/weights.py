@@ -90,6 +90,8 @@ class Objective:
 
     score: pooled features (N, F) of the whole pool -> raw scores (N, S); it owns the parameters `head`.
     strength: lambda of the overfit control, None = off. kind: one of OBJECTIVES. teach: the scores learn.
+    direction (S,) or one for all: 1 where small losses speak for a label, -1 where large ones do, 0 where
+    they say nothing.
     weigh (S,) or one for all: losses are weighted by the scores; otherwise all
     cases count alike.
     """
@@ -99,6 +101,7 @@ class Objective:
     strength: float | None = 2.0
     kind: str = "weighted"
     teach: bool = True
+    direction: torch.Tensor | float = 1.0
     weigh: torch.Tensor | bool = True
 
     def __call__(self, table: PoolTable) -> Judged:
@@ -123,10 +126,12 @@ class Objective:
             seen = table.evidence & table.labelled
             judged = _mean_by_case(table.score_losses.float(), seen, case, size).detach()
             evidence = _sum_by_case(seen.float(), case, size) > 0
+            direction = torch.as_tensor(self.direction, device=weights.device)
             if self.kind == "weighted":
-                lesson = weighted_lesson(weights, judged, evidence)
+                lesson = direction * weighted_lesson(weights, judged, evidence)
             else:
-                lesson = regression_lesson(scores, judged, evidence & (anchor == NO_ANCHOR)[:, None])
+                others = evidence & (anchor == NO_ANCHOR)[:, None]
+                lesson = direction.abs() * regression_lesson(direction * scores, judged, others)
             lesson = lesson + anchor_lesson(scores, anchor, labelled)
             columns = columns + lesson - lesson.detach()
         loss = columns.sum() / labelled.any(0).sum().clamp(min=1)

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from medseg.errors import InputError
-from medseg.training.noisy.pools import BatchPool, GatherPool, QueuePool, TwoPassPool, running_statistics_kept
 from medseg.networks.quality import QualityModule
+from medseg.training.noisy.pools import BatchPool, GatherPool, QueuePool, TwoPassPool, running_statistics_kept
 from medseg.training.noisy.weights import HELD_BACK, TAUGHT, Objective, PoolTable
 
 COUNT, CHANNELS = 8, 3

@@ -10,6 +10,7 @@ from medseg.training.noisy.watch import (
     PoolRecord,
     collapse_warning,
     diagnose,
+    direction_of_losses,
     distrust,
     distrust_by_anchors,
     rank_correlation,
@@ -87,3 +88,11 @@ def test_anchors_that_were_held_back_decide_by_how_many_labels_lie_below_them():
     scores[0] = 2.0  # above one, level with one, below one: a half
     assert "lie above 50% of the other labels, expected 70%" in distrust_by_anchors(scores, anchor)
     assert "no anchor that was held back" in distrust_by_anchors(scores[1:], anchor[1:])
+
+
+def test_the_taught_anchors_say_which_losses_speak_for_a_label():
+    others = [1.0, 2.0, 3.0, 4.0, 5.0]
+    anchor = torch.tensor([TAUGHT, *[NO_ANCHOR] * 5])
+    small, middle, large = (torch.tensor([own, *others]) for own in (1.5, 3.0, 4.5))
+    assert [direction_of_losses(losses, anchor) for losses in (small, middle, large)] == [1.0, 0.0, -1.0]
+    assert direction_of_losses(small, torch.zeros(6, dtype=torch.int64)) == 0.0

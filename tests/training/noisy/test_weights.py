@@ -149,7 +149,7 @@ def test_structures_are_weighted_one_by_one():
 
 
 def test_the_regression_by_hand():
-    # Logarithms 0, 1 and 2: mean 1, deviation sqrt(2/3), z = -1.2247, 0 and 1.2247. Scores of -z miss nothing.
+    # Logarithms 0, 1 and 2: mean 1, deviation sqrt(2/3), z = -1.2247, 0, 1.2247. Scores of -z miss nothing.
     judged = torch.tensor([[1.0], [math.e], [math.e**2]])
     right = torch.tensor([[1.5**0.5], [0.0], [-(1.5**0.5)]])
     everywhere = torch.ones(3, 1, dtype=torch.bool)
@@ -181,3 +181,15 @@ def test_anchors_pull_a_score_up_that_its_loss_pulls_down():
     scores.grad = None
     objective_of(table(scores, losses), kind="regress")[0].backward()
     assert scores.grad[1] < 0 < scores.grad[0], "without the anchor"
+
+
+def test_the_lesson_of_the_losses_can_be_turned_round_or_left_out():
+    losses = torch.tensor([[9.0], [1.0], [2.0]])
+    for kind in ("weighted", "regress"):
+        pulls = {}
+        for direction in (1.0, 0.0, -1.0):
+            scores = torch.zeros(3, 1, requires_grad=True)
+            objective_of(table(scores, losses), kind=kind, direction=direction)[0].backward()
+            pulls[direction] = scores.grad[:, 0]
+        torch.testing.assert_close(pulls[-1.0], -pulls[1.0])
+        assert pulls[1.0][0] > 0 and not pulls[0.0].any()
