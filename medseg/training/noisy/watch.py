@@ -22,8 +22,10 @@ UNDECIDED = 0.4
 """Anchors whose losses lie below more than this share of the others', and below less than the rest of it, say
 nothing of which losses speak for a label."""
 
-MOST_AREA = 0.8
-"""Rank correlation of score and label area above which scores are suspected of following the area."""
+MOST_AREA = 0.7
+"""Rank correlation of score and label area above which scores are taken to follow the area. In the benchmark
+runs that found the right labels it stayed below 0.67 once weights were on; those that collapsed, and those on
+labels that were all right, where weights have nothing to do, had 0.68 to 0.95."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,7 @@ def distrust(scores: torch.Tensor, judged: torch.Tensor, areas: torch.Tensor) ->
     """Why an epoch's scores (N,) should not weigh losses, from the judge's losses and the labels' areas (N,);
     None if they may.
 
-    On clean labels scores follow losses and areas alike, so the area counts only where it explains the scores
-    better than the losses do.
+    Losses are not asked whether they agree with the area: weights that follow the area soon make them.
     """
     with_loss, with_area = rank_correlation(scores, judged), rank_correlation(scores, areas)
     if not with_loss <= -LEAST_AGREEMENT:
@@ -101,10 +102,10 @@ def distrust(scores: torch.Tensor, judged: torch.Tensor, areas: torch.Tensor) ->
             f"their rank correlation with the losses is {with_loss:.2f}, expected {-LEAST_AGREEMENT} or "
             "lower. All labels count alike; train longer, or raise the learning rate of the quality module."
         )
-    if abs(with_area) > max(MOST_AREA, abs(with_loss)):
+    if abs(with_area) > MOST_AREA:
         return (
-            f"they follow the area of the label (rank correlation {with_area:.2f}) more than the losses "
-            f"({with_loss:.2f}). All labels count alike; check that the quality module standardises."
+            f"they follow the area of the label (rank correlation {with_area:.2f}), as on labels that are "
+            "all right. All labels count alike."
         )
     return None
 
@@ -158,12 +159,10 @@ def collapse_warning(diagnostics: WeightDiagnostics) -> str | None:
             f"or more, "
             "otherwise lower the strength of the overfit control or lengthen the warm-up."
         )
-    area = abs(diagnostics.area_correlation)
-    if diagnostics.effective_share < 0.9 and area > max(MOST_AREA, abs(diagnostics.rank_correlation)):
+    if diagnostics.effective_share < 0.9 and abs(diagnostics.area_correlation) > MOST_AREA:
         return (
-            f"the weights follow the area of the label (rank correlation {diagnostics.area_correlation:.2f}) "
-            f"more than the losses ({diagnostics.rank_correlation:.2f}); check that the quality module "
-            "standardises its features."
+            f"the weights follow the area of the label (rank correlation {diagnostics.area_correlation:.2f}); "
+            "check that the quality module standardises its features."
         )
     if diagnostics.at_bound_share > 0.5:
         return (
