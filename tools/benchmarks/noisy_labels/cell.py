@@ -18,7 +18,7 @@ from images import Fetched, Images, augmented, cxr_images, phantom_images
 from methods import COMPARED, Compared
 from monai.data import DataLoader
 from monai.networks.nets import UNet
-from scores import rankings, side_of, test_dice
+from scores import dice_of, rankings, side_of
 from torch import nn
 
 from medseg.errors import InputError
@@ -141,7 +141,7 @@ def run_cell(
         "budget": asdict(budget),
         "device": place.device,
         "structures": list(train.structures),
-        "test": {"cases": test.names, "dice": test_dice(network, test, device)},
+        "test": {"cases": test.names, "dice": dice_of(network, test, device)},
         "train": {
             "cases": train.names,
             "noisy": [int(record.noisy) for record in records],

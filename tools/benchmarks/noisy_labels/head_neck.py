@@ -213,7 +213,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     three = commands.add_parser("report", help="tables of what is finished")
     three.add_argument("out", type=Path)
     three.add_argument("-o", "--output", type=Path, required=True)
-    three.add_argument("--unsuspicious", type=Path, help="csv of the contours that an audit kept")
     three.add_argument("--markdown", type=Path, help="page whose section 'head_neck' is replaced")
     return parser.parse_args(arguments)
 
@@ -231,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             from head_neck_report import write_report
 
-            write_report(options.out, options.output, options.unsuspicious, options.markdown)
+            write_report(options.out, options.output, STRUCTURES, options.markdown)
     except MedsegError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Head-and-neck CTs of the bundle ct_head_neck as whole volumes on one grid, and blunders in their contours."""
+"""Head-and-neck CTs of the bundle ct_head_neck as whole volumes on one grid, with blunders in contours."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ exchange them.
 """
 
 HERE = {
-    "fixed": ("ce", "weighted_ce", "qam", "qam_ocm", "dice_ce", "loss_history"),
-    "paper": ("ce", "weighted_ce", "qam_ocm"),
+    "fixed": ("ce", "dice_ce", "qam_ocm_published", "qam_ocm", "loss_history"),
+    "paper": ("ce", "dice_ce", "qam_ocm_published", "qam_ocm"),
 }
 """Columns: kind of noise, and methods. Without noise both kinds are one."""
 

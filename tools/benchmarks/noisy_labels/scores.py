@@ -23,7 +23,7 @@ def predict(network: nn.Module, images: np.ndarray, device: torch.device) -> tor
     return torch.cat([network(piece).cpu() for piece in pieces])
 
 
-def test_dice(network: nn.Module, test: Images, device: torch.device) -> list[list[float]]:
+def dice_of(network: nn.Module, test: Images, device: torch.device) -> list[list[float]]:
     """Dice per case and structure, lists (N, C); 0 for an empty prediction of a structure that is there."""
     predicted, truth = predict(network, test.images, device) > 0, torch.from_numpy(test.masks)
     both = (predicted & truth).sum((2, 3)).float()
@@ -62,7 +62,7 @@ def side_of(masks: np.ndarray, labels: np.ndarray) -> list[int]:
 def detection(result: dict[str, Any]) -> dict[str, dict[str, float]]:
     """For each score of a result: AUROC over all wrong labels and over those of each side, average precision
     and precision among the worst 10 %; {} without both right and wrong labels."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
+    from sklearn.metrics import average_precision_score
 
     noisy, side = np.array(result["train"]["noisy"]), np.array(result["train"]["side"])
     if noisy.min() == noisy.max():
@@ -72,12 +72,22 @@ def detection(result: dict[str, Any]) -> dict[str, dict[str, float]]:
         suspicion = np.array(suspicion)
         worst = np.argsort(suspicion)[::-1][: max(1, round(0.1 * len(noisy)))]
         answer[name] = {
-            "auroc": float(roc_auc_score(noisy, suspicion)),
+            "auroc": auroc(noisy, suspicion),
             "average_precision": float(average_precision_score(noisy, suspicion)),
             "precision_at_10_percent": float(noisy[worst].mean()),
         }
         for way, sign in SIDES.items():
             some = (noisy == 0) | (side == sign)
             if noisy[some].any():
-                answer[name][f"auroc_{way}"] = float(roc_auc_score(noisy[some], suspicion[some]))
+                answer[name][f"auroc_{way}"] = auroc(noisy[some], suspicion[some])
     return answer
+
+
+def auroc(noisy: np.ndarray, suspicion: np.ndarray) -> float | None:
+    """Area under the ROC curve of suspicions (N,), nan left out; None without both right and wrong labels."""
+    from sklearn.metrics import roc_auc_score
+
+    known = ~np.isnan(suspicion)
+    if not known.any() or noisy[known].min() == noisy[known].max():
+        return None
+    return float(roc_auc_score(noisy[known], suspicion[known]))
