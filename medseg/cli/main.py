@@ -214,6 +214,11 @@ def _add_train(command: argparse.ArgumentParser):
     """Train a bundle: python -m monai.bundle run training, with overrides that are checked by name."""
     _add_bundle_options(command, "where weights and checkpoints go; the bundle's own stay as they are")
     command.add_argument("--resume", action="store_true", help="continue from DIR/last.pt")
+    command.add_argument(
+        "--noisy",
+        action="store_true",
+        help="labels of uneven quality: weigh their losses (method qam_ocm; --set method=NAME for others)",
+    )
 
     def run(options) -> int:
         if (options.output / "last.pt").exists() and not options.resume:
@@ -224,6 +229,8 @@ def _add_train(command: argparse.ArgumentParser):
             )
         out = str(options.output.resolve())
         settings = {"ckpt_dir": out, "output_dir": out, "resume": options.resume}
+        if options.noisy:
+            settings["method"] = "qam_ocm"
         code = _run_bundle(options, ["train"], "training", settings)
         if not (options.output / "model.pt").exists():
             print(

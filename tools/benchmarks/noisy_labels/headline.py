@@ -63,5 +63,6 @@ def headline(results: list[dict]) -> str:
             for method in methods:
                 values = dice.get((kind if share else "fixed", share, sizes, method))
                 cells.append(f"{np.mean(values):.3f}" if values else "")
-        lines.append(f"| {' | '.join(cells)} |")
+        if any(cells[2:]):
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
