@@ -18,6 +18,7 @@ from medseg.errors import InputError, system_error_line
 from medseg.files import (
     atomic_path,
     make_folder,
+    mark,
     no_empty_folders,
     own_folder,
     plain,
@@ -25,7 +26,6 @@ from medseg.files import (
     write_csv,
     write_json,
 )
-from medseg.processes import mark
 
 
 def test_a_staging_folder_vanishes_with_its_block_whatever_happens(tmp_path):

@@ -23,6 +23,11 @@ def add_train(command: argparse.ArgumentParser):
         choices=("changed",),
         help="continue from DIR/last.pt; changed: with other cases, batch size, seed or learning rate",
     )
+    command.add_argument(
+        "--noisy",
+        action="store_true",
+        help="labels of uneven quality: weigh their losses (method qam_ocm; --set method=NAME for others)",
+    )
 
     def run(options) -> int:
         if (options.output / "last.pt").exists() and not options.resume:
@@ -33,6 +38,8 @@ def add_train(command: argparse.ArgumentParser):
             )
         out = str(options.output.resolve())
         settings = {"ckpt_dir": out, "output_dir": out, "resume": options.resume}
+        if options.noisy:
+            settings["method"] = "qam_ocm"
         with own_folder(options.output):
             code = _run_bundle(options, ["train"], "training", settings)
         if not (options.output / "model.pt").exists():

@@ -7,6 +7,7 @@ import torch
 from monai.networks.layers.factories import Conv, Pool
 from monai.networks.layers.utils import get_norm_layer
 from torch import nn
+from torch.nn import functional
 
 from medseg.errors import InputError
 
@@ -27,16 +28,22 @@ class QualityModule(nn.Module):
 
     Input (B, C_image + C_label, *spatial), at least 2^stages voxels along each axis; a label channel of NaN
     is a structure that was not contoured. Returns float32 scores (B, `scores`): one per sample, or one per
-    structure.
+    structure; with `as_features` the pooled features (B, F) that `score` makes them of.
 
-    The last ReLU is followed by a 1x1 convolution and the mean over all positions, so that scores take both
-    signs: with a ReLU at the end two weights could never differ by more than e^lambda. (Both steps are
-    linear, so the mean is taken first and the convolution is a linear layer.) `zero_init` starts it at zero,
-    so training starts with equal weights. `norm` is None by default: batch statistics would mix the samples
-    that are to be told apart, and instance norm hides how large a structure is.
+    The last ReLU is followed by the mean over all positions and a linear layer, so that scores take both
+    signs: with a ReLU at the end two weights could never differ by more than e^lambda. `zero_init` starts
+    that layer at zero, so training starts with equal weights.
+
+    `standardise` subtracts each pooled feature's mean over the score pool and divides by its standard
+    deviation before the linear layer. Without it the features of all samples share one large direction, the
+    area of the label, and a score that is driven by a weighted sum of losses settles on it whatever the
+    losses say. In training the statistics are those of the features that `score` is given, which is why
+    pools hand it all of theirs at once; a single sample, and every one in evaluation, meets the running ones.
+    `norm` inside the encoder is None by default: batch norm there would mix samples within micro-batches, and
+    instance norm hides how large a structure is.
 
     Source: QAM of Zhu, Shi and Wu, MICCAI 2019, arXiv 1907.11835, section 2.1 ("VGG based", no further detail
-    there).
+    there); standardising is ours.
     """
 
     def __init__(
@@ -47,6 +54,7 @@ class QualityModule(nn.Module):
         backbone: str | Sequence[Sequence[int]] = "small",
         norm: str | tuple | None = None,
         zero_init: bool = True,
+        standardise: bool = True,
     ) -> None:
         super().__init__()
         if isinstance(backbone, str) and backbone not in BACKBONES:
@@ -72,19 +80,32 @@ class QualityModule(nn.Module):
             if isinstance(module, nn.Conv2d | nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 nn.init.zeros_(module.bias)
+        # Pooled features differ by a few hundredths between labels; the usual 1e-5 would damp half of them.
+        self.statistics = nn.BatchNorm1d(width, eps=1e-8, affine=False) if standardise else None
         self.head = nn.Linear(width, scores)
         if zero_init:
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, as_features: bool = False) -> torch.Tensor:
         if min(x.shape[2:]) < self.smallest_size:
             raise InputError(
                 f"QualityModule got an input of spatial size {tuple(x.shape[2:])}; its stages halve it, so "
-                f"each axis "
-                f"needs at least {self.smallest_size}."
+                f"each axis needs at least {self.smallest_size}."
             )
-        features = self.features(torch.nan_to_num(x, nan=NOT_CONTOURED))
+        features = self.features(torch.nan_to_num(x, nan=NOT_CONTOURED)).float().flatten(2).mean(-1)
+        return features if as_features else self.score(features)
+
+    def score(self, features: torch.Tensor) -> torch.Tensor:
+        """Scores float32 (N, `scores`) of pooled features (N, F), which in training are one whole pool."""
         # Half precision has steps of 0.02 near 3; scores are compared, so they are made in float32.
-        with torch.autocast(x.device.type, enabled=False):
-            return self.head(features.float().flatten(2).mean(-1))
+        with torch.autocast(features.device.type, enabled=False):
+            return self.head(self._standardised(features.float()))
+
+    def _standardised(self, features: torch.Tensor) -> torch.Tensor:
+        norm = self.statistics
+        if norm is None:
+            return features
+        if len(features) > 1:
+            return norm(features)
+        return functional.batch_norm(features, norm.running_mean, norm.running_var, eps=norm.eps)

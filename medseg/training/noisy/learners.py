@@ -1,5 +1,5 @@
-"""How one step of training treats a batch whose labels may be wrong: equal weights, trimming, co-teaching,
-quality weights.
+"""How one step of training treats a batch whose labels may be wrong: equal weights, trimming, loss history,
+co-teaching.
 
 A learner runs the network, makes the gradients of every network it trains, and reports per-sample losses and
 weights. The trainer clears gradients before and steps all optimizers after it.
@@ -21,8 +21,7 @@ from torch import nn
 
 from medseg.errors import InputError
 from medseg.losses.per_sample import PerSampleLoss
-from medseg.training.noisy.pools import POOLS, BatchPool
-from medseg.training.noisy.weights import PoolTable, pool_weights
+from medseg.training.noisy.weights import pool_weights
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,8 @@ class Batch:
     beside them.
 
     quality_input: what the quality module sees, (N, C_image + C, *spatial). cases (N,) int64: samples with
-    one number are patches of one case. epoch counts from 1; warming_up asks for equal weights.
+    one number are patches of one case. epoch counts from 1; progress is the share of all steps that this one
+    completes; warming_up asks for equal weights.
     """
 
     images: torch.Tensor
@@ -49,19 +49,22 @@ class Batch:
     quality_input: torch.Tensor | None
     cases: torch.Tensor
     epoch: int
+    progress: float
     warming_up: bool
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One step: loss (), prediction (N, C, *spatial); losses, weights and raw scores (N,), all without
-    gradient."""
+    """One step: loss (), prediction (N, C, *spatial); losses, weights, raw scores, the losses that judge them
+    and label areas (N,), all without gradient."""
 
     loss: torch.Tensor
     prediction: torch.Tensor
     losses: torch.Tensor
     weights: torch.Tensor
     scores: torch.Tensor | None = None
+    judged: torch.Tensor | None = None
+    areas: torch.Tensor | None = None
 
 
 class EqualWeights:
@@ -216,87 +219,6 @@ class CoTeaching(EqualWeights):
         peer_losses = self.parts.loss(self.parts.inferer(batch.images, self.peer), batch.labels)
         (small_loss_weights(losses.detach(), drop) * peer_losses).sum().backward()
         return self.learn(prediction, losses, small_loss_weights(peer_losses.detach(), drop))
-
-
-class QualityWeights(EqualWeights):
-    """Pick-and-Learn: a quality module scores every (image, label) pair, its softmax over the pool weights
-    the losses.
-
-    One backward pass tunes both networks. `strength` is lambda of the overfit control, None = off. `pool` is
-    one of POOLS, `pool_options` its settings. `per_class` weights structures separately; `quality` then
-    answers with one score per label channel. `score_loss`: what scores are judged by when it is not the
-    training loss, for example DicePerSample where structures differ in size. `optimizer` belongs to
-    `quality`. Source: Zhu, Shi and Wu, MICCAI 2019, arXiv 1907.11835, equations 1 to 3.
-    """
-
-    def __init__(
-        self,
-        parts: Parts,
-        quality: nn.Module | None = None,
-        optimizer: torch.optim.Optimizer | None = None,
-        strength: float | None = 2.0,
-        pool: str = "batch",
-        pool_options: dict[str, Any] | None = None,
-        per_class: bool = False,
-        score_loss: PerSampleLoss | None = None,
-    ) -> None:
-        super().__init__(parts)
-        if quality is None or optimizer is None:
-            raise InputError(
-                "methods 'qam' and 'qam_ocm' need method_options 'quality' (a QualityModule) and 'optimizer'."
-            )
-        if strength is not None and strength <= 0:
-            raise InputError(f"strength is {strength}; it must be above 0, or None for no overfit control.")
-        self.strength = strength
-        self.per_class = per_class
-        self.score_loss = score_loss
-        self.quality = self.modules["quality"] = quality
-        self.optimizers["quality"] = optimizer
-        self.pool: BatchPool = build("pool", pool, POOLS)(**(pool_options or {}))
-
-    def backward(self, batch: Batch) -> Outcome:
-        if batch.warming_up:
-            return super().backward(batch)
-
-        def rows(piece: slice) -> tuple[PoolTable, torch.Tensor]:
-            return self._table(batch, piece)
-
-        networks = [self.parts.network, self.quality]
-        step = self.pool.backward(rows, len(batch.images), self.strength, networks)
-        scores = step.table.scores.mean(1)
-        weights = step.weights.mean(1)
-        used = step.table.labelled.float()
-        losses = (step.table.losses * used).sum(1) / used.sum(1).clamp(min=1)
-        return Outcome(step.loss, step.prediction, losses, weights, scores)
-
-    def _table(self, batch: Batch, piece: slice) -> tuple[PoolTable, torch.Tensor]:
-        labels = batch.labels[piece]
-        prediction = self.parts.inferer(batch.images[piece], self.parts.network)
-        losses, labelled = self._losses(self.parts.loss, prediction, labels)
-        judged = losses if self.score_loss is None else self._losses(self.score_loss, prediction, labels)[0]
-        foreground = labels.nan_to_num().flatten(2).amax(-1) > 0
-        evidence = foreground if self.per_class else foreground.any(1, keepdim=True)
-        scores = self.parts.inferer(batch.quality_input[piece], self.quality)
-        if scores.shape != losses.shape:
-            raise InputError(
-                f"the quality module gave scores of shape {tuple(scores.shape)} for losses of "
-                f"{tuple(losses.shape)}; "
-                "set its 'scores' to 1, or with per_class to the number of label channels."
-            )
-        return PoolTable(scores, losses, judged, labelled, evidence, batch.cases[piece]), prediction
-
-    def _losses(self, loss: PerSampleLoss, prediction: torch.Tensor, labels: torch.Tensor):
-        per_channel, labelled = loss.per_channel(prediction, labels)
-        if self.per_class:
-            return per_channel, labelled
-        mean = (per_channel * labelled).sum(1, keepdim=True) / labelled.sum(1, keepdim=True).clamp(min=1)
-        return mean, labelled.any(1, keepdim=True)
-
-    def memory(self) -> dict[str, Any]:
-        return self.pool.state_dict()
-
-    def remember(self, memory: dict[str, Any]) -> None:
-        self.pool.load_state_dict(memory)
 
 
 def small_loss_weights(losses: torch.Tensor, drop_share: float) -> torch.Tensor:

@@ -186,6 +186,42 @@ def drop_component(label: np.ndarray, spacing: tuple[float, ...], channel: int) 
     return label
 
 
+def swap(label: np.ndarray, spacing: tuple[float, ...], channel: int, other: int) -> np.ndarray:
+    """Structures `channel` and `other` exchange their masks, as where left and right are taken for each
+    other."""
+    label[[channel, other]] = label[[other, channel]]
+    return label
+
+
+def stray_piece(
+    label: np.ndarray, spacing: tuple[float, ...], offset: Sequence[float], radius: float
+) -> np.ndarray:
+    """Every structure gains a ball of `radius` whose centre lies `offset` from the centre of its own voxels;
+    what leaves the image is lost, an empty structure stays empty."""
+    for mask in label:
+        if mask.any():
+            centre = [float(axis.mean()) * step for axis, step in zip(np.nonzero(mask), spacing, strict=True)]
+            away = [
+                np.arange(size) * step - middle - moved
+                for size, step, middle, moved in zip(mask.shape, spacing, centre, offset, strict=True)
+            ]
+            squares = np.ix_(*[axis**2 for axis in away])
+            mask |= sum(squares) <= radius**2
+    return label
+
+
+def each(label: np.ndarray, spacing: tuple[float, ...], steps: Sequence[dict[str, Any]]) -> np.ndarray:
+    """One corruption after another, each a dict of `channel`, `kind` and `parameters`, put on that structure
+    alone; a `swap` exchanges it with its `other`."""
+    for step in steps:
+        channel, parameters = step["channel"], step["parameters"]
+        if step["kind"] == "swap":
+            label = swap(label, spacing, channel, **parameters)
+        else:
+            label[channel] = CORRUPTIONS[step["kind"]](label[[channel]], spacing, **parameters)[0]
+    return label
+
+
 CORRUPTIONS: dict[str, Callable[..., np.ndarray]] = {
     "clean": clean,
     "dilate": dilate,
@@ -196,6 +232,9 @@ CORRUPTIONS: dict[str, Callable[..., np.ndarray]] = {
     "wrong_organ": wrong_organ,
     "drop_slices": drop_slices,
     "drop_component": drop_component,
+    "swap": swap,
+    "stray_piece": stray_piece,
+    "each": each,
 }
 
 

@@ -2,8 +2,9 @@
 processes.
 
 Every pool takes `rows`, a function that runs network and quality module on one slice of the batch and returns
-its PoolTable and predictions, and does the backward pass itself. Pools are classes because one of them has a
-memory.
+its PoolTable and predictions, and an Objective, and does the backward pass itself. Scores are made by the
+objective from the features of the whole pool at once, so that features can be standardised over it. Pools are
+classes because one of them has a memory.
 """
 
 from __future__ import annotations
@@ -18,18 +19,19 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from medseg.errors import InputError
-from medseg.training.noisy.weights import PoolTable, stack_tables, weighted_objective
+from medseg.training.noisy.weights import Judged, Objective, PoolTable, stack_tables
 
 Rows = Callable[[slice], tuple[PoolTable, torch.Tensor]]
 
 
 @dataclass(frozen=True)
 class PoolStep:
-    """What one step leaves for the log: loss (), weights (N, S) and table of this process's samples,
-    predictions."""
+    """What one step leaves for the log: loss (), weights and scores (N, S), table and predictions of this
+    process's samples."""
 
     loss: torch.Tensor
     weights: torch.Tensor
+    scores: torch.Tensor
     table: PoolTable
     prediction: torch.Tensor
 
@@ -37,11 +39,13 @@ class PoolStep:
 class BatchPool:
     """The paper's: softmax over the mini-batch, one backward pass for both networks."""
 
-    def backward(self, rows: Rows, count: int, strength: float | None, networks: list[nn.Module]) -> PoolStep:
+    def backward(self, rows: Rows, count: int, objective: Objective, networks: list[nn.Module]) -> PoolStep:
         table, prediction = rows(slice(0, count))
-        loss, weights = weighted_objective(table, strength)
-        loss.backward()
-        return PoolStep(loss.detach(), weights, table.detach(), prediction.detach())
+        judged = objective(table)
+        judged.loss.backward()
+        return PoolStep(
+            judged.loss.detach(), judged.weights, judged.scores, table.detach(), prediction.detach()
+        )
 
     def state_dict(self) -> dict:
         return {}
@@ -54,11 +58,11 @@ class TwoPassPool(BatchPool):
     """The exact gradient of one large batch, with the memory of `micro_batch` samples.
 
     Pass 1 runs the whole batch without gradient, micro-batch by micro-batch, and takes the derivative of the
-    weighted loss with respect to every sample's loss and score. Pass 2 runs each micro-batch again and
-    back-propagates losses and scores times these numbers. Both passes draw the same random numbers (dropout),
-    and batch norm updates its running statistics in pass 2 only. Equal to BatchPool up to rounding, on one
-    condition: networks do not mix samples. Batch norm does; it then normalises over the micro-batch, as any
-    accumulation of gradients would make it. Costs one forward pass more.
+    objective with respect to every sample's loss and features. Pass 2 runs each micro-batch again and
+    back-propagates losses and features times these numbers. Both passes draw the same random numbers
+    (dropout), and batch norm updates its running statistics in pass 2 only. Equal to BatchPool up to
+    rounding, on one condition: networks do not mix samples. Batch norm does; it then normalises over the
+    micro-batch, as any accumulation of gradients would make it. Costs one forward pass more.
     """
 
     def __init__(self, micro_batch: int = 1) -> None:
@@ -66,7 +70,7 @@ class TwoPassPool(BatchPool):
             raise InputError(f"pool 'two_pass' got micro_batch={micro_batch}; it needs at least 1 sample.")
         self.micro_batch = micro_batch
 
-    def backward(self, rows: Rows, count: int, strength: float | None, networks: list[nn.Module]) -> PoolStep:
+    def backward(self, rows: Rows, count: int, objective: Objective, networks: list[nn.Module]) -> PoolStep:
         pieces = [slice(i, min(i + self.micro_batch, count)) for i in range(0, count, self.micro_batch)]
         states, tables = [], []
         with torch.no_grad(), running_statistics_kept(networks):
@@ -74,20 +78,16 @@ class TwoPassPool(BatchPool):
                 states.append(_random_state())
                 tables.append(rows(piece)[0])
         table = stack_tables(tables).detach()
-        leaves = table.losses.clone().requires_grad_(), table.scores.clone().requires_grad_()
-        with torch.enable_grad():
-            loss, weights = weighted_objective(replace(table, losses=leaves[0], scores=leaves[1]), strength)
-            of_losses, of_scores = torch.autograd.grad(loss, leaves)
+        judged, (of_losses, of_features, *of_head) = _derivatives(table, objective)
+        for parameter, gradient in zip(objective.head, of_head, strict=True):
+            (parameter * gradient).sum().backward()
         predictions = []
         for piece, state in zip(pieces, states, strict=True):
             _restore_random_state(state)
-            piece_table, prediction = rows(piece)
-            surrogate = (of_losses[piece] * piece_table.losses).sum() + (
-                of_scores[piece] * piece_table.scores
-            ).sum()
-            surrogate.backward()
+            own, prediction = rows(piece)
+            _surrogate(own, of_losses[piece], of_features[piece]).backward()
             predictions.append(prediction.detach())
-        return PoolStep(loss.detach(), weights, table, torch.cat(predictions))
+        return PoolStep(judged.loss.detach(), judged.weights, judged.scores, table, torch.cat(predictions))
 
 
 class QueuePool(BatchPool):
@@ -104,18 +104,19 @@ class QueuePool(BatchPool):
         self.length, self.max_age = length, max_age
         self.tables: list[PoolTable] = []
 
-    def backward(self, rows: Rows, count: int, strength: float | None, networks: list[nn.Module]) -> PoolStep:
+    def backward(self, rows: Rows, count: int, objective: Objective, networks: list[nn.Module]) -> PoolStep:
         table, prediction = rows(slice(0, count))
         remembered = [old.rows(~torch.isin(old.case, table.case)) for old in self.tables[-self.max_age :]]
         pool = stack_tables([table, *remembered])
         pool = pool.rows(slice(0, count + self.length))
-        loss, weights = weighted_objective(pool, strength)
+        judged = objective(pool)
         scale = len(torch.unique(pool.case)) / len(torch.unique(table.case))
-        (loss * scale).backward()
+        (judged.loss * scale).backward()
         # Newest first, so that what falls off the end of the pool is the oldest.
         self.tables = [table.detach(), *self.tables][: self.max_age]
-        own = (weights[:count] * table.losses.detach()).sum() / weights.shape[1] * scale
-        return PoolStep(own, weights[:count] * scale, table.detach(), prediction.detach())
+        own = judged.weights[:count] * scale
+        loss = (own * table.losses.detach()).sum() / own.shape[1]
+        return PoolStep(loss, own, judged.scores[:count], table.detach(), prediction.detach())
 
     def state_dict(self) -> dict:
         return {"tables": [{f.name: getattr(table, f.name) for f in fields(table)} for table in self.tables]}
@@ -127,23 +128,26 @@ class QueuePool(BatchPool):
 class GatherPool(BatchPool):
     """The batches of all processes as one pool; needs batches of equal size (a sampler with even_divisible).
 
-    Every process computes the same weighted loss from the gathered numbers, in which only its own rows carry
-    gradient; it is multiplied by the number of processes because DistributedDataParallel averages gradients
-    over them. Network and quality module must both be wrapped. Without an initialised process group it is the
-    batch pool.
+    Every process takes the derivatives of the same objective from the gathered numbers and back-propagates
+    those of its own rows, multiplied by the number of processes because DistributedDataParallel averages
+    gradients over them. Network and quality module must both be wrapped. Without an initialised process group
+    it is the batch pool.
     """
 
-    def backward(self, rows: Rows, count: int, strength: float | None, networks: list[nn.Module]) -> PoolStep:
+    def backward(self, rows: Rows, count: int, objective: Objective, networks: list[nn.Module]) -> PoolStep:
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return super().backward(rows, count, strength, networks)
+            return super().backward(rows, count, objective, networks)
         table, prediction = rows(slice(0, count))
         rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        tables = [PoolTable(**columns) for columns in _gathered_columns(table.detach(), world)]
-        tables[rank] = table
-        loss, weights = weighted_objective(stack_tables(tables), strength)
-        (loss * world).backward()
+        own = slice(rank * count, (rank + 1) * count)
+        pool = stack_tables([PoolTable(**columns) for columns in _gathered_columns(table.detach(), world)])
+        judged, (of_losses, of_features, *of_head) = _derivatives(pool, objective)
+        surrogate = world * _surrogate(table, of_losses[own], of_features[own])
+        # Every process has the whole gradient of the score's own parameters: their average is the same.
+        surrogate = surrogate + sum((p * g).sum() for p, g in zip(objective.head, of_head, strict=True))
+        surrogate.backward()
         return PoolStep(
-            loss.detach(), weights[rank * count : (rank + 1) * count], table.detach(), prediction.detach()
+            judged.loss.detach(), judged.weights[own], judged.scores[own], table.detach(), prediction.detach()
         )
 
 
@@ -153,6 +157,21 @@ POOLS: dict[str, type[BatchPool]] = {
     "queue": QueuePool,
     "gather": GatherPool,
 }
+
+
+def _derivatives(table: PoolTable, objective: Objective) -> tuple[Judged, tuple[torch.Tensor, ...]]:
+    """The objective of a detached table, and its derivatives: by losses (N, S), features (N, F) and each
+    parameter of `objective.head`; 0 where it does not depend on them."""
+    losses, features = table.losses.clone().requires_grad_(), table.features.clone().requires_grad_()
+    judged = objective(replace(table, losses=losses, features=features))
+    leaves = (losses, features, *objective.head)
+    found = torch.autograd.grad(judged.loss, leaves, allow_unused=True, materialize_grads=True)
+    return judged, found
+
+
+def _surrogate(table: PoolTable, of_losses: torch.Tensor, of_features: torch.Tensor) -> torch.Tensor:
+    """A number whose gradient is the objective's, for the rows of `table`."""
+    return (of_losses * table.losses).sum() + (of_features * table.features).sum()
 
 
 @contextmanager

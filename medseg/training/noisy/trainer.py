@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -24,25 +23,30 @@ from medseg.training.noisy.learners import (
     LossHistory,
     Outcome,
     Parts,
-    QualityWeights,
     Trimming,
     build,
 )
+from medseg.training.noisy.quality_weights import QualityWeights, case_number
 from medseg.training.noisy.relabel import Adele, ConfidentLearning
-from medseg.training.noisy.weights import PoolRecord, collapse_warning, diagnose
+from medseg.training.noisy.watch import PoolRecord, collapse_warning, diagnose
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Method:
-    """A name's meaning: the loss, the learner and the learner's settings, all of which a config may
-    override."""
+    """A name's meaning: the loss, the learner, the learner's settings and the warm-up, all of which a config
+    may override."""
 
     loss: Callable[[], PerSampleLoss]
     learner: type[EqualWeights] = EqualWeights
     options: dict[str, Any] = field(default_factory=dict)
+    warmup: float = 0.0
 
+
+PUBLISHED = {"listen": 0.0, "decay_from": 1.0, "fallback": False}
+"""The letter of the paper: one objective for both networks from the first step. Its quality module has
+standardise=False."""
 
 METHODS: dict[str, Method] = {
     "ce": Method(BCEPerSample),
@@ -51,14 +55,15 @@ METHODS: dict[str, Method] = {
     "gce": Method(GeneralisedCE),
     "nr_dice": Method(NoiseRobustDice),
     "t_loss": Method(TLoss),
-    "trimming": Method(DiceBCEPerSample, Trimming),
-    "loss_history": Method(DiceBCEPerSample, LossHistory),
+    "trimming": Method(DiceBCEPerSample, Trimming, warmup=0.5),
+    "loss_history": Method(DiceBCEPerSample, LossHistory, warmup=0.5),
     "co_teaching": Method(BCEPerSample, CoTeaching),
     "adele": Method(BCEPerSample, Adele),
     "confident_learning": Method(BCEPerSample, ConfidentLearning),
-    "qam": Method(BCEPerSample, QualityWeights, {"strength": None}),
-    "qam_ocm": Method(BCEPerSample, QualityWeights, {"strength": 2.0}),
-    "qam_ocm_dice_ce": Method(DiceBCEPerSample, QualityWeights, {"strength": 2.0}),
+    "qam": Method(DiceBCEPerSample, QualityWeights, {"strength": None}, warmup=1 / 3),
+    "qam_ocm": Method(DiceBCEPerSample, QualityWeights, {"strength": 2.0}, warmup=1 / 3),
+    "qam_published": Method(BCEPerSample, QualityWeights, {**PUBLISHED, "strength": None}),
+    "qam_ocm_published": Method(BCEPerSample, QualityWeights, {**PUBLISHED, "strength": 2.0}),
 }
 
 EMPTY_CHANNELS = ("keep", "unknown")
@@ -68,13 +73,14 @@ class NoisyLabelTrainer(SupervisedTrainer):
     """SupervisedTrainer with `method`, one of METHODS; with "ce" it is plain training in the same loop.
 
     `method_options`: settings of the method's learner (for example {"drop_share": 0.25}; for the QAM methods
-    "quality" and its "optimizer"). `loss_function`: a PerSampleLoss instead of the method's own. `warmup`:
-    share of all steps with equal weights (0 = the paper of QAM). `empty_channels`: "keep" takes a label
-    channel without foreground at its word; "unknown" takes it for not contoured, right where every image
-    shows the structure and an empty label can only be an error. `case_key`: samples of a batch with the same
-    entry are patches of one case, scored once. `noisy_key`: 1 for samples whose label was corrupted on
-    purpose, only for the log. `quality_keys`: what the quality module sees; for training on patches give it
-    the whole case at low resolution ("case_image", "case_label").
+    "quality" and, if wanted, its "optimizer"). `loss_function`: a PerSampleLoss instead of the method's own.
+    `warmup`: share of all steps with equal weights, None for the method's own (0 = the paper of QAM).
+    `empty_channels`: "keep" takes a label channel without foreground at its word; "unknown" takes it for not
+    contoured, right where every image shows the structure and an empty label can only be an error.
+    `case_key`: samples of a batch with the same entry are patches of one case, scored once. `noisy_key`: 1
+    for samples whose label was corrupted on purpose, only for the log. `quality_keys`: what the quality
+    module sees; for training on patches give it the whole case at low resolution ("case_image",
+    "case_label").
 
     After every epoch engine.state.metrics holds the WeightDiagnostics of the epoch, where MONAI's
     StatsHandler and TensorBoardStatsHandler find them. engine.state.output holds "sample_loss" and
@@ -90,7 +96,7 @@ class NoisyLabelTrainer(SupervisedTrainer):
         method: str = "qam_ocm",
         method_options: dict[str, Any] | None = None,
         loss_function: PerSampleLoss | None = None,
-        warmup: float = 0.05,
+        warmup: float | None = None,
         empty_channels: str = "keep",
         case_key: str = "case_id",
         noisy_key: str = "noisy",
@@ -103,6 +109,7 @@ class NoisyLabelTrainer(SupervisedTrainer):
             raise InputError(
                 f"loss_function is {type(loss).__name__}; it must be a PerSampleLoss of medseg, (B,) values."
             )
+        warmup = chosen.warmup if warmup is None else warmup
         if not 0 <= warmup < 1:
             raise InputError(f"warmup is {warmup}; it is a share of all steps, at least 0 and below 1.")
         if empty_channels not in EMPTY_CHANNELS:
@@ -192,6 +199,7 @@ class NoisyLabelTrainer(SupervisedTrainer):
             quality_input=quality_input,
             cases=self._case_numbers(batchdata, len(images)).to(self.state.device),
             epoch=self.state.epoch,
+            progress=self.state.iteration / steps,
             warming_up=self.state.iteration <= self.warmup * steps,
         )
 
@@ -199,15 +207,16 @@ class NoisyLabelTrainer(SupervisedTrainer):
         names = batchdata.get(self.case_key)
         if names is None:
             return torch.arange(count) + count * self.state.iteration
-        return torch.tensor([zlib.crc32(str(name).encode()) for name in names], dtype=torch.int64)
+        return torch.tensor([case_number(name) for name in names], dtype=torch.int64)
 
     def _log(self, outcome: Outcome, batchdata: dict[str, Any]) -> None:
         noisy = batchdata.get(self.noisy_key)
         self._epoch_pools.append(
             PoolRecord(
                 weights=outcome.weights.float().cpu(),
-                losses=outcome.losses.float().cpu(),
+                losses=(outcome.losses if outcome.judged is None else outcome.judged).float().cpu(),
                 scores=None if outcome.scores is None else outcome.scores.float().cpu(),
+                areas=None if outcome.areas is None else outcome.areas.float().cpu(),
                 known_noisy=None if noisy is None else torch.as_tensor(noisy).flatten().cpu(),
             )
         )

@@ -107,6 +107,31 @@ def test_gross_errors_by_hand():
     assert np.argwhere(left[0]).tolist() == [[0, 4], [4, 0]]
 
 
+def test_swapped_sides_and_a_stray_piece_by_hand():
+    both = np.concatenate([DOT, BAR])
+    swapped = apply(Corruption("swap", {"channel": 0, "other": 1}), both, (1, 1))
+    assert np.array_equal(swapped, both[::-1])
+    # The ball's centre lies two rows of 2 mm above the dot's; within 2.1 mm are it and its neighbours in the
+    # row.
+    stray = apply(Corruption("stray_piece", {"offset": [-4.0, 0.0], "radius": 1.1}), DOT, (2, 1))
+    assert np.argwhere(stray[0]).tolist() == [[0, 1], [0, 2], [0, 3], [2, 2]]
+    assert not apply(
+        Corruption("stray_piece", {"offset": [0.0, 0.0], "radius": 9.0}), DOT & False, (1, 1)
+    ).any()
+
+
+def test_each_structure_can_have_an_error_of_its_own_and_the_record_replays():
+    label = np.concatenate([DOT, BAR, SQUARE])
+    steps = [
+        {"channel": 0, "kind": "dilate", "parameters": {"size": 1.1}},
+        {"channel": 1, "kind": "swap", "parameters": {"other": 2}},
+    ]
+    noisy, record = corrupt("a", Corruption("each", {"steps": steps}), label, (1.0, 1.0))
+    assert np.array_equal(noisy, np.concatenate([CROSS, SQUARE, BAR]))
+    replayed = CorruptionRecord.from_json(record.to_json())
+    assert np.array_equal(apply(replayed.corruption, label, (1.0, 1.0)), noisy)
+
+
 @pytest.mark.parametrize("shape, spacing", [((3, 24, 24), (1.0, 1.0)), ((2, 8, 16, 16), (3.0, 1.5, 1.5))])
 @pytest.mark.parametrize("generator", GENERATORS)
 def test_every_record_replays_its_corruption(generator, shape, spacing):
@@ -136,7 +161,8 @@ def test_every_record_replays_its_corruption(generator, shape, spacing):
 def test_the_generators_together_use_every_corruption():
     noises = [Noise(name, 1.0, direction="erode", channels=2) for name in GENERATORS]
     kinds = {draw(noise, str(n)).kind for noise in noises for n in range(40)}
-    assert kinds | {"clean", "dilate"} == set(CORRUPTIONS)
+    by_hand_only = {"swap", "stray_piece", "each"}
+    assert kinds | {"clean", "dilate"} | by_hand_only == set(CORRUPTIONS)
 
 
 def test_a_plan_corrupts_exactly_its_share_and_does_not_depend_on_the_order():

@@ -10,12 +10,12 @@ import sys
 import pytest
 
 from medseg.errors import InputError
-from medseg.processes import Lock, held, mark, may_be_alive, remove_free_locks
+from medseg.files import Lock, held, mark, may_be_alive, remove_free_locks
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from medseg.processes import Lock
+from medseg.files import Lock
 print(Lock(Path(sys.argv[1])).take() or "taken", flush=True)
 time.sleep(60)
 """

@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.utils.data import default_collate
 
 from medseg.errors import InputError
+from medseg.files import atomic_path
 from medseg.phantoms.chest_film import STRUCTURES, make_radiograph
 from medseg.training.noisy.generators import FreshLabelNoised
 
@@ -24,7 +25,10 @@ JSRT_STRUCTURES = ("Right Lung", "Left Lung", "Heart", "Right Clavicle", "Left C
 """Columns of cases.csv and bits of the masks, in this order, as tools/datasets/jsrt.py writes them."""
 
 FIRST_TEST_PATIENT = 500_000
-"""Phantom patients from here on are scored only; settings were chosen on other numbers (0 to 39, seed 0)."""
+"""Phantom patients from here on are scored only."""
+
+DEVELOPMENT_SEED, DEVELOPMENT_PATIENTS = 0, range(40)
+"""Settings were chosen with this seed, scored on these patients; neither is part of a reported grid."""
 
 ROTATION_RAD, SCALE, SHIFT = 0.15, 0.1, 0.05
 """Largest random rotation, change of scale, and shift as a share of the image."""
@@ -44,21 +48,34 @@ class Images:
         return Images([self.names[i] for i in index], self.images[index], self.masks[index], self.structures)
 
 
-def phantom_images(side: int, counts: tuple[int, int], seed: int) -> tuple[Images, Images]:
+def phantom_images(
+    side: int, counts: tuple[int, int], seed: int, drawn: Path | None = None
+) -> tuple[Images, Images]:
     """`counts` for training and test; training patients of their own for every seed, the same test patients
-    for all."""
-
-    def made(numbers: range) -> Images:
-        films = [make_radiograph(number, side) for number in numbers]
-        images = np.stack([film.image[None] for film in films])
-        return Images(
-            [f"p{n}" for n in numbers], images, np.stack([film.masks for film in films]), STRUCTURES
-        )
-
+    for all but the development seed. `drawn`: a folder that keeps what was drawn once."""
     first = 10_000 * (seed + 1)
-    return made(range(first, first + counts[0])), made(
-        range(FIRST_TEST_PATIENT, FIRST_TEST_PATIENT + counts[1])
-    )
+    tested = range(FIRST_TEST_PATIENT, FIRST_TEST_PATIENT + counts[1])
+    if seed == DEVELOPMENT_SEED:
+        tested = DEVELOPMENT_PATIENTS[: counts[1]]
+    return tuple(_phantoms(numbers, side, drawn) for numbers in (range(first, first + counts[0]), tested))
+
+
+def _phantoms(numbers: range, side: int, drawn: Path | None) -> Images:
+    path = drawn / f"phantoms_{side}_{numbers.start}_{numbers.stop}.npz" if drawn is not None else None
+    if path is not None and path.exists():
+        with np.load(path) as kept:
+            images, masks = kept["images"], kept["masks"]
+    else:
+        films = [make_radiograph(number, side) for number in numbers]
+        images, masks = (
+            np.stack([film.image[None] for film in films]),
+            np.stack([film.masks for film in films]),
+        )
+        if path is not None:
+            drawn.mkdir(parents=True, exist_ok=True)
+            with atomic_path(path) as temporary, open(temporary, "wb") as file:
+                np.savez(file, images=images, masks=masks)
+    return Images([f"p{n}" for n in numbers], images, masks, STRUCTURES)
 
 
 def cxr_images(folder: Path, side: int, seed: int, tested_fold: str = "") -> tuple[Images, Images]:
@@ -140,8 +157,10 @@ def augmented(samples: list[dict[str, Any]]) -> dict[str, Any]:
     batch = default_collate(samples)
     count = len(batch["image"])
 
+    device = batch["image"].device
+
     def drawn(largest: float, *shape: int) -> torch.Tensor:
-        return (2 * torch.rand(count, *shape) - 1) * largest
+        return (2 * torch.rand(count, *shape).to(device) - 1) * largest
 
     angle, scale, shift = drawn(ROTATION_RAD), 1 + drawn(SCALE, 2), drawn(2 * SHIFT, 2)
     cos, sin = torch.cos(angle), torch.sin(angle)

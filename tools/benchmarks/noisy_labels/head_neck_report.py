@@ -1,0 +1,95 @@
+"""Tables of finished runs of head_neck.py."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from scores import auroc
+
+from medseg.errors import InputError
+from medseg.files import write_csv
+from medseg.metrics.intervals import Interval, interval
+
+DRAWS = 2000
+
+
+def write_report(out: Path, output: Path, structures: tuple[str, ...], page: Path | None = None) -> None:
+    """Read OUT/*.json; write head_neck.csv to `output` and the section "head_neck" of `page`. InputError when
+    there is no run."""
+    results = [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
+    if not results:
+        raise InputError(f"{out} holds no finished run; train first.")
+    output.mkdir(parents=True, exist_ok=True)
+    rows = score_rows(results, structures)
+    write_csv(rows, list(rows[0]), output / "head_neck.csv")
+    if page is not None:
+        sys.path.append(str(Path(__file__).resolve().parents[2] / "docs"))
+        from page_section import put_section
+
+        put_section(page, "head_neck", markdown(results))
+
+
+def score_rows(results: list[dict], structures: tuple[str, ...]) -> list[dict]:
+    """One row per run and structure: mean Dice over the test patients, AUROC of the final loss and of the
+    module's score; None where there is none."""
+    rows = []
+    for result in results:
+        dice = np.array(result["test"]["dice"], dtype=float)
+        noisy = np.array(result["train"]["noisy"])
+        for column, structure in enumerate(structures):
+            row = {**result["run"], "device": result["device"], "structure": structure}
+            row["dice"] = float(np.nanmean(dice[:, column]))
+            for name in ("final_loss", "quality"):
+                values = np.array(result["train"]["scores"].get(name, []), dtype=float)
+                found = auroc(noisy, values[:, column]) if len(values) else None
+                row[f"{name}_auroc"] = found
+            rows.append({**row, "minutes": result["minutes"]})
+    return rows
+
+
+def table_of(result: dict) -> np.ndarray:
+    """Mean Dice over the structures that each test patient has, (patients,)."""
+    return np.nanmean(np.array(result["test"]["dice"], dtype=float), axis=1)
+
+
+def difference(runs: dict[int, dict], others: dict[int, dict]) -> Interval:
+    """Mean over the seeds both have, with an interval over seeds and patients."""
+    seeds = sorted(runs.keys() & others.keys())
+    table = np.array([table_of(runs[seed]) - table_of(others[seed]) for seed in seeds])
+    rng = np.random.default_rng(0)
+
+    def drawn(columns: np.ndarray) -> float:
+        return float(table[rng.integers(len(table), size=len(table))][:, columns].mean())
+
+    found = interval(drawn, runs[seeds[0]]["test"]["cases"], draws=DRAWS)
+    return Interval(float(table.mean()), found.low, found.high)
+
+
+def markdown(results: list[dict]) -> str:
+    """Dice of both methods at each share of wrong patients, their difference, and AUROC over structures."""
+    runs: dict[tuple[float, str], dict[int, dict]] = defaultdict(dict)
+    for result in results:
+        run = result["run"]
+        runs[run["share"], run["method"]][run["seed"]] = result
+    lines = [
+        "| wrong patients | seeds | dice_ce | qam_ocm | difference | AUROC, loss of dice_ce | AUROC, module |"
+    ]
+    lines.append("|---|--:|--:|--:|--:|--:|--:|")
+    for share in sorted({share for share, _ in runs}):
+        plain, weighted = runs[share, "dice_ce"], runs[share, "qam_ocm"]
+        found = difference(weighted, plain)
+        cells = [f"{share:.0%}", len(plain)]
+        cells += [
+            f"{np.mean([table_of(run).mean() for run in group.values()]):.3f}" for group in (plain, weighted)
+        ]
+        cells.append(f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})")
+        for group, name in ((plain, "final_loss"), (weighted, "quality")):
+            values = [row[f"{name}_auroc"] for row in score_rows(list(group.values()), tuple(range(8)))]
+            known = [value for value in values if value is not None]
+            cells.append(f"{np.mean(known):.2f}" if known else "")
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
