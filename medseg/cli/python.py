@@ -39,7 +39,8 @@ def segment(input: AnyPath, bundle: AnyPath, output_dir: AnyPath, **options: Any
     ``input``: a DICOM folder (nested, several patients), a NIfTI file, a radiograph, or a folder of them.
     ``bundle``: a name that ``medseg bundles`` lists, or a folder (a Path, or a text with a / in it).
     ``output_dir``: a folder per case is made in it. ``options``: the other fields of
-    :class:`medseg.bundles.request.Request`, as in ``formats=("rtstruct",)``, ``within="RS.dcm:GTV"``, ``device="cpu"``.
+    :class:`medseg.bundles.request.Request`, as in ``formats=("rtstruct",)``, ``within="RS.dcm:GTV"``,
+    ``device="cpu"``.
 
     Returns the cohort's record: ``["cases"]`` has case, status ("done", "skipped" or "failed", with its
     ``error``) and folder of each. A case that fails stops no other. TypeError for an option that is no field;
