@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Events
 from monai.data import DataLoader
 from monai.inferers import SimpleInferer
 from monai.networks.nets import UNet
@@ -20,8 +21,8 @@ from medseg.training.noisy.quality_weights import QualityWeights, case_number
 from medseg.training.noisy.trainer import NoisyLabelTrainer
 from medseg.training.noisy.watch import rank_correlation
 
-KINDS = ("clean", "dilate", "erode", "dilate")
-"""By the number of the patient, from 0: a quarter right; on either side of them larger and smaller labels."""
+KINDS = ("clean", "dilate", "erode", "dilate", "clean", "erode", "dilate", "erode")
+"""By the number of the patient, over and over: a quarter right, as many labels larger as smaller ones."""
 
 
 def phantoms(count: int, kinds=KINDS, side: int = 64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -166,24 +167,26 @@ def test_where_most_labels_are_too_large_a_few_that_are_known_right_turn_the_sco
 
 
 def trained_dice(method: str, images, labels, options: dict) -> float:
-    """Mean Dice on twelve other patients after 120 steps of eight images; it takes about ten seconds."""
+    """Mean Dice on twelve other patients after 180 steps of sixteen images; about ten seconds."""
     torch.manual_seed(0)
     network = UNet(2, 1, 3, (8, 16, 32, 32), (2, 2, 2), num_res_units=1, norm="batch")
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-2)
+    optimizer = torch.optim.AdamW(network.parameters(), 2e-2)
     data = [
         {"image": image, "label": label, "case_id": str(n)}
         for n, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
     trainer = NoisyLabelTrainer(
         device=torch.device("cpu"),
-        max_epochs=20,
-        train_data_loader=DataLoader(data, batch_size=8, shuffle=True),
+        max_epochs=45,
+        train_data_loader=DataLoader(data, batch_size=16, shuffle=True),
         network=network,
         optimizer=optimizer,
         decollate=False,
         method=method,
         method_options=options,
     )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-2, total_steps=180, pct_start=0.15)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: schedule.step())
     trainer.run()
     films = [make_radiograph(1000 + n, 64) for n in range(12)]
     truth = torch.from_numpy(np.stack([film.masks for film in films]))
@@ -193,12 +196,12 @@ def trained_dice(method: str, images, labels, options: dict) -> float:
     return float((2 * both / (found.sum((2, 3)) + truth.sum((2, 3))).clamp(min=1)).mean())
 
 
-def test_end_to_end_quality_weights_do_not_fall_below_the_plain_loss_at_three_quarters_wrong():
-    images, labels, _ = phantoms(48)
+def test_end_to_end_quality_weights_beat_the_plain_loss_at_three_quarters_wrong():
+    images, labels, _ = phantoms(64)
     quality = QualityModule(2, 4, backbone=((8,), (16,), (32,), (32,)))
     plain = trained_dice("dice_ce", images, labels, {})
     weighted = trained_dice("qam_ocm", images, labels, {"quality": quality})
-    assert weighted >= plain
+    assert weighted > plain + 0.05
 
 
 def test_a_quality_module_is_needed():
