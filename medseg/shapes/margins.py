@@ -33,15 +33,16 @@ DIRECTIONS = {
 }
 """Patient directions as (LPS axis, sign)."""
 
-ROUNDING_MM = 1e-4
-"""The smallest half axis of an ellipsoid: nothing grows in a direction that was left out."""
+LEAST_MM = 0.4
+"""The smallest half axis of an ellipsoid, about half the distance of the surface's points: where a direction is
+left out, an edge may grow that far."""
 
 JUST_BELOW = 0.499
 """The value of what is outside by no more than rounding."""
 
-THIN_MM, THIN_SIX_MM = 0.5, 1.0
+THIN_MM, THIN_SIX_MM = 0.5, 1.25
 """Of the surface's points one is kept in each cube of this side. Six directions measure against all points in
-reach, so they take fewer."""
+reach, so they take fewer, unless an ellipsoid is as flat as they are apart."""
 
 CHUNK = 2000
 """Voxels measured at once against all points in reach of an ellipsoid."""
@@ -66,7 +67,9 @@ def expand(volume: np.ndarray, geometry: Geometry, mm: float | Mapping[str, floa
     if not inside.any() or not margins_mm.any():
         return result
     even = np.ptp(margins_mm) == 0
-    points = thinned(surface_points(volume, geometry), THIN_MM if even else THIN_SIX_MM)
+    points = surface_points(volume, geometry)
+    if even or margins_mm.min() > THIN_SIX_MM:
+        points = thinned(points, THIN_MM if even else THIN_SIX_MM)
     width_mm = RAMP_PIXELS * max(geometry.pixel_spacing_mm)
     box, near = _near(points, geometry, float(margins_mm.max()) + width_mm / 2, inside.shape)
     result = inside.astype(np.float32)
@@ -199,17 +202,20 @@ def _beyond_ellipsoid(points, geometry, box, near, signed_mm, margins_mm, width_
     The ellipsoid's eighths differ, so no tree of points knows the nearest; each voxel is measured against the
     points in reach. What lies beyond an ellipsoid is measured along the ray from its middle.
     """
-    reach_mm = float(margins_mm.max()) + width_mm / 2
-    half = np.maximum(margins_mm, ROUNDING_MM)
+    half = np.maximum(margins_mm, LEAST_MM)
     beyond = np.minimum(signed_mm, width_mm)
-    wanted = np.flatnonzero((signed_mm > -max(geometry.pixel_spacing_mm)) & (signed_mm < reach_mm))
+    sure = signed_mm < float(margins_mm.min()) - width_mm / 2
+    beyond[sure] = -width_mm
+    in_reach = (signed_mm > -max(geometry.pixel_spacing_mm)) & (signed_mm < half.max() + width_mm / 2)
+    wanted = np.flatnonzero(~sure & in_reach)
     centres = np.concatenate([_centres(geometry, box, near, index) for index in range(len(near))])[wanted]
-    tree = cKDTree(points)
+    reach_mm = half.max(axis=1) + width_mm / 2
+    tree = cKDTree(points / reach_mm)
     for first in range(0, len(wanted), CHUNK):
         part = centres[first : first + CHUNK]
-        pairs = cKDTree(part).sparse_distance_matrix(tree, reach_mm, output_type="ndarray")
+        pairs = cKDTree(part / reach_mm).sparse_distance_matrix(tree, 1.0, output_type="ndarray")
         away = part[pairs["i"]] - points[pairs["j"]]
         scaled = np.linalg.norm(away / np.where(away > 0, half[:, 1], half[:, 0]), axis=1)
-        off = pairs["v"] * (1 - 1 / np.maximum(scaled, 1e-9))
+        off = np.linalg.norm(away, axis=1) * (1 - 1 / np.maximum(scaled, 1e-9))
         np.minimum.at(beyond, wanted[first + pairs["i"]], off)
     return beyond

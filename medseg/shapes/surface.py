@@ -31,6 +31,9 @@ FAR_MM = 1e3
 SMOOTHING = 0.9
 """Width in pixels of the filter that takes a mask's stairs away."""
 
+NARROWS = 1.1
+"""An area ends as a ball does, not half-way, where the slice before is deeper by this factor."""
+
 RAMP_PIXELS = 4.0
 """Height of the ramp from 0 to 1 in a map of distances, in pixels: wide enough that it is straight wherever a
 contour is drawn."""
@@ -85,8 +88,8 @@ def surface_points(volume: np.ndarray, geometry: Geometry) -> np.ndarray:
 
     def keep(plane: np.ndarray, origin: np.ndarray) -> None:
         plane = plane + corner_mm
-        plane = plane[((plane >= 0) & (plane <= last_mm)).all(axis=1)]
-        points.append(origin + plane @ steps)
+        within = ((plane >= 0) & (plane <= last_mm)).all(axis=1)
+        points.append((origin + plane @ steps)[within])
 
     for section, origin in zip(sections, origins, strict=True):
         keep(section.outline, origin)
@@ -117,7 +120,9 @@ def _section(plane: np.ndarray, pixel_mm: np.ndarray) -> Section:
     rings = [ring for polygon in probability_polygons(plane) for ring in (polygon.exterior, *polygon.holes)]
     dense = [_along(ring * pixel_mm, STEP_MM / 4) for ring in rings]
     outline = np.concatenate([np.empty((0, 2)), *dense])
-    depth_mm = ndimage.distance_transform_edt(inside, sampling=pixel_mm) if rings else np.zeros(plane.shape)
+    depth_mm = np.full(plane.shape, FAR_MM)  # a section that fills the image has no outline
+    if not inside.all():
+        depth_mm = ndimage.distance_transform_edt(inside, sampling=pixel_mm)
     return Section(inside, depth_mm, outline, cKDTree(outline) if rings else None)
 
 
@@ -194,10 +199,11 @@ class Gap:
         levels = 2 * max(int(np.ceil(self.height_mm / STEP_MM / 2)), 1)
         for level in range(1, levels):
             part = level / levels
-            field = self.field_mm(part)
+            # Outlines are closed beyond the border of the image, where points do not count.
+            field = np.pad(self.field_mm(part), 1, mode="edge")
             for polygon in iso_polygons(-field, 0.0):
                 for ring in (polygon.exterior, *polygon.holes):
-                    plane = _along(ring * self.pixel_mm, STEP_MM / 2)
+                    plane = _along((ring - 1) * self.pixel_mm, STEP_MM / 2)
                     yield np.full(len(plane), part), plane
         for up, (end, dome) in enumerate(zip(self.ends, self.domes, strict=True)):
             if end.any():
@@ -249,7 +255,8 @@ class Dome(NamedTuple):
         radius = np.hypot(largest, below)
         inset = largest - np.sqrt(np.maximum(radius**2 - (below + height_mm) ** 2, 0))
         has_next = (shift_mm > 0) & (shift_mm < FAR_MM / 2)
-        closes = np.where(has_next, inset >= shift_mm / 2, radius - below < height_mm)
+        ends = (radius - below < height_mm) & (wider[pieces] > NARROWS * largest)
+        closes = np.where(has_next, inset >= shift_mm / 2, ends)
         top = np.where(closes, np.minimum(height_mm, radius - below), height_mm / 2)
         return cls(largest, below, top)
 
