@@ -18,7 +18,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from contourpy import contour_generator
 from scipy import ndimage
 
 from medseg.errors import StructureError
@@ -276,6 +275,8 @@ def iso_polygons(field: np.ndarray, level: float) -> list[Polygon]:
 
     Outlines end at the first and last row and column. A field below the level everywhere gives [].
     """
+    from contourpy import contour_generator  # here, because what learns is loaded without it
+
     generator = contour_generator(z=field, name="serial", fill_type="OuterOffset")
     polygons = []
     for points, offsets in zip(*generator.filled(level, np.inf), strict=True):

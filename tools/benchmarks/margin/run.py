@@ -1,15 +1,15 @@
-"""Balls and boxes grown and shrunk, against closed forms, on even, uneven and tilted grids; and what leaks out
-of a crop.
+"""Balls and boxes grown and shrunk, against closed forms, on even, uneven and tilted grids.
 
     python tools/benchmarks/margin/run.py
 
-What contours on these slices can show at best is the exact section of the exact shape on each slice, times
-its height; "off" compares with that, and "sections off" is what those sections themselves miss of the closed
-form (Steiner's formula: a box grown by a ball is its own volume, its faces times the margin, quarter cylinders
-along its edges, and a ball of its corners; six directions make them elliptic). The start is given as it was
-drawn (outlines on every slice, as in a structure set) and as a mask of voxel centres. "Inside" is how far the
-farthest contour point of the result lies inside the exact surface. "SimpleITK off" is the usual way: voxels
-within the margin of a set voxel by SignedMaurerDistanceMap, where it can be used.
+What contours on these slices can show at best is the exact section of the exact shape on each slice,
+times its height; "off" compares with that, and "sections off" is what those sections themselves miss of
+the closed form (Steiner's formula: a box grown by a ball is its own volume, its faces times the margin,
+quarter cylinders along its edges, and a ball of its corners; six directions make them elliptic). The
+start is given as it was drawn (outlines on every slice, as in a structure set) and as a mask of voxel
+centres. "Inside" is how far the farthest contour point of the result lies inside the exact surface.
+"SimpleITK off" is the usual way: voxels within the margin of a set voxel by SignedMaurerDistanceMap,
+where it can be used.
 """
 
 from __future__ import annotations
