@@ -34,8 +34,8 @@ DIRECTIONS = {
 """Patient directions as (LPS axis, sign)."""
 
 LEAST_MM = 0.4
-"""The smallest half axis of an ellipsoid, about half the distance of the surface's points: in a direction that
-is left out, an edge may grow that far."""
+"""The smallest half axis of an ellipsoid, about half the distance of the surface's points: in a direction
+that is left out, an edge may grow that far."""
 
 JUST_BELOW = 0.499
 """The value of what is outside by no more than rounding."""
