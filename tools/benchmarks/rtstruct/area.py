@@ -26,8 +26,8 @@ from medseg.shapes import loops
 def benchmark_area(_pythons, given) -> str:
     """A row per set of masks and way of writing."""
     lines = [
-        "| masks | corners of stairs | bytes | area off, worst structure | worst slice | smallest Dice read back | "
-        "plastimatch: volume off |",
+        "| masks | corners of stairs | bytes | area off, worst structure | worst slice | smallest Dice "
+        "read back | plastimatch: volume off |",
         "|---|---|--:|--:|--:|--:|--:|",
     ]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
