@@ -86,8 +86,9 @@ class Radiograph:
         }
 
     def size_of(self, mask: np.ndarray) -> dict[str, float | None]:
-        """The area of a bool mask in pixels, and in cm2 where the file gives a spacing."""
-        pixels = int(np.count_nonzero(mask))
+        """The area of a bool mask, or of a map from 0.5 on, in pixels, and in cm2 where the file gives a
+        spacing."""
+        pixels = int(np.count_nonzero(mask >= 0.5))
         cm2 = None if self.spacing_mm is None else pixels * self.spacing_mm[0] * self.spacing_mm[1] / 100
         return {"area_pixels": pixels, "area_cm2": None if cm2 is None else round(cm2, 2)}
 

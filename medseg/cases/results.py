@@ -83,7 +83,7 @@ class Structures:
         for structure, mask in self.masks.items():
             inside = binary(mask)
             known = {"name": structure.name, "interpreted_type": structure.interpreted_type}
-            rows.append({**known, **self.case.size_of(inside), "empty": not bool(inside.any())})
+            rows.append({**known, **self.case.size_of(mask), "empty": not bool(inside.any())})
         return {**self.case.record(), "structures": rows, "summary": ", ".join(map(_size_in_words, rows))}
 
 

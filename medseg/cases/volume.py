@@ -65,7 +65,8 @@ class Case:
         }
 
     def size_of(self, mask: np.ndarray) -> dict[str, float | None]:
-        """The volume of a bool mask in cc; None on a single slice, which has no height."""
+        """The volume in cc of a mask, or within a map's outlines; None on a single slice, which has no
+        height."""
         cc = volume_cc(mask, self.geometry)
         return {"volume_cc": None if np.isnan(cc) else round(cc, 3)}
 

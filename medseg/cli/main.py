@@ -158,6 +158,14 @@ def _add_segment(command: argparse.ArgumentParser):
         "--ptv-mm", type=float, metavar="MM", help="add a PTV: the CTV (GTV without one) and this margin"
     )
     command.add_argument(
+        "--crop-to-body",
+        metavar="MM",
+        help="CTV and PTV end so far inside the patient on a CT, default 0; no: let them reach into the air",
+    )
+    command.add_argument(
+        "--ctv-not-into", metavar="NAME,…", help="the CTV keeps out of these: structures, or RS.dcm:ROI"
+    )
+    command.add_argument(
         "--allow",
         action="append",
         default=[],
@@ -183,6 +191,10 @@ def _run_segment(options) -> int:
     for name, value in (("ctv_margin_mm", options.ctv_mm), ("ptv_margin_mm", options.ptv_mm)):
         if value is not None:
             settings[name] = value
+    if options.crop_to_body is not None:
+        settings["crop_to_body_mm"] = _crop_to_body_mm(options.crop_to_body)
+    if options.ctv_not_into is not None:
+        settings["ctv_not_into"] = [name.strip() for name in options.ctv_not_into.split(",")]
     request = Request(
         input=options.input.resolve(),
         bundle=bundle,
@@ -217,6 +229,15 @@ def _run_segment(options) -> int:
     if not failed:
         return 0
     return 1 if any(case["fault"] == "medseg" for case in failed) else 2
+
+
+def _crop_to_body_mm(text: str) -> float | None:
+    if text == "no":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--crop-to-body {text}: expected mm, or no.") from None
 
 
 def _formats(text: str | None) -> tuple[str, ...]:

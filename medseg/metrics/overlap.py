@@ -1,4 +1,4 @@
-"""Overlap and volume of masks: voxels counted, each by the height of its slice where that is known."""
+"""Overlap and volume: areas on slices, each by the height of its slice where that is known."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from medseg.errors import GeometryError
 from medseg.geometry import Geometry
+from medseg.shapes.outlines import probability_polygons
 
 
 def dice(a: np.ndarray, b: np.ndarray, geometry: Geometry | None = None) -> float:
@@ -28,18 +29,31 @@ def dice(a: np.ndarray, b: np.ndarray, geometry: Geometry | None = None) -> floa
     return float(2 * common / (voxels_a + voxels_b)) if voxels_a + voxels_b else float("nan")
 
 
-def volume_cc(mask: np.ndarray, geometry: Geometry) -> float:
-    """Set voxels of a bool mask [slice, row, column] times their volume, slice by slice, in cubic
-    centimetres.
+def volume_cc(volume: np.ndarray, geometry: Geometry) -> float:
+    """Cubic centimetres of a structure [slice, row, column]: its area on each slice times the slice's height.
 
-    An end slice counts as thick as its inner neighbour's gap. An empty mask has 0. A mask on a single slice
-    stack has nan: its height is not known. GeometryError for a mask of another shape.
+    A bool mask has the area of its set voxels, a float map that within its outlines at 0.5: in both cases
+    what is written as contours. An end slice counts as thick as its inner neighbour's gap. An empty structure
+    has 0. On a stack of a single slice it is nan: its height is not known. GeometryError for another shape.
     """
-    if mask.shape != geometry.shape:
+    if volume.shape != geometry.shape:
         raise GeometryError(
-            f"mask of shape {mask.shape} on an image of {geometry.shape} (slices, rows, columns)."
+            f"mask of shape {volume.shape} on an image of {geometry.shape} (slices, rows, columns)."
         )
-    return float(np.count_nonzero(mask, axis=(1, 2)) @ geometry.voxel_volumes_cc)
+    if volume.dtype.kind != "f":
+        return float(np.count_nonzero(volume, axis=(1, 2)) @ geometry.voxel_volumes_cc)
+    return float(np.array([_outlined_area(plane) for plane in volume]) @ geometry.voxel_volumes_cc)
+
+
+def _outlined_area(plane: np.ndarray) -> float:
+    """Pixels within the outlines of a map's slice; holes run the other way, so they count off."""
+    rings = [ring for polygon in probability_polygons(plane) for ring in (polygon.exterior, *polygon.holes)]
+    return abs(
+        sum(
+            float(ring[:, 1] @ np.roll(ring[:, 0], -1) - ring[:, 0] @ np.roll(ring[:, 1], -1)) / 2
+            for ring in rings
+        )
+    )
 
 
 def require_same_shape(a: np.ndarray, b: np.ndarray) -> None:

@@ -151,7 +151,7 @@ def _measure(
         if mask.shape != shape:
             raise StructureError(f"{structure.name}: mask {mask.shape} for a volume of {shape}.")
         inside = mask >= 0.5
-        cc = volume_cc(inside, geometry)
+        cc = volume_cc(mask, geometry)
         if not inside.any():
             sizes[structure] = "empty"
             continue

@@ -1,27 +1,27 @@
 """Margins in millimetres: GTV to CTV to PTV, on the patient's own slices, however uneven, tilted or oblique
 they are.
 
-The rule: a mask's surface is known at the centres of the faces between set and unset voxels, half-way between
-the two voxel centres. A voxel belongs to the expanded mask when it is set, or when its *centre* lies within
-the margin of such a point. So a flat face moves out by the margin rounded to whole voxels; measuring from
-voxel centres instead would lose half a voxel on every side, and measuring from the voxels' corners would add
-as much to a curved surface.
+The rule: a voxel's value is its signed distance from the surface of the structure
+(:mod:`medseg.shapes.surface`), less the margin, as a ramp about 0.5. So the 0.5 level of the map, which every
+writer contours between the voxels, is the surface itself moved by the margin, not rounded to whole voxels.
 
-Own code, because growth by SimpleITK's distance map (from voxel centres) comes out 2 to 12 % too small where
-this is at most 5 % off, and cannot follow uneven or tilted slices (tools/benchmarks/margin/run.py;
+Own code, because growth by SimpleITK's distance map (from voxel centres) comes out 2 to 12 % too small, moves
+by whole voxels, and cannot follow uneven or tilted slices (tools/benchmarks/margin/run.py;
 docs/reference/metrics.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 
 import numpy as np
+from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from medseg.errors import GeometryError, InputError, StructureError
 from medseg.geometry import Geometry
 from medseg.shapes.boxes import box_of
+from medseg.shapes.surface import RAMP_PIXELS, surface_points, thinned
 
 DIRECTIONS = {
     "left": (0, 1),
@@ -33,63 +33,95 @@ DIRECTIONS = {
 }
 """Patient directions as (LPS axis, sign)."""
 
-ROUNDING_MM = 1e-4
-"""Points this much beyond the margin still count, because positions in files are rounded decimals."""
+LEAST_MM = 0.4
+"""The smallest half axis of an ellipsoid, about half the distance of the surface's points: in a direction
+that is left out, an edge may grow that far."""
+
+JUST_BELOW = 0.499
+"""The value of what is outside by no more than rounding."""
+
+THIN_MM, THIN_SIX_MM = 0.5, 1.25
+"""Of the surface's points one is kept in each cube of this side. Six directions measure against all points in
+reach, so they take fewer, unless an ellipsoid is as flat as they are apart."""
+
+CHUNK = 2000
+"""Voxels measured at once against all points in reach of an ellipsoid."""
 
 
-def expand(mask: np.ndarray, geometry: Geometry, mm: float | Mapping[str, float]) -> np.ndarray:
-    """The bool mask [slice, row, column] grown by ``mm`` in every direction, or shrunk by a negative ``mm``.
+def expand(volume: np.ndarray, geometry: Geometry, mm: float | Mapping[str, float]) -> np.ndarray:
+    """A structure [slice, row, column] grown by ``mm`` in every direction, or shrunk by a negative ``mm``: a
+    float32 map from 0 to 1, inside from 0.5 on.
 
-    ``mm`` may be a mapping from patient directions (left, right, anterior, posterior, superior, inferior; one
-    left out is 0) to margins of 0 or more: the mask grows by an ellipsoid whose eighths have these half axes.
-    Shrinking counts everything outside the image as unset. Growth ends at the image border. An empty mask
-    stays empty. StructureError for a mask that is not bool, GeometryError for one of another shape and for a
-    single slice, whose height is not known, InputError for an unknown direction or a margin that cannot be
-    used.
+    ``volume``: a bool mask, or a map whose 0.5 level is the surface. ``mm`` may be a mapping from patient
+    directions (left, right, anterior, posterior, superior, inferior; one left out is 0) to margins of 0 or
+    more: the structure grows by an ellipsoid whose eighths have these half axes. The border of the image is
+    no surface: growth ends there, and nothing is shrunk from there. An empty structure stays empty; a margin
+    of 0 gives back the values as they are. StructureError for an array of another type or with values outside
+    0 to 1, GeometryError for one of another shape and for a single slice, whose height is not known,
+    InputError for an unknown direction or a margin that cannot be used.
     """
-    mask = np.asarray(mask)
-    if mask.dtype != bool:
-        raise StructureError(f"mask of type {mask.dtype}: expected bool; threshold a probability map first.")
-    if mask.shape != geometry.shape:
-        raise GeometryError(
-            f"mask of shape {mask.shape} on an image of {geometry.shape} (slices, rows, columns)."
-        )
-    if geometry.shape[0] < 2:
-        raise GeometryError("one slice has no slice spacing, so a margin across slices is not known.")
+    volume = _as_map(volume, geometry)
     margins_mm, shrink = _margins(mm)
-    if not mask.any() or not margins_mm.any():
-        return mask.copy()
-    # Slices of left-handed NIfTI files descend; the work below is done upwards.
-    upwards = slice(None, None, 1 if geometry.slice_positions_mm[0] < geometry.slice_positions_mm[-1] else -1)
-    mask, origins = mask[upwards], geometry.origins_lps_mm[upwards]
-    steps = np.stack([geometry.row_step_lps_mm, geometry.column_step_lps_mm])
-    if not shrink:
-        return _grow_in_box(mask, mask, origins, steps, margins_mm)[upwards]
-    # One unset voxel all round, so that the mask has a surface at the image border too.
-    ends = np.stack([2 * origins[0] - origins[1], 2 * origins[-1] - origins[-2]])
-    origins = np.concatenate([ends[:1], origins, ends[1:]]) - steps.sum(axis=0)
-    padded = np.pad(mask, 1)
-    return ~_grow_in_box(~padded, padded, origins, steps, margins_mm)[1:-1, 1:-1, 1:-1][upwards]
+    result = volume.astype(np.float32)
+    inside = volume if volume.dtype == bool else volume >= 0.5
+    if not inside.any() or not margins_mm.any():
+        return result
+    even = np.ptp(margins_mm) == 0
+    points = surface_points(volume, geometry)
+    if even or margins_mm.min() > THIN_SIX_MM:
+        points = thinned(points, THIN_MM if even else THIN_SIX_MM)
+    width_mm = RAMP_PIXELS * max(geometry.pixel_spacing_mm)
+    box, near = _near(points, geometry, float(margins_mm.max()) + width_mm / 2, inside.shape)
+    result = inside.astype(np.float32)
+    if not near.any():
+        return result
+    signed_mm = _distances(points, geometry, box, near) * np.where(inside[box][near], -1, 1)
+    if even:
+        beyond_mm = signed_mm + margins_mm.max() if shrink else signed_mm - margins_mm.max()
+    else:
+        beyond_mm = _beyond_ellipsoid(points, geometry, box, near, signed_mm, margins_mm, width_mm)
+    result[box][near] = np.clip(0.5 - beyond_mm / width_mm, 0, 1)
+    return result
 
 
-def crop(mask: np.ndarray, container: np.ndarray, geometry: Geometry, inset_mm: float = 0.0) -> np.ndarray:
-    """What of a bool mask lies in another, ``inset_mm`` or more inside its surface (0: all of it).
+def crop(volume: np.ndarray, container: np.ndarray, geometry: Geometry, inset_mm: float = 0.0) -> np.ndarray:
+    """What of a structure lies in another, ``inset_mm`` or more inside its surface (0: all of it), as a map.
 
-    The inset is a shrinking by :func:`expand`, with its errors. InputError for a negative inset.
+    The inset is a shrinking by :func:`expand`, with its errors, so the end of the scan is no surface.
+    InputError for a negative inset.
     """
     if not (np.isfinite(inset_mm) and inset_mm >= 0):
         raise InputError(f"crop {inset_mm} mm inside a structure: expected 0 or more.")
-    return np.asarray(mask) & expand(container, geometry, -inset_mm)
+    return np.minimum(_as_map(volume, geometry).astype(np.float32), expand(container, geometry, -inset_mm))
 
 
-def subtract(mask: np.ndarray, other: np.ndarray, geometry: Geometry, gap_mm: float = 0.0) -> np.ndarray:
-    """What of a bool mask lies outside another and at least ``gap_mm`` from its surface (0: outside it).
+def subtract(volume: np.ndarray, other: np.ndarray, geometry: Geometry, gap_mm: float = 0.0) -> np.ndarray:
+    """What of a structure lies outside another and at least ``gap_mm`` from its surface (0: outside it), as a
+    map.
 
     The gap is a growth by :func:`expand`, with its errors. InputError for a negative gap.
     """
     if not (np.isfinite(gap_mm) and gap_mm >= 0):
         raise InputError(f"a gap of {gap_mm} mm: expected 0 or more.")
-    return np.asarray(mask) & ~expand(other, geometry, gap_mm)
+    grown = expand(other, geometry, gap_mm)
+    outside = np.where(grown >= 0.5, np.minimum(1 - grown, JUST_BELOW), 1 - grown)
+    return np.minimum(_as_map(volume, geometry).astype(np.float32), outside)
+
+
+def _as_map(volume: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """The array, checked as :func:`expand` says."""
+    volume = np.asarray(volume)
+    if volume.dtype != bool and (
+        volume.dtype.kind != "f" or (volume.size and not (volume.min() >= -1e-3 and volume.max() <= 1.001))
+    ):
+        raise StructureError(f"array of type {volume.dtype}: expected a bool mask, or a map from 0 to 1.")
+    if volume.shape != geometry.shape:
+        raise GeometryError(
+            f"mask of shape {volume.shape} on an image of {geometry.shape} (slices, rows, columns)."
+        )
+    if geometry.shape[0] < 2:
+        raise GeometryError("one slice has no slice spacing, so a margin across slices is not known.")
+    return volume if volume.dtype == bool else volume.clip(0, 1)
 
 
 def _margins(mm: float | Mapping[str, float]) -> tuple[np.ndarray, bool]:
@@ -113,106 +145,77 @@ def _margins(mm: float | Mapping[str, float]) -> tuple[np.ndarray, bool]:
     return margins_mm, False
 
 
-def _grow_in_box(
-    mask: np.ndarray, around: np.ndarray, origins: np.ndarray, steps: np.ndarray, margins_mm: np.ndarray
-) -> np.ndarray:
-    """The mask grown, working only in the box within the margin (and at least one voxel) of the mask
-    ``around``."""
-    reach_mm = float(margins_mm.max()) + ROUNDING_MM
-    heights_mm = origins @ _normal(steps)
-    occupied = box_of(around)
-    # The outermost faces lie between the mask's first or last slice and its neighbour.
-    first, last = max(occupied[0].start - 1, 0), min(occupied[0].stop, len(heights_mm) - 1)
-    low, high = np.searchsorted(heights_mm, [heights_mm[first] - reach_mm, heights_mm[last] + reach_mm])
-    slices = slice(int(low), int(high))
-    # Slices of a sheared stack shift sideways, and so may what is grown from one into the next.
-    drift = np.abs(np.diff(origins[slices], axis=0) @ steps.T).sum(axis=0) / (steps**2).sum(axis=1)
-    extra = np.ceil(reach_mm / np.linalg.norm(steps, axis=1) + drift).astype(int) + 1
-    rows, columns = (
-        slice(max(side.start - int(n), 0), side.stop + int(n))
-        for side, n in zip(occupied[1:], extra, strict=True)
-    )
-    corner = rows.start * steps[0] + columns.start * steps[1]
-    result = mask.copy()
-    part = mask[slices, rows, columns]
-    result[slices, rows, columns] = _grow(part, origins[slices] + corner, steps, margins_mm)
-    return result
-
-
-def _grow(mask: np.ndarray, origins: np.ndarray, steps: np.ndarray, margins_mm: np.ndarray) -> np.ndarray:
-    result = mask.copy()
-    reach_mm, normal = margins_mm.max() + ROUNDING_MM, _normal(steps)
-    for points, origin in _faces(mask, origins, steps):
-        sums = np.zeros((points.shape[0], points.shape[1] + 1), dtype=np.int32)
-        np.cumsum(points, axis=1, out=sums[:, 1:])
-        for index in np.flatnonzero(np.abs((origins - origin) @ normal) <= reach_mm):
-            offset = tuple(np.round(origins[index] - origin, 6).tolist())
-            runs = _runs(
-                offset, tuple(steps.ravel().tolist()), tuple(margins_mm.ravel().tolist()), mask.shape[1:]
-            )
-            _stamp(result[index], sums, runs)
-    return result
-
-
-def _faces(mask: np.ndarray, origins: np.ndarray, steps: np.ndarray):
-    """Planes with face centres, as (bool points [row, column], LPS mm of point (0, 0))."""
-    for index, plane in enumerate(mask):
-        planes = [
-            (plane[1:] ^ plane[:-1], origins[index] + steps[0] / 2),
-            (plane[:, 1:] ^ plane[:, :-1], origins[index] + steps[1] / 2),
+def _near(points: np.ndarray, geometry: Geometry, reach_mm: float, shape: tuple) -> tuple:
+    """(box, bool array of the box): voxels that may lie within ``reach_mm`` of a point, and some around."""
+    if not len(points):
+        return (slice(0, 0),) * 3, np.zeros((0, 0, 0), dtype=bool)
+    heights_mm = geometry.slice_positions_mm
+    order = np.argsort(heights_mm)
+    middles = (heights_mm[order][1:] + heights_mm[order][:-1]) / 2
+    index = order[np.searchsorted(middles, points @ geometry.normal_lps)]
+    pixels = np.stack(
+        [
+            (points - geometry.origins_lps_mm[index]) @ step / (step @ step)
+            for step in (geometry.row_step_lps_mm, geometry.column_step_lps_mm)
         ]
-        if index + 1 < len(mask):
-            planes.append((plane ^ mask[index + 1], (origins[index] + origins[index + 1]) / 2))
-        yield from ((points, origin) for points, origin in planes if points.any())
-
-
-@lru_cache(maxsize=4096)
-def _runs(
-    offset_mm: tuple, flat_steps_mm: tuple, flat_margins_mm: tuple, shape: tuple[int, int]
-) -> list[tuple[int, int, int]]:
-    """Which voxels of a slice lie within the margin of a point: (row offset, first column offset, last column
-    offset).
-
-    ``offset_mm``: LPS mm from the point to the voxel of offset (0, 0). The ellipsoid's eighths form a convex
-    body, so each row of it is one run. No offset leads farther than from one side of the slice, of ``shape``,
-    to the other.
-    """
-    offset, steps = np.array(offset_mm), np.reshape(flat_steps_mm, (2, 3))
-    margins_mm = np.reshape(flat_margins_mm, (3, 2))
-    centre = -(steps @ offset) / (steps**2).sum(axis=1)
-    reach = (margins_mm.max() + ROUNDING_MM) / np.linalg.norm(steps, axis=1)
-    low, high = (
-        np.maximum(np.floor(centre - reach), np.negative(shape)),
-        np.minimum(np.ceil(centre + reach), shape),
     )
-    rows, columns = (np.arange(*ends) for ends in zip(low, high + 1, strict=True))
-    distance = offset + rows[:, None, None] * steps[0] + columns[None, :, None] * steps[1]
-    half_axes = np.where(distance > 0, margins_mm[:, 1], margins_mm[:, 0]) + ROUNDING_MM
-    inside = ((distance / half_axes) ** 2).sum(axis=2) <= 1
-    return [
-        (int(row), int(columns[run[0]]), int(columns[run[-1]]))
-        for row, line in zip(rows, inside, strict=True)
-        if (run := np.flatnonzero(line)).size
-    ]
+    rows, columns = (
+        np.clip(np.rint(at).astype(int), 0, n - 1) for at, n in zip(pixels, shape[1:], strict=True)
+    )
+    hit = np.zeros(shape, dtype=bool)
+    hit[index, rows, columns] = True
+    # Slices of a sheared stack shift sideways, and so may what is grown from one into the next.
+    steps = np.stack([geometry.row_step_lps_mm, geometry.column_step_lps_mm])
+    length_mm = np.linalg.norm(steps, axis=1)
+    gaps_mm = np.abs(np.diff(heights_mm))
+    slope = np.abs(np.diff(geometry.origins_lps_mm, axis=0) @ (steps / length_mm[:, None]).T)
+    shift_mm = (slope / gaps_mm[:, None]).max(axis=0) * (reach_mm + gaps_mm.max())
+    longest = np.max(shape[1:])
+    extra = [int(n) for n in np.minimum(np.ceil((reach_mm + shift_mm) / length_mm) + 1, longest)]
+    box = box_of(hit, [shape[0], *extra])
+    near = hit[box]
+    for axis, reach in zip((1, 2), extra, strict=True):
+        near = ndimage.maximum_filter1d(near, 2 * reach + 1, axis=axis, mode="constant")
+    spread = np.zeros_like(near)
+    for source in np.flatnonzero(near.any(axis=(1, 2))):
+        within = np.abs(heights_mm - heights_mm[source]) <= reach_mm + gaps_mm.max()
+        spread[within] |= near[source]
+    return box, spread
 
 
-def _stamp(target: np.ndarray, sums: np.ndarray, runs: list[tuple[int, int, int]]) -> None:
-    """Set each voxel of ``target`` [row, column] that some point's run reaches; ``sums`` counts points along
-    rows."""
-    rows, columns = target.shape
-    width = sums.shape[1] - 1
-    for row, first, last in runs:
-        low, high = max(row, 0), min(rows, sums.shape[0] + row)
-        if low >= high:
-            continue
-        # A voxel in column c is reached from the points in columns c - last ... c - first.
-        ends = np.arange(columns)
-        counted = sums[low - row : high - row]
-        target[low:high] |= (
-            counted[:, np.clip(ends - first + 1, 0, width)] != counted[:, np.clip(ends - last, 0, width)]
-        )
+def _centres(geometry: Geometry, box: tuple, near: np.ndarray, index: int) -> np.ndarray:
+    """LPS mm (n, 3) of the voxels of one slice of ``near``."""
+    rows_columns = np.argwhere(near[index]) + [box[1].start, box[2].start]
+    return geometry.points_lps_mm(box[0].start + index, rows_columns)
 
 
-def _normal(steps: np.ndarray) -> np.ndarray:
-    normal = np.cross(steps[1], steps[0])
-    return normal / np.linalg.norm(normal)
+def _distances(points: np.ndarray, geometry: Geometry, box: tuple, near: np.ndarray) -> np.ndarray:
+    """mm from each voxel of ``near`` to the nearest point."""
+    tree = cKDTree(points)
+    found = [tree.query(_centres(geometry, box, near, index))[0] for index in range(len(near))]
+    return np.concatenate(found)
+
+
+def _beyond_ellipsoid(points, geometry, box, near, signed_mm, margins_mm, width_mm) -> np.ndarray:
+    """About how many mm each voxel of ``near`` lies beyond the nearest of the ellipsoids around the points.
+
+    The ellipsoid's eighths differ, so no tree of points knows the nearest; each voxel is measured against the
+    points in reach. What lies beyond an ellipsoid is measured along the ray from its middle.
+    """
+    half = np.maximum(margins_mm, LEAST_MM)
+    beyond = np.minimum(signed_mm, width_mm)
+    sure = signed_mm < float(margins_mm.min()) - width_mm / 2
+    beyond[sure] = -width_mm
+    in_reach = (signed_mm > -max(geometry.pixel_spacing_mm)) & (signed_mm < half.max() + width_mm / 2)
+    wanted = np.flatnonzero(~sure & in_reach)
+    centres = np.concatenate([_centres(geometry, box, near, index) for index in range(len(near))])[wanted]
+    reach_mm = half.max(axis=1) + width_mm / 2
+    tree = cKDTree(points / reach_mm)
+    for first in range(0, len(wanted), CHUNK):
+        part = centres[first : first + CHUNK]
+        pairs = cKDTree(part / reach_mm).sparse_distance_matrix(tree, 1.0, output_type="ndarray")
+        away = part[pairs["i"]] - points[pairs["j"]]
+        scaled = np.linalg.norm(away / np.where(away > 0, half[:, 1], half[:, 0]), axis=1)
+        off = np.linalg.norm(away, axis=1) * (1 - 1 / np.maximum(scaled, 1e-9))
+        np.minimum.at(beyond, wanted[first + pairs["i"]], off)
+    return beyond

@@ -18,7 +18,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from contourpy import contour_generator
 from scipy import ndimage
 
 from medseg.errors import StructureError
@@ -265,9 +264,22 @@ def probability_polygons(probability: np.ndarray, level: float = 0.5) -> list[Po
     field, inside = np.pad(probability.astype(np.float64), 1)[window], np.pad(inside, 1)[window]
     field = np.where(inside, np.maximum(field, level + CLEARANCE), np.minimum(field, level - CLEARANCE))
     corner = np.array([side.start for side in box]) - 1.0
+    return [
+        Polygon(exterior + corner, tuple(hole + corner for hole in holes))
+        for exterior, holes in iso_polygons(field, level)
+    ]
+
+
+def iso_polygons(field: np.ndarray, level: float) -> list[Polygon]:
+    """Where a field of finite floats [row, column] is above ``level``, linear between its points.
+
+    Outlines end at the first and last row and column. A field below the level everywhere gives [].
+    """
+    from contourpy import contour_generator  # here, because what learns is loaded without it
+
     generator = contour_generator(z=field, name="serial", fill_type="OuterOffset")
     polygons = []
     for points, offsets in zip(*generator.filled(level, np.inf), strict=True):
-        rings = [points[a : b - 1, ::-1] + corner for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+        rings = [points[a : b - 1, ::-1] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
         polygons.append(Polygon(rings[0], tuple(rings[1:])))
     return polygons

@@ -10,6 +10,7 @@ from medseg.transforms.body import BlankOutsideBodyd
 from medseg.transforms.gate import CheckInputd
 from medseg.transforms.labels import SaveRecordd, ToLabelsd
 from medseg.transforms.loading import CropBodyd, CropWithind, LoadCased
+from medseg.transforms.margins import MarginStructuresd
 from medseg.transforms.partial import BitFieldToChannelsd, ThresholdKnownd
 from medseg.transforms.radiographs import LoadRadiographd, SaveRadiographd, ToRadiographStructuresd
 from medseg.transforms.readers import ALLOWABLE_AT_THE_GATE, CaseReader, RadiographReader
@@ -19,7 +20,6 @@ from medseg.transforms.saving import SaveDicomSegd, SaveNiftid, SavePreviewd, Sa
 from medseg.transforms.sides import RandFlipSidesd
 from medseg.transforms.structures import (
     KeepComponentsd,
-    MarginStructuresd,
     RestoreStructuresd,
     ToStructuresd,
 )

@@ -4,7 +4,7 @@ there."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,6 @@ from medseg.geometry import Geometry
 from medseg.inference.sampling import Sampling
 from medseg.inference.sliding_window import PACKED_SIZE, unpack
 from medseg.shapes.boxes import box_of
-from medseg.shapes.margins import expand
 from medseg.shapes.packed import PackedMasks, pack
 from medseg.shapes.pieces import label_pieces
 from medseg.structures.structure import Structure
@@ -228,50 +227,3 @@ class KeepComponentsd(MapTransform):
         kept = mask.copy()
         kept[box][rows] = 0
         return kept
-
-
-class MarginStructuresd(MapTransform):
-    """Add structures by expansion in mm: CTV from GTV, PTV from CTV. A margin of 0 adds nothing.
-
-    ``margins``: dicts of ``source`` (name), ``name``, ``interpreted_type`` and ``margin_mm``, applied in
-    order, so that one may build on another. A margin of 0 lets later margins grow from its source instead.
-    Raises StructureError for an unknown source and InputError for a negative margin.
-    """
-
-    FIELDS = {"source", "name", "interpreted_type", "margin_mm"}
-
-    def __init__(self, keys="structures", margins: Sequence[Mapping[str, Any]] = ()):
-        super().__init__(keys)
-        for margin in margins:
-            if set(margin) != self.FIELDS:
-                raise InputError(
-                    f"margin {dict(margin)}: expected exactly the fields {', '.join(sorted(self.FIELDS))}."
-                )
-            if margin["margin_mm"] < 0:
-                raise InputError(
-                    f"margin {margin['name']}: {margin['margin_mm']} mm; expected 0 (off) or more."
-                )
-        self.margins = tuple(margins)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self._grow(d[key])
-        return d
-
-    def _grow(self, result: Structures) -> Structures:
-        return result.add(self._grown(result))
-
-    def _grown(self, result: Structures) -> Iterator[tuple[Structure, np.ndarray]]:
-        by_name = {structure.name: partial(result.masks.__getitem__, structure) for structure in result.masks}
-        for margin in self.margins:
-            if margin["source"] not in by_name:
-                raise StructureError(
-                    f"margin {margin['name']}: no structure {margin['source']}; have {', '.join(by_name)}."
-                )
-            if margin["margin_mm"] == 0:
-                by_name[margin["name"]] = by_name[margin["source"]]
-                continue
-            grown = expand(binary(by_name[margin["source"]]()), result.case.geometry, margin["margin_mm"])
-            by_name[margin["name"]] = partial(np.asarray, grown)
-            yield Structure(margin["name"], interpreted_type=margin["interpreted_type"]), grown

@@ -132,11 +132,22 @@ def write_csv(comparison: Comparison, out: Path) -> None:
     rows: list[dict[str, Any]] = [
         {column: getattr(row, column) for column in COLUMNS} for row in comparison.agreements
     ]
+    paired_elsewhere = _paired_elsewhere(comparison)
     for name, cc in comparison.only_reference_cc.items():
-        rows.append({"name": name, "state": "only in reference", "reference_cc": cc})
+        state = "not compared" if name in paired_elsewhere else "only in reference"
+        rows.append({"name": name, "state": state, "reference_cc": cc})
     for name, cc in comparison.only_other_cc.items():
-        rows.append({"other_name": name, "state": "only in other", "other_cc": cc})
+        state = "not compared" if name in paired_elsewhere else "only in other"
+        rows.append({"other_name": name, "state": state, "other_cc": cc})
     files.write_csv([{**row, **fixed} for row in rows], [*COLUMNS, *fixed], out)
+
+
+def _paired_elsewhere(comparison: Comparison) -> set[str]:
+    """Names that both sets have, but that the caller paired with other names."""
+    rows = comparison.agreements
+    ours = {*(row.name for row in rows), *comparison.only_reference_cc}
+    theirs = {*(row.other_name for row in rows), *comparison.only_other_cc}
+    return ours & theirs
 
 
 def table_lines(comparison: Comparison) -> list[str]:
@@ -162,8 +173,11 @@ def table_lines(comparison: Comparison) -> list[str]:
         lines.append(f"{labels[row]:{width}}" + "".join(f"{cell:>10}" for cell in cells))
         if row.state != "both":
             lines.append(f"{'':{width}}  {row.state}")
+    paired_elsewhere = _paired_elsewhere(comparison)
     for where, only in (("reference", comparison.only_reference_cc), ("other", comparison.only_other_cc)):
-        lines += [f"{name:{width}}  only in the {where}, {cc:.1f} cc" for name, cc in only.items()]
+        for name, cc in only.items():
+            found = "not compared: of the" if name in paired_elsewhere else "only in the"
+            lines.append(f"{name:{width}}  {found} {where}, {cc:.1f} cc")
     lines.append(f"Grid: {comparison.grid}.")
     lines.append(f"Surfaces: {SURFACE_DEFINITION}.")
     lines += textwrap.wrap(f"APL: {PATH_DEFINITION} than the tolerance.", 100)

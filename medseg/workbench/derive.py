@@ -15,10 +15,12 @@ import medseg
 from medseg.cases.mask_sources import MaskSource, Reference, open_masks
 from medseg.dicom import write_rtstruct
 from medseg.dicom.derived import refuse_existing
+from medseg.dicom.rtstruct.structure_set import read_structure_set
 from medseg.errors import InputError, MedsegWarning, StructureError
 from medseg.geometry import Geometry
 from medseg.metrics import volume_cc
 from medseg.shapes.margins import crop, expand, subtract
+from medseg.shapes.surface import outline_map
 from medseg.structures.structure import Structure, structure_from_name
 
 
@@ -62,9 +64,9 @@ class Recipe:
         return words
 
 
-def derive(recipe: Recipe, mask_of: Callable[[str], np.ndarray], geometry: Geometry) -> np.ndarray:
-    """The structure of a recipe as a bool mask [slice, row, column]; ``mask_of`` gives the bool mask of a
-    name.
+def derive(recipe: Recipe, map_of: Callable[[str], np.ndarray], geometry: Geometry) -> np.ndarray:
+    """The structure of a recipe as a float32 map [slice, row, column], inside from 0.5 on; ``map_of`` gives
+    the map, or bool mask, of a name.
 
     An empty start stays empty. InputError, StructureError and GeometryError as the functions of margins raise
     them.
@@ -75,17 +77,17 @@ def derive(recipe: Recipe, mask_of: Callable[[str], np.ndarray], geometry: Geome
         raise InputError(
             f"{recipe.start}: nothing to do with it; give a margin in mm, or a structure to combine it with."
         )
-    mask = mask_of(recipe.start).copy()
+    found = map_of(recipe.start)
     for name in recipe.union:
-        mask |= mask_of(name)
+        found = np.maximum(found, map_of(name))
     for name in recipe.intersect:
-        mask &= mask_of(name)
-    mask = expand(mask, geometry, recipe.mm)
+        found = np.minimum(found, map_of(name))
+    found = expand(found, geometry, recipe.mm)
     for name, gap_mm in recipe.minus:
-        mask = subtract(mask, mask_of(name), geometry, gap_mm)
+        found = subtract(found, map_of(name), geometry, gap_mm)
     if recipe.crop_to is not None:
-        mask = crop(mask, mask_of(recipe.crop_to), geometry, recipe.crop_mm)
-    return mask
+        found = crop(found, map_of(recipe.crop_to), geometry, recipe.crop_mm)
+    return found
 
 
 @dataclass(frozen=True)
@@ -124,18 +126,20 @@ def derive_structure_set(request: Derivation) -> dict[str, Any]:
         )
     source.require(request.recipe.names)
     notes = [*series.warnings]
-    volumes_cc: dict[str, float] = {}
-    mask = derive(request.recipe, _reader(source, series.geometry, notes, volumes_cc), series.geometry)
-    volumes_cc[request.name] = volume_cc(mask, series.geometry)
-    if touches_border(mask):
+    read = _Reader(source, request.source, series.geometry)
+    derived = derive(request.recipe, read, series.geometry)
+    volumes_cc = {**read.volumes_cc, request.name: volume_cc(derived, series.geometry)}
+    notes += read.notes
+    if touches_border(derived >= 0.5):
         notes.append(
             f"{request.name} reaches the border of the images and ends there; the margin may want more of "
             f"them."
         )
+    notes += _said_of_ends(request.recipe, read.at_border)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", MedsegWarning)
         write_rtstruct(
-            {_new_structure(request): mask},
+            {_new_structure(request): derived},
             series,
             request.out,
             holes=request.holes,
@@ -182,15 +186,54 @@ def touches_border(mask: np.ndarray) -> bool:
     return any(bool(mask.take(end, axis).any()) for axis in range(3) for end in (0, -1))
 
 
-def _reader(
-    source: MaskSource, geometry: Geometry, notes: list[str], volumes_cc: dict[str, float]
-) -> Callable[[str], np.ndarray]:
-    """Reads masks by name, and notes their volumes and what was odd about them."""
+def _said_of_ends(recipe: Recipe, at_border: Mapping[str, str]) -> list[str]:
+    """A sentence for each structure that is shrunk although it touches the border of the images."""
+    shrunk = {recipe.crop_to} if recipe.crop_to is not None and recipe.crop_mm else set()
+    if not isinstance(recipe.mm, Mapping) and recipe.mm < 0:
+        shrunk |= {recipe.start, *recipe.union}
+    return [
+        f"{name} reaches {at_border[name]}, where the scan ends and not {name}: no distance was kept from "
+        f"there."
+        for name in sorted(shrunk & at_border.keys())
+    ]
 
-    def read(name: str) -> np.ndarray:
-        mask, said = source.read(name)
-        notes.extend(said)
-        volumes_cc[name] = volume_cc(mask, geometry)
-        return mask
 
-    return read
+def _border_in_words(mask: np.ndarray) -> str:
+    """Which ends of the images a bool mask [slice, row, column] touches; "" for none."""
+    slices = [word for word, end in (("first", 0), ("last", -1)) if mask[end].any()]
+    words = [f"the {' and '.join(slices)} slice{'s' if len(slices) > 1 else ''}"] if slices else []
+    if any(mask.take(end, axis).any() for axis in (1, 2) for end in (0, -1)):
+        words.append("the images' edge")
+    return " and ".join(words)
+
+
+class _Reader:
+    """Reads structures by name as maps that follow the contours as drawn, and notes what was odd about them,
+    their volumes, and which end of the images they touch."""
+
+    def __init__(self, source: MaskSource, path: Path, geometry: Geometry) -> None:
+        self.source, self.geometry = source, geometry
+        self.contours = {roi.structure.name: roi.contours for roi in read_structure_set(path).rois}
+        self.notes: list[str] = list(source.notices)
+        self.volumes_cc: dict[str, float] = {}
+        self.at_border: dict[str, str] = {}
+
+    def __call__(self, name: str) -> np.ndarray:
+        mask, said = self.source.read(name)
+        self.notes.extend(said)
+        words = _border_in_words(mask)
+        if words:
+            self.at_border[name] = words
+        drawn = outline_map(mask, self._outlines(name), self.geometry)
+        self.volumes_cc[name] = volume_cc(drawn, self.geometry)
+        return drawn
+
+    def _outlines(self, name: str) -> dict[int, list[np.ndarray]]:
+        """{slice index: loops of (row, column)} of an ROI; none for a name that medseg made up."""
+        outlines: dict[int, list[np.ndarray]] = {}
+        for contour in self.contours.get(name, ()):
+            if contour.bounds_an_area and len(contour.points_lps_mm):
+                index, _ = self.geometry.nearest_slice(contour.points_lps_mm)
+                loop = self.geometry.rows_columns(index, contour.points_lps_mm)
+                outlines.setdefault(index, []).append(loop)
+        return outlines

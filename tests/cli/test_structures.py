@@ -14,6 +14,7 @@ from medseg.cli.main import main
 from medseg.cli.structures import _margin, _minus, _tolerances
 from medseg.dicom import read_rtstruct, read_series, write_rtstruct
 from medseg.errors import InputError, MedsegWarning
+from medseg.metrics import dice
 from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import write_series
 from medseg.shapes.margins import expand
@@ -62,10 +63,8 @@ def test_margin_then_compare_then_convert(capsys, folder, tmp_path):
     series = read_series(folder / "CT")
     masks = read_rtstruct(out, series)
     assert list(masks) == ["GTV", "Body", "PTV"]
-    assert (
-        masks["PTV"]
-        == expand(masks["GTV"], series.geometry, 5.0) & expand(masks["Body"], series.geometry, -3)
-    ).all()
+    grown, body = (expand(masks[name], series.geometry, mm) for name, mm in (("GTV", 5.0), ("Body", -3.0)))
+    assert dice(masks["PTV"], (grown >= 0.5) & (body >= 0.5)) > 0.97
 
     code, text, err = run(
         capsys,

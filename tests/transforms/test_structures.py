@@ -95,7 +95,7 @@ def test_a_margin_of_zero_adds_nothing_and_the_next_grows_from_its_source():
 def test_margins_that_cannot_be_meant_are_refused():
     with pytest.raises(InputError, match="-2 mm"):
         margins(-2, 0)
-    with pytest.raises(InputError, match="exactly the fields"):
+    with pytest.raises(InputError, match="expected the fields"):
         MarginStructuresd(margins=[{"source": "GTV", "name": "CTV"}])
     lost = MarginStructuresd(
         margins=[{"source": "ITV", "name": "PTV", "interpreted_type": "PTV", "margin_mm": 3}]

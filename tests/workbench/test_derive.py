@@ -8,11 +8,13 @@ import warnings
 import numpy as np
 import pydicom
 import pytest
+import shapely
 from referees import conformance_errors, raw_contours
 
 from medseg.cases.mask_sources import Reference
 from medseg.dicom import read_rtstruct, read_series, write_rtstruct
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
+from medseg.metrics import dice
 from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import stack_geometry, voxel_points_lps_mm, write_series
 from medseg.shapes.margins import expand
@@ -46,9 +48,19 @@ def case(request, tmp_path_factory):
         return folder / "CT", series, masks, write_rtstruct(masks, series, folder / "RS.dcm")
 
 
+def written_cc(path, number, geometry):
+    """Areas of the written contours times the height of their slices."""
+    areas = np.zeros(geometry.shape[0])
+    for contour in raw_contours(path)[number]:
+        points = np.array(contour.split(b"\\"), dtype=float).reshape(-1, 3)
+        index, _ = geometry.nearest_slice(points)
+        areas[index] += shapely.Polygon(points[:, :2]).area
+    return float(areas @ geometry.slice_thickness_mm) / 1000
+
+
 def made(case, recipe):
     _, series, masks, _ = case
-    return derive(recipe, masks.__getitem__, series.geometry)
+    return derive(recipe, masks.__getitem__, series.geometry) >= 0.5
 
 
 def test_nothing_leaks_out_of_the_body_or_nearer_to_the_skin_than_asked(case):
@@ -58,7 +70,7 @@ def test_nothing_leaks_out_of_the_body_or_nearer_to_the_skin_than_asked(case):
     for crop_mm in (0, 3, 5):
         ptv = made(case, Recipe("GTV", 9, crop_to="BODY", crop_mm=crop_mm))
         assert np.count_nonzero(ptv & ~masks["BODY"]) == 0
-        assert (ptv == plain & expand(masks["BODY"], series.geometry, -crop_mm)).all()
+        assert (ptv == plain & (expand(masks["BODY"], series.geometry, -crop_mm) >= 0.5)).all()
         assert ptv.any()
 
 
@@ -70,9 +82,8 @@ def test_what_is_taken_away_keeps_its_gap(case):
         for mask in (masks["Cord"], ptv)
     )
     nearest_mm = np.linalg.norm(ptv_points[:, None, :] - cord_points[None], axis=-1).min()
-    # From voxel centre to voxel centre: the gap and half a voxel to the cord's surface, in the widest
-    # direction.
-    assert nearest_mm > 3 + 1.25 / 2 - 1e-3
+    # From voxel centre to voxel centre: the gap and about half a voxel to the cord's surface.
+    assert nearest_mm > 3 + 1.25 / 2 - 0.3
     assert made(case, Recipe("GTV", 9, minus=(("Cord", 0),))).sum() > ptv.sum()
 
 
@@ -80,14 +91,14 @@ def test_union_and_intersection_come_before_the_margin_and_the_margin_before_the
     _, series, masks, _ = case
     both = masks["GTV"] | masks["Cord"]
     assert (made(case, Recipe("GTV", union=("Cord",))) == both).all()
-    assert (made(case, Recipe("GTV", 4, union=("Cord",))) == expand(both, series.geometry, 4)).all()
+    assert (made(case, Recipe("GTV", 4, union=("Cord",))) == (expand(both, series.geometry, 4) >= 0.5)).all()
     assert (made(case, Recipe("BODY", intersect=("Cord",))) == masks["Cord"]).all()
     shrunk = made(case, Recipe("BODY", -5))
-    assert (shrunk == expand(masks["BODY"], series.geometry, -5)).all() and not (
+    assert (shrunk == (expand(masks["BODY"], series.geometry, -5) >= 0.5)).all() and not (
         shrunk & ~masks["BODY"]
     ).any()
     six = {"left": 6, "superior": 4}
-    assert (made(case, Recipe("GTV", six)) == expand(masks["GTV"], series.geometry, six)).all()
+    assert (made(case, Recipe("GTV", six)) == (expand(masks["GTV"], series.geometry, six) >= 0.5)).all()
 
 
 def test_recipes_that_mean_nothing_are_refused(case):
@@ -124,9 +135,9 @@ def test_the_copy_keeps_what_was_there_and_adds_an_unapproved_structure_typed_by
     assert row.ROIGenerationAlgorithm == "SEMIAUTOMATIC" and record["recipe"] in row.ROIDescription
     assert row.ROIGenerationDescription == row.ROIDescription[:64]
     again = read_rtstruct(tmp_path / "out.dcm", series)["CTV"]
-    assert (again == made(case, recipe)).all()
+    assert dice(again, made(case, recipe)) > 0.97  # the set's outlines, not the masks, were moved
     assert record["volumes_cc"]["CTV"] == pytest.approx(
-        float(again.sum((1, 2)) @ series.geometry.voxel_volumes_cc), abs=1e-3
+        written_cc(tmp_path / "out.dcm", 4, series.geometry), rel=1e-4
     )
     assert conformance_errors(program, tmp_path / "out.dcm") == []
 
@@ -157,6 +168,32 @@ def test_a_margin_that_meets_the_end_of_the_images_says_so(case, tmp_path):
     assert touches_border(np.ones((3, 3, 3), bool)) and not touches_border(
         np.pad(np.ones((1, 1, 1), bool), 1)
     )
+
+
+def test_a_body_that_ends_with_the_scan_takes_nothing_from_there_and_says_so(case, tmp_path):
+    """Field case: the last slices of a PTV far from the skin were cropped away without a word."""
+    ct, series, masks, _ = case
+    high = masks["Cord"].copy()
+    high[:12] = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MedsegWarning)
+        write_rtstruct({"PTV0": high, "BODY": masks["BODY"]}, series, tmp_path / "RS.dcm")
+    for recipe, expected in (
+        (Recipe("PTV0", crop_to="BODY", crop_mm=5), high),
+        (Recipe("BODY", -5), None),
+    ):
+        out = tmp_path / f"{recipe.start}.dcm"
+        record = derive_structure_set(Derivation(tmp_path / "RS.dcm", out, Reference(ct), "New", recipe))
+        found = read_rtstruct(out, series)["New"]
+        assert found[-1].any() and (expected is None or (found == expected).all())
+        notice = "BODY reaches the first and last slices, where the scan ends and not BODY"
+        assert any(notice in warning for warning in record["warnings"])
+    plain = derive_structure_set(
+        Derivation(
+            tmp_path / "RS.dcm", tmp_path / "in.dcm", Reference(ct), "In", Recipe("PTV0", 2, crop_to="BODY")
+        )
+    )
+    assert not any("where the scan ends" in warning for warning in plain["warnings"])
 
 
 def test_images_of_another_frame_are_refused(case, tmp_path):

@@ -4,6 +4,7 @@
     python tools/benchmarks/rtstruct/run.py read --data DIR    real structure sets
     python tools/benchmarks/rtstruct/run.py odd                awkward geometry and shapes
     python tools/benchmarks/rtstruct/run.py holes              hole encodings by reader
+    python tools/benchmarks/rtstruct/run.py area --data DIR    area and bytes with stairs cut and left
 
 Tools are looked for in this Python and in each --peer-python (another environment's python, for tools that
 need other versions of pydicom); one that is found nowhere is skipped with a line. --markdown replaces that
@@ -16,6 +17,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from area import benchmark_area
 from holes import benchmark_holes
 from odd import benchmark_odd
 from read import benchmark_read
@@ -26,6 +28,7 @@ BENCHMARKS = {
     "read": benchmark_read,
     "odd": benchmark_odd,
     "holes": benchmark_holes,
+    "area": benchmark_area,
 }
 
 
@@ -41,7 +44,9 @@ def main() -> None:
     parser.add_argument(
         "--repeats", type=int, default=5, help="read: runs of each reader, as far as 20 s allow"
     )
-    parser.add_argument("--data", type=Path, help="read: folder of real structure sets with their CT series")
+    parser.add_argument(
+        "--data", type=Path, help="read, area: folder of real structure sets with their CT series"
+    )
     parser.add_argument("--markdown", type=Path, help="file whose section of this name is replaced")
     given = parser.parse_args()
     if given.what == "read" and given.data is None:
