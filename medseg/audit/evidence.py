@@ -62,8 +62,7 @@ class Evidence:
         if self.label.shape != self.probability.shape or len(self.label) != count or len(self.known) != count:
             raise GeometryError(
                 f"{self.case}: label {self.label.shape} and prediction {self.probability.shape} for {count} "
-                f"structures; "
-                "expected one mask and one prediction of each, on one grid."
+                "structures; expected one mask and one prediction of each, on one grid."
             )
         if self.image is not None and self.image.shape != shape:
             raise GeometryError(f"{self.case}: label of {shape} on an image of {self.image.shape} voxels.")

@@ -110,8 +110,7 @@ def predict_with_weights(
     if known:
         raise BundleError(
             f"bundle {fold.bundle.name}: its weights learned from {len(known)} of these cases, the first "
-            f"{known[0]}; train "
-            "folds instead."
+            f"{known[0]}; train folds instead."
         )
     from medseg.bundles.config import load_network
 
@@ -188,8 +187,7 @@ def _train(fold: Fold, parser, report: Callable[[str], None]) -> None:
         if not all(bool(values.isfinite().all()) for values in weights):
             raise BundleError(
                 f"{fold.folder.name}: the training diverged in epoch {engine.state.epoch} (weights are not "
-                f"finite); delete "
-                f"{fold.folder} and try a lower learning_rate, or amp=false."
+                f"finite); delete {fold.folder} and try a lower learning_rate, or amp=false."
             )
         report(f"{fold.folder.name}: epoch {engine.state.epoch} of {epochs}")
 
@@ -198,7 +196,7 @@ def _train(fold: Fold, parser, report: Callable[[str], None]) -> None:
     if not last.exists():
         raise BundleError(
             f"bundle {fold.bundle.name}: train.json keeps no {LAST}; add "
-            f"medseg.training.checkpoints.Checkpoints to it."
+            "medseg.training.checkpoints.Checkpoints to it."
         )
 
 
@@ -252,8 +250,7 @@ def _evidence(
     if label.shape != probability.shape or label.shape[1:] != image.shape[1:] or len(label) != len(names):
         raise GeometryError(
             f"{name}: label {label.shape}, prediction {probability.shape}, image {image.shape} for "
-            f"{len(names)} structures; "
-            "label and image must have the same size."
+            f"{len(names)} structures; label and image must have the same size."
         )
     affine_ras = np.asarray(getattr(sample["image"], "affine", np.eye(4)), dtype=np.float64)
     kept = [number for number, structure in enumerate(names) if structure.lower() != "background"]

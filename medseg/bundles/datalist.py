@@ -49,8 +49,7 @@ def _check_cases(cases: list[dict], section: str, datalist: Path, dataset_dir: P
     if missing:
         raise InputError(
             f"{dataset_dir}: {len(missing)} files of {datalist.name} are not there, the first {missing[0]}; "
-            f"the paths of a "
-            "datalist start from the data folder."
+            "the paths of a datalist start from the data folder."
         )
 
 

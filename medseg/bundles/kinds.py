@@ -103,8 +103,7 @@ def formats_of(bundle: Bundle, wanted: Sequence[str], source: str) -> tuple[str,
     if impossible:
         why = (
             "a radiograph is a projection without a place in the patient, and an RT Structure Set needs CT "
-            "or MR "
-            "slices"
+            "or MR slices"
             if impossible[0] == "rtstruct" and case == "radiograph"
             else f"{bundle.name} answers with {bundle.result_kind} on a {case}"
         )

@@ -98,8 +98,7 @@ def score_structures(request: ScoreRequest, report: Callable[[str], None] = prin
     if kind_of(bundle).scorer is None:
         raise BundleError(
             f"bundle {bundle.name} answers with {bundle.result_kind}, which medseg cannot score yet; "
-            f"expected a "
-            "bundle that answers with structures."
+            "expected a bundle that answers with structures."
         )
     with tempfile.TemporaryDirectory() as folder:
         used = _with_weights(bundle, request, Path(folder)) if request.weights else bundle
@@ -166,8 +165,7 @@ def _score_datalist(bundle: Bundle, request: ScoreRequest) -> Scored:
     if not isinstance(bits, Mapping):
         raise BundleError(
             f"bundle {bundle.name}: train.json names no `bits` of a label, so its datalist cannot be scored; "
-            f"name "
-            "the ROI that is the truth: `truth`."
+            "name the ROI that is the truth: `truth`."
         )
     content = read_json(request.datalist or configs / "datalist.json")
     cases = content.get(request.section)

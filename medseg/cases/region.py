@@ -38,8 +38,7 @@ def region_mask(within: str | Sequence[float], case: Case) -> np.ndarray:
     if not mask.any():
         raise GeometryError(
             f"`within` {within}: no voxel centre of the image lies in the region; it lies elsewhere or is "
-            f"smaller than a "
-            "voxel. Check the Frame of Reference and the millimetres."
+            "smaller than a voxel. Check the Frame of Reference and the millimetres."
         )
     return mask
 

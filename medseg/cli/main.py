@@ -23,7 +23,7 @@ from medseg.cli.structures import add_compare, add_convert, add_margin
 from medseg.cli.suggest import SuggestingParser
 from medseg.cli.training import add_bundles, add_evaluate, add_train
 from medseg.cli.words import add_trust, in_flags, merged, say, say_lines
-from medseg.errors import MedsegError, printable, system_error_line
+from medseg.errors import InputError, MedsegError, printable, system_error_line
 
 RESEARCH_USE = (
     "Research use only, not a medical device. Every contour must be reviewed by a qualified person."
@@ -49,8 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(
             options,
             "interrupted; what was finished is kept, nothing is half-written; run the same command again "
-            "(medseg train with "
-            "--resume)",
+            "(medseg train with --resume)",
             INTERRUPTED,
         )
     except (

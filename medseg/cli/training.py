@@ -33,8 +33,7 @@ def add_train(command: argparse.ArgumentParser):
         if (options.output / "last.pt").exists() and not options.resume:
             raise InputError(
                 f"{options.output} holds a training (last.pt) that would be overwritten; add --resume to go "
-                f"on with it, or "
-                "name another folder."
+                "on with it, or name another folder."
             )
         out = str(options.output.resolve())
         settings = {"ckpt_dir": out, "output_dir": out, "resume": options.resume}

@@ -96,8 +96,8 @@ def check_masks(
         if array.shape != series.geometry.shape:
             raise GeometryError(
                 f"structure {structure.name}: mask of shape {array.shape} on images of "
-                f"{series.geometry.shape} (slices, "
-                "rows, columns). Nothing is flipped, cropped or resampled to fit."
+                f"{series.geometry.shape} (slices, rows, columns). Nothing is flipped, cropped or resampled "
+                "to fit."
             )
         checked.append((structure, key))
     check_names_are_unique([structure.name for structure, _ in checked])

@@ -58,8 +58,7 @@ class Sampling:
             if ends[0] > 1.0 or ends[1] < size - 2.0:
                 raise GeometryError(
                     f"the prediction does not lie on the image's grid: along axis {axis} it reaches beyond "
-                    f"the image by "
-                    f"{max(ends[0], size - 1 - ends[1]):.1f} voxels of the network."
+                    f"the image by {max(ends[0], size - 1 - ends[1]):.1f} voxels of the network."
                 )
         return cls(order, tuple(positions), tuple(known))
 

@@ -253,8 +253,7 @@ def probability_polygons(probability: np.ndarray, level: float = 0.5) -> list[Po
     if probability.size and not (probability.min() >= -1e-3 and probability.max() <= 1 + 1e-3):
         raise StructureError(
             f"probabilities from {probability.min():.4g} to {probability.max():.4g}: expected 0 to 1 (apply "
-            f"sigmoid or "
-            "softmax to network outputs first; there must be no nan)."
+            "sigmoid or softmax to network outputs first; there must be no nan)."
         )
     inside = probability >= level
     box = box_of(inside)

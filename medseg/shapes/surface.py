@@ -209,9 +209,9 @@ class Gap:
             if end.any():
                 depth, other = -self.fields[up][end], self.fields[1 - up][end]
                 height = np.maximum(dome.height_mm(depth, end), self.height_mm * depth / (depth + other))
-                part = np.zeros(end.shape)
-                part[end] = np.minimum(height / self.height_mm, 1)
-                yield from _between(end, 1 - part if up else part, self.pixel_mm)
+                parts = np.zeros(end.shape)
+                parts[end] = np.minimum(height / self.height_mm, 1)
+                yield from _between(end, 1 - parts if up else parts, self.pixel_mm)
 
     def field_mm(self, part: float) -> np.ndarray:
         """float [row, column]: about the signed distance from the surface in the plane at ``part`` of the way

@@ -78,8 +78,7 @@ def match_rois(aliases: Aliases, names: Sequence[str], where: str) -> dict[str, 
         if len(fitting) > 1:
             raise StructureError(
                 f"{where}: {', '.join(map(repr, fitting))} could all be {structure}; put a pattern that fits "
-                f"only one of "
-                "them first."
+                "only one of them first."
             )
         matched[structure] = fitting[0] if fitting else None
         twins = [other for other, name in matched.items() if fitting and name == fitting[0]]

@@ -91,8 +91,7 @@ class Checkpoints:
         if isinstance(loader, DataLoader) and len(loader) == 0:  # MONAI would warn and do nothing
             raise InputError(
                 f"no batch to train on: {len(loader.dataset)} cases and batch_size {loader.batch_size}, and "
-                f"incomplete "
-                "batches are dropped; choose a smaller batch_size."
+                "incomplete batches are dropped; choose a smaller batch_size."
             )
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._seed_epoch)

@@ -71,8 +71,8 @@ class CropWithind(MapTransform, InvertibleTransform):
             what = "the region" if self.within else "the whole image"
             raise GeometryError(
                 f"{what} is {' x '.join(f'{side:.0f}' for side in sides_mm)} mm; this bundle learned from "
-                f"boxes of up to "
-                f"{self.largest_mm:g} mm around a tumour. Say where to look, more closely: `within`."
+                f"boxes of up to {self.largest_mm:g} mm around a tumour. Say where to look, more closely: "
+                "`within`."
             )
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

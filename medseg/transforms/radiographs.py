@@ -118,8 +118,7 @@ class SaveRadiographd(MapTransform):
         if "rtstruct" in formats:
             raise InputError(
                 "format rtstruct: a radiograph is a projection without a place in the patient, and an RT "
-                "Structure Set "
-                f"needs CT or MR slices; expected some of {', '.join(self.WRITERS)}."
+                f"Structure Set needs CT or MR slices; expected some of {', '.join(self.WRITERS)}."
             )
         unknown = [name for name in formats if name not in self.WRITERS]
         if unknown:

@@ -69,8 +69,7 @@ def structure_channels(
     if not wanted:
         raise StructureError(
             f"{structure_set}: none of {', '.join(structures)} is among its ROIs "
-            f"{', '.join(names) or '(none)'}; add "
-            "patterns, or leave the case out."
+            f"{', '.join(names) or '(none)'}; add patterns, or leave the case out."
         )
     masks, notices = place(replace(found, rois=wanted), case.series, allow)
     channels = np.full((len(chosen), *case.geometry.shape), np.nan, dtype=np.float32)
@@ -159,8 +158,7 @@ class LoadRTStructd(MapTransform):
         if not on_grid:
             raise GeometryError(
                 f"{case.source}: the image was moved, cropped or resampled before its structures were "
-                f"loaded; put "
-                "LoadRTStructd right behind the transform that loads the image."
+                "loaded; put LoadRTStructd right behind the transform that loads the image."
             )
         return case
 

@@ -222,8 +222,7 @@ def split(items: list[dict], validation: float, seed: int) -> dict[str, list[dic
     if not 0 < count < len(order):
         raise InputError(
             f"{len(order)} patients and `validation={validation:g}` leave one side empty; need at least 1 on "
-            f"each. "
-            "Patients are told apart by PatientID and study."
+            "each. Patients are told apart by PatientID and study."
         )
     validating = set(order[:count])
     numbers = {patient: f"P{number:03d}" for number, patient in enumerate(sorted(order), start=1)}

@@ -135,8 +135,7 @@ def _set_to_masks(request: Conversion) -> dict[str, Any]:
         kind = "tilted" if series.geometry.is_uniform else "uneven"
         raise GeometryError(
             f"{request.reference.folder}: its slices are {kind}, which NIfTI masks cannot describe; convert "
-            f"to a DICOM "
-            "Segmentation instead (OUT.dcm, `format=seg`), or resample the images first."
+            "to a DICOM Segmentation instead (OUT.dcm, `format=seg`), or resample the images first."
         )
     wanted = [
         structure for structure in source.structures if not request.rois or structure.name in request.rois
@@ -183,8 +182,8 @@ def _kept_rows(folder: Path, files: set[str], series: Series) -> list[dict[str, 
     if index.get("SeriesInstanceUID") != series.series_instance_uid:
         raise InputError(
             f"{folder}: holds masks of series {index.get('SeriesInstanceUID')}, not of "
-            f"{series.series_instance_uid}; masks "
-            "of different images do not belong in one folder, choose another."
+            f"{series.series_instance_uid}; masks of different images do not belong in one folder, choose "
+            "another."
         )
     return [
         row for row in index["structures"] if row["file"] not in files and (folder / row["file"]).is_file()
@@ -253,10 +252,8 @@ def _image_to_nifti(request: Conversion) -> dict[str, Any]:
         kind = "tilted" if series.geometry.is_uniform else "uneven"
         raise GeometryError(
             f"{request.source}: its slices are {kind}, which NIfTI cannot describe, and medseg does not "
-            f"resample images in "
-            "silence; resample them where you can see it (3D Slicer, plastimatch), or stay in DICOM: "
-            "segment, compare and "
-            "margin work on such slices."
+            "resample images in silence; resample them where you can see it (3D Slicer, plastimatch), or "
+            "stay in DICOM: segment, compare and margin work on such slices."
         )
     write_volume(series.volume(), series.geometry, request.out)
     grid = {

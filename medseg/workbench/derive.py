@@ -167,8 +167,7 @@ def _check_paths(request: Derivation) -> None:
     if "frame_of_reference" in request.reference.allow:
         raise InputError(
             "`allow=frame_of_reference` does not go with margin: the result is a copy of the set and would "
-            "keep the other "
-            "frame. Carry the set over first, with medseg convert to masks and back."
+            "keep the other frame. Carry the set over first, with medseg convert to masks and back."
         )
 
 

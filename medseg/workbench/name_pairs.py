@@ -52,8 +52,7 @@ def _split_pair(text: str, names: Sequence[str], other_names: Sequence[str]) -> 
             return text[:cut].strip(), text[cut + 1 :].strip()
     raise InputError(
         f"pair {text!r}: expected NAME=OTHER NAME with a name of each set; the first has "
-        f"{', '.join(map(repr, names))}, "
-        f"the second {', '.join(map(repr, other_names))}."
+        f"{', '.join(map(repr, names))}, the second {', '.join(map(repr, other_names))}."
     )
 
 

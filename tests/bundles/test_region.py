@@ -54,8 +54,6 @@ def test_within_an_roi_of_a_structure_set_beside_the_series(bright_bundle, tmp_p
 @pytest.mark.parametrize(
     ("within", "words"),
     [
-        ("1,2,3", "six|expected"),
-        ("5,1,0,9,0,9", "ascend"),
         ("900,901,0,1,0,1", "no voxel centre"),
         ("RS.dcm:GTV", "no such structure set"),
     ],
@@ -67,6 +65,12 @@ def test_a_region_that_makes_no_sense_is_refused(within, words, bright_bundle, t
     assert case["status"] == "failed" and case["fault"] == "input"
     assert any(word in case["error"] for word in words.split("|"))
     assert not (tmp_path / "out" / "CT" / "RS.dcm").exists()
+
+
+@pytest.mark.parametrize(("within", "words"), [("1,2,3", "expected x0,x1"), ("5,1,0,9,0,9", "ascend")])
+def test_a_box_that_is_none_is_refused_before_anything_is_read(within, words, bright_bundle, tmp_path):
+    with pytest.raises(InputError, match=words):
+        Request(tmp_path / "CT", str(bright_bundle), tmp_path / "out", within=within)
 
 
 def test_a_region_drawn_anew_is_contoured_anew(bright_bundle, tmp_path):

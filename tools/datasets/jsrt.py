@@ -107,8 +107,7 @@ def find_masks(folder: Path, films: list[str]) -> tuple[dict[str, dict[str, Path
         film, name = missing[0]
         raise InputError(
             f"{folder}: {len(missing)} masks are missing, the first '{name.lower()}/{film}.gif'; expected "
-            f"them in "
-            "fold1/masks and fold2/masks as the SCR database has them."
+            "them in fold1/masks and fold2/masks as the SCR database has them."
         )
     for fold in FOLDS:
         if len({int(film[-3:]) % 2 for film in films if folds[film] == fold}) > 1:

@@ -126,8 +126,7 @@ def _require_patients_left_on_the_right(header: Dataset) -> None:
     if len(told) == 2 and not (told[0].startswith("L") and told[1].startswith("F")):
         raise InputError(
             f"PatientOrientation {told[0]}\\{told[1]}; expected L\\F, a frontal picture upright with the "
-            f"patient's left on "
-            "the viewer's right. Turn the image first, or sides would be exchanged"
+            "patient's left on the viewer's right. Turn the image first, or sides would be exchanged"
         )
 
 

@@ -90,7 +90,7 @@ def placeable(
             "accepted frame_of_reference: the structure set has "
             f"{', '.join(structure_set.frame_of_reference_uids) or 'none'}, the images have "
             f"{series.geometry.frame_of_reference_uid or 'none'}; contours were placed by their coordinates "
-            f"alone."
+            "alone."
         )
     drawn, left_out = _drawable(structure_set, series.geometry.frame_of_reference_uid, allow)
     notices += left_out

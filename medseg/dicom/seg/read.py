@@ -124,9 +124,8 @@ def _slice_of(own: Dataset, shared: Dataset, dataset: Dataset, series: Series) -
     if (dataset.Rows, dataset.Columns) != geometry.shape[1:] or apart_mm > 5 * POSITION_TOLERANCE_MM:
         raise GeometryError(
             f"{dataset.filename}: a frame of {dataset.Rows} x {dataset.Columns} pixels lies {apart_mm:.2f} "
-            f"mm from the "
-            f"nearest slice's grid of {geometry.shape[1]} x {geometry.shape[2]}. Nothing is flipped or "
-            f"resampled to fit."
+            f"mm from the nearest slice's grid of {geometry.shape[1]} x {geometry.shape[2]}. Nothing is "
+            "flipped or resampled to fit."
         )
     return index
 

@@ -80,9 +80,8 @@ def write_seg(
         raise StructureError("every structure is empty; a DICOM Segmentation needs at least one voxel.")
     if not series.geometry.is_regular:
         warnings.warn(
-            "slices are uneven or tilted: each frame of the Segmentation lies at its own slice, but readers "
-            "that assume "
-            "even slices will misplace it; use the RT Structure Set there.",
+            "slices are uneven or tilted: each frame of the Segmentation lies at its own slice, but "
+            "readers that assume even slices will misplace it; use the RT Structure Set there.",
             MedsegWarning,
             stacklevel=2,
         )
@@ -176,8 +175,7 @@ def _source_images(series: Series) -> tuple[list[Dataset], np.ndarray]:
         return [first, *series.headers[1:]], np.arange(series.geometry.shape[0])
     if sorted(frames) != list(range(1, int(first.NumberOfFrames) + 1)):
         raise GeometryError(
-            f"the series uses {len(frames)} of the {first.NumberOfFrames} frames of "
-            f"{series.files[0].name}; "
+            f"the series uses {len(frames)} of the {first.NumberOfFrames} frames of {series.files[0].name}; "
             "a Segmentation needs all of them. Write an RT Structure Set."
         )
     return [first], np.argsort(frames)

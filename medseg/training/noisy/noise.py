@@ -70,8 +70,7 @@ def apply(corruption: Corruption, label: np.ndarray, spacing: Sequence[float]) -
     if label.dtype != bool or len(spacing) != label.ndim - 1:
         raise InputError(
             f"a label of type {label.dtype} and shape {label.shape} with spacing {tuple(spacing)}; expected "
-            f"bool "
-            "(channels, *spatial) and one spacing per spatial axis."
+            "bool (channels, *spatial) and one spacing per spatial axis."
         )
     return CORRUPTIONS[corruption.kind](label.copy(), tuple(spacing), **corruption.parameters)
 

@@ -120,8 +120,8 @@ class NoisyLabelTrainer(SupervisedTrainer):
         if self.amp or self.compile or self.accumulation_steps != 1:
             raise InputError(
                 "NoisyLabelTrainer takes no amp, compile or accumulation_steps; use "
-                "medseg.training.checkpoints.AutocastInferer for "
-                "mixed precision and the pool 'two_pass' for large batches."
+                "medseg.training.checkpoints.AutocastInferer for mixed precision and the pool 'two_pass' "
+                "for large batches."
             )
         self.method, self.warmup, self.empty_channels = method, warmup, empty_channels
         self.case_key, self.noisy_key, self.quality_keys = case_key, noisy_key, tuple(quality_keys)
@@ -143,8 +143,7 @@ class NoisyLabelTrainer(SupervisedTrainer):
         if state.get("name") != self.method:
             raise BundleError(
                 f"the checkpoint was trained with method '{state.get('name', 'none')}', this run uses "
-                f"'{self.method}'; "
-                "use the same method or another directory."
+                f"'{self.method}'; use the same method or another directory."
             )
         self.learner.load_state_dict(state["learner"])
         for module in self.learner.modules.values():

@@ -156,8 +156,7 @@ def collapse_warning(diagnostics: WeightDiagnostics) -> str | None:
     if diagnostics.effective_share < 0.3:
         return (
             f"the weights rest on {diagnostics.effective_share:.0%} of the samples; expected at 75 % noise "
-            f"or more, "
-            "otherwise lower the strength of the overfit control or lengthen the warm-up."
+            "or more, otherwise lower the strength of the overfit control or lengthen the warm-up."
         )
     if diagnostics.effective_share < 0.9 and abs(diagnostics.area_correlation) > MOST_AREA:
         return (
@@ -167,9 +166,8 @@ def collapse_warning(diagnostics: WeightDiagnostics) -> str | None:
     if diagnostics.at_bound_share > 0.5:
         return (
             f"{diagnostics.at_bound_share:.0%} of the pairs of weights are at the bound of the overfit "
-            f"control; the "
-            "scores have stopped learning. Lower the learning rate of the quality module or lengthen the "
-            "warm-up."
+            "control; the scores have stopped learning. Lower the learning rate of the quality module or "
+            "lengthen the warm-up."
         )
     return None
 

@@ -18,14 +18,10 @@ from monai.networks.nets import UNet
 from medseg.errors import BundleError, InputError
 from medseg.losses.per_sample import BCEPerSample, DicePerSample
 from medseg.networks.quality import QualityModule
-from medseg.phantoms.chest_film import make_radiograph
 from medseg.training.checkpoints import Checkpoints, load_checkpoint
 from medseg.training.noisy.learners import Batch, LossHistory, Parts, two_groups
-from medseg.training.noisy.noise import Corruption, apply
 from medseg.training.noisy.quality_weights import QualityWeights
-from medseg.training.noisy.relabel import confidence_sums, confident_flags, memorising
 from medseg.training.noisy.trainer import METHODS, NoisyLabelTrainer
-from medseg.training.noisy.weights import Objective, PoolTable, pool_weights
 
 CHANNELS = 2
 QUALITY = QualityModule(2, 1 + CHANNELS, backbone=((4,),))
@@ -356,90 +352,3 @@ def test_a_label_of_another_size_than_the_image_is_named():
         InputError, match=r"logits of shape \(4, 2, 16, 16\) and a label of shape \(4, 2, 8, 16\)"
     ):
         run(make_trainer("ce", data=data))
-
-
-# ---- parts of the peers ------------------------------------------------------------------------------------
-
-
-def test_memorising_is_seen_when_the_training_iou_flattens():
-    epochs = np.arange(1, 30)
-    curve = 0.9 * (1 - np.exp(-0.3 * epochs**1.0))
-    # slope ratio exp(-0.3 (t - 1)) falls below 0.1 at t - 1 = 7.68: from epoch 9 on
-    assert not memorising(list(curve[:8]), 0.9) and memorising(list(curve[:9]), 0.9)
-    assert not memorising([0.1, 0.2, 0.3], 0.9)
-
-
-def test_confident_flags_agree_with_cleanlab():
-    filters = pytest.importorskip("cleanlab.filter")
-    torch.manual_seed(0)
-    truth = torch.rand(6, 1, 20, 20) > 0.6
-    probability = (torch.where(truth, 0.8, 0.2) + 0.25 * torch.randn(truth.shape)).clamp(0.01, 0.99)
-    labels = (truth ^ (torch.rand(truth.shape) < 0.15)).float()
-    sums = confidence_sums(labels, probability)
-    flags = confident_flags(labels, probability, sums[0] / sums[1])
-    p = probability.flatten().numpy()
-    issues = filters.find_label_issues(
-        labels.flatten().int().numpy(), np.stack([1 - p, p], 1), filter_by="confident_learning", n_jobs=1
-    )
-    # cleanlab also clears flags whose given label is the likeliest one; both thresholds are near 0.5 here.
-    assert np.mean(issues == flags.flatten().numpy()) > 0.99
-    assert 0.05 < flags.float().mean() < 0.25
-
-
-# ---- the known failure -------------------------------------------------------------------------------------
-
-
-def converged_weights(kinds: dict[str, float], sizes=(2.5, 6.5), patients=2) -> tuple[float, float, float]:
-    """Mass on clean labels, Dice of the weighted and of the plain answer, where quality weights settle with a
-    perfect segmenter (the weighted mean of the labels it is shown) and a perfect quality module (a score per
-    kind of noise)."""
-    spread = np.linspace(*sizes, 5)
-    variants = [("clean", 0.0, kinds["clean"])]
-    variants += [(kind, size, kinds[kind] / 5) for kind in kinds if kind != "clean" for size in spread]
-    share = torch.tensor([v[2] for v in variants])
-    masks = [make_radiograph(seed, 128).masks for seed in range(patients)]
-    parameters = [{"size": float(size)} if kind != "clean" else {} for kind, size, _ in variants]
-    labels = torch.tensor(
-        np.stack(
-            [
-                [apply(Corruption(v[0], p), mask, (1, 1)) for v, p in zip(variants, parameters, strict=True)]
-                for mask in masks
-            ],
-            axis=1,
-        )
-    ).float()
-    scores = torch.zeros(len(variants), 1)
-    copies = (share * 200).round().long()
-    index = torch.repeat_interleave(torch.arange(len(variants)), copies)
-    everywhere = torch.ones(len(index), 1, dtype=torch.bool)
-    for _ in range(60):
-        mass = torch.zeros(len(variants)).index_add(0, index, pool_weights(scores[index])[:, 0])
-        answer = torch.einsum("v,vnchw->nchw", mass, labels).clamp(1e-4, 1 - 1e-4)
-        loss = torch.stack([torch.nn.functional.binary_cross_entropy(answer, label) for label in labels])[
-            index, None
-        ]
-        leaf = scores.clone().requires_grad_()
-        case = torch.arange(len(index))
-        pool = PoolTable(leaf[index], loss, loss, everywhere, everywhere, case, torch.zeros_like(case))
-        Objective(lambda features: features)(pool).loss.backward()
-        scores = scores - 0.5 * leaf.grad / leaf.grad.abs().max().clamp(min=1e-9)
-    plain = torch.einsum("v,vnchw->nchw", copies / copies.sum(), labels)
-    return float(mass[0]), soft_dice(answer > 0.5, labels[0] > 0.5), soft_dice(plain > 0.5, labels[0] > 0.5)
-
-
-def soft_dice(predicted: torch.Tensor, truth: torch.Tensor) -> float:
-    both = (predicted & truth).sum((2, 3))
-    return float((2 * both / (predicted.sum((2, 3)) + truth.sum((2, 3)))).mean())
-
-
-def test_at_75_percent_symmetric_noise_quality_weights_settle_on_the_clean_labels():
-    mass, weighted, _ = converged_weights({"clean": 0.25, "dilate": 0.375, "erode": 0.375})
-    assert mass > 0.9 and weighted > 0.99
-
-
-def test_at_75_percent_one_sided_noise_they_lock_on_the_wrong_majority():
-    mass, weighted, plain = converged_weights({"clean": 0.25, "dilate": 0.75})
-    assert mass < 0.1, "weight goes to the majority's habit, not to the truth"
-    assert weighted < plain + 0.01 and weighted < 0.85, "no better than plain training, and wrong"
-    mass, weighted, _ = converged_weights({"clean": 0.5, "dilate": 0.5})
-    assert mass > 0.9 and weighted > 0.99, "at 50 % the clean labels are still the largest group"

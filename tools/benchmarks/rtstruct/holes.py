@@ -68,8 +68,7 @@ def benchmark_holes(pythons: list[str], given: argparse.Namespace) -> str:
     best = max(modes, key=lambda mode: (min(worst[mode]), np.mean(worst[mode])))
     return (
         "What each reader makes of medseg's file: worst Dice (ring, island in a hole, plate with holes, "
-        "sponge). "
-        "A reader that fails counts as 0.\n\n"
+        "sponge). A reader that fails counts as 0.\n\n"
         + table(["reader", *[f"{mode} ({HOLE_MODES[mode]})" for mode in modes]], lines)
         + f"\n\nBest supported: **{best}**, by the worst reader and then by the mean."
     )

@@ -79,9 +79,8 @@ def benchmark_write(pythons: list[str], given: argparse.Namespace) -> str:
     ]
     return (
         f"Nine structures on 512 x 512 x {given.slices}, 0.977 x 2.5 mm. Times are processor seconds (one "
-        f"core), medians of "
-        "up to 5 runs; (n x) is the ratio to medseg. Read back by plastimatch --xor-contours.\n\n"
-        + table(heads, lines)
+        "core), medians of up to 5 runs; (n x) is the ratio to medseg. Read back by plastimatch "
+        "--xor-contours.\n\n" + table(heads, lines)
     )
 
 
