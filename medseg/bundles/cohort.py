@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from medseg.bundles.job import Job, Pipeline
+from medseg.bundles.find import Bundle
+from medseg.bundles.finished import all_finished
 from medseg.bundles.kinds import check_formats, formats_of
 from medseg.bundles.record import is_result, write_record
 from medseg.bundles.request import Request
@@ -18,6 +19,9 @@ from medseg.bundles.trust import trusted_bundle
 from medseg.cases.find import find_cases, folder_name
 from medseg.files import no_empty_folders, staging_folder
 from medseg.reports.cohort import write_cohort
+
+if TYPE_CHECKING:
+    from medseg.bundles.job import Job
 
 WAIT_S = 0.5
 """Between two looks at a case that another run has."""
@@ -40,14 +44,42 @@ def segment(
     """
     bundle = trusted_bundle(request.bundle, request.trust_bundle)
     cases, notes = find_cases(request.input, bundle.modality, is_result)
-    wanted = dict.fromkeys(formats_of(bundle, request.formats, source) for _, source in cases)
     check_formats(request.formats, [source for _, source in cases])
+    with no_empty_folders(request.output_dir):
+        records = all_finished(cases, bundle, request)
+        if records is None:
+            records = _contoured(cases, bundle, request, report, progress)
+        else:
+            for record in records:
+                report(record)
+        records.sort(key=lambda record: record["case"])
+        if len(records) > 1:
+            notes += write_cohort(records, f"{bundle.name} {bundle.version}", notes, request.output_dir)
+        cohort = {
+            "bundle": bundle.record(),
+            "cases": [{key: record[key] for key in COHORT_KEYS if key in record} for record in records],
+            "passed_over": notes,
+        }
+        write_record(cohort, request.output_dir / "run.json")
+    return cohort
+
+
+def _contoured(
+    cases: Sequence[tuple[str, str]],
+    bundle: Bundle,
+    request: Request,
+    report: Callable[[dict[str, Any]], None],
+    progress: bool,
+) -> list[dict[str, Any]]:
+    """The records of cases of which at least one is not finished yet."""
+    from medseg.bundles.job import Job, Pipeline  # late: they load torch, which a finished cohort needs not
+
+    wanted = dict.fromkeys(formats_of(bundle, request.formats, source) for _, source in cases)
     records = []
     folders = [request.output_dir / folder_name(name) for name, _ in cases]
-    with no_empty_folders(*folders, request.output_dir), staging_folder(request.output_dir) as staging_dir:
+    with no_empty_folders(*folders), staging_folder(request.output_dir) as staging_dir:
         one = progress and len(cases) == 1
         pipelines = {formats: Pipeline(bundle, request, formats, staging_dir, one) for formats in wanted}
-
         jobs = [
             Job(name, source, pipelines[formats_of(bundle, request.formats, source)], bundle, request)
             for name, source in cases
@@ -61,16 +93,7 @@ def segment(
             for job in [job for job in jobs if job.holder]:
                 records.append(_after_the_other_run(job, report))
                 report(records[-1])
-        records.sort(key=lambda record: record["case"])
-        if len(records) > 1:
-            notes += write_cohort(records, f"{bundle.name} {bundle.version}", notes, request.output_dir)
-        cohort = {
-            "bundle": bundle.record(),
-            "cases": [{key: record[key] for key in COHORT_KEYS if key in record} for record in records],
-            "passed_over": notes,
-        }
-        write_record(cohort, request.output_dir / "run.json")
-    return cohort
+    return records
 
 
 def _after_the_other_run(job: Job, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 import traceback
@@ -16,11 +15,10 @@ from typing import Any
 
 from medseg.bundles.config import build, load_config, load_network
 from medseg.bundles.find import Bundle
-from medseg.bundles.kinds import formats_of
+from medseg.bundles.finished import identity_of, previous_of
 from medseg.bundles.record import (
     is_done,
     publish,
-    read_record,
     remove_outputs,
     require_free,
     result_record,
@@ -28,9 +26,7 @@ from medseg.bundles.record import (
 )
 from medseg.bundles.request import Request
 from medseg.cases.find import folder_name
-from medseg.cases.region import region_file
 from medseg.cases.results import Result
-from medseg.cases.volume import fingerprint_sha256, source_path
 from medseg.errors import InputError, MedsegError, noted_in, system_error_line
 from medseg.files import LOCK_PREFIX, Lock
 from medseg.inference.engines import engine_name
@@ -111,39 +107,6 @@ def _through(chain, item: dict[str, Any], stage: Callable) -> dict[str, Any]:
     return item
 
 
-def _identity(bundle: Bundle, request: Request, source: str) -> dict[str, Any]:
-    """What decides a case's contours: while none of it changes, a finished case is not contoured again."""
-    region = region_file(request.within, source) if request.within else None
-    return {
-        "source": source,
-        "input_sha256": fingerprint_sha256(source, leave_out=request.output_dir),
-        "bundle": bundle.record(),
-        "options": {
-            "formats": sorted(formats_of(bundle, request.formats, source)),
-            "within": request.within,
-            "region_sha256": hashlib.sha256(region[0].read_bytes()).hexdigest() if region else None,
-            "allow": sorted(request.allow),
-            "settings": dict(sorted(request.settings.items())),
-        },
-    }
-
-
-def _previous(folder: Path, source: str) -> dict[str, Any]:
-    """The record of the case's earlier run. InputError when the folder belongs to another case, or is the
-    input itself."""
-    path = source_path(source)
-    if path.is_dir() and folder.resolve() == path.resolve():
-        raise InputError(
-            f"{folder}: results would lie among the images themselves; choose another output folder."
-        )
-    previous = read_record(folder)
-    if previous and source_path(previous["source"]) != path:
-        raise InputError(
-            f"{folder} holds the result of {previous['source']}; choose another output folder for {path}."
-        )
-    return previous
-
-
 def _reason(error: MedsegError | OSError) -> str:
     return " ".join((system_error_line(error) if isinstance(error, OSError) else str(error)).split())
 
@@ -204,8 +167,8 @@ class Job:
                 self.holder = holder
                 self.record = {"case": self.name, "folder": str(self.folder), "status": "elsewhere"}
                 return self
-            self.identity = _identity(self.bundle, self.request, self.source)
-            previous = _previous(self.folder, self.source)
+            self.identity = identity_of(self.bundle, self.request, self.source)
+            previous = previous_of(self.folder, self.source)
             if is_done(previous, self.identity, self.folder):
                 self.record = {**previous, "status": "skipped"}
                 return self

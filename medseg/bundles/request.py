@@ -11,6 +11,9 @@ from medseg.bundles.kinds import FORMATS
 from medseg.cases.region import check_region
 from medseg.errors import InputError
 
+ENGINES = ("auto", "torch", "openvino")
+"""medseg.inference.engines.ENGINE_NAMES, here without loading torch; a test compares them."""
+
 OWN_FIELDS = {
     "device": "device",
     "engine": "engine",
@@ -83,8 +86,8 @@ class Request:
                 raise InputError(f"setting {key}: has no effect on medseg segment.")
         if self.device not in ("auto", "cpu", "cuda"):
             raise InputError(f"device {self.device!r}: expected auto, cpu or cuda.")
-        if self.engine != "auto":
-            _check_engine(self.engine)
+        if self.engine not in ENGINES:
+            raise InputError(f"engine {self.engine!r}: expected one of {', '.join(ENGINES)}.")
 
 
 def _check_faults(names: tuple[str, ...]) -> None:
@@ -99,10 +102,3 @@ def _check_faults(names: tuple[str, ...]) -> None:
     faults = [name for name in faults if name not in known]
     if faults:
         raise InputError(f"fault {', '.join(map(repr, faults))}: expected some of {', '.join(known)}.")
-
-
-def _check_engine(name: str) -> None:
-    from medseg.inference.engines import ENGINE_NAMES
-
-    if name not in ENGINE_NAMES:
-        raise InputError(f"engine {name!r}: expected one of {', '.join(ENGINE_NAMES)}.")

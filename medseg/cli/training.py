@@ -9,7 +9,7 @@ from pathlib import Path
 from medseg.cli.settings import settings_of
 from medseg.cli.words import add_trust, in_flags, say
 from medseg.errors import InputError
-from medseg.files import own_folder
+from medseg.files import no_empty_folders, own_folder
 
 
 def add_train(command: argparse.ArgumentParser):
@@ -39,7 +39,7 @@ def add_train(command: argparse.ArgumentParser):
         settings = {"ckpt_dir": out, "output_dir": out, "resume": options.resume}
         if options.noisy:
             settings["method"] = "qam_ocm"
-        with own_folder(options.output):
+        with no_empty_folders(options.output), own_folder(options.output):
             code = _run_bundle(options, ["train"], "training", settings)
         if not (options.output / "model.pt").exists():
             say(
@@ -63,7 +63,7 @@ def add_evaluate(command: argparse.ArgumentParser):
         settings = {"output_dir": str(options.output.resolve())}
         if options.weights:
             settings["ckpt_dir"] = str(options.weights.resolve())
-        with own_folder(options.output):
+        with no_empty_folders(options.output), own_folder(options.output):
             return _run_bundle(options, ["train", "evaluate"], "run", settings)
 
     return run

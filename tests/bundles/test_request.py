@@ -55,3 +55,10 @@ def test_settings_that_cannot_be_meant_are_refused_before_anything_is_written(
         segment(Request(tmp_path / "CT", str(bright_bundle), tmp_path / "out", settings=settings))
     assert "Failed to instantiate" not in str(caught.value)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_the_engines_that_a_request_may_name_are_those_that_there_are():
+    from medseg.bundles.request import ENGINES
+    from medseg.inference.engines import ENGINE_NAMES
+
+    assert ENGINES == ENGINE_NAMES

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 from chiral_cases import case_at, chiral_series, contoured
 
 from medseg.bundles.cohort import segment
 from medseg.bundles.request import Request
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_files_exported_anew_are_contoured_anew(bright_bundle, tmp_path):
@@ -137,3 +142,28 @@ def test_a_link_in_the_place_of_a_result_is_not_replaced(bright_bundle, tmp_path
     case = segment(request)["cases"][0]
     assert case["status"] == "failed" and "was not written by medseg" in case["error"]
     assert (tmp_path / "out" / "CT" / "RS.dcm").is_symlink() and not (tmp_path / "nowhere.dcm").exists()
+
+
+def test_a_finished_cohort_is_recognised_without_torch(bright_bundle, tmp_path):
+    for number in range(2):
+        chiral_series(tmp_path / "cohort" / f"p{number}", seed=number)
+    request = Request(tmp_path / "cohort", str(bright_bundle), tmp_path / "out", formats=("rtstruct",))
+    segment(request)
+    (tmp_path / "out" / "volumes.csv").unlink()
+    script = (
+        "import sys; sys.modules['torch'] = sys.modules['monai'] = None\n"
+        "from pathlib import Path\n"
+        "from medseg.bundles.cohort import segment\n"
+        "from medseg.bundles.request import Request\n"
+        "source, bundle, out = sys.argv[1:]\n"
+        "done = segment(Request(Path(source), bundle, Path(out), formats=('rtstruct',)))\n"
+        "print([case['status'] for case in done['cases']])"
+    )
+    words = [str(tmp_path / "cohort"), str(bright_bundle), str(tmp_path / "out")]
+    run = subprocess.run(
+        [sys.executable, "-c", script, *words], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert run.stdout.strip() == "['skipped', 'skipped']", run.stderr
+    assert (tmp_path / "out" / "volumes.csv").is_file()
+    (tmp_path / "out" / "p1" / "RS.dcm").unlink()  # one is to be contoured again
+    assert [case["status"] for case in segment(request)["cases"]] == ["skipped", "done"]

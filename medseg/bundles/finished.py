@@ -1,0 +1,69 @@
+"""What an earlier run has finished, told without loading torch: the same images, weights and options, the
+same files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from medseg.bundles.find import Bundle
+from medseg.bundles.kinds import formats_of
+from medseg.bundles.record import is_done, read_record
+from medseg.bundles.request import Request
+from medseg.cases.find import folder_name
+from medseg.cases.region import region_file
+from medseg.cases.volume import fingerprint_sha256, source_path
+from medseg.errors import InputError, MedsegError
+
+
+def all_finished(
+    cases: Sequence[tuple[str, str]], bundle: Bundle, request: Request
+) -> list[dict[str, Any]] | None:
+    """The records of all cases (name, source), as "skipped", or None as soon as one of them is to be
+    contoured, or looked at more closely."""
+    records = []
+    for name, source in cases:
+        folder = request.output_dir / folder_name(name)
+        try:
+            previous = previous_of(folder, source)
+            if not previous or not is_done(previous, identity_of(bundle, request, source), folder):
+                return None
+        except (MedsegError, OSError):  # the case's own job says what is wrong
+            return None
+        records.append({**previous, "status": "skipped"})
+    return records
+
+
+def identity_of(bundle: Bundle, request: Request, source: str) -> dict[str, Any]:
+    """What decides a case's contours: while none of it changes, a finished case is not contoured again."""
+    region = region_file(request.within, source) if request.within else None
+    return {
+        "source": source,
+        "input_sha256": fingerprint_sha256(source, leave_out=request.output_dir),
+        "bundle": bundle.record(),
+        "options": {
+            "formats": sorted(formats_of(bundle, request.formats, source)),
+            "within": request.within,
+            "region_sha256": hashlib.sha256(region[0].read_bytes()).hexdigest() if region else None,
+            "allow": sorted(request.allow),
+            "settings": dict(sorted(request.settings.items())),
+        },
+    }
+
+
+def previous_of(folder: Path, source: str) -> dict[str, Any]:
+    """The record of the case's earlier run. InputError when the folder belongs to another case, or is the
+    input itself."""
+    path = source_path(source)
+    if path.is_dir() and folder.resolve() == path.resolve():
+        raise InputError(
+            f"{folder}: results would lie among the images themselves; choose another output folder."
+        )
+    previous = read_record(folder)
+    if previous and source_path(previous["source"]) != path:
+        raise InputError(
+            f"{folder} holds the result of {previous['source']}; choose another output folder for {path}."
+        )
+    return previous
