@@ -47,7 +47,9 @@ def write_report(out: Path, output: Path, name: str, page: Path | None = None) -
         from page_section import put_section
 
         put_section(page, name, markdown(results))
-        if any(result["cell"]["data"] == "phantom" for result in results):
+        # Beside the published table there is something to put only where the paper's noise was tried.
+        cells = [result["cell"] for result in results if result["cell"]["data"] == "phantom"]
+        if any(cell["share"] and cell["generator"] in ("fixed", "paper") for cell in cells):
             put_section(page, f"{name}_headline", headline(results))
 
 
