@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import socket
-import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -67,11 +66,7 @@ def atomic_path(out: str | Path) -> Iterator[Path]:
 
 def is_stream(path: Path) -> bool:
     """True for a character device or FIFO, itself or at the end of a link (``/dev/stdout``)."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return False
-    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+    return path.is_char_device() or path.is_fifo()
 
 
 def _opened_stream(out: Path) -> BinaryIO:
@@ -265,9 +260,6 @@ def own_folder(folder: Path) -> Iterator[None]:
             yield
 
 
-# ---- who works on a file -----------------------------------------------------------------------------------
-
-
 def mark() -> str:
     """This process in the name of a file: host, process and when it began, so that a number that the system
     gives out again is not taken for the same process."""
@@ -346,6 +338,7 @@ class Lock:
         os.truncate(descriptor, 0)
         os.write(descriptor, json.dumps(holder).encode())
         self._descriptor = descriptor
+        _HELD.add(descriptor)
         return None
 
     def _is_still(self, descriptor: int) -> bool:
@@ -359,8 +352,15 @@ class Lock:
         if self._descriptor is None:
             return
         self.path.unlink(missing_ok=True)
+        _HELD.discard(self._descriptor)
         os.close(self._descriptor)
         self._descriptor = None
+
+
+_HELD: set[int] = set()
+"""Descriptors of held locks. A forked child lets go of them: it may outlive a parent that is killed."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: any(map(os.close, _HELD)))
 
 
 def remove_free_locks(folder: Path) -> None:
