@@ -71,6 +71,8 @@ def check_override(bundle: Bundle, config: str, content: Mapping[str, Any], key:
 def _other_kind(present: Any, value: Any) -> str | None:
     """What kind of value a setting takes, when ``value`` is of another; None when it fits, or the config
     computes it."""
+    if value is None:  # null turns a step off where its class allows it, and else the class says so
+        return None
     if present is None or (isinstance(present, str) and present.startswith(("$", "@"))):
         return None
     if isinstance(present, list):

@@ -132,7 +132,10 @@ def test_margins_add_ctv_and_ptv_of_the_right_size(bright_bundle, tmp_path):
     chiral_series(tmp_path / "CT")
     out = tmp_path / "out"
     folder = contoured(
-        bright_bundle, tmp_path / "CT", out, settings={"ctv_margin_mm": 5.0, "ptv_margin_mm": 3.0}
+        bright_bundle,
+        tmp_path / "CT",
+        out,
+        settings={"ctv_margin_mm": 5.0, "ptv_margin_mm": 3.0, "crop_to_body_mm": None},
     )
     structures = {s["name"]: s for s in json.loads((folder / "run.json").read_text())["structures"]}
     assert [s["interpreted_type"] for s in structures.values()] == ["GTV", "CTV", "PTV"]
