@@ -218,6 +218,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as parts:
+                packed = [
+                    info.filename for info in parts.infolist() if info.compress_type != zipfile.ZIP_STORED
+                ]
+                if packed:  # they may hold a thousand times the size of the file
+                    raise ValueError(f"{packed[0]} in it is compressed, which torch never does")
                 damaged = parts.testzip()
             if damaged is not None:
                 raise ValueError(f"the checksum of {damaged} in it is another one: the file is damaged")
@@ -259,4 +264,4 @@ def _true_or_false(name: str, value: bool) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return " ".join(str(error).split())[:160] or type(error).__name__
