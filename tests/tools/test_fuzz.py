@@ -1,5 +1,4 @@
-"""The fuzzer over every kind of file for twenty seconds: no exception but medseg's, no dead process or
-hang."""
+"""Twenty seconds of the fuzzer over every kind of file: no exception but ours, no dead process, no hang."""
 
 from __future__ import annotations
 

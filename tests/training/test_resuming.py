@@ -140,6 +140,18 @@ def test_a_checkpoint_that_is_cut_anywhere_is_refused_in_one_line(tmp_path):
         assert "\n" not in str(refusal.value)
 
 
+def test_a_checkpoint_that_is_compressed_is_refused_before_it_is_inflated(tmp_path):
+    path = tmp_path / "last.pt"
+    save_atomically({"network": {"layer": torch.zeros(1 << 20)}}, path)
+    with zipfile.ZipFile(path) as whole:
+        parts = [(name, whole.read(name)) for name in whole.namelist()]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        for name, content in parts:
+            bomb.writestr(name, content)
+    with pytest.raises(BundleError, match="is compressed, which torch never does"):
+        load_checkpoint(path)
+
+
 def test_weights_trained_into_a_bundle_are_those_that_its_metadata_names(tmp_path):
     (tmp_path / "configs").mkdir()
     (tmp_path / "models").mkdir()
