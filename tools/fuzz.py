@@ -1,6 +1,6 @@
 """Damage sound files in thousands of seeded ways, and see what medseg's readers make of them.
 
-    python tools/fuzz.py --inputs 12000 --seed 0          # the run of docs/reference/fuzzing.md
+    python tools/fuzz.py --inputs 12000 --seed 0          # a long run
     python tools/fuzz.py --seconds 20                     # as the tests do
     python tools/fuzz.py --kinds seg --only 123 --keep x  # one input again; the damaged file is kept as x
 
