@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -41,6 +42,24 @@ def test_a_lock_names_the_process_that_holds_it_and_ends_with_it_however_that_en
     assert "process" in Lock(tmp_path / ".lock-CT").take()
     lock.release()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_child_that_outlives_a_killed_holder_does_not_hold_its_lock(tmp_path):
+    fork = "import os\nchild = os.fork()\nif child: print(child, flush=True)\ntime.sleep(60)"
+    command = [sys.executable, "-c", HOLD.replace("time.sleep(60)", fork), f"{tmp_path / '.lock-CT'}"]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "taken\n"
+    child = int(parent.stdout.readline())
+    try:
+        holder = Lock(tmp_path / ".lock-CT").take()
+        assert str(parent.pid) in holder, "the child lets go of nothing of its parent's"
+        parent.kill()
+        parent.wait()
+        os.kill(child, 0)
+        assert Lock(tmp_path / ".lock-CT").take() is None
+    finally:
+        parent.kill()
+        os.kill(child, signal.SIGKILL)
 
 
 def test_of_locks_left_in_a_folder_only_those_that_are_held_stay(tmp_path, holder):

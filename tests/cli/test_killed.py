@@ -146,7 +146,7 @@ def test_train(tmp_path):
         return [*words, "--resume"] if (folder / "last.pt").exists() else words
 
     whole_s = seconds_at_work(command(whole), whole)
-    met, left = kill_often(lambda number: command(out), out, whole_s / 25)
+    met, left = kill_often(lambda number: command(out), out, whole_s / 40)
     last = load_checkpoint(out / "last.pt")["trainer"]["epoch"]
     assert start(command(out)).wait() == 0
     print(f"\ntrain: {KILLS} kills, {met} at work, {left} hidden files until the next run, then epoch {last}")
