@@ -17,7 +17,7 @@ from medseg.bundles.record import is_result, write_record
 from medseg.bundles.request import Request
 from medseg.bundles.trust import trusted_bundle
 from medseg.cases.find import find_cases, folder_name
-from medseg.files import no_empty_folders, staging_folder
+from medseg.files import make_folder, no_empty_folders, staging_folder
 from medseg.reports.cohort import write_cohort
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def segment(
     """
     bundle = trusted_bundle(request.bundle, request.trust_bundle)
     cases, notes = find_cases(request.input, bundle.modality, is_result)
-    check_formats(request.formats, [source for _, source in cases])
+    check_formats(bundle, request.formats, [source for _, source in cases])
     with no_empty_folders(request.output_dir):
         records = all_finished(cases, bundle, request)
         if records is None:
@@ -53,6 +53,7 @@ def segment(
             for record in records:
                 report(record)
         records.sort(key=lambda record: record["case"])
+        make_folder(request.output_dir)  # when every case failed, nothing has been written into it yet
         if len(records) > 1:
             notes += write_cohort(records, f"{bundle.name} {bundle.version}", notes, request.output_dir)
         cohort = {

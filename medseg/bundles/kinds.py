@@ -111,12 +111,14 @@ def formats_of(bundle: Bundle, wanted: Sequence[str], source: str) -> tuple[str,
     return chosen
 
 
-def check_formats(wanted: Sequence[str], sources: Sequence[str]) -> None:
+def check_formats(bundle: Bundle, wanted: Sequence[str], sources: Sequence[str]) -> None:
     """Raise InputError for a format that none of the cases can be written in, once and before any is read.
 
     A DICOM format of a picture or NIfTI file has no images to refer to. Where only some of the cases are such
     files, the others are written, and these fail by themselves.
     """
+    for source in sources:
+        formats_of(bundle, wanted, source)
     for name in wanted:
         if name in DICOM_FORMATS and sources and all(is_picture(s) or is_nifti(s) for s in sources):
             others = f" and {len(sources) - 1} more are" if len(sources) > 1 else " is"
