@@ -1,4 +1,4 @@
-"""SegNet: an encoder-decoder that remembers where each maximum stood instead of keeping whole feature maps."""
+"""SegNet: an encoder-decoder that remembers where each maximum stood, not whole feature maps."""
 
 import torch
 import torch.nn.functional as F
