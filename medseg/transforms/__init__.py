@@ -12,6 +12,12 @@ from medseg.transforms.labels import SaveRecordd, ToLabelsd
 from medseg.transforms.loading import CropBodyd, CropWithind, LoadCased
 from medseg.transforms.margins import MarginStructuresd
 from medseg.transforms.partial import BitFieldToChannelsd, ThresholdKnownd
+from medseg.transforms.photographs import (
+    LoadPhotographd,
+    NormaliseIlluminationd,
+    SavePhotographd,
+    ToPhotographStructuresd,
+)
 from medseg.transforms.radiographs import LoadRadiographd, SaveRadiographd, ToRadiographStructuresd
 from medseg.transforms.readers import ALLOWABLE_AT_THE_GATE, CaseReader, RadiographReader
 from medseg.transforms.regions import RandRegionCropd
@@ -34,21 +40,25 @@ __all__ = [
     "CropWithind",
     "KeepComponentsd",
     "LoadCased",
+    "LoadPhotographd",
     "LoadRTStructd",
     "LoadRadiographd",
     "MarginStructuresd",
+    "NormaliseIlluminationd",
     "RadiographReader",
     "RandFlipSidesd",
     "RandRegionCropd",
     "RestoreStructuresd",
     "SaveDicomSegd",
     "SaveNiftid",
+    "SavePhotographd",
     "SavePreviewd",
     "SaveRTStructd",
     "SaveRecordd",
     "SaveRadiographd",
     "ThresholdKnownd",
     "ToLabelsd",
+    "ToPhotographStructuresd",
     "ToRadiographStructuresd",
     "ToStructuresd",
     "case_folder",

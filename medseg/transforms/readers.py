@@ -17,6 +17,9 @@ ALLOW_KEY = "allowed_faults"
 REMARK_KEY = "remark"
 """Meta data key: what has to stand in every file that is written of this image, "" or missing for nothing."""
 
+CASE_KIND_KEY = "case_kind"
+"""Meta data key: "photograph" of a photograph; a radiograph or volume does without."""
+
 ALLOWABLE_AT_THE_GATE = {
     "out_of_distribution": "contour an image that is unlike those the bundle learned from, with a warning in "
     "every file",

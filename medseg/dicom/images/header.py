@@ -148,21 +148,22 @@ def _pixel_element(source: Source, file: BinaryIO, dataset: Dataset) -> PixelEle
     return PixelElement(None if length == 0xFFFFFFFF else length, available)
 
 
-def require_pixels(dataset: Dataset, pixels: PixelElement | None) -> None:
-    """InputError unless one grey image (or its frames) of a known size follows the header, whole where that
-    shows."""
+def require_pixels(dataset: Dataset, pixels: PixelElement | None, samples: tuple[int, ...] = (1,)) -> None:
+    """InputError unless one image (or its frames) of a known size follows the header, whole where that shows.
+
+    ``samples``: how many per pixel are taken: 1 is grey, 3 is colour.
+    """
     if pixels is None:
         raise InputError("no pixel data (the file may be cut off)")
     rows, columns = integer(dataset, "Rows"), integer(dataset, "Columns")
-    samples, bits = integer(dataset, "SamplesPerPixel"), integer(dataset, "BitsAllocated")
+    found, bits = integer(dataset, "SamplesPerPixel"), integer(dataset, "BitsAllocated")
     frames = integer(dataset, "NumberOfFrames", 1)
     size = f"{rows} rows x {columns} columns x {frames} frames"
     if min(rows, columns, frames) < 1:
         raise InputError(f"{size}; each must be at least 1")
-    if samples != 1 or bits not in (8, 16, 32):
-        raise InputError(
-            f"{samples} samples of {bits} bits per pixel; expected 1 grey sample of 8, 16 or 32 bits"
-        )
+    if found not in samples or bits not in (8, 16, 32):
+        wanted = "1 grey sample" if samples == (1,) else f"{' or '.join(map(str, samples))} samples"
+        raise InputError(f"{found} samples of {bits} bits per pixel; expected {wanted} of 8, 16 or 32 bits")
     limits.check("picture_pixels", rows * columns, f"{rows} rows x {columns} columns")
     limits.check(
         "volume_voxels", rows * columns * frames, f"{rows} rows x {columns} columns x {frames} frames"
@@ -172,7 +173,8 @@ def require_pixels(dataset: Dataset, pixels: PixelElement | None) -> None:
         raise InputError(
             f"pixel data do not fit the transfer syntax ({dataset.file_meta.TransferSyntaxUID.name})"
         )
-    needed = rows * columns * frames * bits // 8
+    half = dataset.get("PhotometricInterpretation") == "YBR_FULL_422"  # two pixels share their colour
+    needed = rows * columns * frames * bits * (2 if half else found) // 8
     is_rle = dataset.file_meta.TransferSyntaxUID == RLELossless
     if is_rle and needed > MOST_RUN_LENGTH_GAIN * pixels.available:
         raise InputError(
@@ -190,6 +192,7 @@ def stored_bytes(header: Dataset) -> int:
     noise grows, and room for the tables of every frame."""
     frames = integer(header, "NumberOfFrames", 1)
     pixels = integer(header, "Rows") * integer(header, "Columns") * frames
+    pixels *= integer(header, "SamplesPerPixel", 1)
     return 2 * pixels * integer(header, "BitsAllocated") // 8 + frames * (1 << 16)
 
 
