@@ -53,8 +53,11 @@ def read_open(
     dataset.filename, dataset.buffer = os.fspath(path), None
     if prefix is not None:
         dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-    for tag in set(dataset.keys()) - set(PIXEL_TAGS):
-        _check_nested(dataset.get_item(tag))
+    for tag in dataset.keys():
+        if tag in PIXEL_TAGS:
+            _check_behind(source, dataset.get_item(tag))
+        else:
+            _check_nested(dataset.get_item(tag))
     return dataset, source
 
 
@@ -157,6 +160,29 @@ def _prefix_of_a_deflated_file(file: BinaryIO) -> bytes | None:
             )
     file.seek(0)
     return None
+
+
+def _check_behind(source: Source, pixels) -> None:
+    """InputError unless the file ends behind pixels of a declared length, or an element follows that may
+    stand there: a private one, or trailing padding or signatures (DICOM PS3.10 7.2, PS3.3 C.12.1.1.3).
+
+    Anything else is pushed there by bytes that were inserted before, which have shifted the pixels; a few
+    zeros are left alone, with which some archives fill up.
+    """
+    if not isinstance(pixels, RawDataElement) or pixels.length in (UNDEFINED, 0):
+        return
+    source.seek(pixels.value_tell + pixels.length)
+    head = source.read(12)[:8]
+    if not head.strip(b"\0"):
+        return
+    group, element = struct.unpack("<HH" if pixels.is_little_endian else ">HH", head[:4].ljust(4, b"\0"))
+    is_private = group % 2 == 1 and (pixels.is_implicit_VR or head[4:6].isupper())
+    follows = (group << 16 | element) > pixels.tag and (is_private or group in (0x7FE0, 0xFFFA, 0xFFFC))
+    if len(head) < 8 or not follows:
+        raise InputError(
+            "what stands behind the pixels is no data element: bytes were inserted or a length is wrong, and "
+            "the pixels are shifted. Copy the file again from where it came"
+        )
 
 
 def _check_nested(element) -> None:

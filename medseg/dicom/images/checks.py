@@ -28,7 +28,7 @@ ALLOWABLE = {
     "broken_file": "read on without files of the folder that are damaged",
     "mixed_study": "read a series whose slices name several studies, as some converters write them",
     "missing_rescale": "take stored numbers of a CT as HU",
-    "mixed_rescale": "read each slice of a CT by its own RescaleSlope and RescaleIntercept",
+    "mixed_rescale": "read each slice of a CT by its own RescaleSlope, RescaleIntercept and sign",
     "not_hu": "take numbers of a CT that are declared to be no HU (iodine, electron density) as they are",
 }
 """Faults that read_series can be told to accept (``allow=``), and what it then does. All others are always

@@ -164,6 +164,12 @@ def require_pixels(dataset: Dataset, pixels: PixelElement | None, samples: tuple
     if found not in samples or bits not in (8, 16, 32):
         wanted = "1 grey sample" if samples == (1,) else f"{' or '.join(map(str, samples))} samples"
         raise InputError(f"{found} samples of {bits} bits per pixel; expected {wanted} of 8, 16 or 32 bits")
+    stored = integer(dataset, "BitsStored", bits)
+    high = integer(dataset, "HighBit", stored - 1)
+    if not 0 < stored <= bits or high != stored - 1:  # PS3.3 C.7.6.3.1
+        raise InputError(
+            f"BitsStored {stored} and HighBit {high} in {bits} bits; expected HighBit one below BitsStored"
+        )
     limits.check("picture_pixels", rows * columns, f"{rows} rows x {columns} columns")
     limits.check(
         "volume_voxels", rows * columns * frames, f"{rows} rows x {columns} columns x {frames} frames"

@@ -61,8 +61,12 @@ def mixed_units(modality: str, records: Sequence[SliceRecord]) -> str | None:
 
 
 def mixed_rescale(records: Sequence[SliceRecord]) -> str | None:
-    """Files whose RescaleSlope or RescaleIntercept is not that of the first; frames of one file have their
-    own."""
+    """Files whose numbers mean something else than those of the first: RescaleSlope, RescaleIntercept, or
+    whether they are signed. Frames of one file have their own slopes."""
+    signs = {record.dataset.get("PixelRepresentation"): record.path.name for record in records}
+    if len(signs) > 1:
+        listed = ", ".join(f"{name} {sign}" for sign, name in signs.items())
+        return f"PixelRepresentation differs between slices: {listed}"
     files = [(r.path.name, r.rescale) for r in records if r.rescale and r.frame is None]
     for name, rescale in files[1:]:
         if not np.allclose(files[0][1], rescale, rtol=1e-6):

@@ -8,6 +8,8 @@ tilted stacks, and one that lies off the grid is refused.
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ from medseg.dicom.images.header import integer, stored_bytes
 from medseg.dicom.images.pixels import stored_frames
 from medseg.dicom.opening import read_dicom
 from medseg.dicom.patient import patient_of
-from medseg.errors import GeometryError, InputError
+from medseg.errors import GeometryError, InputError, MedsegWarning
 from medseg.geometry import POSITION_TOLERANCE_MM
 from medseg.structures.structure import GENERATION_ALGORITHMS, Structure
 
@@ -31,14 +33,22 @@ if TYPE_CHECKING:
 KINDS = ("BINARY", "FRACTIONAL", "LABELMAP")
 """Segmentation Types (DICOM PS3.3 C.8.20.2) that are read."""
 
+SEGMENT_TAG = 0x0062000B
+"""Referenced Segment Number, the dimension that tells segments apart."""
+
+DESCRIPTION = ("SegmentAlgorithmType", "SegmentedPropertyTypeCodeSequence")
+"""Behind SegmentLabel in the description of every segment, never empty."""
+
 
 def read_seg(path: str | Path, series: Series) -> dict[Structure, np.ndarray]:
     """{Structure: bool mask [slice, row, column]} of every segment, on the grid of a series.
 
     Each frame lies at its own position, which must be that of a slice of the series, with its orientation and
     spacing: nothing is resampled. A fractional segment is cut at half of its maximum; a label map is split
-    into its segments, without its background. A segment without frames is empty. Raises InputError for a
-    damaged file or another kind of it, GeometryError for another patient, Frame of Reference or grid.
+    into its segments, without its background. A segment without frames is empty. Frames of one segment on one
+    slice are taken together, with a warning, as there is for a frame whose dimension index contradicts it.
+    Raises InputError for a damaged file or another kind of it, GeometryError for another patient, Frame of
+    Reference or grid.
     """
     path = Path(path)
     with damage_as_input_error(path):
@@ -57,6 +67,7 @@ def read_seg(path: str | Path, series: Series) -> dict[Structure, np.ndarray]:
         limits.check("volume_voxels", rows * columns * count, f"{path}: {count} frames of {rows} x {columns}")
         frames = stored_frames(read_dicom(path, pixel_bytes=stored_bytes(dataset)), range(count))
         shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+        drawn_on: Counter[tuple[int, int]] = Counter()
         for frame, own in zip(frames, dataset.PerFrameFunctionalGroupsSequence, strict=True):
             index = _slice_of(own, shared, dataset, series)
             for number, drawn in _drawn(frame, own, shared, dataset).items():
@@ -65,6 +76,10 @@ def read_seg(path: str | Path, series: Series) -> dict[Structure, np.ndarray]:
                         f"{path}: a frame names segment {number}, which the file does not describe."
                     )
                 masks[number][index] |= drawn
+                drawn_on[number, index] += 1
+        remarks = [*_repeated(drawn_on, labels), *_contradicted(dataset, shared), *_incomplete(dataset)]
+    for remark in remarks:
+        warnings.warn(MedsegWarning(f"{path}: {remark}"), stacklevel=2)
     return {labels[number]: mask for number, mask in masks.items()}
 
 
@@ -106,11 +121,52 @@ def _labels(dataset: Dataset, path: Path) -> dict[int, Structure]:
     return labels
 
 
+def _repeated(drawn_on: Counter[tuple[int, int]], labels: dict[int, Structure]) -> list[str]:
+    """In words, the first segment that several frames draw on one slice: one of them may be another's."""
+    for (number, index), count in drawn_on.items():
+        if count > 1:
+            where = f"slice {index + 1} of segment {labels[number].name!r}"
+            return [f"{count} frames draw {where}; taken together, but one may belong elsewhere."]
+    return []
+
+
+def _contradicted(dataset: Dataset, shared: Dataset) -> list[str]:
+    """In words, the first frame whose segment is not that of others with the same index of segments.
+
+    Dimension indices (DICOM PS3.3 C.7.6.17) say a second time to which segment a frame belongs.
+    """
+    pointers = [int(row.DimensionIndexPointer) for row in dataset.get("DimensionIndexSequence") or ()]
+    if SEGMENT_TAG not in pointers:
+        return []
+    place, numbers = pointers.index(SEGMENT_TAG), defaultdict[int, set[int]](set)
+    for own in dataset.PerFrameFunctionalGroupsSequence:
+        content = (own.get("FrameContentSequence") or [Dataset()])[0]
+        values = np.atleast_1d(content.get("DimensionIndexValues", ()))
+        if len(values) == len(pointers):
+            segment = _group(own, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber
+            numbers[int(values[place])].add(int(segment))
+    mixed = next((sorted(found) for found in numbers.values() if len(found) > 1), None)
+    if mixed is None:
+        return []
+    return [f"frames of one dimension index name several segments {mixed}; one may belong elsewhere."]
+
+
+def _incomplete(dataset: Dataset) -> list[str]:
+    """In words, the first segment whose description lacks what every one has (DICOM PS3.3 C.8.20.4)."""
+    for row in dataset.SegmentSequence:
+        missing = [keyword for keyword in DESCRIPTION if not row.get(keyword)]
+        if missing:
+            return [f"segment {row.SegmentNumber} has no {' and no '.join(missing)}; its name may be cut."]
+    return []
+
+
 def _slice_of(own: Dataset, shared: Dataset, dataset: Dataset, series: Series) -> int:
     """The slice of the series on which a frame lies; GeometryError when its corners lie elsewhere."""
     position = np.array(_group(own, shared, "PlanePositionSequence").ImagePositionPatient, dtype=float)
     cosines = np.array(_group(own, shared, "PlaneOrientationSequence").ImageOrientationPatient, dtype=float)
     spacing_mm = np.array(_group(own, shared, "PixelMeasuresSequence").PixelSpacing, dtype=float)
+    if not np.isfinite([*position, *cosines, *spacing_mm]).all():
+        raise GeometryError(f"{dataset.filename}: the place of a frame is not given in numbers.")
     geometry = series.geometry
     index, _ = geometry.nearest_slice(position[None])
     last = np.array([dataset.Rows - 1, dataset.Columns - 1])

@@ -47,6 +47,22 @@ def test_slices_of_one_ct_with_different_intercepts_are_refused_and_read_by_thei
     assert np.array_equal(read_series(tmp_path, allow=["mixed_rescale"]).volume(), expected)
 
 
+def test_one_slice_of_a_ct_whose_numbers_are_unsigned_is_refused_and_read_by_its_own_when_allowed(tmp_path):
+    files = write_series(ramp_hu(), stack(), tmp_path, RescaleIntercept=0)
+    change(files[1], PixelRepresentation=0)
+    assert "PixelRepresentation differs between slices: CT_0006.dcm 1, CT_0002.dcm 0" in refusal(tmp_path)
+    expected = ramp_hu()
+    expected[1][expected[1] < 0] += 65536
+    assert np.array_equal(read_series(tmp_path, allow=["mixed_rescale"]).volume(), expected)
+
+
+@pytest.mark.parametrize(("stored", "high"), [(2, 15), (12, 15), (17, 16), (0, -1)])
+def test_a_highest_bit_that_does_not_fit_the_stored_bits_is_refused(tmp_path, stored, high):
+    files = write_series(ramp_hu(), stack(), tmp_path)
+    change(files[1], BitsStored=stored, HighBit=max(high, 0))
+    assert f"BitsStored {stored} and HighBit {max(high, 0)} in 16 bits" in refusal(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("modality", "keyword", "values"),
     [("CT", "RescaleType", ("HU", "US")), ("PT", "Units", ("BQML", "CNTS"))],

@@ -201,6 +201,26 @@ def test_compressed_slices_give_the_same_hu(tmp_path):
     assert np.array_equal(read_series(tmp_path).volume(), ramp_hu())
 
 
+@pytest.mark.parametrize("inserted", [b"x", b"xyz1", bytes(range(100)), bytes(range(1, 200, 2))])
+def test_bytes_inserted_into_the_pixels_are_seen_by_what_they_push_behind_them(files, inserted):
+    raw = bytearray(files[2].read_bytes())
+    raw[-30:-30] = inserted
+    files[2].write_bytes(raw)
+    assert "what stands behind the pixels is no data element" in refusal(files[0].parent)
+
+
+def test_padding_private_elements_and_zeros_behind_the_pixels_are_left_alone(files):
+    padding = pydicom.dcmread(files[0])
+    padding.add_new(0xFFFCFFFC, "OB", b"abcd")
+    padding.save_as(files[0])
+    private = pydicom.dcmread(files[1])
+    private.add_new(0x7FE10010, "LO", "A VENDOR")
+    private.save_as(files[1])
+    files[2].write_bytes(files[2].read_bytes() + bytes(3))
+    files[3].write_bytes(files[3].read_bytes() + bytes(512))
+    assert np.array_equal(read_series(files[0].parent).volume(), ramp_hu())
+
+
 @pytest.mark.parametrize("implicit", [True, False])
 def test_files_without_preamble_and_file_meta_are_read(tmp_path, files, implicit):
     for file in files:

@@ -12,7 +12,7 @@ import pytest
 from medseg.cases.mask_sources import open_masks
 from medseg.dicom import read_series, write_seg
 from medseg.dicom.seg.read import read_seg
-from medseg.errors import GeometryError, InputError
+from medseg.errors import GeometryError, InputError, MedsegWarning, noted_in
 from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import stack_geometry, write_series
 from medseg.structures.structure import Structure
@@ -115,3 +115,49 @@ def test_other_files_are_refused(case, tmp_path):
     (tmp_path / "cut.dcm").write_bytes(path.read_bytes()[: path.stat().st_size - 2000])
     with pytest.raises(InputError, match="cut.dcm"):
         read_seg(tmp_path / "cut.dcm", series)
+
+
+@pytest.mark.parametrize("position", [[np.nan, 0, 0], [0, np.inf, 0]])
+def test_a_frame_at_a_position_that_is_no_number_is_refused(case, tmp_path, position):
+    _, series, path = case
+    dataset = pydicom.dcmread(path)
+    dataset.PerFrameFunctionalGroupsSequence[2].PlanePositionSequence[0].ImagePositionPatient = position
+    dataset.save_as(tmp_path / "bad.dcm")
+    with pytest.raises(GeometryError, match="the place of a frame is not given in numbers"):
+        read_seg(tmp_path / "bad.dcm", series)
+
+
+def test_a_frame_that_names_another_segment_than_its_dimension_index_is_said(case, tmp_path):
+    masks, series, path = case
+    dataset = pydicom.dcmread(path)
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        named = frame.SegmentIdentificationSequence[0]
+        position = frame.PlanePositionSequence[0].ImagePositionPatient
+        if named.ReferencedSegmentNumber == 2 and np.allclose(position, series.geometry.origins_lps_mm[1]):
+            named.ReferencedSegmentNumber = 1
+    dataset.save_as(tmp_path / "bad.dcm")
+    with pytest.warns(MedsegWarning) as said:
+        again = read_seg(tmp_path / "bad.dcm", series)
+    words = [str(warning.message).removeprefix(f"{tmp_path / 'bad.dcm'}: ") for warning in said]
+    assert words == [
+        "2 frames draw slice 2 of segment 'Body'; taken together, but one may belong elsewhere.",
+        "frames of one dimension index name several segments [1, 2]; one may belong elsewhere.",
+    ]
+    assert masks["Corner"][1].any() and not again[Structure("Corner", 2)][1].any()
+
+
+def test_a_segment_without_what_follows_its_name_is_said(case, tmp_path):
+    _, series, path = case
+    dataset = pydicom.dcmread(path)
+    del dataset.SegmentSequence[1].SegmentAlgorithmType
+    dataset.save_as(tmp_path / "bad.dcm")
+    with pytest.warns(MedsegWarning, match="segment 2 has no SegmentAlgorithmType; its name may be cut"):
+        read_seg(tmp_path / "bad.dcm", series)
+
+
+def test_nothing_is_said_of_a_sound_segmentation(case):
+    _, series, path = case
+    notes: list[str] = []
+    with noted_in(notes):
+        read_seg(path, series)
+    assert notes == []
