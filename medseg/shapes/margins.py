@@ -12,7 +12,9 @@ docs/reference/metrics.md).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -21,7 +23,8 @@ from scipy.spatial import cKDTree
 from medseg.errors import GeometryError, InputError, StructureError
 from medseg.geometry import Geometry
 from medseg.shapes.boxes import box_of
-from medseg.shapes.surface import RAMP_PIXELS, surface_points, thinned
+from medseg.shapes.drawn import RAMP_PIXELS
+from medseg.shapes.surface import Surface, surface_of
 
 DIRECTIONS = {
     "left": (0, 1),
@@ -40,12 +43,9 @@ that is left out, an edge may grow that far."""
 JUST_BELOW = 0.499
 """The value of what is outside by no more than rounding."""
 
-THIN_MM, THIN_SIX_MM = 0.5, 1.25
-"""Of the surface's points one is kept in each cube of this side. Six directions measure against all points in
-reach, so they take fewer, unless an ellipsoid is as flat as they are apart."""
-
-CHUNK = 2000
-"""Voxels measured at once against all points in reach of an ellipsoid."""
+THIN_MM = 0.5
+"""Of the surface's points one is kept in each cube of this side, unless an ellipsoid is about as flat as that
+leaves them apart."""
 
 
 def expand(volume: np.ndarray, geometry: Geometry, mm: float | Mapping[str, float]) -> np.ndarray:
@@ -66,20 +66,25 @@ def expand(volume: np.ndarray, geometry: Geometry, mm: float | Mapping[str, floa
     inside = volume if volume.dtype == bool else volume >= 0.5
     if not inside.any() or not margins_mm.any():
         return result
-    even = np.ptp(margins_mm) == 0
-    points = surface_points(volume, geometry)
-    if even or margins_mm.min() > THIN_SIX_MM:
-        points = thinned(points, THIN_MM if even else THIN_SIX_MM)
+    surface = surface_of(volume, geometry)
+    if np.ptp(margins_mm) == 0 or margins_mm.min() > 2 * THIN_MM:
+        surface = surface.thinned(THIN_MM)
     width_mm = RAMP_PIXELS * max(geometry.pixel_spacing_mm)
-    box, near = _near(points, geometry, float(margins_mm.max()) + width_mm / 2, inside.shape)
+    box, near = _near(surface.points_lps_mm, geometry, float(margins_mm.max()) + width_mm / 2, inside.shape)
     result = inside.astype(np.float32)
     if not near.any():
         return result
-    signed_mm = _distances(points, geometry, box, near) * np.where(inside[box][near], -1, 1)
-    if even:
-        beyond_mm = signed_mm + margins_mm.max() if shrink else signed_mm - margins_mm.max()
+    voxels = Voxels(
+        np.concatenate([_centres(geometry, box, near, index) for index in range(len(near))]),
+        inside[box][near],
+        geometry.normal_lps,
+        width_mm,
+    )
+    if np.ptp(margins_mm) == 0:
+        margin_mm = float(margins_mm.max())
+        beyond_mm = _beyond_ball(surface.points_lps_mm, voxels, -margin_mm if shrink else margin_mm)
     else:
-        beyond_mm = _beyond_ellipsoid(points, geometry, box, near, signed_mm, margins_mm, width_mm)
+        beyond_mm = _beyond_ellipsoid(surface, voxels, margins_mm)
     result[box][near] = np.clip(0.5 - beyond_mm / width_mm, 0, 1)
     return result
 
@@ -189,33 +194,82 @@ def _centres(geometry: Geometry, box: tuple, near: np.ndarray, index: int) -> np
     return geometry.points_lps_mm(box[0].start + index, rows_columns)
 
 
-def _distances(points: np.ndarray, geometry: Geometry, box: tuple, near: np.ndarray) -> np.ndarray:
-    """mm from each voxel of ``near`` to the nearest point."""
-    tree = cKDTree(points)
-    found = [tree.query(_centres(geometry, box, near, index))[0] for index in range(len(near))]
-    return np.concatenate(found)
+class Voxels(NamedTuple):
+    """Voxels that are measured: ``centres_lps_mm`` (n, 3), bool (n,) ``inside`` the structure; unit vector
+    (3,) ``normal_lps`` of their slices; ``width_mm`` of the ramp about the new surface."""
+
+    centres_lps_mm: np.ndarray
+    inside: np.ndarray
+    normal_lps: np.ndarray
+    width_mm: float
 
 
-def _beyond_ellipsoid(points, geometry, box, near, signed_mm, margins_mm, width_mm) -> np.ndarray:
-    """About how many mm each voxel of ``near`` lies beyond the nearest of the ellipsoids around the points.
+def _beyond_ball(points: np.ndarray, voxels: Voxels, margin_mm: float) -> np.ndarray:
+    """About how many mm, within its slice, each voxel lies beyond the surface moved by ``margin_mm``; what is
+    farther than half the ramp may be infinite.
 
-    The ellipsoid's eighths differ, so no tree of points knows the nearest; each voxel is measured against the
-    points in reach. What lies beyond an ellipsoid is measured along the ray from its middle.
+    A voxel at a height h over its nearest point is in when it is within sqrt(margin² - h²) of it across: that
+    distance is nearly linear in the slice, where contours are drawn, unlike the one in space.
     """
+    tree, width_mm = cKDTree(points), voxels.width_mm
+    grows = margin_mm > 0
+    beyond = np.where(voxels.inside, -np.inf, np.inf)
+    for side in (False, True):  # outside the structure, then inside
+        reach_mm = abs(margin_mm) * (1 if side != grows else -1) + width_mm / 2
+        some = np.flatnonzero(voxels.inside == side)
+        if reach_mm <= 0 or not some.size:
+            continue
+        centres = voxels.centres_lps_mm[some]
+        found, nearest = tree.query(centres, distance_upper_bound=reach_mm)
+        known = np.isfinite(found)
+        away = centres[known] - points[nearest[known]]
+        signed = -found[known] if side else found[known]
+        off = signed - margin_mm
+        if side != grows:
+            height2 = (away @ voxels.normal_lps) ** 2
+            left2 = margin_mm**2 - height2
+            across = np.sqrt(np.maximum(found[known] ** 2 - height2, 0)) - np.sqrt(np.maximum(left2, 0))
+            off = np.where(left2 > 0, across if grows else -across, off)
+        beyond[some[known]] = off
+        if side != grows:  # out of reach, on the side to which the surface moves
+            beyond[some[~known]] = np.inf if grows else -np.inf
+    return beyond
+
+
+def _beyond_ellipsoid(surface: Surface, voxels: Voxels, margins_mm: np.ndarray) -> np.ndarray:
+    """About how many mm each voxel lies beyond the nearest of the ellipsoids around the points.
+
+    The ellipsoid's eighths differ. Where the nearest point lies from a voxel in one of the eight directions,
+    the surface there faces that way (the ellipsoid touches the surface, and both have one normal): so each
+    eighth has a tree of the points that face its way, in units of its half axes. What lies beyond an
+    ellipsoid is measured along the ray from its middle.
+    """
+    centres, width_mm = voxels.centres_lps_mm, voxels.width_mm
     half = np.maximum(margins_mm, LEAST_MM)
+    found, _ = cKDTree(surface.points_lps_mm).query(centres, distance_upper_bound=half.max() + width_mm / 2)
+    signed_mm = np.where(voxels.inside, -found, found)
     beyond = np.minimum(signed_mm, width_mm)
     sure = signed_mm < float(margins_mm.min()) - width_mm / 2
     beyond[sure] = -width_mm
-    in_reach = (signed_mm > -max(geometry.pixel_spacing_mm)) & (signed_mm < half.max() + width_mm / 2)
-    wanted = np.flatnonzero(~sure & in_reach)
-    centres = np.concatenate([_centres(geometry, box, near, index) for index in range(len(near))])[wanted]
-    reach_mm = half.max(axis=1) + width_mm / 2
-    tree = cKDTree(points / reach_mm)
-    for first in range(0, len(wanted), CHUNK):
-        part = centres[first : first + CHUNK]
-        pairs = cKDTree(part / reach_mm).sparse_distance_matrix(tree, 1.0, output_type="ndarray")
-        away = part[pairs["i"]] - points[pairs["j"]]
+    wanted = np.flatnonzero(~sure & np.isfinite(found))
+    for axes, facing in _eighths(half, surface.outwards).items():
+        points, axes = surface.points_lps_mm[facing], np.array(axes)
+        bound = 1 + width_mm / 2 / max(axes.min(), 1.0)
+        tree = cKDTree(points / axes)
+        scaled, nearest = tree.query(centres[wanted] / axes, distance_upper_bound=bound)
+        met = np.isfinite(scaled)
+        away = centres[wanted[met]] - points[nearest[met]]
         scaled = np.linalg.norm(away / np.where(away > 0, half[:, 1], half[:, 0]), axis=1)
         off = np.linalg.norm(away, axis=1) * (1 - 1 / np.maximum(scaled, 1e-9))
-        np.minimum.at(beyond, wanted[first + pairs["i"]], off)
+        np.minimum.at(beyond, wanted[met], off)
     return beyond
+
+
+def _eighths(half_mm: np.ndarray, outwards: np.ndarray) -> dict[tuple, np.ndarray]:
+    """{half axes of an eighth of the ellipsoid: bool (n,) of the points that may face its way}."""
+    found: dict[tuple, np.ndarray] = {}
+    for signs in itertools.product((0, 1), repeat=3):
+        axes = tuple(half_mm[range(3), signs].tolist())
+        facing = (outwards * (2 * np.array(signs) - 1) >= 0).all(axis=1)
+        found[axes] = found[axes] | facing if axes in found else facing
+    return found

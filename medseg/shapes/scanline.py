@@ -93,6 +93,26 @@ def cover(loops: Sequence[np.ndarray], shape: tuple[int, int]) -> Cover:
     return Cover((slice(top, top + height), slice(left, left + enclosed.shape[1])), enclosed)
 
 
+def centre_line_crossings(loops: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """(row (n,) int, column (n,) float) wherever the loops (n, 2) cross a row of voxel centres; along columns
+    for loops whose coordinates are swapped.
+
+    No loops give two empty arrays.
+    """
+    loops = [np.asarray(loop, dtype=np.float64).reshape(-1, 2) for loop in loops if len(loop)]
+    if not loops:
+        return np.zeros(0, dtype=np.int64), np.zeros(0)
+    start, after, _, _ = _chain(loops)
+    end = start[after]
+    downward = (start[:, 0] <= end[:, 0])[:, None]
+    upper, lower = np.where(downward, start, end), np.where(downward, end, start)
+    first = np.ceil(upper[:, 0]).astype(np.int64)
+    count = np.ceil(lower[:, 0]).astype(np.int64) - first
+    edge = _each_crossing(count)
+    row = first[edge] + np.arange(edge.size) - np.repeat(np.cumsum(count) - count, count)
+    return row, _crossing(upper, lower, edge, row)
+
+
 def even_odd_area(loops: Sequence[np.ndarray]) -> float:
     """Area inside an odd number of the loops (n, 2), in the square of their unit; 0.0 for no loops.
 

@@ -19,8 +19,8 @@ from medseg.dicom.rtstruct.structure_set import read_structure_set
 from medseg.errors import InputError, MedsegWarning, StructureError
 from medseg.geometry import Geometry
 from medseg.metrics import volume_cc
+from medseg.shapes.drawn import outline_map
 from medseg.shapes.margins import crop, expand, subtract
-from medseg.shapes.surface import outline_map
 from medseg.structures.structure import Structure, structure_from_name
 
 

@@ -7,7 +7,9 @@ times its height; "off" compares with that, and "sections off" is what those sec
 the closed form (Steiner's formula: a box grown by a ball is its own volume, its faces times the margin,
 quarter cylinders along its edges, and a ball of its corners; six directions make them elliptic). The
 start is given as it was drawn (outlines on every slice, as in a structure set) and as a mask of voxel
-centres. "Inside" is how far the farthest contour point of the result lies inside the exact surface.
+centres, whose own volume may be off before anything grows ("start off"). "Inside" is how far the farthest
+contour point of the result lies inside the exact surface, and "inside voxels" how far inside that of the
+mask's voxel centres, each grown by the margin: all that a mask is sure of.
 "SimpleITK off" is the usual way: voxels within the margin of a set voxel by SignedMaurerDistanceMap,
 where it can be used.
 """
@@ -18,13 +20,14 @@ import argparse
 import time
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from medseg.geometry import Geometry
 from medseg.metrics import volume_cc
 from medseg.phantoms.series import stack_geometry, voxel_points_lps_mm
+from medseg.shapes.drawn import outline_map
 from medseg.shapes.margins import crop, expand
 from medseg.shapes.outlines import probability_polygons
-from medseg.shapes.surface import outline_map
 
 GRIDS = {
     "1 x 1 x 1 mm": ((120, 130, 130), 1.0, (1.0, 1.0)),
@@ -104,14 +107,28 @@ def drawn_ball(geometry: Geometry, points: np.ndarray, radius_mm: float) -> np.n
     return outline_map(inside, outlines, geometry)
 
 
-def farthest_inside_mm(grown: np.ndarray, geometry: Geometry, points: np.ndarray, radius_mm: float) -> float:
+def contour_points_lps_mm(grown: np.ndarray, geometry: Geometry) -> np.ndarray:
+    return np.concatenate(
+        [
+            geometry.points_lps_mm(index, polygon.exterior)
+            for index, plane in enumerate(grown)
+            for polygon in probability_polygons(plane)
+        ]
+    )
+
+
+def inside_mm(contours: np.ndarray, geometry: Geometry, points: np.ndarray, radius_mm: float) -> float:
     """How far the farthest contour point lies inside a ball of ``radius_mm``."""
-    found = [0.0]
-    for index, plane in enumerate(grown):
-        for polygon in probability_polygons(plane):
-            around = geometry.points_lps_mm(index, polygon.exterior) - geometry.origins_lps_mm[index]
-            found.append(radius_mm - float(np.linalg.norm(points[index, 0, 0] + around, axis=1).min()))
-    return max(found)
+    middle = geometry.origins_lps_mm[0] - points[0, 0, 0]
+    return max(0.0, radius_mm - float(np.linalg.norm(contours - middle, axis=1).min()))
+
+
+def inside_voxels_mm(contours: np.ndarray, geometry: Geometry, mask: np.ndarray, margin_mm: float) -> float:
+    """How far the farthest contour point lies inside balls of ``margin_mm`` around the voxel centres of a
+    mask."""
+    centres = [geometry.points_lps_mm(index, np.argwhere(plane)) for index, plane in enumerate(mask)]
+    found, _ = cKDTree(np.concatenate(centres)).query(contours)
+    return max(0.0, margin_mm - float(found.min()))
 
 
 def by_distance_map_cc(mask: np.ndarray, geometry: Geometry, mm) -> float:
@@ -127,21 +144,31 @@ def by_distance_map_cc(mask: np.ndarray, geometry: Geometry, mm) -> float:
     return volume_cc(SimpleITK.GetArrayFromImage(distance) <= mm, geometry)
 
 
-def print_row(cells, start, geometry: Geometry, mm, exact_cc: tuple[float, float], ball=None) -> None:
-    """``exact_cc``: (closed form, exact sections) of the result; ``ball``: (points, radius of the result)."""
-    began = time.perf_counter()
+def print_row(cells, start, geometry: Geometry, mm, exact_cc: tuple[float, float, float], ball=None) -> None:
+    """``exact_cc``: (closed form, exact sections) of the result, sections of the start; ``ball``: (points,
+    radius of the result)."""
+    began = time.process_time()
     grown = expand(start, geometry, mm)
-    seconds = time.perf_counter() - began
-    closed_cc, sections_cc = exact_cc
+    seconds = time.process_time() - began
+    closed_cc, sections_cc, start_cc = exact_cc
     found_cc = volume_cc(grown, geometry)
-    usual_cc = by_distance_map_cc(start, geometry, mm) if start.dtype == bool else float("nan")
+    is_mask = start.dtype == bool
+    usual_cc = by_distance_map_cc(start, geometry, mm) if is_mask else float("nan")
+    inside, inside_voxels = "", ""
+    if ball:
+        contours = contour_points_lps_mm(grown, geometry)
+        inside = f"{inside_mm(contours, geometry, *ball):.2f} mm"
+        if is_mask and mm > 0:
+            inside_voxels = f"{inside_voxels_mm(contours, geometry, start, mm):.2f} mm"
     row = [
         *cells,
+        f"{100 * (volume_cc(start, geometry) / start_cc - 1):+.1f} %",
         f"{found_cc:.2f}",
         f"{sections_cc:.2f}",
         f"{100 * (found_cc / sections_cc - 1):+.1f} %",
         f"{100 * (sections_cc / closed_cc - 1):+.1f} %",
-        f"{farthest_inside_mm(grown, geometry, *ball):.2f} mm" if ball else "",
+        inside,
+        inside_voxels,
         "" if np.isnan(usual_cc) else f"{100 * (usual_cc / sections_cc - 1):+.1f} %",
         f"{seconds:.2f}",
     ]
@@ -159,6 +186,7 @@ def print_grid(grid: str) -> list[tuple]:
         exact_cc = (
             4 / 3 * np.pi * after_mm**3 / 1000,
             ball_sections_cc(heights_mm, geometry, after_mm),
+            ball_sections_cc(heights_mm, geometry, radius_mm),
         )
         words = f"ball {radius_mm} mm {margin_mm:+} mm"
         ball = points, after_mm
@@ -179,7 +207,8 @@ def print_grid(grid: str) -> list[tuple]:
         )
         for words, mm in (("box +5 mm", 5.0), ("box six directions", SIX_MM)):
             six = mm if isinstance(mm, dict) else dict.fromkeys(SIX_MM, mm)
-            exact_cc = grown_box_cc(sides_mm, six), box_sections_cc(geometry, ends_mm, sides_mm, six)
+            sections_cc = box_sections_cc(geometry, ends_mm, sides_mm, six)
+            exact_cc = grown_box_cc(sides_mm, six), sections_cc, float(np.prod(sides_mm)) / 1000
             print_row([grid, words, "drawn"], drawn, geometry, mm, exact_cc)
             print_row([grid, words, "mask"], box, geometry, mm, exact_cc)
     body = drawn_ball(geometry, points, 30)
@@ -197,10 +226,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
     print(
-        "| grid | structure and margin | start | result cc | exact sections cc | off | sections off | "
-        "inside | SimpleITK off | seconds |"
+        "| grid | structure and margin | start | start off | result cc | exact sections cc | off | "
+        "sections off | inside | inside voxels | SimpleITK off | CPU seconds |"
     )
-    print("|---|---|---|--:|--:|--:|--:|--:|--:|--:|")
+    print("|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     leaks = [row for grid in GRIDS for row in print_grid(grid)]
     print(
         "\n| grid | crop inside a ball of 30 mm by | voxels outside before | after | largest radius kept mm |"
