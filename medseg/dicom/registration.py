@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -187,17 +187,6 @@ def find_matrix(
                 f"up to {apart_mm:.1f} mm apart; keep the one that is right."
             )
     return first, chosen
-
-
-def linked_frames(registrations: Collection[Registration], uid: str) -> dict[str, list[Registration]]:
-    """{other Frame of Reference UID: the objects that link it with ``uid``}."""
-    found: dict[str, list[Registration]] = {}
-    for registration in registrations:
-        if uid in registration.to_registered:
-            for other in registration.to_registered:
-                if other != uid:
-                    found.setdefault(other, []).append(registration)
-    return found
 
 
 def moved(points_lps_mm: np.ndarray, matrix: np.ndarray) -> np.ndarray:

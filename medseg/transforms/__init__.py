@@ -23,6 +23,7 @@ from medseg.transforms.readers import ALLOWABLE_AT_THE_GATE, CaseReader, Radiogr
 from medseg.transforms.regions import RandRegionCropd
 from medseg.transforms.rtstruct import LoadRTStructd
 from medseg.transforms.saving import SaveDicomSegd, SaveNiftid, SavePreviewd, SaveRTStructd, case_folder
+from medseg.transforms.several import LoadSeriesd
 from medseg.transforms.sides import RandFlipSidesd
 from medseg.transforms.structures import (
     KeepComponentsd,
@@ -43,6 +44,7 @@ __all__ = [
     "LoadPhotographd",
     "LoadRTStructd",
     "LoadRadiographd",
+    "LoadSeriesd",
     "MarginStructuresd",
     "NormaliseIlluminationd",
     "RadiographReader",

@@ -7,6 +7,7 @@ the tag's keyword, since an SUV that is wrong by a factor looks like one that is
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -303,10 +304,12 @@ class _Headers:
 
     def parsed(self, keyword: str, text: str, kind: type) -> Any:
         """A date, time or both, of DICOM's text."""
-        try:
-            value = kind(text)
-        except PARSE_ERRORS:
-            value = None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom warns of what is refused here
+            try:
+                value = kind(text)
+            except PARSE_ERRORS:
+                value = None
         if value is None:
             self.refuse(f"{keyword} {text[:40]!r} is no date or time")
         return _plain(value)
