@@ -7,10 +7,12 @@ A bundle's ``inference.json`` chains them: ``LoadCased`` … network … ``Resto
 """
 
 from medseg.transforms.body import BlankOutsideBodyd
+from medseg.transforms.boxes import RandBoxGridd
 from medseg.transforms.gate import CheckInputd
 from medseg.transforms.labels import SaveRecordd, ToLabelsd
 from medseg.transforms.loading import CropBodyd, CropWithind, LoadCased
 from medseg.transforms.margins import MarginStructuresd
+from medseg.transforms.multimodal import RandDropSeriesd, RandSeriesLookd, StackSeriesd, only_series
 from medseg.transforms.partial import BitFieldToChannelsd, ThresholdKnownd
 from medseg.transforms.radiographs import LoadRadiographd, SaveRadiographd, ToRadiographStructuresd
 from medseg.transforms.readers import ALLOWABLE_AT_THE_GATE, CaseReader, RadiographReader
@@ -38,8 +40,11 @@ __all__ = [
     "LoadRadiographd",
     "MarginStructuresd",
     "RadiographReader",
+    "RandBoxGridd",
+    "RandDropSeriesd",
     "RandFlipSidesd",
     "RandRegionCropd",
+    "RandSeriesLookd",
     "RestoreStructuresd",
     "SaveDicomSegd",
     "SaveNiftid",
@@ -47,9 +52,11 @@ __all__ = [
     "SaveRTStructd",
     "SaveRecordd",
     "SaveRadiographd",
+    "StackSeriesd",
     "ThresholdKnownd",
     "ToLabelsd",
     "ToRadiographStructuresd",
     "ToStructuresd",
     "case_folder",
+    "only_series",
 ]
