@@ -6,8 +6,8 @@
 
 DATASET_DIR holds sts_gtv, sts_pet and sts_mr, each with a folder per patient. `train` trains the bundle
 mm_gtv once for every fold, on the patients of the other four, and writes OUT/fold_K/scores.csv; `baselines`
-writes OUT/fold_K/baselines.csv. Both skip what is done, and a training that was stopped goes on from its last epoch.
-`report` puts everything into OUT/scores.csv and prints the tables of
+writes OUT/fold_K/baselines.csv. Both skip what is done, and a training that was stopped goes on from its last
+epoch. `report` puts everything into OUT/scores.csv and prints the tables of
 docs/reference/benchmark_multimodal_gtv.md.
 """
 
