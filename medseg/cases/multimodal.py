@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from medseg.cases.volume import open_case
 from medseg.errors import GeometryError
 from medseg.geometry import Geometry
 
@@ -137,15 +136,3 @@ def _slice_by_slice(
         planes = neighbour.astype(np.float64)  # whole numbers: nothing is mixed across slices here
         sums += weight * map_coordinates(volume, np.stack([planes, *at]), order=1, mode="nearest")
     values[inside], covered[inside] = sums[inside], True
-
-
-def open_beside(source: str, grid: Geometry) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
-    """(values float32, covered bool, levels) of another image of the same patient on ``grid``, see
-    :func:`sampled_on`.
-
-    ``source``: a case source (see :func:`medseg.cases.volume.open_case`). ``levels``: 1st and 99th percentile
-    of the whole image, for one whose units mean nothing. Raises InputError or GeometryError in one line.
-    """
-    case = open_case(source)
-    levels = tuple(float(level) for level in np.percentile(case.volume, [1, 99]))
-    return *sampled_on(case.volume, case.geometry, grid), levels

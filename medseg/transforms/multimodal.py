@@ -12,9 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 from torch.nn import functional
 
-from medseg.cases.multimodal import open_beside
 from medseg.errors import InputError
-from medseg.geometry import Geometry
 from medseg.transforms.readers import case_of
 
 CT, PT, MR, PT_COVERED, MR_COVERED = range(5)
@@ -23,20 +21,22 @@ CT, PT, MR, PT_COVERED, MR_COVERED = range(5)
 SERIES = {"pt": (PT, PT_COVERED), "mr": (MR, MR_COVERED)}
 """Data key of each series beside the CT: its channel and that of its coverage."""
 
+COVERED = "_covered"
+"""What follows a series' key in the key of the mask of what it covers."""
+
 SUV_AT_ONE = 20.0
 """The SUV that becomes 1: muscle is 0.5 and a hot tumour 20, so SUV goes in as a logarithm."""
 
 
 class StackSeriesd(MapTransform):
-    """Put the series under the keys `pt` and `mr`, where there are any, beside the CT under `keys`.
+    """Put what :class:`medseg.transforms.LoadSeriesd` loaded as `pt` and `mr` beside the CT under `keys`.
 
-    The CT is a MetaTensor (1, x, y, z) in HU from :class:`medseg.transforms.LoadCased`, cropped or not. `pt`
-    and `mr` are case sources (see :func:`medseg.cases.multimodal.open_beside`), None or missing, and are left
-    out of the result.
+    The CT is a MetaTensor (1, x, y, z) in HU; `pt` (SUV), `mr` and their `_covered` are on its grid or
+    missing, and are left out of the result.
 
     Result: (5, x, y, z): CT with `window_hu` as 0 to 1; PET as log(1 + SUV) / log(21), 1 at SUV 20; MR with
-    its series' 1st and 99th percentile as 0 and 1; 1 where PET covers the CT; 1 where MR does. Series and
-    coverage are 0 where there is nothing.
+    the 1st and 99th percentile of its whole series as 0 and 1; 1 where PET covers the CT; 1 where MR does.
+    Series and coverage are 0 where there is nothing.
     """
 
     def __init__(self, keys: KeysCollection = "image", window_hu: Sequence[float] = (-160.0, 240.0)) -> None:
@@ -47,35 +47,35 @@ class StackSeriesd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
-        sources = {key: d.pop(key, None) for key in SERIES}
+        loaded = {name: (d.pop(name, None), d.pop(f"{name}{COVERED}", None)) for name in SERIES}
         for key in self.key_iterator(d):
-            image, grid = d[key], _grid(d[key])
+            image = d[key]
             channels = torch.zeros((5, *image.shape[1:]))
             channels[CT] = ((image.as_tensor()[0] - self.low_hu) / (self.high_hu - self.low_hu)).clamp(0, 1)
-            for name, source in sources.items():
-                if source is None:
+            for name, (values, covered) in loaded.items():
+                if values is None:
                     continue
-                values, covered, levels = open_beside(source, grid)
-                values = _suv_scaled(values) if name == "pt" else _mr_scaled(values, levels)
+                scaled = _suv_scaled(values[0]) if name == "pt" else _mr_scaled(values[0], _levels(image))
                 of_series, of_coverage = SERIES[name]
-                channels[of_coverage] = torch.from_numpy(covered.transpose(2, 1, 0).astype(np.float32))
-                channels[of_series] = torch.from_numpy(values.transpose(2, 1, 0)) * channels[of_coverage]
+                channels[of_coverage] = torch.as_tensor(covered[0])
+                channels[of_series] = torch.as_tensor(scaled) * channels[of_coverage]
             d[key] = MetaTensor(channels, meta=image.meta, applied_operations=image.applied_operations)
         return d
 
 
-def _grid(image: MetaTensor) -> Geometry:
-    frame = case_of(image.meta).geometry.frame_of_reference_uid
-    return Geometry.from_ras_affine(np.asarray(image.affine), image.shape[1:], frame)
+def _levels(image: MetaTensor) -> tuple[float, float]:
+    """1st and 99th percentile of the whole MR series, so that a box has no say in them."""
+    low, high = np.percentile(case_of(image.meta).companions["mr"].volume, [1, 99])
+    return float(low), float(high)
 
 
-def _suv_scaled(suv: np.ndarray) -> np.ndarray:
-    return (np.log1p(np.clip(suv, 0, None)) / np.log1p(SUV_AT_ONE)).astype(np.float32)
+def _suv_scaled(suv: torch.Tensor) -> torch.Tensor:
+    return torch.log1p(suv.clamp(min=0)) / float(np.log1p(SUV_AT_ONE))
 
 
-def _mr_scaled(values: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
+def _mr_scaled(values: torch.Tensor, levels: tuple[float, float]) -> torch.Tensor:
     low, high = levels
-    return np.clip((values - low) / max(high - low, 1e-6), 0, 1.5).astype(np.float32)
+    return ((values - low) / max(high - low, 1e-6)).clamp(0, 1.5)
 
 
 class RandDropSeriesd(Randomizable, MapTransform):

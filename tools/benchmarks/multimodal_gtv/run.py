@@ -71,7 +71,16 @@ def baselines(args: argparse.Namespace) -> None:
         print(f"fold {fold}: done", flush=True)
 
 
-COMMANDS = {"train": train, "baselines": baselines}
+def report(args: argparse.Namespace) -> None:
+    """Everything in one CSV, and the tables."""
+    import report as tables
+
+    rows = [row for path in sorted(args.out.glob("fold_*/*.csv")) for row in scores.read(path)]
+    scores.write(rows, args.out / "scores.csv")
+    print(tables.text(rows))
+
+
+COMMANDS = {"train": train, "baselines": baselines, "report": report}
 
 
 def main() -> None:
