@@ -7,10 +7,12 @@ A bundle's ``inference.json`` chains them: ``LoadCased`` … network … ``Resto
 """
 
 from medseg.transforms.body import BlankOutsideBodyd
+from medseg.transforms.boxes import RandBoxGridd
 from medseg.transforms.gate import CheckInputd
 from medseg.transforms.labels import SaveRecordd, ToLabelsd
 from medseg.transforms.loading import CropBodyd, CropWithind, LoadCased
 from medseg.transforms.margins import MarginStructuresd
+from medseg.transforms.multimodal import RandDropSeriesd, RandSeriesLookd, StackSeriesd, only_series
 from medseg.transforms.partial import BitFieldToChannelsd, ThresholdKnownd
 from medseg.transforms.photographs import (
     LoadPhotographd,
@@ -48,8 +50,11 @@ __all__ = [
     "MarginStructuresd",
     "NormaliseIlluminationd",
     "RadiographReader",
+    "RandBoxGridd",
+    "RandDropSeriesd",
     "RandFlipSidesd",
     "RandRegionCropd",
+    "RandSeriesLookd",
     "RestoreStructuresd",
     "SaveDicomSegd",
     "SaveNiftid",
@@ -58,10 +63,12 @@ __all__ = [
     "SaveRTStructd",
     "SaveRecordd",
     "SaveRadiographd",
+    "StackSeriesd",
     "ThresholdKnownd",
     "ToLabelsd",
     "ToPhotographStructuresd",
     "ToRadiographStructuresd",
     "ToStructuresd",
     "case_folder",
+    "only_series",
 ]
