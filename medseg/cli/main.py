@@ -272,11 +272,14 @@ def _formats(text: str | None) -> tuple[str, ...]:
 def _add_demo(command: argparse.ArgumentParser):
     """Do the main job on a CT phantom that it makes itself, and compare with the phantom's truth."""
     command.add_argument("-o", "--output", type=Path, default=Path("medseg_demo"), metavar="DIR")
+    command.add_argument(
+        "--bundle", default="ct_gtv", metavar="NAME", help="one that contours a GTV: ct_gtv, mm_gtv"
+    )
 
     def run(options) -> int:
         from medseg.cli.demo import demo
 
-        demo(options.output.resolve(), report=print, progress=sys.stderr.isatty())
+        demo(options.output.resolve(), print, sys.stderr.isatty(), options.bundle)
         return 0
 
     return run
