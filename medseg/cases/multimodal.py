@@ -156,7 +156,7 @@ class Companion:
 
     ``volume``: float32 [slice, row, column] of ``case.shape``: SUV (g/ml) of PET in DICOM, else as stored.
     ``reference_to_own``: 4x4 from points of the contoured image's frame to this one's, None where both share
-    one. ``through``: in words, what says so. ``units``: of the numbers and how they were made.
+    one. ``through``: in words, what says so. ``units``: of the numbers, and how they were made.
     """
 
     case: Case
@@ -246,8 +246,7 @@ def _opened(
 def _companion(image: Case, other: Case, registrations: tuple[str, ...]) -> Companion:
     matrix, through = _place(image, other, registrations)
     if other.series is None or other.series.modality != "PT":
-        units = "as stored" if other.series is None else other.series.modality
-        return Companion(other, other.volume, matrix, through, units)
+        return Companion(other, other.volume, matrix, through, "as stored")
     from medseg.dicom.images.suv import suv_factors
 
     factors = suv_factors(other.series)

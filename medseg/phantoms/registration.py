@@ -38,6 +38,7 @@ def write_registration(
     dataset.PatientName, dataset.PatientID = "PHANTOM^MEDSEG", f"PHANTOM-{seed}"[:64]
     dataset.PatientBirthDate = dataset.PatientSex = dataset.AccessionNumber = ""
     dataset.ReferringPhysicianName = dataset.PositionReferenceIndicator = ""
+    dataset.BodyPartExamined = "WHOLEBODY"
     dataset.StudyInstanceUID = phantom_uid("study", seed)
     dataset.StudyID, dataset.StudyDate, dataset.StudyTime = "1", "20260101", "120000"
     dataset.SeriesInstanceUID = phantom_uid("series", "REG", seed, Path(out).name)
