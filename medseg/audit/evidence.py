@@ -19,6 +19,7 @@ import numpy as np
 
 from medseg.errors import GeometryError, InputError, StructureError
 from medseg.files import atomic_path
+from medseg.geometry import Geometry
 
 DIRECTIONS = {
     3: (("caudally", "cranially"), ("anteriorly", "posteriorly"), ("to the right", "to the left")),
@@ -40,7 +41,8 @@ class Evidence:
     None. ``spacing``: of each spatial axis, in ``unit`` ("mm" or "px"). ``affine_ras``: 4x4 from the turned
     3D indices to RAS mm, None in 2D. ``image_source`` and ``label_source``: the paths they came from, "" when
     unknown. ``group``: the annotator or centre, "" without one. ``fold``: the number of the fold that
-    predicted it, -1 without folds.
+    predicted it, -1 without folds. ``own_slices``: the slices of the image as it was read, before anything
+    was cropped or resampled; None in 2D and where they are not known.
     """
 
     case: str
@@ -56,6 +58,7 @@ class Evidence:
     label_source: str = ""
     group: str = ""
     fold: int = -1
+    own_slices: Geometry | None = None
 
     def __post_init__(self) -> None:
         count, shape = len(self.names), self.label.shape[1:]
@@ -125,12 +128,18 @@ def save_evidence(evidence: Evidence, folder: Path) -> Path:
         "fold": evidence.fold,
         "shape": evidence.label.shape,
     }
+    own = evidence.own_slices
+    if own is not None:
+        words["own_shape"] = own.shape
     arrays = {"label": np.packbits(evidence.label), "known": evidence.known}
     arrays["probability"] = evidence.probability.astype(np.float16)
     if evidence.image is not None:
         arrays["image"] = evidence.image
     if evidence.affine_ras is not None:
         arrays["affine_ras"] = evidence.affine_ras
+    if own is not None:
+        arrays["own_origins_lps_mm"] = own.origins_lps_mm
+        arrays["own_steps_lps_mm"] = np.stack([own.row_step_lps_mm, own.column_step_lps_mm])
     out = folder / f"{file_stem(evidence.case)}.npz"
     with atomic_path(out) as temporary:
         np.savez_compressed(temporary, words=json.dumps(words), **arrays)
@@ -146,6 +155,10 @@ def load_evidence(path: Path, group: str | None = None) -> Evidence:
             label = np.unpackbits(file["label"], count=int(np.prod(shape))).astype(bool).reshape(shape)
             arrays = {name: file[name] if name in file else None for name in ("image", "affine_ras")}
             probability, known = file["probability"].astype(np.float32), file["known"]
+            own_shape = words.pop("own_shape", None)
+            if own_shape is not None:
+                steps = file["own_steps_lps_mm"]
+                arrays["own_slices"] = Geometry(tuple(own_shape), file["own_origins_lps_mm"], *steps)
         words = {**words, "names": tuple(words["names"]), "spacing": tuple(words["spacing"])}
         if group is not None:
             words["group"] = group

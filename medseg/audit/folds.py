@@ -26,6 +26,7 @@ from medseg.bundles.datalist import check_datalist
 from medseg.bundles.find import Bundle
 from medseg.errors import BundleError, GeometryError
 from medseg.files import load_json, make_folder, write_json
+from medseg.geometry import Geometry
 
 RECORD, LAST = "fold.json", "last.pt"
 TAKEN = ("datalist", "dataset_dir", "ckpt_dir", "output_dir", "resume", "val_interval")
@@ -273,7 +274,25 @@ def _evidence(
         affine,
         str(case["image"]),
         str(case["label"]),
+        own_slices=own_slices(sample["image"]) if affine is not None else None,
     )
+
+
+def own_slices(image) -> Geometry | None:
+    """The slices of a loaded image (a MetaTensor) before any transform; None where nothing says so.
+
+    What CaseReader read is asked again, since uneven and tilted slices come on a regular grid; of others
+    MONAI keeps the first affine and shape.
+    """
+    from medseg.transforms.readers import ALLOW_KEY, case_of
+
+    meta = getattr(image, "meta", {})
+    if ALLOW_KEY in meta:
+        return case_of(meta).geometry
+    affine_ras, shape = meta.get("original_affine"), np.asarray(meta.get("spatial_shape", ()))
+    if affine_ras is None or np.shape(affine_ras) != (4, 4) or shape.size != 3:
+        return None
+    return Geometry.from_ras_affine(np.asarray(affine_ras, dtype=np.float64), shape.tolist())
 
 
 @contextmanager

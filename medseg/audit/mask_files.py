@@ -272,6 +272,7 @@ def _evidence_on_grid(
         affine,
         item.get("image") or "",
         label_source,
+        own_slices=geometry,
     )
 
 

@@ -28,6 +28,9 @@ DEFINITIONS = {
     "soft_dice": "label against the predicted probabilities as they are",
     "distance": "mean absolute distance between both outlines, both directions alike",
     "bias": "mean signed distance, positive where the label lies outside the prediction",
+    "slice": "of the image's own series, from 1 in their order along the normal, with the largest differing "
+    "area; slices: how many the series has; both without a number where it is not cut axially",
+    "z_mm": "height of that slice in the patient (DICOM: to Superior)",
     "dice_after": "Dice of the label with the correction that the reason names",
     "style_removed": "the consistent bias of the case's group that was taken out of the label before it was "
     "judged",
@@ -44,6 +47,9 @@ COLUMNS = (
     "z",
     "reason",
     "words",
+    "slice",
+    "slices",
+    "z_mm",
     "amount",
     "dice",
     "soft_dice",
@@ -62,6 +68,7 @@ COLUMNS = (
 def row_of(finding: Finding, rank: int) -> dict[str, Any]:
     """One line of audit.csv, by COLUMNS."""
     numbers = finding.numbers
+    number, count, z_mm = finding.place or (None, None, None)
     return {
         "rank": rank,
         "case": finding.case,
@@ -72,6 +79,9 @@ def row_of(finding: Finding, rank: int) -> dict[str, Any]:
         "z": finding.z,
         "reason": finding.reason.kind,
         "words": finding.reason.words,
+        "slice": number,
+        "slices": count,
+        "z_mm": z_mm,
         "amount": finding.reason.amount,
         "dice": numbers.dice,
         "soft_dice": numbers.soft_dice,
@@ -123,7 +133,7 @@ def write_html(
     """Write the page atomically. ``drawn``: {rank: pictures}; ``about``: words on how the predictions were
     made, by title."""
     labels = [
-        {**row_of(finding, number), "others": finding.others}
+        {**row_of(finding, number), "others": finding.others, "place": str(finding.place or "")}
         for number, finding in enumerate(ranking.findings, 1)
     ]
     page = AuditPage(

@@ -10,6 +10,7 @@ import numpy as np
 
 from medseg.audit.disagreement import predicted_mask
 from medseg.audit.evidence import Evidence, file_stem, load_evidence
+from medseg.audit.places import place_of
 from medseg.audit.ranking import Ranking
 from medseg.audit.viewer_sets import write_viewer_set
 from medseg.geometry import LPS_TO_RAS, Geometry
@@ -47,13 +48,20 @@ def draw_worst(
 def draw_label(evidence: Evidence, number: int, threshold: float) -> tuple[Picture, ...]:
     """Pictures of a label and its prediction, cut at ``threshold``; () when both are empty.
 
-    3D: the axial slice with the largest difference and three planes; 2D: the image around them.
+    3D: the axial slice with the largest difference and three planes, slices by number in the image's own
+    series; 2D: the image around them.
     """
     label, image = evidence.label[number], evidence.image
     prediction = predicted_mask(evidence.probability[number], threshold)
     if evidence.affine_ras is not None:
         geometry = Geometry.from_lps_affine(np.linalg.inv(LPS_TO_RAS) @ evidence.affine_ras, label.shape)
-        return draw_pair(label, prediction, geometry, image, modality="")
+        either = label | prediction
+
+        def words(index: int) -> str:
+            shown = either[index] if either[index].any() else either.any(axis=0)
+            return str(place_of(evidence, index, shown))
+
+        return draw_pair(label, prediction, geometry, image, modality="", slice_words=words)
     affine_lps = np.eye(4)[:, [2, 1, 0, 3]] @ np.diag([1.0, *evidence.spacing, 1.0])
     geometry = Geometry.from_lps_affine(affine_lps, (1, *label.shape))
     pictures = draw_pair(

@@ -22,6 +22,7 @@ from medseg.audit.disagreement import (
 )
 from medseg.audit.evidence import Evidence, load_evidence
 from medseg.audit.pairs import Pair, Reason
+from medseg.audit.places import Place, worst_place
 from medseg.audit.reasons import find_reason
 from medseg.audit.style import Style, remove_style, styles
 from medseg.errors import InputError
@@ -35,8 +36,9 @@ NOT_JUDGED = Reason("not judged", "not judged: the predictions of this structure
 @dataclass(frozen=True)
 class Finding:
     """One label. ``score``: suspected error, 0 to 1; ``z``: how unusual, in robust standard deviations.
-    ``style``: the habit of its group that was taken out first, nan without one. ``others``: the next best
-    explanations with their Dice."""
+    ``style``: the habit of its group that was taken out first, nan without one. ``place``: the slice of
+    the largest difference, None where there is none to name. ``others``: the next best explanations with
+    their Dice."""
 
     case: str
     structure: str
@@ -51,6 +53,7 @@ class Finding:
     spacing: tuple[float, ...]
     image_source: str
     label_source: str
+    place: Place | None = None
     others: tuple[tuple[str, float], ...] = ()
 
     @property
@@ -195,6 +198,7 @@ def _findings(
             evidence.spacing,
             evidence.image_source,
             evidence.label_source,
+            worst_place(evidence, label, masks[name]),
             tuple((one.words, one.dice_after) for one in others if one is not reason)[:2],
         )
 

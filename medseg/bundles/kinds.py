@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from medseg.bundles.find import Bundle
-from medseg.cases.find import PROJECTION_MODALITIES
+from medseg.cases.find import PHOTOGRAPH_MODALITIES, PROJECTION_MODALITIES
 from medseg.cases.nifti import is_nifti
+from medseg.cases.photograph import is_photograph_file
 from medseg.cases.radiograph import is_picture
 from medseg.cases.results import Boxes, Labels, Structures
 from medseg.errors import BundleError, InputError
@@ -27,6 +28,7 @@ class Kind:
     scorer: str | None
 
 
+_CASES = ("volume", "radiograph", "photograph")
 _RECORD = {"json": "medseg.transforms.SaveRecordd"}
 
 KINDS: dict[str, Kind] = {
@@ -42,20 +44,27 @@ KINDS: dict[str, Kind] = {
             "radiograph": dict.fromkeys(
                 ("png", "nifti", "seg", "preview"), "medseg.transforms.SaveRadiographd"
             ),
+            "photograph": dict.fromkeys(
+                ("png", "probability", "seg", "preview"), "medseg.transforms.SavePhotographd"
+            ),
         },
-        usual={"volume": ("rtstruct", "preview"), "radiograph": ("png", "preview")},
+        usual={
+            "volume": ("rtstruct", "preview"),
+            "radiograph": ("png", "preview"),
+            "photograph": ("png", "probability", "preview"),
+        },
         scorer="medseg.bundles.score.score_structures",
     ),
     "boxes": Kind(
         Boxes,
-        writers={"volume": _RECORD, "radiograph": _RECORD},
-        usual={"volume": ("json",), "radiograph": ("json",)},
+        writers=dict.fromkeys(_CASES, _RECORD),
+        usual=dict.fromkeys(_CASES, ("json",)),
         scorer=None,
     ),
     "labels": Kind(
         Labels,
-        writers={"volume": _RECORD, "radiograph": _RECORD},
-        usual={"volume": ("json",), "radiograph": ("json",)},
+        writers=dict.fromkeys(_CASES, _RECORD),
+        usual=dict.fromkeys(_CASES, ("json",)),
         scorer=None,
     ),
 }
@@ -67,6 +76,8 @@ FORMATS = tuple(
 )
 """Every format that some kind of result can be written in."""
 
+
+_FLAT = {"radiograph": "a projection", "photograph": "a picture"}
 
 DICOM_FORMATS = ("rtstruct", "seg")
 """Formats that refer to the images they were drawn on."""
@@ -83,7 +94,9 @@ def kind_of(bundle: Bundle) -> Kind:
 
 
 def case_kind(bundle: Bundle) -> str:
-    """What the bundle takes: "radiograph" for CR and DX, else "volume"."""
+    """What the bundle takes: "radiograph" for CR and DX, "photograph" for OP and XC, else "volume"."""
+    if bundle.modality in PHOTOGRAPH_MODALITIES:
+        return "photograph"
     return "radiograph" if bundle.modality in PROJECTION_MODALITIES else "volume"
 
 
@@ -102,9 +115,9 @@ def formats_of(bundle: Bundle, wanted: Sequence[str], source: str) -> tuple[str,
     impossible = [name for name in chosen if name not in writers]
     if impossible:
         why = (
-            "a radiograph is a projection without a place in the patient, and an RT Structure Set needs CT "
-            "or MR slices"
-            if impossible[0] == "rtstruct" and case == "radiograph"
+            f"a {case} is {_FLAT[case]} without a place in the patient, and an RT Structure Set needs CT or "
+            "MR slices"
+            if impossible[0] == "rtstruct" and case in _FLAT
             else f"{bundle.name} answers with {bundle.result_kind} on a {case}"
         )
         raise InputError(f"format {impossible[0]}: {why}; expected some of {', '.join(writers)}.")
@@ -120,9 +133,13 @@ def check_formats(bundle: Bundle, wanted: Sequence[str], sources: Sequence[str])
     for source in sources:
         formats_of(bundle, wanted, source)
     for name in wanted:
-        if name in DICOM_FORMATS and sources and all(is_picture(s) or is_nifti(s) for s in sources):
+        if name in DICOM_FORMATS and sources and all(map(_is_no_dicom, sources)):
             others = f" and {len(sources) - 1} more are" if len(sources) > 1 else " is"
             raise InputError(
                 f"format {name}: it refers to DICOM images, and {sources[0]}{others} not DICOM; leave it out "
                 f"of `formats`."
             )
+
+
+def _is_no_dicom(source: str) -> bool:
+    return is_picture(source) or is_photograph_file(source) or is_nifti(source)

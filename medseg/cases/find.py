@@ -1,4 +1,5 @@
-"""What a user points at, as a list of cases: volumes or radiographs, each with a name for its folder."""
+"""What a user points at, as a list of cases: volumes, radiographs or photographs, each with a name for its
+folder."""
 
 from __future__ import annotations
 
@@ -6,10 +7,13 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from medseg.cases.nifti import is_nifti
+from medseg.cases.photograph import is_photograph_file
 from medseg.cases.radiograph import is_picture
 from medseg.cases.volume import UID_SEPARATOR
 from medseg.errors import InputError
@@ -17,11 +21,38 @@ from medseg.errors import InputError
 PROJECTION_MODALITIES = ("CR", "DX")
 """What a bundle's metadata says of its image when it takes radiographs instead of slices."""
 
+PHOTOGRAPH_MODALITIES = ("OP", "XC")
+"""The same of photographs, of the eye (ophthalmic photography) and others (external camera)."""
+
 MAX_NAME_BYTES = 120
 """Of a case's folder; file systems take 255, and temporary names beside it need some."""
 
+RESULT = "a file that medseg wrote: results are no cases"
+"""Why a picture is passed over; a note counts those."""
+
 Cases = list[tuple[str, str]]
 """(name, source) of each case; names are unique, and good names of folders."""
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """One case of a cohort: its ``name``, and the ``source`` of the image that is contoured.
+
+    ``others``: {item key: source} of further series of the patient. ``registrations``: REG files that may
+    say how these lie. ``refusal``: why the case cannot be contoured, "" where it can.
+    """
+
+    name: str
+    source: str
+    others: Mapping[str, str] = field(default_factory=dict)
+    registrations: tuple[str, ...] = ()
+    refusal: str = ""
+
+    def item(self) -> dict[str, Any]:
+        """What a bundle's preprocessing begins with: ``image``, the keys of ``others``, ``registrations``
+        where there are any, ``case_name``."""
+        registrations = {"registrations": list(self.registrations)} if self.registrations else {}
+        return {"image": self.source, **self.others, **registrations, "case_name": self.name}
 
 
 def find_cases(
@@ -34,10 +65,13 @@ def find_cases(
     passed over. ``modality``: only DICOM series of it ("CT") are cases; None takes every modality.
     ``is_result``: which files medseg wrote itself, see :func:`medseg.bundles.record.is_result`. Names are
     unique and come from the folder names, never from the patient's name. Raises InputError when nothing is
-    found. Of projection radiographs ("DX", "CR") every file is a case, see :func:`find_radiographs`.
+    found. Of projection radiographs ("DX", "CR") and photographs ("OP", "XC") every file is a case, see
+    :func:`find_radiographs` and :func:`find_photographs`.
     """
     if modality in PROJECTION_MODALITIES:
         return find_radiographs(path, is_result)
+    if modality in PHOTOGRAPH_MODALITIES:
+        return find_photographs(path, is_result)
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder.")
@@ -92,9 +126,9 @@ def _dicom_cases(path: Path, modality: str | None) -> tuple[Cases, list[str]]:
 
     found = find_series(path)
     notes = [f"{note.path}: {note.why}" for note in found.broken]
-    folders = {uid: _folder(files) for uid, files in found.series.items()}
+    sources = series_sources(found)
     cases: Cases = []
-    for uid, folder in sorted(folders.items(), key=lambda item: (str(item[1]), item[0])):
+    for uid, (folder, source) in sorted(sources.items(), key=lambda item: (str(item[1][0]), item[0])):
         files = found.series[uid]
         if files.is_localizer or (modality and files.modality != modality):
             expected = f"this bundle contours {modality}" if modality else "an image series is wanted"
@@ -102,10 +136,20 @@ def _dicom_cases(path: Path, modality: str | None) -> tuple[Cases, list[str]]:
             continue
         if path.is_file():
             return [(unique_name(path.stem, []), str(path))], notes
-        alone = sum(folder in (other, *other.parents) for other in folders.values()) == 1
         name = "_".join(folder.relative_to(path).parts) or path.resolve().name
-        cases.append((unique_name(name, cases), str(folder) if alone else f"{folder}{UID_SEPARATOR}{uid}"))
+        cases.append((unique_name(name, cases), source))
     return cases, notes
+
+
+def series_sources(found) -> dict[str, tuple[Path, str]]:
+    """{SeriesInstanceUID: (its folder, its case source)} of a scan (:class:`medseg.dicom.images.scan.Found`):
+    the folder alone where it holds no other series."""
+    folders = {uid: _folder(files) for uid, files in found.series.items()}
+    sources = {}
+    for uid, folder in folders.items():
+        alone = sum(folder in (other, *other.parents) for other in folders.values()) == 1
+        sources[uid] = folder, str(folder) if alone else f"{folder}{UID_SEPARATOR}{uid}"
+    return sources
 
 
 def _folder(files) -> Path:
@@ -122,7 +166,27 @@ def find_radiographs(
     medseg wrote are passed over. Names come from file names, never from the patient's name. Raises InputError
     when nothing is found.
     """
-    path = Path(path)
+    return _find_pictures(
+        Path(path), _why_no_radiograph, is_result, "radiograph", "PNG, JPEG, or DICOM of CR or DX"
+    )
+
+
+def find_photographs(
+    path: str | os.PathLike, is_result: Callable[[Path], bool] = lambda file: False
+) -> tuple[Cases, list[str]]:
+    """Every photograph under ``path``, as :func:`find_radiographs` does: PNG, JPEG, TIFF and DICOM files (VL
+    Photographic, Ophthalmic Photography)."""
+    kinds = "PNG, JPEG, TIFF, or DICOM of VL or Ophthalmic Photography"
+    return _find_pictures(Path(path), _why_no_photograph, is_result, "photograph", kinds)
+
+
+def _find_pictures(
+    path: Path,
+    why_not: Callable[[Path], str | None],
+    is_result: Callable[[Path], bool],
+    what: str,
+    kinds: str,
+) -> tuple[Cases, list[str]]:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder.")
     root = path if path.is_dir() else path.parent
@@ -132,7 +196,7 @@ def find_radiographs(
     for file in files:
         if path.is_dir() and is_hidden(file.relative_to(root)):
             continue
-        why = _why_passed_over(file, is_result)
+        why = RESULT if is_result(file) else why_not(file)
         if why is None:
             name = "_".join(file.relative_to(root).parts)
             cases.append((unique_name(name.removesuffix(file.suffix), cases), str(file)))
@@ -140,25 +204,32 @@ def find_radiographs(
             passed_over.setdefault(why, []).append(file)
     notes = [_note(why, found) for why, found in passed_over.items()]
     if not cases:
-        kinds = Counter(file.suffix.lower() or "no suffix" for file in files)
+        suffixes = Counter(file.suffix.lower() or "no suffix" for file in files)
         seen = (
-            notes[:5] or [f"{count} files of {kind}" for kind, count in kinds.most_common(5)] or ["no file"]
+            notes[:5]
+            or [f"{count} files of {kind}" for kind, count in suffixes.most_common(5)]
+            or ["no file"]
         )
-        raise InputError(
-            f"{path}: no radiograph found (PNG, JPEG, or DICOM of CR or DX). Seen: {'; '.join(seen)}."
-        )
+        raise InputError(f"{path}: no {what} found ({kinds}). Seen: {'; '.join(seen)}.")
     return sorted(cases), notes
 
 
-def _why_passed_over(file: Path, is_result: Callable[[Path], bool]) -> str | None:
+def _why_no_radiograph(file: Path) -> str | None:
     """None for a radiograph, "" for a file that is nothing of the kind, else a reason worth telling."""
-    if is_result(file):
-        return "a file that medseg wrote: results are no cases"
     if is_picture(file):
         return None
     from medseg.dicom.images.projections import why_no_radiograph
 
     return why_no_radiograph(file)
+
+
+def _why_no_photograph(file: Path) -> str | None:
+    """The same of a photograph."""
+    if is_photograph_file(file):
+        return None
+    from medseg.dicom.images.photographs import why_no_photograph
+
+    return why_no_photograph(file)
 
 
 def _note(why: str, files: list[Path]) -> str:

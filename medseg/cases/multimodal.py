@@ -6,9 +6,15 @@ own voxels until :func:`sampled_on` looks them up there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
 
-from medseg.errors import GeometryError
+from medseg.cases.volume import Case, fingerprint, open_case, read_case
+from medseg.errors import GeometryError, InputError
 from medseg.geometry import Geometry
 
 EDGE = 1e-6
@@ -136,3 +142,153 @@ def _slice_by_slice(
         planes = neighbour.astype(np.float64)  # whole numbers: nothing is mixed across slices here
         sums += weight * map_coordinates(volume, np.stack([planes, *at]), order=1, mode="nearest")
     values[inside], covered[inside] = sums[inside], True
+
+
+# ---- a case of several series ------------------------------------------------------------------------------
+
+SAID_BY_CALLER = "coordinates of the files, as the caller put them together"
+"""Through what an image lies to another when one of them is a NIfTI file, which names no frame."""
+
+
+@dataclass(frozen=True, eq=False)
+class Companion:
+    """Another image of a case's patient, on its own grid.
+
+    ``volume``: float32 [slice, row, column] of ``case.shape``: SUV (g/ml) of PET in DICOM, else as stored.
+    ``reference_to_own``: 4x4 from points of the contoured image's frame to this one's, None where both share
+    one. ``through``: in words, what says so. ``units``: of the numbers and how they were made.
+    """
+
+    case: Case
+    volume: np.ndarray
+    reference_to_own: np.ndarray | None
+    through: str
+    units: str
+
+    def sampled_on(self, grid: Geometry) -> tuple[np.ndarray, np.ndarray]:
+        """(values, covered) of :func:`sampled_on` on ``grid``, which lies in the contoured image's frame."""
+        return sampled_on(self.volume, self.case.geometry, grid, self.reference_to_own)
+
+    @property
+    def name(self) -> str:
+        """Its modality and UID, or its file."""
+        series = self.case.series
+        return f"{series.modality} series {series.series_instance_uid}" if series else self.case.source
+
+    def record(self) -> dict[str, Any]:
+        """Plain values for run.json: UIDs, what links it, units, and the matrix (row by row) where there is
+        one."""
+        matrix = {} if self.reference_to_own is None else {"matrix": self.reference_to_own.round(9).tolist()}
+        return {**self.case.record()["input"], "through": self.through, "units": self.units, **matrix}
+
+
+@dataclass(frozen=True, eq=False)
+class Multimodal(Case):
+    """A case whose contours are drawn on its own image with others of the same patient beside it.
+
+    ``companions``: {item key: Companion}. ``missing``: keys that the bundle takes and the case lacks.
+    """
+
+    companions: Mapping[str, Companion] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the readers had to say about every series."""
+        others = [f"{key}: {said}" for key, other in self.companions.items() for said in other.case.warnings]
+        return (*super().warnings, *others)
+
+    def record(self) -> dict[str, Any]:
+        """That of a Case, and which ``series`` were used beside its image, and which are missing."""
+        used = {key: other.record() for key, other in self.companions.items()}
+        said = {"summary": self.series_in_words(), "used": used, "missing": list(self.missing)}
+        return {**super().record(), "series": said}
+
+    def series_in_words(self) -> str:
+        """What it is contoured from: "CT + PT, no MR". Item keys other than "image" are modalities."""
+        own = self.series.modality if self.series else "CT"
+        lacking = f", no {' or '.join(key.upper() for key in self.missing)}" if self.missing else ""
+        return " + ".join([own, *(key.upper() for key in self.companions)]) + lacking
+
+
+def open_multimodal(
+    source: str,
+    others: Mapping[str, str],
+    registrations: Sequence[str] = (),
+    missing: Sequence[str] = (),
+    allow: Sequence[str] = (),
+) -> Multimodal:
+    """Open the image to contour and further series of its patient, by case sources.
+
+    ``others``: {item key: source}. ``registrations``: REG files that may link Frames of Reference.
+    ``missing``: keys without a series. ``allow``: see :func:`medseg.cases.volume.open_case`. The last three
+    stay in memory. Raises InputError, in one line, for a series of another patient, for two frames that no
+    registration links or two link differently, and for PET without what its SUV needs.
+    """
+    files = tuple(fingerprint(item) for item in (source, *others.values(), *registrations))
+    return _opened(source, tuple(others.items()), tuple(registrations), tuple(missing), tuple(allow), files)
+
+
+@lru_cache(maxsize=3)
+def _opened(
+    source: str,
+    others: tuple[tuple[str, str], ...],
+    registrations: tuple[str, ...],
+    missing: tuple[str, ...],
+    allow: tuple[str, ...],
+    _files: tuple,
+) -> Multimodal:
+    image = open_case(source, allow)
+    companions = {key: _companion(image, read_case(other, allow), registrations) for key, other in others}
+    return Multimodal(image.source, image.volume, image.geometry, image.series, companions, missing)
+
+
+def _companion(image: Case, other: Case, registrations: tuple[str, ...]) -> Companion:
+    matrix, through = _place(image, other, registrations)
+    if other.series is None or other.series.modality != "PT":
+        units = "as stored" if other.series is None else other.series.modality
+        return Companion(other, other.volume, matrix, through, units)
+    from medseg.dicom.images.suv import suv_factors
+
+    factors = suv_factors(other.series)
+    return Companion(other, factors.suv(other.volume), matrix, through, f"SUV (g/ml), from {factors.how}")
+
+
+def _place(image: Case, other: Case, registrations: tuple[str, ...]) -> tuple[np.ndarray | None, str]:
+    """(4x4 from the image's frame to the other's or None, through what); InputError where nothing says it."""
+    if image.series is None or other.series is None:
+        return None, SAID_BY_CALLER
+    from medseg.dicom.patient import patient_of
+    from medseg.dicom.registration import find_matrix, read_registration
+    from medseg.dicom.together import SAME_FRAME
+
+    name = f"{other.series.modality} series {other.series.series_instance_uid}"
+    _require_patient(image, patient_of(other.series.headers[0]), name)
+    own, wanted = other.geometry.frame_of_reference_uid, image.geometry.frame_of_reference_uid
+    if own is None or wanted is None:
+        without = name if own is None else "the image to contour"
+        raise InputError(f"{without} has no FrameOfReferenceUID, so how the two lie is not known.")
+    if own == wanted:
+        return None, SAME_FRAME
+    known = [read_registration(path) for path in registrations]
+    try:
+        matrix, chosen = find_matrix(known, own, wanted, _corners_lps_mm(other.geometry))
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    _require_patient(image, chosen.patient, chosen.path.name)
+    return np.linalg.inv(matrix), f"registration object {chosen.path.name} ({chosen.sop_instance_uid})"
+
+
+def _require_patient(image: Case, patient: Mapping[str, str], name: str) -> None:
+    from medseg.dicom.patient import differing_field, patient_of
+
+    differs = differing_field(patient_of(image.series.headers[0]), patient)
+    if differs:  # names the field and never what stands in it
+        raise InputError(f"{name}: of another patient than the image to contour ({differs} differs).")
+
+
+def _corners_lps_mm(geometry: Geometry) -> np.ndarray:
+    """float64 (8, 3): of the first and the last slice."""
+    rows, columns = geometry.shape[1:]
+    corners = np.array([[0, 0], [rows - 1, 0], [0, columns - 1], [rows - 1, columns - 1]], dtype=np.float64)
+    return np.concatenate([geometry.points_lps_mm(index, corners) for index in (0, -1)])

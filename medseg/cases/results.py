@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from medseg.cases.photograph import Photograph
 from medseg.cases.radiograph import Radiograph
 from medseg.cases.volume import Case
 from medseg.errors import InputError, StructureError
@@ -25,12 +26,12 @@ class Structures:
     """Structures on their own case's grid.
 
     ``masks``: {Structure: bool or float32 probabilities}, every array of ``case.shape``: [slice, row, column]
-    of a volume, [row, column] of a radiograph. Of PackedMasks one array at a time exists, so go through them
-    one by one. ``remark``: what every file written of them has to say, "" for nothing. Raises StructureError
-    for an array of another shape.
+    of a volume, [row, column] of a radiograph or photograph. Of PackedMasks one array at a time exists, so go
+    through them one by one. ``remark``: what every file written of them has to say, "" for nothing. Raises
+    StructureError for an array of another shape.
     """
 
-    case: Case | Radiograph
+    case: Case | Radiograph | Photograph
     masks: Mapping[Structure, np.ndarray]
     remark: str = ""
 
@@ -99,6 +100,8 @@ def _size_in_words(row: Mapping[str, Any]) -> str:
         return f"{name} empty"
     if row.get("area_cm2") is not None:
         return f"{name} {row['area_cm2']:.1f} cm2"
+    if row.get("area_mm2") is not None:
+        return f"{name} {row['area_mm2']:.2f} mm2"
     if "area_pixels" in row:
         return f"{name} {row['area_pixels']} pixels"
     return f"{name} {row['volume_cc']:.1f} cc" if row["volume_cc"] is not None else f"{name} present"
@@ -115,7 +118,7 @@ class Boxes:
     score not in 0 to 1.
     """
 
-    case: Case | Radiograph
+    case: Case | Radiograph | Photograph
     corners: np.ndarray
     scores: np.ndarray
     classes: tuple[str, ...]
@@ -171,7 +174,7 @@ class Labels:
     probability outside 0 to 1 and a number that is not finite.
     """
 
-    case: Case | Radiograph
+    case: Case | Radiograph | Photograph
     probabilities: Mapping[str, float] = field(default_factory=dict)
     values: Mapping[str, tuple[float, str]] = field(default_factory=dict)
     remark: str = ""

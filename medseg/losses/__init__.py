@@ -1,15 +1,20 @@
 """Losses that give one value per sample, (B,), so that a label's quality can weigh it."""
 
 from medseg.losses.per_sample import BCEPerSample, DiceBCEPerSample, DicePerSample, PerSampleLoss
+from medseg.losses.pixels import FocalPerSample, SoftmaxCEPerSample, TverskyPerSample, loss_named
 from medseg.losses.robust import GeneralisedCE, InverseFrequencyBCE, NoiseRobustDice, TLoss
 
 __all__ = [
     "BCEPerSample",
     "DiceBCEPerSample",
     "DicePerSample",
+    "FocalPerSample",
     "GeneralisedCE",
     "InverseFrequencyBCE",
     "NoiseRobustDice",
     "PerSampleLoss",
+    "SoftmaxCEPerSample",
     "TLoss",
+    "TverskyPerSample",
+    "loss_named",
 ]

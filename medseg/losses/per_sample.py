@@ -28,7 +28,7 @@ class PerSampleLoss(nn.Module):
     def per_channel(self, logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the loss of each channel and whether it was labelled (bool), both (B, C), from the same
         inputs."""
-        logits, target, labelled = _prepare(logits, target)
+        logits, target, labelled = prepare(logits, target)
         return self.channel_losses(logits.flatten(2), target.flatten(2)), labelled
 
     def channel_losses(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -82,7 +82,7 @@ class DiceBCEPerSample(PerSampleLoss):
         )
 
 
-def _prepare(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def prepare(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return float32 logits, the target with NaN channels zeroed, and `labelled`, bool (B, C)."""
     if logits.shape != target.shape:
         raise InputError(

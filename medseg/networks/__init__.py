@@ -4,5 +4,6 @@ from medseg.networks.cycle import CycleNet
 from medseg.networks.folded import FoldedNet
 from medseg.networks.quality import QualityModule
 from medseg.networks.res_unet_se import ResUNetSE
+from medseg.networks.segmenters import Segmenter
 
-__all__ = ["CycleNet", "FoldedNet", "QualityModule", "ResUNetSE"]
+__all__ = ["CycleNet", "FoldedNet", "QualityModule", "ResUNetSE", "Segmenter"]

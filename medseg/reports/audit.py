@@ -17,10 +17,11 @@ from medseg.reports.pictures import Picture
 @dataclass(frozen=True)
 class AuditPage:
     """What the page shows. ``labels``: a row for every label, worst first, of rank (from 1), case, structure,
-    group, score, words, dice, dice_after, distance, bias, style_removed, and ``others``, pairs of (words,
-    Dice); nan where there is no number. ``drawn``: {rank: pictures} of the labels that are shown. ``names``:
-    of the structures. ``styles``: rows of group, structure, cases, bias, low, high, consistent. ``unit``: of
-    all distances. ``about``: words on how the predictions were made, by title."""
+    group, score, words, dice, dice_after, distance, bias, style_removed, ``place`` ("slice 31 of 66, z -40.0
+    mm", or ""), and ``others``, pairs of (words, Dice); nan where there is no number. ``drawn``: {rank:
+    pictures} of the labels that are shown. ``names``: of the structures. ``styles``: rows of group,
+    structure, cases, bias, low, high, consistent. ``unit``: of all distances. ``about``: words on how the
+    predictions were made, by title."""
 
     labels: Sequence[Mapping[str, Any]]
     drawn: Mapping[int, Sequence[Picture]]

@@ -15,14 +15,14 @@ from medseg.reports.page import write_page
 class ComparisonPage:
     """What the page shows. ``rows``: of each structure in both sets its numbers by name, nan where there is
     none, and its ``pictures`` (medseg.reports.pictures.Picture), in the order of the page.
-    ``only_reference_cc`` and ``only_other_cc``: {name: volume in cc} of what one set has alone."""
+    ``unpaired``: rows of name, where ("reference" or "other"), state and cc of what was compared with
+    nothing."""
 
     reference_set: str
     other_set: str
     grid: str
     rows: Sequence[Mapping[str, Any]]
-    only_reference_cc: Mapping[str, float]
-    only_other_cc: Mapping[str, float]
+    unpaired: Sequence[Mapping[str, Any]]
     notices: Sequence[str]
     definitions: Mapping[str, str]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +71,7 @@ def draw_pair(
     geometry: Geometry,
     volume: np.ndarray | None,
     modality: str = "CT",
+    slice_words: Callable[[int], str] | None = None,
 ) -> tuple[Picture, ...]:
     """Pictures of two bool masks [slice, row, column] on ``volume`` (None draws on grey), () when both are
     empty.
@@ -77,7 +79,8 @@ def draw_pair(
     The axial slice with the largest differing area (if any differs), the middle slice, and the coronal and
     sagittal plane through the reference's centre (the other's, when it is empty). Patient right is on the
     viewer's left, superior and anterior up. Uneven slices are repeated to their true heights; tilted stacks
-    have axial pictures alone.
+    have axial pictures alone. ``slice_words``: names a slice by its index, where ``geometry`` is not the
+    series' own; otherwise it is its number from 1, and z where slices are axial.
     """
     either = reference | other
     if not either.any():
@@ -94,10 +97,26 @@ def draw_pair(
         planes[0] = ("middle slice and the one with the largest difference", 0, middle)
     if not geometry.is_sheared and geometry.shape[0] > 1:
         planes += [("through the centre", axis, centre[axis]) for axis in (1, 2)]
-    return tuple(
-        _picture(what, axis, index, (reference, other), volume, geometry, window)
-        for what, axis, index in planes
-    )
+    pictures = []
+    for what, axis, index in planes:
+        if axis == 0:
+            shown = either[index] if either[index].any() else either.any(axis=0)
+            words = slice_words(index) if slice_words else slice_place(geometry, index, shown)
+            what = f", {what}: {words}"
+        else:
+            what = f" {what}"
+        pictures.append(_picture(what, axis, index, (reference, other), volume, geometry, window))
+    return tuple(pictures)
+
+
+def slice_place(geometry: Geometry, index: int, shown: np.ndarray) -> str:
+    """A slice in words: "31 of 66, z -40.0 mm", z at the middle of what is ``shown``, a bool [row, column];
+    without z where slices are not axial."""
+    words = f"{index + 1} of {geometry.shape[0]}"
+    if anatomical_axes(geometry)[0][0] != 0:
+        return words
+    middle = np.argwhere(shown).mean(axis=0, keepdims=True)
+    return f"{words}, z {geometry.points_lps_mm(index, middle)[0, 2]:.1f} mm"
 
 
 def _window(values: np.ndarray, modality: str) -> tuple[float, float]:
@@ -132,9 +151,8 @@ def _picture(what, axis, index, masks, volume, geometry, window) -> Picture:
         low, high = window
         grey = (np.clip((plane(volume)[box] - low) / (high - low), 0, 1) * 255).round().astype(np.uint8)
     name = {0: "axial", 1: "coronal", 2: "sagittal"}[order.index(axis)]
-    caption = f"{name} {what}" if axis else f"{name}, {what}: {index + 1} of {geometry.shape[0]}"
     return Picture(
-        caption,
+        name + what,
         a.shape[1] * steps_mm[1],
         a.shape[0] * steps_mm[0],
         encode_png(grey),

@@ -14,11 +14,18 @@ from medseg.transforms.loading import CropBodyd, CropWithind, LoadCased
 from medseg.transforms.margins import MarginStructuresd
 from medseg.transforms.multimodal import RandDropSeriesd, RandSeriesLookd, StackSeriesd, only_series
 from medseg.transforms.partial import BitFieldToChannelsd, ThresholdKnownd
+from medseg.transforms.photographs import (
+    LoadPhotographd,
+    NormaliseIlluminationd,
+    SavePhotographd,
+    ToPhotographStructuresd,
+)
 from medseg.transforms.radiographs import LoadRadiographd, SaveRadiographd, ToRadiographStructuresd
 from medseg.transforms.readers import ALLOWABLE_AT_THE_GATE, CaseReader, RadiographReader
 from medseg.transforms.regions import RandRegionCropd
 from medseg.transforms.rtstruct import LoadRTStructd
 from medseg.transforms.saving import SaveDicomSegd, SaveNiftid, SavePreviewd, SaveRTStructd, case_folder
+from medseg.transforms.several import LoadSeriesd
 from medseg.transforms.sides import RandFlipSidesd
 from medseg.transforms.structures import (
     KeepComponentsd,
@@ -36,9 +43,12 @@ __all__ = [
     "CropWithind",
     "KeepComponentsd",
     "LoadCased",
+    "LoadPhotographd",
     "LoadRTStructd",
     "LoadRadiographd",
+    "LoadSeriesd",
     "MarginStructuresd",
+    "NormaliseIlluminationd",
     "RadiographReader",
     "RandBoxGridd",
     "RandDropSeriesd",
@@ -48,6 +58,7 @@ __all__ = [
     "RestoreStructuresd",
     "SaveDicomSegd",
     "SaveNiftid",
+    "SavePhotographd",
     "SavePreviewd",
     "SaveRTStructd",
     "SaveRecordd",
@@ -55,6 +66,7 @@ __all__ = [
     "StackSeriesd",
     "ThresholdKnownd",
     "ToLabelsd",
+    "ToPhotographStructuresd",
     "ToRadiographStructuresd",
     "ToStructuresd",
     "case_folder",

@@ -18,10 +18,11 @@ import numpy as np
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from medseg.cases.photograph import open_photograph
 from medseg.cases.radiograph import open_radiograph
 from medseg.errors import BundleError, InputError, MedsegWarning
 from medseg.transforms.likeness import LOOKS, axes_to_ras, coarse_ct, distances
-from medseg.transforms.readers import ALLOWABLE_AT_THE_GATE, REMARK_KEY, case_of
+from medseg.transforms.readers import ALLOWABLE_AT_THE_GATE, CASE_KIND_KEY, REMARK_KEY, case_of
 
 BODY_PARTS = {
     "head": "HEAD SKULL BRAIN FACE JAW MAXILLA MANDIBLE ORBIT SINUS EAR IAC SELLA TMJ HEADNECK",
@@ -29,6 +30,7 @@ BODY_PARTS = {
     "chest": "CHEST THORAX LUNG HEART BREAST MEDIASTINUM STERNUM RIB TSPINE CHESTABDOMEN CHESTABDPELVIS",
     "abdomen": "ABDOMEN LIVER PANCREAS KIDNEY LSPINE ABDOMENPELVIS CHESTABDOMEN CHESTABDPELVIS",
     "pelvis": "PELVIS PROSTATE BLADDER SSPINE HIP ABDOMENPELVIS CHESTABDPELVIS",
+    "eye": "EYE RETINA FUNDUS",
     "limb": "EXTREMITY ARM LEG THIGH KNEE ANKLE FOOT CALF HIP SHOULDER ELBOW WRIST HAND FEMUR HUMERUS",
 }
 """Words of BodyPartExamined (DICOM PS3.16 Annex L, letters only) by part of the body. A word that is not here
@@ -127,9 +129,9 @@ class CheckInputd(MapTransform):
         super().__init__(keys)
         self.gate = read_gate(gate)
         others = [name for name in allow if name not in ALLOWABLE_AT_THE_GATE]
-        if others and self.gate.look == "film":
+        if others and self.gate.look in ("film", "fundus"):
             raise InputError(
-                f"fault {', '.join(map(repr, others))}: a radiograph has none of these; expected "
+                f"fault {', '.join(map(repr, others))}: a single picture has none of these; expected "
                 f"{', '.join(ALLOWABLE_AT_THE_GATE)}."
             )
         self.allowed = any(name in ALLOWABLE_AT_THE_GATE for name in allow)
@@ -154,6 +156,9 @@ class CheckInputd(MapTransform):
 
     def faults(self, image: MetaTensor) -> list[str]:
         """What is unlike, a clause each; the look is left out where values or size are wrong already."""
+        if image.meta.get(CASE_KIND_KEY) == "photograph":
+            header = getattr(open_photograph(image.meta["filename_or_obj"]).stored, "header", None)
+            return self._tags(header) + self._look(image.as_tensor(), None)
         if image.ndim == 3:
             header = getattr(open_radiograph(image.meta["filename_or_obj"]).projection, "header", None)
             return self._tags(header) + self._look(image.as_tensor()[0], self.gate.template)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from medseg.cases.photograph import field_of_view
 from medseg.shapes.body import body_mask
 
 COARSE_MM = 4.0
@@ -28,12 +29,13 @@ LEVELS_MM = (-60, -30, 0, 30, 60)
 LEVEL_MM = 12.0
 SMALLEST_SHARE = 0.003
 FILM_PIXELS = 32
+FUNDUS_PIXELS = 128
 CORNER_PIXELS, BORDER_PIXELS = 4, 4
 
 
 @dataclass(frozen=True)
 class Look:
-    """``names``: F names. ``numbers``: rows (K, F) of a coarse CT and its voxel size (:func:`coarse_ct`), or
+    """``names``: F names. ``numbers``: rows (K, F) of a coarse CT and its voxel size (:func:`coarse_ct`),
     of a radiograph (row, column) and the mean of the training films (:func:`small_film`)."""
 
     names: tuple[str, ...]
@@ -161,6 +163,28 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum() + 1e-9))
 
 
+def _fundus(pixels: torch.Tensor, _beside: None) -> np.ndarray:
+    """One row of a photograph, made of its field of view: its shape does not count, since cameras differ."""
+    small = torch.nn.functional.adaptive_avg_pool2d(pixels.float()[None], FUNDUS_PIXELS)[0].numpy()
+    seen = ndimage.binary_erosion(field_of_view(small.transpose(1, 2, 0)), iterations=3, border_value=1)
+    seen = seen if seen.any() else np.ones(seen.shape, dtype=bool)
+    red, green, blue = (plane[seen].astype(float) + 0.01 for plane in small)
+    fine = (small[1] - ndimage.gaussian_filter(small[1], 2))[seen].astype(float)
+    bright = np.mean(green > 1.6 * np.median(green))
+    skew = np.mean((fine - fine.mean()) ** 3) / (fine.std() ** 3 + 1e-9)
+    numbers = [
+        np.log(red.mean() / green.mean()),
+        np.log(green.mean() / blue.mean()),
+        np.log(green.mean()),
+        np.log(green.std() / green.mean() + 1e-3),
+        np.log(fine.std() / (green.std() + 1e-3) + 1e-3),
+        np.arctanh(np.clip(_correlation(red, green), -0.999, 0.999)),
+        np.log(max(bright, SMALLEST_SHARE)),
+        np.arcsinh(skew),
+    ]
+    return np.array([numbers])
+
+
 NECK = Look(
     (
         *(f"area of the body {-mm} mm below the neck" for mm in LEVELS_MM[:2]),
@@ -202,7 +226,21 @@ FILM = Look(
     _film,
 )
 
-LOOKS: dict[str, Look] = {"neck": NECK, "tissue": TISSUE, "film": FILM}
+FUNDUS = Look(
+    (
+        "red over green",
+        "green over blue",
+        "brightness",
+        "contrast",
+        "share of fine detail",
+        "likeness of red and green",
+        "share of bright spots",
+        "fine detail brighter than its surroundings",
+    ),
+    _fundus,
+)
+
+LOOKS: dict[str, Look] = {"neck": NECK, "tissue": TISSUE, "film": FILM, "fundus": FUNDUS}
 """What a gate.json may ask for under ``look``. ``film`` needs its ``template``."""
 
 

@@ -31,7 +31,8 @@ class BitFieldToChannelsd(MapTransform):
     channel is NaN throughout. Raises StructureError for a listed name without bits, for voxels of a structure
     that is not listed, and for a listed structure without a voxel: a wrong list would teach the network that
     an organ is not there. ``image_key``: an image that has to have the field's size; without it, both would
-    be stretched to fit. Errors begin with the sample's "case_id".
+    be stretched to fit. ``may_be_empty``: a listed structure without a voxel is taken at its word, as lesions
+    that a patient does not have are. Errors begin with the sample's "case_id".
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class BitFieldToChannelsd(MapTransform):
         bits: Mapping[str, Sequence[int]],
         present_key: str = "present",
         image_key: str | None = None,
+        may_be_empty: bool = False,
     ) -> None:
         super().__init__(keys)
         for name, numbers in bits.items():
@@ -48,7 +50,7 @@ class BitFieldToChannelsd(MapTransform):
                     f"bits of {name} are {numbers}; expected one or more whole numbers, 0 to {LAST_BIT}."
                 )
         self.masks = {name: sum(1 << n for n in set(numbers)) for name, numbers in bits.items()}
-        self.present_key, self.image_key = present_key, image_key
+        self.present_key, self.image_key, self.may_be_empty = present_key, image_key, may_be_empty
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         sample = dict(data)
@@ -83,7 +85,8 @@ class BitFieldToChannelsd(MapTransform):
         channels = []
         for name, mask in self.masks.items():
             inside = (values & mask) != 0
-            if bool(inside.any()) != (name in present):
+            wrong = name not in present if inside.any() else name in present and not self.may_be_empty
+            if wrong:
                 seen = "voxels but is not listed" if name not in present else "no voxel but is listed"
                 raise StructureError(
                     f"{what}: {name} has {seen} as contoured (the list: {', '.join(sorted(present))})."

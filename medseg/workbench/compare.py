@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -84,9 +84,21 @@ class Agreement:
         return self.other_cc - self.reference_cc
 
 
+class Unpaired(NamedTuple):
+    """A structure of the set ``where`` ("reference" or "other") that was compared with nothing. ``state``:
+    "only in reference", "only in other", or "not compared" where both sets have the name and the caller
+    paired it otherwise. ``cc``: its volume."""
+
+    name: str
+    where: str
+    state: str
+    cc: float
+
+
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """Agreements in the reference's order, and {name: volume in cc} of what only one set has."""
+    """Agreements in the reference's order, and {name: volume in cc} of what of each set was compared with
+    nothing; :meth:`unpaired` says why."""
 
     reference_set: str
     other_set: str
@@ -103,9 +115,23 @@ class Comparison:
             f"HD95 {row.hd95_mm:.2f} mm"
             for row in self.worst_first()
         ]
-        alone = len(self.only_reference_cc) + len(self.only_other_cc)
+        states = [one.state for one in self.unpaired()]
+        alone = len(states) - states.count("not compared")
         head = f"{len(rows)} structures in both sets, {alone} in one alone"
+        if alone < len(states):
+            head += f", {len(states) - alone} not compared"
         return "\n".join([head, *rows])
+
+    def unpaired(self) -> list[Unpaired]:
+        """What was compared with nothing, the reference's first."""
+        ours = {*(row.name for row in self.agreements), *self.only_reference_cc}
+        theirs = {*(row.other_name for row in self.agreements), *self.only_other_cc}
+        sides = (("reference", self.only_reference_cc), ("other", self.only_other_cc))
+        return [
+            Unpaired(name, where, "not compared" if name in ours & theirs else f"only in {where}", cc)
+            for where, volumes_cc in sides
+            for name, cc in volumes_cc.items()
+        ]
 
     def worst_first(self) -> list[Agreement]:
         """By surface DSC, then DSC; what has no number comes last."""

@@ -67,14 +67,25 @@ def record(comparison: Comparison) -> dict[str, Any]:
     rows = [
         {column: files.plain(getattr(row, column)) for column in COLUMNS} for row in comparison.agreements
     ]
+    unpaired = comparison.unpaired()
+    volumes_cc = {
+        state: {one.name: files.plain(one.cc) for one in unpaired if one.state == state}
+        for state in ("only in reference", "only in other")
+    }
+    not_compared = [
+        {"name": one.name, "set": one.where, "cc": files.plain(one.cc)}
+        for one in unpaired
+        if one.state == "not compared"
+    ]
     return {
         "reference": comparison.reference_set,
         "other": comparison.other_set,
         "grid": comparison.grid,
         "definitions": DEFINITIONS,
         "structures": rows,
-        "only_in_reference_cc": {name: files.plain(cc) for name, cc in comparison.only_reference_cc.items()},
-        "only_in_other_cc": {name: files.plain(cc) for name, cc in comparison.only_other_cc.items()},
+        "only_in_reference_cc": volumes_cc["only in reference"],
+        "only_in_other_cc": volumes_cc["only in other"],
+        "not_compared": not_compared,
         "notices": list(comparison.notices),
         "disclaimer": "Research use only, not a medical device.",
     }
@@ -111,8 +122,7 @@ def write_html(comparison: Comparison, out: Path) -> None:
         comparison.other_set,
         comparison.grid,
         rows,
-        comparison.only_reference_cc,
-        comparison.only_other_cc,
+        [one._asdict() for one in comparison.unpaired()],
         comparison.notices,
         DEFINITIONS,
     )
@@ -132,22 +142,10 @@ def write_csv(comparison: Comparison, out: Path) -> None:
     rows: list[dict[str, Any]] = [
         {column: getattr(row, column) for column in COLUMNS} for row in comparison.agreements
     ]
-    paired_elsewhere = _paired_elsewhere(comparison)
-    for name, cc in comparison.only_reference_cc.items():
-        state = "not compared" if name in paired_elsewhere else "only in reference"
-        rows.append({"name": name, "state": state, "reference_cc": cc})
-    for name, cc in comparison.only_other_cc.items():
-        state = "not compared" if name in paired_elsewhere else "only in other"
-        rows.append({"other_name": name, "state": state, "other_cc": cc})
+    for one in comparison.unpaired():
+        name, cc = ("name", "reference_cc") if one.where == "reference" else ("other_name", "other_cc")
+        rows.append({name: one.name, "state": one.state, cc: one.cc})
     files.write_csv([{**row, **fixed} for row in rows], [*COLUMNS, *fixed], out)
-
-
-def _paired_elsewhere(comparison: Comparison) -> set[str]:
-    """Names that both sets have, but that the caller paired with other names."""
-    rows = comparison.agreements
-    ours = {*(row.name for row in rows), *comparison.only_reference_cc}
-    theirs = {*(row.other_name for row in rows), *comparison.only_other_cc}
-    return ours & theirs
 
 
 def table_lines(comparison: Comparison) -> list[str]:
@@ -173,11 +171,9 @@ def table_lines(comparison: Comparison) -> list[str]:
         lines.append(f"{labels[row]:{width}}" + "".join(f"{cell:>10}" for cell in cells))
         if row.state != "both":
             lines.append(f"{'':{width}}  {row.state}")
-    paired_elsewhere = _paired_elsewhere(comparison)
-    for where, only in (("reference", comparison.only_reference_cc), ("other", comparison.only_other_cc)):
-        for name, cc in only.items():
-            found = "not compared: of the" if name in paired_elsewhere else "only in the"
-            lines.append(f"{name:{width}}  {found} {where}, {cc:.1f} cc")
+    for one in comparison.unpaired():
+        found = "not compared: of the" if one.state == "not compared" else "only in the"
+        lines.append(f"{one.name:{width}}  {found} {one.where}, {one.cc:.1f} cc")
     lines.append(f"Grid: {comparison.grid}.")
     lines.append(f"Surfaces: {SURFACE_DEFINITION}.")
     lines += textwrap.wrap(f"APL: {PATH_DEFINITION} than the tolerance.", 100)

@@ -55,6 +55,7 @@ def test_folds_are_trained_once_and_every_label_is_predicted_by_a_network_that_n
         "fold_2: 3 cases predicted",
         *said[4:],
     ]
+    assert {row["slices"] for row in content["findings"]} == {16}
     for number in (1, 2):
         listed = json.loads((out / "folds" / f"fold_{number}" / "datalist.json").read_text())
         held_out = {case["case_id"] for case in listed["validation"]}

@@ -70,7 +70,7 @@ def test_dropped_slices_are_a_gap_of_so_many_mm():
     )  # slices 14, 15 and 16 of 8 to 22
     assert (found.kind, found.words, found.amount) == (
         "slices dropped",
-        "3 slices dropped: a gap of 9 mm",
+        "slices dropped: a gap of 9 mm",
         9.0,
     )
 

@@ -32,7 +32,7 @@ def named(address: str):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_writer_and_scorer_of_the_table_exists(kind):
     row = KINDS[kind]
-    assert {"volume", "radiograph"} == set(row.writers) == set(row.usual)
+    assert {"volume", "radiograph", "photograph"} == set(row.writers) == set(row.usual)
     for case, writers in row.writers.items():
         assert all(callable(named(address)) for address in writers.values())
         assert set(row.usual[case]) <= set(writers)

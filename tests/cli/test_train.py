@@ -9,7 +9,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from PIL import Image
+
+from medseg.cli.main import main
 
 SMALL = [
     "epochs=1",
@@ -52,16 +56,18 @@ def write_radiographs(folder: Path) -> Path:
 
 
 def train(*runs: tuple[Path, Path, list[str]]) -> list[tuple[int, str]]:
-    """Exit code and what was written to stderr of each (data, output, settings), all in one new process.
+    """Exit code and what was written to stderr of each (data, output, settings), all in one new process; a
+    setting that begins with dashes is an option of the command.
 
     A process of its own, because the bundle's logging.conf takes over the streams; one for several runs,
     because most of its time goes into loading torch and MONAI. The last run ends the process.
     """
     arguments = []
     for data, out, settings in runs:
-        sets = [word for setting in (*SMALL, *settings) for word in ("--set", setting)]
+        options = [setting for setting in settings if setting.startswith("--")]
+        sets = [word for one in (*SMALL, *settings) if one not in options for word in ("--set", one)]
         datalist = ["--data", f"{data}", "--datalist", f"{data / 'list.json'}"]
-        arguments.append(["cxr_anatomy", *datalist, "-o", f"{out}", *sets])
+        arguments.append(["cxr_anatomy", *datalist, "-o", f"{out}", *sets, *options])
     command = [sys.executable, "-c", TRAIN_ONE_AFTER_THE_OTHER, json.dumps(arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT ")]
@@ -71,6 +77,12 @@ def train(*runs: tuple[Path, Path, list[str]]) -> list[tuple[int, str]]:
 
 
 TRIMMING = ["method=trimming", "method_options#drop_share=0.25"]
+TRAINED = {
+    "trimming": TRIMMING,
+    "plain": [],
+    "noisy": ["--noisy", "epochs=2"],
+    "noisy, by another method": ["--noisy", "method=loss_history"],
+}
 REFUSED = {
     "error: unknown method 'foo'; choose one of ce,": ["method=foo"],
     "error: method 'trimming' needs method_options drop_share.": ["method=trimming"],
@@ -78,17 +90,51 @@ REFUSED = {
 }
 
 
-def test_a_method_with_a_setting_of_its_own_trains_and_settings_that_cannot_be_meant_end_in_the_reason(
-    tmp_path,
-):
-    data = write_radiographs(tmp_path / "data")
-    runs = [(data, tmp_path / "run", TRIMMING)]
-    runs += [(data, tmp_path / f"refused{n}", settings) for n, settings in enumerate(REFUSED.values())]
-    (code, said), *refused = train(*runs)
-    assert code == 0 and (tmp_path / "run" / "last.pt").exists() and "note: no model.pt" in said
-    for number, (expected, (code, said)) in enumerate(zip(REFUSED, refused, strict=True)):
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> tuple[Path, dict[str, tuple[int, str]]]:
+    """The folder of all runs of TRAINED and REFUSED, and what each ended with."""
+    folder = tmp_path_factory.mktemp("runs")
+    data, settings = write_radiographs(folder / "data"), TRAINED | REFUSED
+    ends = train(*((data, folder / f"run{number}", given) for number, given in enumerate(settings.values())))
+    return folder, dict(zip(settings, ends, strict=True))
+
+
+def method_of(runs, name: str) -> dict:
+    """What the checkpoint of a run says of its method."""
+    folder, ends = runs
+    assert ends[name][0] == 0, ends[name][1]
+    last = folder / f"run{list(ends).index(name)}" / "last.pt"
+    return torch.load(last, map_location="cpu", weights_only=True)["method"]
+
+
+def test_a_method_with_a_setting_of_its_own_trains_and_settings_that_cannot_be_meant_end_in_the_reason(runs):
+    folder, ends = runs
+    assert method_of(runs, "trimming")["name"] == "trimming" and "note: no model.pt" in ends["trimming"][1]
+    for number, expected in enumerate(REFUSED, len(TRAINED)):
+        code, said = ends[expected]
         assert code == 2 and [line for line in said.splitlines() if line.startswith(expected)], expected
-        assert not (tmp_path / f"refused{number}" / "last.pt").exists()
+        assert not (folder / f"run{number}" / "last.pt").exists()
+
+
+def test_noisy_trains_a_quality_module_beside_the_network_and_without_it_there_is_none(runs):
+    plain, noisy = method_of(runs, "plain"), method_of(runs, "noisy")
+    assert plain["name"] == "dice_ce" and not plain["learner"]["modules"]
+    assert noisy["name"] == "qam_ocm" and noisy["learner"]["memory"]["trusted"] is not None
+    # The last layer starts at zero, so anything else was learned in this run.
+    assert noisy["learner"]["modules"]["quality"]["head.weight"].abs().max() > 1e-4
+    assert noisy["learner"]["optimizers"]["quality"]["state"]
+
+
+def test_a_method_that_is_named_goes_before_noisy(runs):
+    named = method_of(runs, "noisy, by another method")
+    assert named["name"] == "loss_history" and len(named["learner"]["memory"]["history"]) == 4
+
+
+def test_noisy_on_a_bundle_that_cannot_weigh_labels_says_so(tmp_path, capsys):
+    code = main(["train", "ct_head_neck", "--noisy", "--data", f"{tmp_path}", "-o", f"{tmp_path / 'out'}"])
+    said = capsys.readouterr().err
+    assert code == 2 and "ct_head_neck: train.json has no setting 'method'" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_is_not_overwritten_and_a_mask_of_another_size_than_its_picture_is_named(tmp_path):

@@ -35,7 +35,7 @@ def test_outlines_bound_the_masks_on_the_slice_with_the_largest_difference():
     reference, other = masks()
     worst = draw_pair(reference, other, geometry, None)[0]
     assert (
-        worst.caption == "axial, slice with the largest difference: 8 of 10"
+        worst.caption == "axial, slice with the largest difference: 8 of 10, z 7.5 mm"
     )  # which the judged set lacks altogether
     assert (
         area_mm2(worst.reference_path) == pytest.approx(12 * 10 * 1.5 * 1.25, rel=1e-3)

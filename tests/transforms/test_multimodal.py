@@ -35,7 +35,8 @@ def item(tmp_path):
     ct[0], ct[1] = -160, 400
     write_volume(ct, grid, tmp_path / "ct.nii.gz")
     write_volume(np.full(SHAPE, 20.0, np.float32), grid, tmp_path / "pt.nii.gz")
-    half = stack_geometry((3, *SHAPE[1:]), gaps_mm=3.0, pixel_spacing_mm=(1.0, 1.0))
+    place = {"gaps_mm": 3.0, "pixel_spacing_mm": (1.0, 1.0), "centre_lps_mm": (0, 0, -4.5)}
+    half = stack_geometry((3, *SHAPE[1:]), **place)
     mr = np.linspace(0, 1000, 360).astype(np.float32).reshape(3, 10, 12)
     write_volume(mr, half, tmp_path / "mr.nii.gz")
     return {

@@ -20,7 +20,14 @@ from medseg.geometry import Geometry
 from medseg.metrics import surface_distances
 from medseg.phantoms.series import stack_geometry, write_series
 from medseg.workbench.compare import ComparisonRequest, compare, describe_grid, measure
-from medseg.workbench.comparison_outputs import check_outputs, record, table_lines, write_csv, write_json
+from medseg.workbench.comparison_outputs import (
+    check_outputs,
+    record,
+    table_lines,
+    write_csv,
+    write_html,
+    write_json,
+)
 from medseg.workbench.name_pairs import pair_names
 
 SHAPE = (12, 32, 40)
@@ -230,7 +237,7 @@ def test_json_and_csv_hold_every_structure_with_tolerance_grid_and_implementatio
     rows = {row["name"]: row for row in read["structures"]}
     assert rows["GTV"]["dsc"] == 0.8 and rows["GTV"]["tolerance_mm"] == 2.0
     assert rows["Cord"]["hd95_mm"] is None and rows["Cord"]["state"] == "other empty"
-    assert read["only_in_reference_cc"].keys() == {"Gone"}
+    assert read["only_in_reference_cc"].keys() == {"Gone"} and read["not_compared"] == []
     write_csv(comparison, tmp_path / "c.csv")
     table = list(csv.DictReader((tmp_path / "c.csv").open(encoding="utf-8", newline="")))
     assert [(row["name"], row["other_name"], row["state"]) for row in table] == [
@@ -242,6 +249,48 @@ def test_json_and_csv_hold_every_structure_with_tolerance_grid_and_implementatio
         ("", "New", "only in other"),
     ]
     assert table[0]["dsc"] == "0.8" and table[2]["hd95_mm"] == "inf" and all(row["grid"] for row in table)
+
+
+def test_structures_that_were_paired_otherwise_are_not_compared_in_every_output(tmp_path):
+    """``CTV_5=PTV_8`` leaves a PTV_8 in one set and a CTV_5 in the other, which both sets have."""
+    geometry = stack_geometry(SHAPE, gaps_mm=3.0, pixel_spacing_mm=(1.5, 1.25))
+    for folder, names in (("a", ("CTV_5", "PTV_8", "Gone")), ("b", ("CTV_5", "PTV_8", "New"))):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            write_mask(TRUTH["GTV"], geometry, tmp_path / folder / f"{name}.nii.gz")
+    found = compare(ComparisonRequest(tmp_path / "a", tmp_path / "b", pairs=("CTV_5=PTV_8",)))
+    assert [(row.name, row.other_name) for row in found.agreements] == [("CTV_5", "PTV_8")]
+    states = {(one.name, one.where): one.state for one in found.unpaired()}
+    assert states == {
+        ("Gone", "reference"): "only in reference",
+        ("PTV_8", "reference"): "not compared",
+        ("CTV_5", "other"): "not compared",
+        ("New", "other"): "only in other",
+    }
+    assert repr(found).startswith("1 structures in both sets, 2 in one alone, 2 not compared\n")
+    # 4 slices of 10 x 10 voxels of 3 x 1.5 x 1.25 mm
+    assert record(found)["not_compared"] == [
+        {"name": "PTV_8", "set": "reference", "cc": 2.25},
+        {"name": "CTV_5", "set": "other", "cc": 2.25},
+    ]
+    assert record(found)["only_in_reference_cc"] == {"Gone": 2.25}
+    assert record(found)["only_in_other_cc"] == {"New": 2.25}
+    write_csv(found, tmp_path / "c.csv")
+    table = list(csv.DictReader((tmp_path / "c.csv").open(encoding="utf-8", newline="")))
+    assert [(row["name"], row["other_name"], row["state"]) for row in table[1:]] == [
+        ("Gone", "", "only in reference"),
+        ("PTV_8", "", "not compared"),
+        ("", "CTV_5", "not compared"),
+        ("", "New", "only in other"),
+    ]
+    lines = table_lines(found)
+    assert sum("not compared: of the" in line for line in lines) == 2
+    write_html(found, tmp_path / "c.html")
+    page = (tmp_path / "c.html").read_text(encoding="utf-8")
+    assert "PTV_8<small>not compared: of the reference</small>" in page
+    assert "CTV_5<small>not compared: of the judged set</small>" in page
+    assert "Gone<small>only in the reference</small>" in page
+    assert "New<small>only in the judged set</small>" in page
 
 
 def test_a_name_cannot_become_a_formula_of_a_spreadsheet(comparison, tmp_path):

@@ -4,13 +4,15 @@
     python tools/gates/fit.py ct_gtv DATASET_DIR
     python tools/gates/fit.py mm_gtv DATASET_DIR
     python tools/gates/fit.py cxr_anatomy DATASET_DIR --also CXR/nih_mass_nodule/images
+    python tools/gates/fit.py eye_lesion DATASET_DIR
 
 DATASET_DIR is what the bundle's datalist counts from. Mean and covariance of the look's numbers come from the
 training patients. The limit is the greatest distance of a validation patient, and of all but 5 % of the
 images of ``--also``, times the bundle's slack: 1.1, but 1.5 where the training images are blanked outside the
-body and whole scans are not. The bands of HU reach from a quarter of the lowest to four times the highest
-share in training, since they only have to tell Hounsfield units from other numbers. Every random region is
-drawn with a seed. Writes monai_bundles/BUNDLE/configs/gate.json and prints the rates of the model card.
+body and whole scans are not, and where all are of one camera. The bands of HU reach from a quarter of the
+lowest to four times the highest share in training, since they only have to tell Hounsfield units from other
+numbers. Every random region is drawn with a seed. Writes monai_bundles/BUNDLE/configs/gate.json and prints
+the rates of the model card.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import torch
 
 from medseg.bundles.find import find_bundle, read_json
 from medseg.cases.nifti import load_image
+from medseg.cases.photograph import open_photograph
 from medseg.cases.radiograph import open_radiograph
 from medseg.cases.volume import open_case
 from medseg.errors import InputError
@@ -68,6 +71,7 @@ KINDS = {
     "cxr_anatomy": Kind(
         "frontal radiographs of the chest", ("CR", "DX", "RG"), ("chest",), "film", 1.1, shrinkage=0.3
     ),
+    "eye_lesion": Kind("photographs of the back of the eye", ("OP", "XC"), ("eye", "head"), "fundus", 1.5),
 }
 
 
@@ -124,6 +128,12 @@ def film_samples(paths: list[tuple[str, Path]], template: np.ndarray) -> list[Sa
         Sample(name, (numbers(torch.from_numpy(open_radiograph(path).pixels), template),))
         for name, path in paths
     ]
+
+
+def photograph_samples(paths: list[tuple[str, Path]]) -> list[Sample]:
+    pixels = ((name, open_photograph(path).pixels.transpose(2, 0, 1)) for name, path in paths)
+    numbers = LOOKS["fundus"].numbers
+    return [Sample(name, (numbers(torch.from_numpy(np.ascontiguousarray(p)), None),)) for name, p in pixels]
 
 
 def mean_film(paths: list[tuple[str, Path]]) -> np.ndarray:
@@ -209,6 +219,9 @@ def fit_gate(name: str, data: Path, also: list[Path], report: Callable[[str], No
             films = [(path.stem, path) for path in sorted(place.iterdir())]
             others[place.parent.name] = film_samples(films, template)
         extra["template"] = template.tolist()
+    elif kind.look == "fundus":
+        paths = {s: [(row["case_id"], data / row["image"]) for row in listed[s]] for s in sections}
+        sets = {section: photograph_samples(rows) for section, rows in paths.items()}
     else:
         sets = {section: [ct_sample(row, data, kind) for row in listed[section]] for section in sections}
         extra = {"fewest_values": FEWEST_VALUES, "bands": bands(sets["training"])}

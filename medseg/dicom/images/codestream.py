@@ -8,9 +8,9 @@ JPEG_FRAME_MARKERS = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB
 """Start of frame of JPEG (ITU-T T.81, table B.1) and, 0xF7, of JPEG-LS (T.87)."""
 
 
-def check_codestream(frame: bytes, rows: int, columns: int) -> None:
-    """Raise ValueError unless a JPEG, JPEG-LS or JPEG 2000 frame says that it holds rows x columns grey
-    pixels.
+def check_codestream(frame: bytes, rows: int, columns: int, samples: int = 1) -> None:
+    """Raise ValueError unless a JPEG, JPEG-LS or JPEG 2000 frame says that it holds rows x columns pixels of
+    so many samples.
 
     A frame of another kind (RLE) is not looked at. The end of a JPEG stream must be there too.
     """
@@ -29,9 +29,9 @@ def check_codestream(frame: bytes, rows: int, columns: int) -> None:
             raise ValueError("the JPEG stream has no end; it is cut off")
     else:
         return
-    if found != (rows, columns, 1):
+    if found != (rows, columns, samples):
         said = "{} x {} pixels of {} samples".format(*found)
-        raise ValueError(f"the stream holds {said}; the header says {rows} x {columns} of 1")
+        raise ValueError(f"the stream holds {said}; the header says {rows} x {columns} of {samples}")
 
 
 def _jpeg_size(frame: bytes) -> tuple[int, int, int]:
@@ -47,7 +47,9 @@ def _jpeg_size(frame: bytes) -> tuple[int, int, int]:
         body = frame[place + 4 : place + 2 + length]
         if kind in JPEG_FRAME_MARKERS and size is None:
             precision, height, width, components = struct.unpack(">BHHB", body[:6])
-            if not 2 <= precision <= 16 or len(body) != 6 + 3 * components or body[7] != 0x11:
+            # One grey component is stored whole; of colours, two or four pixels may share theirs.
+            samplings = (0x11,) if components == 1 else (0x11, 0x21, 0x12, 0x22)
+            if not 2 <= precision <= 16 or len(body) != 6 + 3 * components or body[7] not in samplings:
                 break
             size = (height, width, components)
         elif kind == 0xC4 and not _sound_huffman_tables(body):

@@ -38,19 +38,19 @@ def receive(pipe: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
 
 
 def decode(words: dict[str, Any], frame: bytes):
-    """The stored numbers [row, column] of one frame, of one sample per pixel, as pydicom decodes it."""
+    """The stored numbers [row, column] of one frame as pydicom decodes it; colours are converted to RGB."""
     from pydicom.encaps import encapsulate
     from pydicom.pixels import get_decoder
 
     options: dict[str, Any] = dict(words)
-    options |= {"number_of_frames": 1, "samples_per_pixel": 1, "pixel_keyword": "PixelData"}
+    options |= {"number_of_frames": 1, "pixel_keyword": "PixelData"}
     decoder = get_decoder(options.pop("transfer_syntax"))
     prefers = options.pop("plugin")
     plugin = prefers if prefers in decoder.available_plugins else ""
     stored, _ = decoder.as_array(
         encapsulate([frame]),
         index=0,
-        raw=True,
+        raw=words["samples_per_pixel"] == 1,
         decoding_plugin=plugin,
         **options,
     )

@@ -28,8 +28,8 @@ PLUGINS = {
 }
 """Decoders that most rarely fail on damaged streams: gdcm aborts on JPEG-LS, openjpeg hangs on JPEG 2000."""
 
-OPTIONS = ("rows", "columns", "bits_allocated", "bits_stored", "pixel_representation")
-KEYWORDS = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")
+OPTIONS = ("rows", "columns", "samples_per_pixel", "bits_allocated", "bits_stored", "pixel_representation")
+KEYWORDS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation")
 
 
 class _Died(Exception):
@@ -97,7 +97,8 @@ _process: _Process | None = None
 
 
 def decode_frame(header: Dataset, frame: bytes) -> np.ndarray:
-    """Stored numbers [row, column] of one encapsulated frame, of which ``header`` says size, bits and syntax.
+    """Stored numbers [row, column] of one encapsulated frame, of which ``header`` says size, bits and syntax;
+    of three samples per pixel the colours, converted to RGB, [row, column, 3].
 
     Raises ValueError for a frame that cannot be decoded, within the limits of time and memory.
     """
@@ -105,6 +106,7 @@ def decode_frame(header: Dataset, frame: bytes) -> np.ndarray:
     words: dict[str, Any] = {
         name: int(header[keyword].value) for name, keyword in zip(OPTIONS, KEYWORDS, strict=True)
     }
+    words["planar_configuration"] = int(header.get("PlanarConfiguration") or 0)
     words["photometric_interpretation"] = str(header.PhotometricInterpretation)
     words |= {"transfer_syntax": str(syntax), "plugin": PLUGINS.get(syntax, "")}
     with _lock:

@@ -61,6 +61,11 @@ OTHER_CLASSES = {
 
 RTSTRUCT_CLASS_UID = "1.2.840.10008.5.1.4.1.1.481.3"
 
+SPATIAL_REGISTRATION_UID = "1.2.840.10008.5.1.4.1.1.66.1"
+DEFORMABLE_REGISTRATION_UID = "1.2.840.10008.5.1.4.1.1.66.3"
+REGISTRATION_CLASSES = (SPATIAL_REGISTRATION_UID, DEFORMABLE_REGISTRATION_UID)
+"""SOP Classes of registration objects; see :mod:`medseg.dicom.registration`."""
+
 
 MOST_RUN_LENGTH_GAIN = 64
 """Two bytes stand for at most 128 (DICOM PS3.5 G.3.1)."""
@@ -118,7 +123,7 @@ def _is_known(dataset: Dataset) -> bool:
     """Whether a data set without DICM mark is an object of a known class; one that calls itself CT, MR or PET
     under the class of something else may be a damaged slice."""
     sop_class = str(dataset.get("SOPClassUID", ""))
-    if sop_class in {*SLICE_CLASSES, *PROJECTION_CLASSES, RTSTRUCT_CLASS_UID}:
+    if sop_class in {*SLICE_CLASSES, *PROJECTION_CLASSES, *REGISTRATION_CLASSES, RTSTRUCT_CLASS_UID}:
         return True
     return class_name(sop_class) != sop_class and str(dataset.get("Modality", "")) not in MODALITIES
 
@@ -148,21 +153,22 @@ def _pixel_element(source: Source, file: BinaryIO, dataset: Dataset) -> PixelEle
     return PixelElement(None if length == 0xFFFFFFFF else length, available)
 
 
-def require_pixels(dataset: Dataset, pixels: PixelElement | None) -> None:
-    """InputError unless one grey image (or its frames) of a known size follows the header, whole where that
-    shows."""
+def require_pixels(dataset: Dataset, pixels: PixelElement | None, samples: tuple[int, ...] = (1,)) -> None:
+    """InputError unless one image (or its frames) of a known size follows the header, whole where that shows.
+
+    ``samples``: how many per pixel are taken: 1 is grey, 3 is colour.
+    """
     if pixels is None:
         raise InputError("no pixel data (the file may be cut off)")
     rows, columns = integer(dataset, "Rows"), integer(dataset, "Columns")
-    samples, bits = integer(dataset, "SamplesPerPixel"), integer(dataset, "BitsAllocated")
+    found, bits = integer(dataset, "SamplesPerPixel"), integer(dataset, "BitsAllocated")
     frames = integer(dataset, "NumberOfFrames", 1)
     size = f"{rows} rows x {columns} columns x {frames} frames"
     if min(rows, columns, frames) < 1:
         raise InputError(f"{size}; each must be at least 1")
-    if samples != 1 or bits not in (8, 16, 32):
-        raise InputError(
-            f"{samples} samples of {bits} bits per pixel; expected 1 grey sample of 8, 16 or 32 bits"
-        )
+    if found not in samples or bits not in (8, 16, 32):
+        wanted = "1 grey sample" if samples == (1,) else f"{' or '.join(map(str, samples))} samples"
+        raise InputError(f"{found} samples of {bits} bits per pixel; expected {wanted} of 8, 16 or 32 bits")
     limits.check("picture_pixels", rows * columns, f"{rows} rows x {columns} columns")
     limits.check(
         "volume_voxels", rows * columns * frames, f"{rows} rows x {columns} columns x {frames} frames"
@@ -172,7 +178,8 @@ def require_pixels(dataset: Dataset, pixels: PixelElement | None) -> None:
         raise InputError(
             f"pixel data do not fit the transfer syntax ({dataset.file_meta.TransferSyntaxUID.name})"
         )
-    needed = rows * columns * frames * bits // 8
+    half = dataset.get("PhotometricInterpretation") == "YBR_FULL_422"  # two pixels share their colour
+    needed = rows * columns * frames * bits * (2 if half else found) // 8
     is_rle = dataset.file_meta.TransferSyntaxUID == RLELossless
     if is_rle and needed > MOST_RUN_LENGTH_GAIN * pixels.available:
         raise InputError(
@@ -190,6 +197,7 @@ def stored_bytes(header: Dataset) -> int:
     noise grows, and room for the tables of every frame."""
     frames = integer(header, "NumberOfFrames", 1)
     pixels = integer(header, "Rows") * integer(header, "Columns") * frames
+    pixels *= integer(header, "SamplesPerPixel", 1)
     return 2 * pixels * integer(header, "BitsAllocated") // 8 + frames * (1 << 16)
 
 

@@ -37,6 +37,7 @@ from medseg.structures.structure import Code, Structure, check_names_are_unique,
 if TYPE_CHECKING:
     import highdicom
 
+    from medseg.dicom.images.photographs import StoredPhotograph
     from medseg.dicom.images.projections import Projection
     from medseg.dicom.images.series import Series
 
@@ -94,24 +95,24 @@ def write_seg(
 
 def write_projection_seg(
     masks: Mapping[Structure, np.ndarray],
-    projection: Projection,
+    projection: Projection | StoredPhotograph,
     out: str | Path,
     *,
     model: tuple[str, str] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write structures as one binary DICOM Segmentation on a projection radiograph; return its path.
+    """Write structures as one binary DICOM Segmentation on a radiograph or a photograph; return its path.
 
-    ``masks``: {Structure: bool array [row, column]}, of the shape of the radiograph. Frames refer to the
+    ``masks``: {Structure: bool array [row, column]}, of the shape of the image. Frames refer to the
     image itself; they have no position, since the image has none. An empty structure becomes a segment
     without frames, with a MedsegWarning. Raises StructureError for masks of another shape, and when no
     structure has a pixel.
     """
     check_names_are_unique(structure.name for structure in masks)
     for structure, mask in masks.items():
-        if mask.shape != projection.pixels.shape:
+        if mask.shape != projection.pixels.shape[:2]:
             raise StructureError(
-                f"{structure.name}: mask {mask.shape} for a radiograph of {projection.pixels.shape}."
+                f"{structure.name}: mask {mask.shape} for an image of {projection.pixels.shape[:2]}."
             )
         if not mask.any():
             warnings.warn(
@@ -123,6 +124,7 @@ def write_projection_seg(
         raise StructureError("every structure is empty; a DICOM Segmentation needs at least one pixel.")
     pixels = np.stack(list(masks.values()), axis=-1)[None]
     image = _without_patient(projection.header)
+    image.pop("NumberOfFrames", None)  # 1, which highdicom would take for a volume's frames
     dataset = _segmentation([image], pixels, list(masks), model)
     copy_patient_and_study(projection.header, dataset)
     # Required where no position says how the picture lies (PS3.3 C.7.6.1); empty where the image does not say
