@@ -14,15 +14,13 @@ from torch.nn import functional
 
 from medseg.errors import InputError
 from medseg.transforms.readers import case_of
+from medseg.transforms.several import COVERED
 
 CT, PT, MR, PT_COVERED, MR_COVERED = range(5)
 """Channels of the image that StackSeriesd makes. The coverage channels tell "no signal" from "not there"."""
 
 SERIES = {"pt": (PT, PT_COVERED), "mr": (MR, MR_COVERED)}
 """Data key of each series beside the CT: its channel and that of its coverage."""
-
-COVERED = "_covered"
-"""What follows a series' key in the key of the mask of what it covers."""
 
 SUV_AT_ONE = 20.0
 """The SUV that becomes 1: muscle is 0.5 and a hot tumour 20, so SUV goes in as a logarithm."""
