@@ -36,8 +36,8 @@ class Masks(dict):
 def segment(input: AnyPath | None, bundle: AnyPath, output_dir: AnyPath, **options: Any) -> Record:
     """Contour one case, or every case of a folder, with a bundle; what ``medseg segment`` does.
 
-    ``input``: a DICOM folder (nested, several patients), a NIfTI file, a radiograph, or a folder of them; None
-    where ``series=(("CT", path), ("PT", path))`` names them all.
+    ``input``: a DICOM folder (nested, several patients), a NIfTI file, a radiograph, or a folder of them;
+    None where ``series=(("CT", path), ("PT", path))`` names them all.
     ``bundle``: a name that ``medseg bundles`` lists, or a folder (a Path, or a text with a / in it).
     ``output_dir``: a folder per case is made in it. ``options``: the other fields of
     :class:`medseg.bundles.request.Request`, as in ``formats=("rtstruct",)``, ``within="RS.dcm:GTV"``,
