@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from medseg.dicom.images.header import (
 )
 from medseg.dicom.opening import read_dicom
 from medseg.dicom.patient import patient_of
-from medseg.errors import InputError
+from medseg.errors import InputError, printable
 
 MATRIX_TYPES = ("RIGID", "RIGID_SCALE", "AFFINE")
 
@@ -78,19 +79,21 @@ def read_registration(path: str | os.PathLike) -> Registration:
                 "are read. Export a Spatial Registration."
             )
         if sop_class != SPATIAL_REGISTRATION_UID:
-            raise InputError(f"{path}: {class_name(sop_class) or 'no DICOM object'}; expected a REG object.")
+            name = class_name(sop_class)
+            seen = f"SOPClassUID {sop_class[:64]!r}" if name == sop_class else name
+            raise InputError(f"{path}: {seen}; expected a REG object.")
         return _registration(path, dataset)
 
 
 def _registration(path: Path, dataset: Dataset) -> Registration:
-    registered_uid = str(dataset.get("FrameOfReferenceUID") or "")
+    registered_uid = _frame_uid(dataset, path)
     items = dataset.get("RegistrationSequence") or []
     if not registered_uid or not items:
         missing = "RegistrationSequence" if registered_uid else "FrameOfReferenceUID"
         raise InputError(f"{path}: no {missing}; the object says nothing of where frames lie.")
     found = {registered_uid: np.eye(4)}
     for number, item in enumerate(items, 1):
-        uid = str(item.get("FrameOfReferenceUID") or "")
+        uid = _frame_uid(item, path)
         if not uid:
             raise InputError(
                 f"{path}: item {number} of RegistrationSequence has no FrameOfReferenceUID, only images; "
@@ -104,6 +107,14 @@ def _registration(path: Path, dataset: Dataset) -> Registration:
     return Registration(
         path, str(dataset.get("SOPInstanceUID", "")), registered_uid, found, patient_of(dataset)
     )
+
+
+def _frame_uid(dataset: Dataset, path: Path) -> str:
+    """The FrameOfReferenceUID of the object or an item, "" where there is none; InputError for other text."""
+    uid = str(dataset.get("FrameOfReferenceUID") or "")
+    if uid and not re.fullmatch(r"[0-9.]{1,64}", uid):
+        raise InputError(f"{path}: FrameOfReferenceUID {uid[:64]!r} is no UID.")
+    return uid
 
 
 def _matrix_of(item: Dataset, where: str) -> np.ndarray:
@@ -172,9 +183,10 @@ def find_matrix(
     ]
     if not links:
         there = "; ".join(map(str, registrations[:4])) or "there is none"
+        own, wanted = printable(source_uid, ""), printable(target_uid, "")  # as damaged headers have them
         raise InputError(
-            f"Frame of Reference {source_uid} instead of {target_uid}, and no registration object (REG) "
-            f"links the two ({there})."
+            f"Frame of Reference {own} instead of {wanted}, and no registration object (REG) links the two "
+            f"({there})."
         )
     first, chosen = links[0]
     for matrix, other in links[1:]:

@@ -144,6 +144,13 @@ def test_what_an_object_leaves_out_is_named_by_its_keyword(tmp_path):
     assert len(whole.RegistrationSequence) == 2
 
 
+def test_text_of_a_damaged_file_stays_on_one_line(tmp_path):
+    path = written(tmp_path, {MR: QUARTER_TURN}, SOPClassUID="1.2\n3")
+    assert r"SOPClassUID '1.2\n3'; expected a REG object" in refusal(path)
+    path = written(tmp_path, {"1.2\n4": QUARTER_TURN})
+    assert r"FrameOfReferenceUID '1.2\n4' is no UID" in refusal(path)
+
+
 def test_a_frame_that_is_moved_against_itself_or_twice_is_refused(tmp_path):
     assert f"frame {CT} is moved against itself" in refusal(written(tmp_path, {CT: QUARTER_TURN}))
     path = written(tmp_path, {MR: QUARTER_TURN, OTHER: np.eye(4)})
@@ -160,7 +167,7 @@ def test_a_deformable_registration_and_an_image_are_refused_by_name(tmp_path):
     image = write_series(np.zeros(geometry.shape), geometry, tmp_path / "ct")[0]
     assert "CT Image Storage; expected a REG object" in refusal(image)
     (tmp_path / "empty.dcm").touch()
-    assert "no DICOM object; expected a REG object" in refusal(tmp_path / "empty.dcm")
+    assert "SOPClassUID ''; expected a REG object" in refusal(tmp_path / "empty.dcm")
 
 
 def test_a_registration_that_maps_elsewhere_says_where_it_leads(tmp_path):

@@ -19,7 +19,7 @@ from pydicom.valuerep import DA, DT, TM
 
 from medseg.dicom.damage import PARSE_ERRORS
 from medseg.dicom.images.series import Series
-from medseg.errors import InputError
+from medseg.errors import InputError, printable
 
 WEIGHT_KG = (0.2, 500.0)
 DOSE_BQ = (1e4, 1e11)
@@ -214,7 +214,7 @@ class _Headers:
 
     def refuse(self, what: str) -> Any:
         """Raise InputError; never returns."""
-        raise InputError(f"PET series {self.uid}: no SUV: {what}.")
+        raise InputError(printable(f"PET series {self.uid}: no SUV: {what[:400]}.", keep=""))
 
     def same(self, keyword: str, read: Callable[[Dataset], str]) -> str:
         """What ``read`` gives of every slice; refused where slices differ."""
