@@ -3,12 +3,14 @@
     python tools/benchmarks/multimodal_gtv/run.py train DATASET_DIR OUT
     python tools/benchmarks/multimodal_gtv/run.py baselines DATASET_DIR OUT
     python tools/benchmarks/multimodal_gtv/run.py report OUT
+    python tools/benchmarks/multimodal_gtv/run.py test DATASET_DIR TEST_DIR OUT
 
 DATASET_DIR holds sts_gtv, sts_pet and sts_mr, each with a folder per patient. `train` trains the bundle
 mm_gtv once for every fold, on the patients of the other four, and writes OUT/fold_K/scores.csv; `baselines`
 writes OUT/fold_K/baselines.csv. Both skip what is done, and a training that was stopped goes on from its last
 epoch. `report` puts everything into OUT/scores.csv and prints the tables of
-docs/reference/benchmark_multimodal_gtv.md.
+docs/reference/benchmark_multimodal_gtv.md. `test` contours the patients of TEST_DIR (a DICOM folder each,
+their PET and MR in DATASET_DIR) with the weights that the bundle ships.
 """
 
 from __future__ import annotations
@@ -80,7 +82,17 @@ def report(args: argparse.Namespace) -> None:
     print(tables.text(rows))
 
 
-COMMANDS = {"train": train, "baselines": baselines, "report": report}
+def test(args: argparse.Namespace) -> None:
+    """The bundle's own weights on the test set; writes OUT/test.csv and prints its tables."""
+    import report as tables
+    import test_set
+
+    rows = list(test_set.rows(args.dataset_dir, args.test_dir, args.out))
+    scores.write(rows, args.out / "test.csv")
+    print(tables.text(rows))
+
+
+COMMANDS = {"train": train, "baselines": baselines, "report": report, "test": test}
 
 
 def main() -> None:
@@ -94,6 +106,10 @@ def main() -> None:
         command.add_argument("out", type=Path)
         command.add_argument("--folds", type=int, nargs="+", default=list(range(cases.FOLDS)))
     commands.add_parser("report").add_argument("out", type=Path)
+    command = commands.add_parser("test")
+    command.add_argument("dataset_dir", type=Path)
+    command.add_argument("test_dir", type=Path)
+    command.add_argument("out", type=Path)
     args = parser.parse_args()
     COMMANDS[args.command](args)
 
