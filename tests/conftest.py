@@ -88,3 +88,28 @@ def bright_bundle(tmp_path_factory, trust_file) -> Path:
     save_weights(weights, folder / "models" / "model.pt")
     trust(find_bundle(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def several_bundle(tmp_path_factory, bright_bundle) -> Path:
+    """``bright_bundle`` for a CT with PET and MR: it contours what has an SUV above 2.5; without a PET, what
+    is above 500 on the MR; without both, what is brighter than 600 HU."""
+    from medseg.bundles.find import find_bundle
+    from medseg.bundles.trust import trust
+
+    folder = tmp_path_factory.mktemp("bundles") / "several"
+    shutil.copytree(bright_bundle, folder)
+    path = folder / "configs" / "metadata.json"
+    taken = {"modalities": {"image": "CT", "pt": "PT", "mr": "MR"}, "optional_modalities": ["pt", "mr"]}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **taken}))
+    path = folder / "configs" / "inference.json"
+    config = json.loads(path.read_text())
+    # The network cuts at 0.8; each image is scaled so that its own limit lies there.
+    config["preprocessing"]["transforms"] += [
+        {"_target_": "medseg.transforms.LoadSeriesd", "keys": ["pt", "mr"]},
+        "$lambda d: {**d, 'image': d['image'] * 0 + (d['pt'] * 0.32 if 'pt' in d else d['mr'] * 0.0016)}"
+        " if 'pt' in d or 'mr' in d else d",
+    ]
+    path.write_text(json.dumps(config))
+    trust(find_bundle(folder))
+    return folder

@@ -10,6 +10,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medseg.cli.main import COMMANDS, _parser, main
@@ -17,6 +18,7 @@ from medseg.dicom import read_rtstruct, read_series, write_rtstruct
 from medseg.errors import MedsegWarning
 from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import write_series
+from medseg.phantoms.several import write_companions
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -167,10 +169,11 @@ def test_the_commands_of_compare_and_margin_run_in_their_order(tmp_path, monkeyp
 def test_the_python_page_runs_as_it_stands(tmp_path, monkeypatch):
     phantom = chiral_phantom()
     write_series(phantom.volume_hu, phantom.geometry, tmp_path / "CT")
+    write_companions(tmp_path, phantom.geometry, np.abs(phantom.volume_hu) / 200, phantom.volume_hu)
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     namespace: dict = {}
     for block in blocks:
         # The page's reader has a patient; this phantom is none, which the bundle's gate notices.
@@ -178,6 +181,7 @@ def test_the_python_page_runs_as_it_stands(tmp_path, monkeypatch):
         exec(compile(block, "docs/reference/python.md", "exec"), namespace)
     assert (tmp_path / "RS.dcm").is_file() and (tmp_path / "lungs.dcm").is_file()
     assert namespace["record"]["cases"][0]["status"] == "done"
+    assert namespace["covered"].any() and namespace["mr_to_ct"].shape == (4, 4)
     assert namespace["image"].shape == namespace["item"]["label"].shape[1:]
     by_monai = read_rtstruct(tmp_path / "from_monai" / "patient_1" / "RS.dcm", namespace["series"])
     assert (by_monai["GTV"] == namespace["masks"]["GTV"]).all()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["case_items"]
+__all__ = ["case_items", "patient_items"]
 
 
 def __getattr__(name: str) -> Any:
     # Late, so that a mistyped bundle is refused before anything heavy is loaded.
-    if name == "case_items":
-        from medseg.bundles.inputs import case_items
+    if name in __all__:
+        from medseg.bundles import inputs
 
-        return case_items
+        return getattr(inputs, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

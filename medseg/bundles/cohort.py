@@ -16,7 +16,9 @@ from medseg.bundles.kinds import check_formats, formats_of
 from medseg.bundles.record import is_result, write_record
 from medseg.bundles.request import Request
 from medseg.bundles.trust import trusted_bundle
-from medseg.cases.find import find_cases, folder_name
+from medseg.cases.find import CaseFiles, find_cases, folder_name
+from medseg.cases.patients import Wanted, find_patients
+from medseg.errors import InputError
 from medseg.files import make_folder, no_empty_folders, staging_folder
 from medseg.reports.cohort import write_cohort
 
@@ -43,8 +45,8 @@ def segment(
     InputError or BundleError only for what concerns the whole run.
     """
     bundle = trusted_bundle(request.bundle, request.trust_bundle)
-    cases, notes = find_cases(request.input, bundle.modality, is_result)
-    check_formats(bundle, request.formats, [source for _, source in cases])
+    cases, notes = cases_of(bundle, request)
+    check_formats(bundle, request.formats, [files.source for files in cases])
     with no_empty_folders(request.output_dir):
         records = all_finished(cases, bundle, request)
         if records is None:
@@ -65,8 +67,20 @@ def segment(
     return cohort
 
 
+def cases_of(bundle: Bundle, request: Request) -> tuple[list[CaseFiles], list[str]]:
+    """The cases that a request means, and what is passed over: patients with their series for a bundle that
+    takes several, else single images."""
+    if len(bundle.modalities) > 1:
+        wanted = Wanted(bundle.modalities, bundle.optional, request.series)
+        return find_patients(request.input, wanted, is_result)
+    if request.series or request.input is None:
+        raise InputError(f"`series`: {bundle.name} takes one image of a case; give it as `input`.")
+    cases, notes = find_cases(request.input, bundle.modality, is_result)
+    return [CaseFiles(name, source) for name, source in cases], notes
+
+
 def _contoured(
-    cases: Sequence[tuple[str, str]],
+    cases: Sequence[CaseFiles],
     bundle: Bundle,
     request: Request,
     report: Callable[[dict[str, Any]], None],
@@ -75,15 +89,15 @@ def _contoured(
     """The records of cases of which at least one is not finished yet."""
     from medseg.bundles.job import Job, Pipeline  # late: they load torch, which a finished cohort needs not
 
-    wanted = dict.fromkeys(formats_of(bundle, request.formats, source) for _, source in cases)
+    wanted = dict.fromkeys(formats_of(bundle, request.formats, files.source) for files in cases)
     records = []
-    folders = [request.output_dir / folder_name(name) for name, _ in cases]
+    folders = [request.output_dir / folder_name(files.name) for files in cases]
     with no_empty_folders(*folders), staging_folder(request.output_dir) as staging_dir:
         one = progress and len(cases) == 1
         pipelines = {formats: Pipeline(bundle, request, formats, staging_dir, one) for formats in wanted}
         jobs = [
-            Job(name, source, pipelines[formats_of(bundle, request.formats, source)], bundle, request)
-            for name, source in cases
+            Job(files, pipelines[formats_of(bundle, request.formats, files.source)], bundle, request)
+            for files in cases
         ]
         with warnings.catch_warnings(), locks_released(jobs), closing(in_turn(jobs)) as done:
             warnings.simplefilter("ignore")  # medseg's own are noted for each case

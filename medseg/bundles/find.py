@@ -83,6 +83,34 @@ class Bundle:
                 f"bundle {self.name}: metadata.json has no network_data_format/inputs/image."
             ) from error
 
+    @property
+    def modalities(self) -> dict[str, str]:
+        """{item key: modality} of the images of one case, from metadata.json: "image", which is contoured,
+        and the others of a bundle of several series.
+
+        BundleError for what is no such table. Without one, only :attr:`modality` is taken.
+        """
+        table = self.metadata.get("modalities", {"image": self.modality or ""})
+        texts = isinstance(table, dict) and all(isinstance(word, str) for word in table.values())
+        if not texts or "image" not in table or len(set(table.values())) < len(table):
+            raise BundleError(
+                f"bundle {self.name}: metadata.json says modalities {table!r}; expected item keys, among "
+                'them "image", each with a modality of its own.'
+            )
+        return table
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """The keys of ``modalities`` that a case may lack. BundleError for others."""
+        keys = self.metadata.get("optional_modalities", [])
+        unknown = [key for key in keys if key not in self.modalities or key == "image"]
+        if unknown:
+            raise BundleError(
+                f"bundle {self.name}: metadata.json says optional_modalities {keys!r}; expected some of its "
+                'modalities, not "image".'
+            )
+        return tuple(keys)
+
 
 def read_json(path: Path) -> dict:
     """The content of one of a bundle's files. BundleError when it is missing, not JSON or no object."""

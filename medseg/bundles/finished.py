@@ -12,23 +12,21 @@ from medseg.bundles.find import Bundle
 from medseg.bundles.kinds import formats_of
 from medseg.bundles.record import is_done, read_record
 from medseg.bundles.request import Request
-from medseg.cases.find import folder_name
+from medseg.cases.find import CaseFiles, folder_name
 from medseg.cases.region import region_file
 from medseg.cases.volume import fingerprint_sha256, source_path
 from medseg.errors import InputError, MedsegError
 
 
-def all_finished(
-    cases: Sequence[tuple[str, str]], bundle: Bundle, request: Request
-) -> list[dict[str, Any]] | None:
-    """The records of all cases (name, source), as "skipped", or None as soon as one of them is to be
-    contoured, or looked at more closely."""
+def all_finished(cases: Sequence[CaseFiles], bundle: Bundle, request: Request) -> list[dict[str, Any]] | None:
+    """The records of all cases, as "skipped", or None as soon as one of them is to be contoured, or looked at
+    more closely."""
     records = []
-    for name, source in cases:
-        folder = request.output_dir / folder_name(name)
+    for files in cases:
+        folder = request.output_dir / folder_name(files.name)
         try:
-            previous = previous_of(folder, source)
-            if not previous or not is_done(previous, identity_of(bundle, request, source), folder):
+            previous = previous_of(folder, files.source)
+            if not previous or not is_done(previous, identity_of(bundle, request, files), folder):
                 return None
         except (MedsegError, OSError):  # the case's own job says what is wrong
             return None
@@ -36,12 +34,16 @@ def all_finished(
     return records
 
 
-def identity_of(bundle: Bundle, request: Request, source: str) -> dict[str, Any]:
+def identity_of(bundle: Bundle, request: Request, files: CaseFiles) -> dict[str, Any]:
     """What decides a case's contours: while none of it changes, a finished case is not contoured again."""
+    source = files.source
     region = region_file(request.within, source) if request.within else None
+    further = {**files.others, **{f"registration {n}": file for n, file in enumerate(files.registrations, 1)}}
+    prints = {key: fingerprint_sha256(other, request.output_dir) for key, other in further.items()}
     return {
         "source": source,
         "input_sha256": fingerprint_sha256(source, leave_out=request.output_dir),
+        **({"further_sources": further, "further_sha256": prints} if len(bundle.modalities) > 1 else {}),
         "bundle": bundle.record(),
         "options": {
             "formats": sorted(formats_of(bundle, request.formats, source)),

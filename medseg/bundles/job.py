@@ -25,7 +25,7 @@ from medseg.bundles.record import (
     write_record,
 )
 from medseg.bundles.request import Request
-from medseg.cases.find import folder_name
+from medseg.cases.find import CaseFiles, folder_name
 from medseg.cases.results import Result
 from medseg.errors import InputError, MedsegError, noted_in, system_error_line
 from medseg.files import LOCK_PREFIX, Lock
@@ -83,8 +83,8 @@ class Pipeline:
         self.postprocessing = build(bundle, parser, "postprocessing")
 
     def prepare(self, item: dict[str, Any], stage: Callable) -> dict[str, Any]:
-        """Read and preprocess one ``{"image": source, "case_name": name}``; ``stage(name)`` times each
-        step."""
+        """Read and preprocess one item (:meth:`medseg.cases.find.CaseFiles.item`); ``stage(name)`` times
+        each step."""
         return _through(self.preprocessing, item, stage)
 
     def predict(self, item: dict[str, Any], stage: Callable) -> dict[str, Any]:
@@ -129,8 +129,7 @@ class Job:
     ``holder`` says who that is; nothing of it is touched.
     """
 
-    name: str
-    source: str
+    files: CaseFiles
     pipeline: Pipeline
     bundle: Bundle
     request: Request
@@ -143,6 +142,10 @@ class Job:
     started: float = 0.0
     seconds: float = 0.0
     holder: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.files.name
 
     @property
     def folder(self) -> Path:
@@ -167,8 +170,8 @@ class Job:
                 self.holder = holder
                 self.record = {"case": self.name, "folder": str(self.folder), "status": "elsewhere"}
                 return self
-            self.identity = identity_of(self.bundle, self.request, self.source)
-            previous = previous_of(self.folder, self.source)
+            self.identity = identity_of(self.bundle, self.request, self.files)
+            previous = previous_of(self.folder, self.files.source)
             if is_done(previous, self.identity, self.folder):
                 self.record = {**previous, "status": "skipped"}
                 return self
@@ -179,8 +182,13 @@ class Job:
             failed = {"status": "failed", "fault": "input", "error": _reason(error)}
             self.record = {"case": self.name, "folder": str(self.folder), **failed}
             return self
-        self._step(lambda: self.pipeline.prepare({"image": self.source, "case_name": self.name}, self._timed))
+        self._step(self._read)
         return self
+
+    def _read(self) -> dict[str, Any]:
+        if self.files.refusal:
+            raise InputError(self.files.refusal)
+        return self.pipeline.prepare(self.files.item(), self._timed)
 
     def predict(self) -> Job:
         """Run the network."""

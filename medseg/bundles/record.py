@@ -62,6 +62,8 @@ def case_line(record: dict) -> str:
     if record["status"] == "waiting":
         return f"{record['case']}: waiting for another run that works on it ({record['holder']})"
     found = record.get("summary") or "its run.json has no summary"  # of another version, or edited
+    if record.get("series"):
+        found += f" (from {record['series']['summary']})"
     return f"{record['case']}: {record['status']}: {found} -> {short_path(record['folder'])}"
 
 

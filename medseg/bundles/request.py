@@ -49,12 +49,14 @@ class Request:
     inference.json.
 
     No ``formats`` means RTSTRUCT and preview for DICOM, NIfTI and preview for a NIfTI file, which has no
-    series to refer to, PNG and preview for a radiograph. ``bundle``: a name, a folder, or a Bundle.
+    series to refer to, PNG and preview for a radiograph. ``series``: for a bundle of several modalities,
+    (modality, what) of series that the caller names: a SeriesInstanceUID in ``input``, a folder or file, or
+    "none"; and ("REG", file); without ``input`` all by path. ``bundle``: a name, a folder, or a Bundle.
     ``trust_bundle``: record that this bundle, which did not come with medseg, may run; see
     :mod:`medseg.bundles.trust`. Making a request loads no torch, so a mistyped one is refused at once.
     """
 
-    input: Path
+    input: Path | None
     bundle: str | Path | Bundle
     output_dir: Path
     _: KW_ONLY
@@ -64,9 +66,12 @@ class Request:
     within: str | None = None
     allow: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+    series: tuple[tuple[str, str], ...] = ()
     trust_bundle: bool = False
 
     def __post_init__(self):
+        if self.input is None and not self.series:
+            raise InputError("no `input` and no `series`; say what to contour.")
         if self.allow:
             _check_faults(self.allow)
         unknown = [name for name in self.formats if name not in FORMATS]

@@ -115,6 +115,20 @@ def _metadata(bundle: Bundle) -> str | None:
     return None if bundle.version in changelog else f"version {bundle.version} is not in the changelog"
 
 
+def _series(bundle: Bundle) -> str | None:
+    """Whether the series that metadata.json says a case has are those that inference.json loads."""
+    declared = {key for key in bundle.modalities if key != "image"}
+    _ = bundle.optional
+    steps = read_json(bundle.folder / "configs" / "inference.json")["preprocessing"]["transforms"]
+    loaded: set[str] = set()
+    for step in steps:
+        if isinstance(step, dict) and step["_target_"] == "medseg.transforms.LoadSeriesd":
+            loaded |= {step["keys"]} if isinstance(step["keys"], str) else set(step["keys"])
+    if declared == loaded:
+        return None
+    return f"metadata.json says further modalities {sorted(declared)}, inference.json loads {sorted(loaded)}"
+
+
 def _properties(bundle: Bundle) -> str | None:
     from monai.bundle import ConfigWorkflow
 
@@ -202,6 +216,7 @@ def _agreement(bundle: Bundle) -> str | None:
 CHECKS: dict[str, Callable[[Bundle], str | None]] = {
     "files of the bundle layout": _files,
     "metadata (MONAI verify_metadata)": _metadata,
+    "series of a case": _series,
     "expressions and calls in the configs": _code,
     "properties of train, evaluate, multi_gpu_train and inference (MONAI check_properties)": _properties,
     "train and inference agree": _agreement,

@@ -7,8 +7,10 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from medseg.cases.nifti import is_nifti
 from medseg.cases.photograph import is_photograph_file
@@ -30,6 +32,27 @@ RESULT = "a file that medseg wrote: results are no cases"
 
 Cases = list[tuple[str, str]]
 """(name, source) of each case; names are unique, and good names of folders."""
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """One case of a cohort: its ``name``, and the ``source`` of the image that is contoured.
+
+    ``others``: {item key: source} of further series of the patient. ``registrations``: REG files that may
+    say how these lie. ``refusal``: why the case cannot be contoured, "" where it can.
+    """
+
+    name: str
+    source: str
+    others: Mapping[str, str] = field(default_factory=dict)
+    registrations: tuple[str, ...] = ()
+    refusal: str = ""
+
+    def item(self) -> dict[str, Any]:
+        """What a bundle's preprocessing begins with: ``image``, the keys of ``others``, ``registrations``
+        where there are any, ``case_name``."""
+        registrations = {"registrations": list(self.registrations)} if self.registrations else {}
+        return {"image": self.source, **self.others, **registrations, "case_name": self.name}
 
 
 def find_cases(
@@ -103,9 +126,9 @@ def _dicom_cases(path: Path, modality: str | None) -> tuple[Cases, list[str]]:
 
     found = find_series(path)
     notes = [f"{note.path}: {note.why}" for note in found.broken]
-    folders = {uid: _folder(files) for uid, files in found.series.items()}
+    sources = series_sources(found)
     cases: Cases = []
-    for uid, folder in sorted(folders.items(), key=lambda item: (str(item[1]), item[0])):
+    for uid, (folder, source) in sorted(sources.items(), key=lambda item: (str(item[1][0]), item[0])):
         files = found.series[uid]
         if files.is_localizer or (modality and files.modality != modality):
             expected = f"this bundle contours {modality}" if modality else "an image series is wanted"
@@ -113,10 +136,20 @@ def _dicom_cases(path: Path, modality: str | None) -> tuple[Cases, list[str]]:
             continue
         if path.is_file():
             return [(unique_name(path.stem, []), str(path))], notes
-        alone = sum(folder in (other, *other.parents) for other in folders.values()) == 1
         name = "_".join(folder.relative_to(path).parts) or path.resolve().name
-        cases.append((unique_name(name, cases), str(folder) if alone else f"{folder}{UID_SEPARATOR}{uid}"))
+        cases.append((unique_name(name, cases), source))
     return cases, notes
+
+
+def series_sources(found) -> dict[str, tuple[Path, str]]:
+    """{SeriesInstanceUID: (its folder, its case source)} of a scan (:class:`medseg.dicom.images.scan.Found`):
+    the folder alone where it holds no other series."""
+    folders = {uid: _folder(files) for uid, files in found.series.items()}
+    sources = {}
+    for uid, folder in folders.items():
+        alone = sum(folder in (other, *other.parents) for other in folders.values()) == 1
+        sources[uid] = folder, str(folder) if alone else f"{folder}{UID_SEPARATOR}{uid}"
+    return sources
 
 
 def _folder(files) -> Path:

@@ -77,7 +77,7 @@ def open_case(source: str, allow: tuple[str, ...] = ()) -> Case:
     ``allow``: names of series faults to accept with a warning, see :func:`medseg.dicom.read_series`. Raises
     InputError or GeometryError in one line.
     """
-    return _open(source, tuple(allow), _fingerprint(source))
+    return _open(source, tuple(allow), fingerprint(source))
 
 
 def source_path(source: str) -> Path:
@@ -85,7 +85,7 @@ def source_path(source: str) -> Path:
     return Path(source if Path(source).exists() else source.rpartition(UID_SEPARATOR)[0] or source)
 
 
-def _fingerprint(source: str, leave_out: Path | None = None) -> tuple:
+def fingerprint(source: str, leave_out: Path | None = None) -> tuple:
     """Sizes and times of the files, so that a folder which was exported anew is never answered from
     memory."""
     path = source_path(source)
@@ -101,13 +101,18 @@ def fingerprint_sha256(source: str, leave_out: Path | None = None) -> str:
 
     ``leave_out``: the folder of the results, which may lie inside the case's own folder.
     """
-    return hashlib.sha256(repr(_fingerprint(source, leave_out)).encode()).hexdigest()
+    return hashlib.sha256(repr(fingerprint(source, leave_out)).encode()).hexdigest()
 
 
 @lru_cache(
     maxsize=3
 )  # of a cohort: the case that is read ahead, the one in the network and the one being written
 def _open(source: str, allow: tuple[str, ...], _files: tuple) -> Case:
+    return read_case(source, allow)
+
+
+def read_case(source: str, allow: tuple[str, ...] = ()) -> Case:
+    """:func:`open_case` without its memory."""
     if is_nifti(source) and Path(source).is_file():
         return _open_nifti(source)
     from medseg.dicom import read_series

@@ -9,9 +9,11 @@ from pathlib import Path
 from medseg.bundles.cohort import segment
 from medseg.bundles.record import case_line, short_path
 from medseg.bundles.request import Request
+from medseg.bundles.trust import trusted_bundle
 from medseg.dicom import read_rtstruct, read_series
 from medseg.errors import MedsegError
 from medseg.metrics import dice, surface_distances, volume_cc
+from medseg.phantoms.several import write_patient_phantom
 from medseg.phantoms.thigh import write_thigh_phantom
 
 BUNDLE = "ct_gtv"
@@ -20,24 +22,31 @@ CTV_MARGIN_MM, PTV_MARGIN_MM = 10.0, 5.0
 SURFACE_TOLERANCE_MM = 2.0
 
 
-def demo(out: Path, report: Callable[[str], None], progress: bool = False) -> dict[str, float]:
-    """Make a phantom CT, contour its tumour with the shipped weights, write RTSTRUCT, SEG, NIfTI and preview,
+def demo(
+    out: Path, report: Callable[[str], None], progress: bool = False, name: str = BUNDLE
+) -> dict[str, float]:
+    """Make a phantom, contour its tumour with the bundle's weights, write RTSTRUCT, SEG, NIfTI and preview,
     compare.
 
+    ``name``: of a bundle that contours a GTV. One that takes several series gets a phantom of CT, PET and MR.
     Returns the GTV's metrics against the phantom's truth, read back from the RTSTRUCT. Raises MedsegError
     when the contouring fails.
     """
-    report(f"1. A CT phantom of a thigh with a soft-tissue sarcoma -> {short_path(out / 'phantom')}")
-    phantom = write_thigh_phantom(out / "phantom")
+    bundle = trusted_bundle(name)
+    several = len(bundle.modalities) > 1
+    what = "CT, PET and MR" if several else "CT"
+    report(f"1. A {what} phantom of a thigh with a soft-tissue sarcoma -> {short_path(out / 'phantom')}")
+    phantom = (write_patient_phantom if several else write_thigh_phantom)(out / "phantom")
+    source = out / "phantom" if several else phantom.ct_dir
     low, high = phantom.box_lps_mm
     within = ",".join(f"{value:.1f}" for pair in zip(low, high, strict=True) for value in pair)
     settings = {"ctv_margin_mm": CTV_MARGIN_MM, "ptv_margin_mm": PTV_MARGIN_MM}
-    command = f"medseg segment {short_path(phantom.ct_dir)} --bundle {BUNDLE} --within={within}"
+    command = f"medseg segment {short_path(source)} --bundle {name} --within={within}"
     margins = f"--ctv-mm {CTV_MARGIN_MM:g} --ptv-mm {PTV_MARGIN_MM:g}"
     report(f"2. Contour it:\n   {command} \\")
     report(f"     {margins} --format {','.join(DEMO_FORMATS)} -o {short_path(out / 'contours')}")
     request = Request(
-        phantom.ct_dir, BUNDLE, out / "contours", formats=DEMO_FORMATS, within=within, settings=settings
+        source, bundle, out / "contours", formats=DEMO_FORMATS, within=within, settings=settings
     )
     cohort = segment(request, report=lambda record: report(f"   {case_line(record)}"), progress=progress)
     case = cohort["cases"][0]

@@ -127,6 +127,7 @@ def _add_segment(command: argparse.ArgumentParser):
         "input",
         type=Path,
         metavar="INPUT",
+        nargs="?",
         help="DICOM folder (nested, several patients), NIfTI, radiograph, or folder",
     )
     command.add_argument(
@@ -152,18 +153,15 @@ def _add_segment(command: argparse.ArgumentParser):
         metavar="REGION",
         help="contour only there: x0,x1,y0,y1,z0,z1 in LPS mm, RS.dcm:ROI, or RS.dcm:ROI+10: 10 mm around it",
     )
-    command.add_argument("--ctv-mm", type=float, metavar="MM", help="add a CTV: the GTV and this margin")
     command.add_argument(
-        "--ptv-mm", type=float, metavar="MM", help="add a PTV: the CTV (GTV without one) and this margin"
+        "--series",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="MODALITY=WHAT",
+        help="for a bundle of several series: a UID in INPUT, a folder or file, or none; also REG=FILE",
     )
-    command.add_argument(
-        "--crop-to-body",
-        metavar="MM",
-        help="CTV and PTV end so far inside the patient on a CT, default 0; no: let them reach into the air",
-    )
-    command.add_argument(
-        "--ctv-not-into", metavar="NAME,…", help="the CTV keeps out of these: structures, or RS.dcm:ROI"
-    )
+    _add_targets(command)
     command.add_argument(
         "--allow",
         action="append",
@@ -177,6 +175,22 @@ def _add_segment(command: argparse.ArgumentParser):
     add_trust(command)
     command.add_argument("--json", action="store_true", help="print the cohort's record as JSON")
     return _run_segment
+
+
+def _add_targets(command: argparse.ArgumentParser) -> None:
+    """The options for structures that are made of the contoured ones."""
+    command.add_argument("--ctv-mm", type=float, metavar="MM", help="add a CTV: the GTV and this margin")
+    command.add_argument(
+        "--ptv-mm", type=float, metavar="MM", help="add a PTV: the CTV (GTV without one) and this margin"
+    )
+    command.add_argument(
+        "--crop-to-body",
+        metavar="MM",
+        help="CTV and PTV end so far inside the patient on a CT, default 0; no: let them reach into the air",
+    )
+    command.add_argument(
+        "--ctv-not-into", metavar="NAME,…", help="the CTV keeps out of these: structures, or RS.dcm:ROI"
+    )
 
 
 def _run_segment(options) -> int:
@@ -195,7 +209,7 @@ def _run_segment(options) -> int:
     if options.ctv_not_into is not None:
         settings["ctv_not_into"] = [name.strip() for name in options.ctv_not_into.split(",")]
     request = Request(
-        input=options.input.resolve(),
+        input=None if options.input is None else options.input.resolve(),
         bundle=bundle,
         output_dir=options.output.resolve(),
         formats=_formats(options.format),
@@ -204,6 +218,7 @@ def _run_segment(options) -> int:
         within=options.within,
         allow=tuple(options.allow),
         settings=settings,
+        series=_series(options.series),
     )
     from medseg.bundles.cohort import segment
     from medseg.bundles.record import case_line
@@ -239,6 +254,17 @@ def _crop_to_body_mm(text: str) -> float | None:
         raise InputError(f"--crop-to-body {text}: expected mm, or no.") from None
 
 
+def _series(pairs: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """MODALITY=WHAT words; paths are made absolute, so that run.json tells where they are."""
+    chosen = []
+    for pair in pairs:
+        modality, equals, what = pair.partition("=")
+        if not equals or not modality or not what:
+            raise InputError(f"--series {pair}: expected MODALITY=WHAT, as in PT=/path/PET or MR=none.")
+        chosen.append((modality.upper(), str(Path(what).resolve()) if Path(what).exists() else what))
+    return tuple(chosen)
+
+
 def _formats(text: str | None) -> tuple[str, ...]:
     return () if text is None else tuple(name.strip() for name in text.split(","))
 
@@ -246,11 +272,14 @@ def _formats(text: str | None) -> tuple[str, ...]:
 def _add_demo(command: argparse.ArgumentParser):
     """Do the main job on a CT phantom that it makes itself, and compare with the phantom's truth."""
     command.add_argument("-o", "--output", type=Path, default=Path("medseg_demo"), metavar="DIR")
+    command.add_argument(
+        "--bundle", default="ct_gtv", metavar="NAME", help="one that contours a GTV: ct_gtv, mm_gtv"
+    )
 
     def run(options) -> int:
         from medseg.cli.demo import demo
 
-        demo(options.output.resolve(), report=print, progress=sys.stderr.isatty())
+        demo(options.output.resolve(), print, sys.stderr.isatty(), options.bundle)
         return 0
 
     return run

@@ -33,10 +33,11 @@ class Masks(dict):
         return f"{len(self)} structures on {shape}: {', '.join(self) or '(none)'}"
 
 
-def segment(input: AnyPath, bundle: AnyPath, output_dir: AnyPath, **options: Any) -> Record:
+def segment(input: AnyPath | None, bundle: AnyPath, output_dir: AnyPath, **options: Any) -> Record:
     """Contour one case, or every case of a folder, with a bundle; what ``medseg segment`` does.
 
-    ``input``: a DICOM folder (nested, several patients), a NIfTI file, a radiograph, or a folder of them.
+    ``input``: a DICOM folder (nested, several patients), a NIfTI file, a radiograph, or a folder of them;
+    None where ``series=(("CT", path), ("PT", path))`` names them all.
     ``bundle``: a name that ``medseg bundles`` lists, or a folder (a Path, or a text with a / in it).
     ``output_dir``: a folder per case is made in it. ``options``: the other fields of
     :class:`medseg.bundles.request.Request`, as in ``formats=("rtstruct",)``, ``within="RS.dcm:GTV"``,
@@ -50,9 +51,8 @@ def segment(input: AnyPath, bundle: AnyPath, output_dir: AnyPath, **options: Any
     from medseg.bundles.request import Request
 
     _check(Request, options, ("input", "bundle", "output_dir"))
-    return Record(
-        cohort.segment(Request(Path(input).resolve(), bundle, Path(output_dir).resolve(), **options))
-    )
+    source = None if input is None else Path(input).resolve()
+    return Record(cohort.segment(Request(source, bundle, Path(output_dir).resolve(), **options)))
 
 
 def convert(

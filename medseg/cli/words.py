@@ -33,6 +33,7 @@ FLAGS = {
     "region_margins_mm": "--region-margins-mm",
     "resume": "--resume",
     "rois": "--roi",
+    "series": "--series",
     "settings": "--set",
     "simplify_mm": "--simplify-mm",
     "tolerances": "--tolerance",

@@ -1,5 +1,6 @@
-"""How a network is run over a whole image: engines, and windows merged in little memory."""
+"""How a network is run over a whole image: engines, windows merged in little memory, and mirror images."""
 
+from medseg.inference.flips import FlipAverage
 from medseg.inference.sliding_window import SlidingWindow
 
-__all__ = ["SlidingWindow"]
+__all__ = ["FlipAverage", "SlidingWindow"]

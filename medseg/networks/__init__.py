@@ -1,8 +1,9 @@
 """Networks that MONAI lacks. Every network returns logits of shape (B, C_out, *spatial)."""
 
 from medseg.networks.cycle import CycleNet
+from medseg.networks.folded import FoldedNet
 from medseg.networks.quality import QualityModule
 from medseg.networks.res_unet_se import ResUNetSE
 from medseg.networks.segmenters import Segmenter
 
-__all__ = ["CycleNet", "QualityModule", "ResUNetSE", "Segmenter"]
+__all__ = ["CycleNet", "FoldedNet", "QualityModule", "ResUNetSE", "Segmenter"]

@@ -157,7 +157,7 @@ def write_series(
             elif value is not None:
                 setattr(dataset, keyword, value)
         _set_pixels(dataset, volume_hu[index])
-        paths.append(_save(dataset, out_dir / f"{modality}_{index + 1:04d}.dcm"))
+        paths.append(save_dicom(dataset, out_dir / f"{modality}_{index + 1:04d}.dcm"))
     return paths
 
 
@@ -216,7 +216,7 @@ def _set_pixels(dataset: Dataset, slice_hu: np.ndarray) -> None:
     dataset["PixelData"].VR = "OW"
 
 
-def _save(dataset: Dataset, path: Path) -> Path:
+def save_dicom(dataset: Dataset, path: Path) -> Path:
     """Write one explicit little endian file under a temporary name, then rename it."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = UID(dataset.SOPClassUID)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,18 +28,53 @@ DISCLAIMER = "medseg: automatic contours, UNAPPROVED. Research use only, not a m
 
 
 @dataclass(frozen=True)
+class Overlay:
+    """Another image of the patient, to be laid over the first in colour.
+
+    ``sample``: gives (values, covered), both of a grid's shape, at the voxels of any grid in the first
+    image's frame. ``window``: values drawn clear and full. ``name``: what the colours mean, in words.
+    """
+
+    sample: Callable[[Geometry], tuple[np.ndarray, np.ndarray]]
+    window: tuple[float, float]
+    name: str
+
+
+OVERLAY_COLOURS, OVERLAY_STRENGTH = "hot", 0.6
+
+
+@dataclass(frozen=True)
 class _Shown:
     """Arrays turned to the display convention: axis 0 to Superior, axis 1 to Posterior, axis 2 to Left.
 
-    ``positions_mm``: z, y and x (LPS) of the planes across each axis, at their middle. ``turn``: does to an
-    array of the case what was done to these.
+    ``affine_lps``: 4x4 from their indices to LPS mm. ``turn``: does to an array of the case what was done to
+    these. ``overlay``: an image to lay over the volume, or None.
     """
 
     volume: np.ndarray
     masks: Mapping[Structure, np.ndarray]
     spacing_mm: tuple[float, float, float]
-    positions_mm: tuple[np.ndarray, np.ndarray, np.ndarray]
+    affine_lps: np.ndarray
     turn: Callable[[np.ndarray], np.ndarray]
+    overlay: Overlay | None = None
+
+    def position_mm(self, axis: int, index: int) -> float:
+        """z, y or x (LPS) of a plane across ``axis``, at its middle."""
+        middle = (np.array(self.volume.shape) - 1) / 2
+        middle[axis] = index
+        return float(self.affine_lps[2 - axis, :3] @ middle + self.affine_lps[2 - axis, 3])
+
+    def plane(self, view: _View) -> Geometry:
+        """The drawn part of one plane as a grid of a single slice."""
+        row_axis, column_axis = [other for other in range(3) if other != view.axis]
+        corner, shape = np.zeros(3), [1, 0, 0]
+        corner[view.axis] = view.index
+        for place, (axis, part) in enumerate(zip((row_axis, column_axis), view.window, strict=True), 1):
+            start, stop, _ = part.indices(self.volume.shape[axis])
+            corner[axis], shape[place] = start, stop - start
+        origin = self.affine_lps[:3, :3] @ corner + self.affine_lps[:3, 3]
+        steps = self.affine_lps[:3, row_axis], self.affine_lps[:3, column_axis]
+        return Geometry(tuple(shape), origin[None], *steps)
 
 
 class _Turned(Mapping):
@@ -60,7 +95,12 @@ class _Turned(Mapping):
         return len(self.masks)
 
 
-def _turn_for_viewer(volume: np.ndarray, geometry: Geometry, masks: Mapping[Structure, np.ndarray]) -> _Shown:
+def _turn_for_viewer(
+    volume: np.ndarray,
+    geometry: Geometry,
+    masks: Mapping[Structure, np.ndarray],
+    overlay: Overlay | None = None,
+) -> _Shown:
     grid = geometry.regular_grid()
     order, flips = anatomical_axes(grid)
 
@@ -75,19 +115,20 @@ def _turn_for_viewer(volume: np.ndarray, geometry: Geometry, masks: Mapping[Stru
         turn(volume),
         _Turned(masks, turn),
         tuple(spacing_mm[axis] for axis in order),
-        tuple(
-            _positions_mm(grid, axis, patient_axis)[:: -1 if flip else 1]
-            for axis, patient_axis, flip in zip(order, (2, 1, 0), flips, strict=True)
-        ),
+        _turned_affine_lps(grid, order, flips),
         turn,
+        overlay,
     )
 
 
-def _positions_mm(grid: Geometry, axis: int, patient_axis: int) -> np.ndarray:
-    """x, y or z (LPS, by ``patient_axis``) of the middle of every plane across an array axis."""
-    indices = np.tile((np.array(grid.shape) - 1) / 2, (grid.shape[axis], 1))
-    indices[:, axis] = np.arange(grid.shape[axis])
-    return indices @ grid.affine_lps[patient_axis, :3] + grid.affine_lps[patient_axis, 3]
+def _turned_affine_lps(grid: Geometry, order: Sequence[int], flips: Sequence[bool]) -> np.ndarray:
+    """4x4 from indices of an array that was transposed by ``order`` and then flipped, to LPS mm."""
+    affine = grid.affine_lps[:, [*order, 3]]
+    for axis, flip in enumerate(flips):
+        if flip:
+            affine[:3, 3] += affine[:3, axis] * (grid.shape[order[axis]] - 1)
+            affine[:3, axis] *= -1
+    return affine
 
 
 def write_preview(
@@ -97,20 +138,22 @@ def write_preview(
     out: str | Path,
     remark: str = "",
     case_id: str = "",
+    overlay: Overlay | None = None,
 ) -> Path:
     """Draw ``masks`` (bool or probability, [slice, row, column]) on ``volume`` (HU) and save a PNG,
     atomically.
 
     Patient right is on the viewer's left, anterior and superior up, whatever the orientation of the stack.
     The planes go through the first GTV, or through all structures together where there is none. ``case_id``
-    stands below, ``remark`` in red above. Without any contoured voxel the middle of the image is shown and
-    the picture says so. Raises StructureError for masks of another shape than the volume.
+    stands below, ``remark`` in red above. ``overlay``: another image, laid over in colour. Without any
+    contoured voxel the middle of the image is shown and the picture says so. Raises StructureError for masks
+    of another shape than the volume.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     sizes, target = _measure(masks, volume.shape, geometry)
-    shown = _turn_for_viewer(volume, geometry, masks)
+    shown = _turn_for_viewer(volume, geometry, masks, overlay)
     target = None if target is None else shown.turn(target) >= 0.5
     figure = Figure(figsize=(14, 8.4), facecolor="black")
     FigureCanvasAgg(figure)
@@ -122,7 +165,8 @@ def write_preview(
     for structure, mask in shown.masks.items():
         for view in views if sizes[structure] != "empty" else ():
             _draw_outline(view, structure, mask)
-    _draw_words(figure, sizes, case_id, nothing_found=target is None)
+    words = f"{case_id}, {overlay.name} in colour" if overlay else case_id
+    _draw_words(figure, sizes, words, nothing_found=target is None)
     draw_remark(figure, remark)
     with atomic_path(out) as temporary:
         figure.savefig(temporary, dpi=110, facecolor="black")
@@ -192,7 +236,7 @@ def _draw_planes(figure, cell, shown: _Shown, target: np.ndarray | None) -> list
     views = [_View(ax, axis, centre[axis], whole) for ax, (_, axis, *_) in zip(axes, planes, strict=True)]
     for ax, view, (name, _, letters, _) in zip(axes, views, planes, strict=True):
         _draw_slice(view, shown)
-        coordinate = f"{'zyx'[view.axis]} {shown.positions_mm[view.axis][view.index]:.1f} mm"
+        coordinate = f"{'zyx'[view.axis]} {shown.position_mm(view.axis, view.index):.1f} mm"
         ax.set_title(f"{name}, {coordinate}", color="white", fontsize=12)
         draw_scale(ax, shown.spacing_mm[1 if view.axis == 2 else 2])
         places = ((0.015, 0.5), (0.985, 0.5), (0.5, 0.97), (0.5, 0.03))
@@ -243,7 +287,7 @@ def _draw_strip(figure, cell, shown: _Shown, target: np.ndarray | None) -> list[
     ]
     for view in views:
         _draw_slice(view, shown)
-        view.ax.set_title(f"z {shown.positions_mm[0][view.index]:.1f} mm", color="silver", fontsize=9)
+        view.ax.set_title(f"z {shown.position_mm(0, view.index):.1f} mm", color="silver", fontsize=9)
     return views
 
 
@@ -256,6 +300,19 @@ def _draw_slice(view: _View, shown: _Shown) -> None:
     view.ax.imshow(
         plane, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], aspect=row_mm / column_mm, origin=origin
     )
+    if shown.overlay is not None:
+        low, high = shown.overlay.window
+        values, covered = (array[0] for array in shown.overlay.sample(shown.plane(view)))
+        share = np.clip((values - low) / (high - low), 0.0, 1.0)
+        view.ax.imshow(
+            share,
+            cmap=OVERLAY_COLOURS,
+            vmin=0.0,
+            vmax=1.0,
+            alpha=OVERLAY_STRENGTH * np.sqrt(share) * covered,
+            aspect=row_mm / column_mm,
+            origin=origin,
+        )
     view.ax.set_axis_off()
 
 

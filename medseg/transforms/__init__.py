@@ -7,10 +7,12 @@ A bundle's ``inference.json`` chains them: ``LoadCased`` … network … ``Resto
 """
 
 from medseg.transforms.body import BlankOutsideBodyd
+from medseg.transforms.boxes import RandBoxGridd
 from medseg.transforms.gate import CheckInputd
 from medseg.transforms.labels import SaveRecordd, ToLabelsd
 from medseg.transforms.loading import CropBodyd, CropWithind, LoadCased
 from medseg.transforms.margins import MarginStructuresd
+from medseg.transforms.multimodal import RandDropSeriesd, RandSeriesLookd, StackSeriesd, only_series
 from medseg.transforms.partial import BitFieldToChannelsd, ThresholdKnownd
 from medseg.transforms.photographs import (
     LoadPhotographd,
@@ -23,6 +25,7 @@ from medseg.transforms.readers import ALLOWABLE_AT_THE_GATE, CaseReader, Radiogr
 from medseg.transforms.regions import RandRegionCropd
 from medseg.transforms.rtstruct import LoadRTStructd
 from medseg.transforms.saving import SaveDicomSegd, SaveNiftid, SavePreviewd, SaveRTStructd, case_folder
+from medseg.transforms.several import LoadSeriesd
 from medseg.transforms.sides import RandFlipSidesd
 from medseg.transforms.structures import (
     KeepComponentsd,
@@ -43,11 +46,15 @@ __all__ = [
     "LoadPhotographd",
     "LoadRTStructd",
     "LoadRadiographd",
+    "LoadSeriesd",
     "MarginStructuresd",
     "NormaliseIlluminationd",
     "RadiographReader",
+    "RandBoxGridd",
+    "RandDropSeriesd",
     "RandFlipSidesd",
     "RandRegionCropd",
+    "RandSeriesLookd",
     "RestoreStructuresd",
     "SaveDicomSegd",
     "SaveNiftid",
@@ -56,10 +63,12 @@ __all__ = [
     "SaveRTStructd",
     "SaveRecordd",
     "SaveRadiographd",
+    "StackSeriesd",
     "ThresholdKnownd",
     "ToLabelsd",
     "ToPhotographStructuresd",
     "ToRadiographStructuresd",
     "ToStructuresd",
     "case_folder",
+    "only_series",
 ]

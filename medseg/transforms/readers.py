@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from monai.data import ImageReader
 
+from medseg.cases.multimodal import open_multimodal
 from medseg.cases.radiograph import Radiograph, open_radiograph
 from medseg.cases.volume import Case, open_case, resample
 from medseg.errors import InputError
 
 ALLOW_KEY = "allowed_faults"
 """Meta data key: one string, because MONAI's collate turns lists inside out."""
+
+SERIES_KEY = "further_series"
+"""Meta data key: JSON of what :func:`note_series` was told, one string for the same reason."""
 
 REMARK_KEY = "remark"
 """Meta data key: what has to stand in every file that is written of this image, "" or missing for nothing."""
@@ -70,9 +76,21 @@ class CaseReader(ImageReader):
 
 
 def case_of(meta: dict) -> Case:
-    """The case that an image or a prediction with this MONAI meta data belongs to."""
-    allow = meta.get(ALLOW_KEY, "")
-    return open_case(meta["filename_or_obj"], tuple(name for name in allow.split(",") if name))
+    """The case that an image or a prediction with this MONAI meta data belongs to: a Multimodal one where
+    :func:`note_series` was told of others."""
+    allow = tuple(name for name in meta.get(ALLOW_KEY, "").split(",") if name)
+    if not meta.get(SERIES_KEY):
+        return open_case(meta["filename_or_obj"], allow)
+    return open_multimodal(meta["filename_or_obj"], **json.loads(meta[SERIES_KEY]), allow=allow)
+
+
+def note_series(
+    meta: dict, others: Mapping[str, str], registrations: Sequence[str], missing: Sequence[str]
+) -> None:
+    """Write into an image's meta data which further series its case has; see
+    :func:`medseg.cases.multimodal.open_multimodal`."""
+    said = {"others": dict(others), "registrations": list(registrations), "missing": list(missing)}
+    meta[SERIES_KEY] = json.dumps(said)
 
 
 class RadiographReader(ImageReader):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from monai.transforms import MapTransform
 
@@ -12,6 +12,10 @@ from medseg.cases.find import folder_name
 from medseg.cases.results import Structures, binary
 from medseg.cases.volume import source_path
 from medseg.errors import InputError
+
+if TYPE_CHECKING:
+    from medseg.cases.multimodal import Multimodal
+    from medseg.reports.preview import Overlay
 
 REMARK_LABEL = "medseg CAUTION"
 """StructureSetLabel, the first thing a planning system shows, of contours with a remark: 16 letters
@@ -24,6 +28,10 @@ def case_folder(name: str, output_dir: str | Path) -> Path:
     folder = Path(output_dir) / folder_name(name)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+SUV_WINDOW = (1.0, 8.0)
+"""SUV that are drawn clear and full in a preview: what is below 1 takes up little."""
 
 
 class _Saved(MapTransform):
@@ -116,13 +124,30 @@ class SaveNiftid(_Saved):
 
 class SavePreviewd(_Saved):
     """Write ``preview.png``: three planes through the target and a strip of slices, with outlines and
-    volumes."""
+    volumes; of a case with a PET (item key ``pt``) this in colour over the image."""
 
     def save(self, result: Structures, folder: Path) -> None:
+        from medseg.cases.multimodal import Multimodal
         from medseg.reports.preview import write_preview
 
-        case = result.case
-        out = folder / "preview.png"
+        case, case_id, overlay = result.case, folder.name, None
+        if isinstance(case, Multimodal):
+            case_id = f"{case_id} ({case.series_in_words()})"
+            overlay = _overlay(case)
         write_preview(
-            case.volume, case.geometry, result.masks, out, remark=result.remark, case_id=folder.name
+            case.volume,
+            case.geometry,
+            result.masks,
+            folder / "preview.png",
+            remark=result.remark,
+            case_id=case_id,
+            overlay=overlay,
         )
+
+
+def _overlay(case: Multimodal) -> Overlay | None:
+    """The PET of a case over its image; None without one."""
+    from medseg.reports.preview import Overlay
+
+    pet = case.companions.get("pt")
+    return None if pet is None else Overlay(pet.sampled_on, SUV_WINDOW, f"PET (SUV to {SUV_WINDOW[1]:g})")

@@ -16,6 +16,7 @@ from medseg.dicom.images.scan import FileNote, Found, SeriesFiles, find_series
 from medseg.dicom.patient import differing_field, patient_of
 from medseg.dicom.rtstruct.structure_set import StructureSet, read_structure_set
 from medseg.dicom.rtstruct.volumes import structure_set_volumes
+from medseg.dicom.together import PatientSeries, groups, patients_in
 from medseg.errors import MedsegError, printable
 
 _AXES = ("sagittal", "coronal", "axial")
@@ -30,8 +31,10 @@ def inspect(path: str | os.PathLike | Iterable[str | os.PathLike]) -> dict:
     lists ``broken`` and ``ignored`` of files with the reason. A series' ``problems`` are the faults that
     read_series would refuse, ``allowable`` where it can be told to accept them. An ROI's ``volume_cc`` is the
     area of its contours times the distance of their planes (structure_set_volumes), None where that is not
-    known; its ``damage`` says why it cannot be read, "" where it can. A folder without images gives empty
-    lists. Raises InputError only when ``path`` does not exist.
+    known; its ``damage`` says why it cannot be read, "" where it can. A patient's ``together`` lists which
+    series lie to one another and ``through`` what: a shared Frame of Reference, or a registration object of
+    ``registrations``. A folder without images gives empty lists. Raises InputError only when ``path`` does
+    not exist.
     """
     found = find_series(path)
     broken = list(found.broken)
@@ -54,6 +57,9 @@ def inspect(path: str | os.PathLike | Iterable[str | os.PathLike]) -> dict:
                 continue
             study = _study(patients, structure_set.patient, structure_set.study_instance_uid)
             study["structure_sets"].append(_structure_set_entry(structure_set, found))
+        together = {group.series[0].series_uid: group for group in patients_in(found)}
+        for _, patient in patients:
+            patient |= _together_entry(patient, together)
     return {
         "path": found.root,
         "patients": [{**patient, "studies": list(patient["studies"].values())} for _, patient in patients],
@@ -81,6 +87,30 @@ def _study(patients: list[tuple[dict[str, str], dict]], patient: dict[str, str],
         "structure_sets": [],
     }
     return entry["studies"].setdefault(study_uid, empty)
+
+
+def _together_entry(patient: dict, known: dict[str, PatientSeries]) -> dict:
+    """What links the series of a patient; empty lists where there is no series."""
+    uids = [series["series_instance_uid"] for s in patient["studies"].values() for series in s["series"]]
+    found = next((known[uid] for uid in uids if uid in known), PatientSeries({}))
+    return {
+        "together": [
+            {
+                "series_instance_uid": group.first.series_uid,
+                "modality": group.first.modality,
+                "others": [
+                    {"series_instance_uid": files.series_uid, "modality": files.modality, "through": through}
+                    for files, through in group.others
+                ],
+            }
+            for group in groups(found)
+        ],
+        "registrations": [
+            {"file": str(reg.path), "frames": list(reg.to_registered), "registered_to": reg.registered_uid}
+            for reg in found.registrations
+        ],
+        "registrations_not_read": [{"file": str(note.path), "why": note.why} for note in found.unread],
+    }
 
 
 def _text(header: Dataset, keyword: str) -> str:
@@ -191,6 +221,7 @@ def report_lines(report: dict) -> list[str]:
                 lines += [f"    {line}" for line in _series_lines(series)]
             for structure_set in study["structure_sets"]:
                 lines += [f"    {line}" for line in _structure_set_lines(structure_set)]
+        lines += [f"  {line}" for line in _together_lines(patient)]
     if not any(study["series"] for patient in report["patients"] for study in patient["studies"]):
         lines.append(f"No CT, MR or PET series in {report['path']}")
     if report["broken"]:
@@ -233,6 +264,32 @@ def _series_lines(series: dict) -> list[str]:
         hint = f' (can be accepted: allow "{problem["fault"]}")' if problem["allowable"] else ""
         lines.append(f"  ! {problem['fault']}: {problem['message']}{hint}")
     return lines + [f"    note: {remark}" for remark in series["remarks"]]
+
+
+def _together_lines(patient: dict) -> list[str]:
+    """Which series belong together; nothing is said of a patient with a single series and no REG file."""
+    lines = []
+    for registration in patient["registrations"]:
+        others = [uid for uid in registration["frames"] if uid != registration["registered_to"]]
+        name = Path(registration["file"]).name
+        lines.append(
+            f"REG  {name}  maps {', '.join(others) or 'no other frame'} to {registration['registered_to']}"
+        )
+    for note in patient["registrations_not_read"]:
+        lines.append(f"! REG  {Path(note['file']).name}: {note['why']}")
+    if len(patient["together"]) + len(lines) < 2 and not any(g["others"] for g in patient["together"]):
+        return lines
+    for group in patient["together"]:
+        name = f"{group['modality']} {group['series_instance_uid']}"
+        if not group["others"]:
+            lines.append(
+                f"Alone: {name}: no series here has its Frame of Reference and no REG file leads to one"
+            )
+            continue
+        lines.append(f"Together: {name}")
+        for other in group["others"]:
+            lines.append(f"    and {other['modality']} {other['series_instance_uid']}: {other['through']}")
+    return lines
 
 
 def _structure_set_lines(structure_set: dict) -> list[str]:

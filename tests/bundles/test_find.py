@@ -200,3 +200,43 @@ def test_what_a_step_says_when_it_is_built_is_not_hidden_by_monai(broken):
     parser = load_config(broken, "inference", {})
     with pytest.raises(BundleError, match="inferer cannot be built.*'foo' is not a valid BlendMode"):
         build(broken, parser, "inferer")
+
+
+# ---- several series of a case ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def declared(several_bundle, tmp_path, every_bundle_trusted):
+    """A function that copies a bundle of CT, PET and MR with other words in its metadata.json."""
+
+    def copied(**changes):
+        folder = tmp_path / "several"
+        shutil.copytree(several_bundle, folder)
+        path = folder / "configs" / "metadata.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+        return find_bundle(folder)
+
+    return copied
+
+
+def test_a_bundle_says_which_series_it_takes_and_which_it_can_do_without(declared):
+    bundle = declared(optional_modalities=["mr"])
+    assert bundle.modalities == {"image": "CT", "pt": "PT", "mr": "MR"} and bundle.optional == ("mr",)
+    alone = find_bundle("ct_gtv")
+    assert alone.modalities == {"image": "CT"} and alone.optional == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"modalities": {"pt": "PT"}}, 'among them "image"'),
+        ({"modalities": ["CT", "PT"]}, "each with a modality of its own"),
+        ({"modalities": {"image": "CT", "pt": "CT"}}, "each with a modality of its own"),
+        ({"optional_modalities": ["image"]}, 'not "image"'),
+        ({"optional_modalities": ["us"]}, "expected some of its modalities"),
+        ({"modalities": {"image": "CT", "pt": "PT"}, "optional_modalities": []}, "inference.json loads"),
+    ],
+)
+def test_what_is_odd_about_a_bundle_s_series_is_found(declared, changes, words):
+    found = dict(verify(declared(**changes)))["series of a case"]
+    assert words in found

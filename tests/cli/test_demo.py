@@ -1,8 +1,12 @@
 """The demo does the main job on data it makes itself: it runs here as ``make demo`` runs it."""
 
+import numpy as np
 import pydicom
+import pytest
+from patient_series import CENTRE_LPS_MM, RADIUS_MM, ball, ct_geometry, write_patient
 
 from medseg.cli.demo import demo
+from medseg.phantoms.thigh import Phantom
 
 
 def test_the_demo_contours_its_phantom_and_says_how_well(tmp_path):
@@ -15,3 +19,27 @@ def test_the_demo_contours_its_phantom_and_says_how_well(tmp_path):
     made = {path.name for path in results.iterdir()}
     assert {"RS.dcm", "SEG.dcm", "GTV.nii.gz", "CTV.nii.gz", "PTV.nii.gz", "preview.png", "run.json"} <= made
     assert pydicom.dcmread(results / "RS.dcm").ApprovalStatus == "UNAPPROVED"
+
+
+@pytest.fixture
+def small_patient(monkeypatch):
+    """The demo's phantom of three series, made small: a ball instead of a thigh."""
+
+    def write(folder):
+        geometry = ct_geometry()
+        write_patient(folder)
+        box = np.array([CENTRE_LPS_MM - RADIUS_MM - 6, CENTRE_LPS_MM + RADIUS_MM + 6])
+        return Phantom(folder / "CT", folder / "truth", {"GTV": ball(geometry)}, geometry, box)
+
+    monkeypatch.setattr("medseg.cli.demo.write_patient_phantom", write)
+
+
+@pytest.mark.usefixtures("small_patient")
+def test_the_demo_of_a_bundle_of_several_series_makes_them_and_finds_the_tumour(tmp_path, several_bundle):
+    said = []
+    demo(tmp_path / "out", said.append, name=str(several_bundle))
+    text = "\n".join(said)
+    assert "1. A CT, PET and MR phantom" in text and "(from CT + PT + MR)" in text
+    # The bundle cuts the PET, whose voxels are 4 mm, at half of the ball's uptake.
+    assert float(text.split("Dice ")[1].split(",")[0]) > 0.9
+    assert (tmp_path / "out" / "contours" / "phantom" / "RS.dcm").is_file()

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from medseg.cases.multimodal import sampled_on
 from medseg.errors import StructureError
 from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import AXIAL, stack_geometry
-from medseg.reports.preview import _middle, _turn_for_viewer, write_preview
+from medseg.reports.preview import Overlay, _middle, _turn_for_viewer, _View, write_preview
 from medseg.structures.structure import Structure
 
 MARKER = Structure("GTV", interpreted_type="GTV", colour_rgb=(255, 0, 0))
@@ -205,3 +206,46 @@ def colour_distance(one, other):
         return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
     return float(np.linalg.norm(lab(one) - lab(other)))
+
+
+@pytest.mark.parametrize(
+    "orientation", [AXIAL, (-1, 0, 0, 0, 0, -1), (0, 1, 0, 0, 0, -1), (0.8, 0.6, 0, 0, 0, -1)]
+)
+def test_an_overlay_is_looked_up_where_the_drawn_voxels_lie(orientation):
+    phantom = chiral_phantom(
+        stack_geometry((40, 50, 54), gaps_mm=2.0, pixel_spacing_mm=(1.5, 1.5), orientation=orientation)
+    )
+    shown = _turn_for_viewer(phantom.volume_hu, phantom.geometry, {})
+    for axis, window in (
+        (0, (slice(3, 20), slice(5, 30))),
+        (1, (slice(None), slice(None))),
+        (2, (slice(9, 11), slice(None))),
+    ):
+        view = _View(None, axis, 17, window)
+        drawn = np.take(shown.volume, 17, axis)[window]
+        values, covered = sampled_on(phantom.volume_hu, phantom.geometry, shown.plane(view))
+        assert covered.all() and np.abs(values[0] - drawn).max() < 0.1
+
+
+def test_an_overlay_colours_what_it_covers_and_leaves_the_rest_grey(tmp_path):
+    geometry = stack_geometry((20, 40, 40), pixel_spacing_mm=(2.0, 2.0))
+    hot = np.zeros(geometry.shape, np.float32)
+    hot[:, 10:20, 10:20] = 4.0  # red; 8 would be white
+
+    def sample(grid):
+        values, covered = sampled_on(hot, geometry, grid)
+        return values, covered & (values < 100)
+
+    overlay = Overlay(sample, (1.0, 8.0), "PET (SUV to 8)")
+    volume = np.zeros(geometry.shape, np.float32)
+    plain = matplotlib.image.imread(write_preview(volume, geometry, {}, tmp_path / "plain.png"))
+    coloured = matplotlib.image.imread(
+        write_preview(volume, geometry, {}, tmp_path / "pet.png", overlay=overlay)
+    )
+
+    def has_colour(picture):
+        return (np.ptp(picture[200:500, :, :3], axis=-1) > 0.3).mean()
+
+    assert has_colour(coloured) > has_colour(plain) + 0.01
+    # Air of the plain picture is black or grey in both: the overlay leaves most of it as it was.
+    assert (np.abs(coloured - plain).max(axis=-1) < 0.02).mean() > 0.8

@@ -9,6 +9,7 @@ from copy import deepcopy
 import numpy as np
 import pydicom
 import pytest
+from patient_series import CT_FRAME, write_patient
 
 from medseg.dicom import read_series, write_rtstruct
 from medseg.errors import InputError
@@ -202,3 +203,31 @@ def test_odd_files_are_all_accounted_for(shared_data):
     assert "no ROI" in whys["RS_eclipse_prostate_crlf_corrupted.dcm"]
     assert "DICM mark" in whys["no_meta.dcm"]
     assert json.dumps(report) and all("\n" not in line for line in report_lines(report))
+
+
+def test_a_report_says_which_series_belong_together_and_through_what(tmp_path):
+    patient = write_patient(tmp_path / "P1")
+    report = inspect(patient)["patients"][0]
+    (group,) = report["together"]
+    assert group["modality"] == "CT"
+    said = {other["modality"]: other["through"] for other in group["others"]}
+    assert said == {"MR": "REG.dcm", "PT": "shared Frame of Reference"}
+    assert report["registrations"][0]["registered_to"] == CT_FRAME
+    lines = report_lines(inspect(patient))
+    assert any(line.startswith("  REG  REG.dcm  maps ") and line.endswith(CT_FRAME) for line in lines)
+    assert "  Together: CT " in "\n".join(lines)
+
+
+def test_a_report_says_of_a_series_that_nothing_links_that_it_is_alone(tmp_path):
+    patient = write_patient(tmp_path / "P1")
+    (patient / "REG.dcm").write_bytes(b"DICM" * 100)
+    lines = "\n".join(report_lines(inspect(patient)))
+    assert "  Alone: MR " in lines and "and PT " in lines and "and MR " not in lines
+
+
+def test_a_report_says_why_a_registration_cannot_be_read(tmp_path):
+    patient = write_patient(tmp_path / "P1")
+    dataset = pydicom.dcmread(patient / "REG.dcm")
+    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.66.3"
+    dataset.save_as(patient / "REG.dcm")
+    assert "  ! REG  REG.dcm: a Deformable Spatial Registration" in "\n".join(report_lines(inspect(patient)))

@@ -25,10 +25,13 @@ from mutations import (
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from medseg.dicom import read_rtstruct, read_series, write_rtstruct, write_seg
+from medseg.dicom.registration import read_registration
 from medseg.dicom.seg.read import read_seg
 from medseg.errors import noted_in
 from medseg.files import write_json
+from medseg.phantoms.registration import write_registration
 from medseg.phantoms.series import stack_geometry, write_series
+from medseg.phantoms.several import write_companions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHAPE = (4, 32, 36)
@@ -127,6 +130,33 @@ def seg(root: Path) -> Kind:
         with noted_in(notes):
             masks = {structure.name: mask for structure, mask in read_seg(path, series).items()}
         return digest(*(part for name in sorted(masks) for part in (name, masks[name]))), notes
+
+    return Kind((path,), damage_dicom, read, is_dicom=True)
+
+
+def pet(root: Path) -> Kind:
+    """One of four slices of a PET in becquerel."""
+    from medseg.dicom.images.suv import suv_factors
+
+    geometry = stack_geometry(SHAPE)
+    made = write_companions(root, geometry, np.full(SHAPE, 2.0), np.zeros(SHAPE))
+
+    def read(path: Path) -> tuple[str, list[str]]:
+        series = read_series(path.parent)
+        return digest(suv_factors(series).suv(series.volume())), list(series.warnings)
+
+    return Kind((sorted(made.pet_dir.iterdir())[1],), damage_dicom, read, is_dicom=True)
+
+
+def reg(root: Path) -> Kind:
+    """A registration object of two frames."""
+    turn = np.array([[0.0, -1, 0, 10], [1, 0, 0, 20], [0, 0, 1, 30], [0, 0, 0, 1]])
+    root.mkdir(parents=True)
+    path = write_registration(root / "REG.dcm", "1.2.3", {"1.2.4": turn})
+
+    def read(path: Path) -> tuple[str, list[str]]:
+        found = read_registration(path)
+        return digest(*(part for uid, matrix in found.to_registered.items() for part in (uid, matrix))), []
 
     return Kind((path,), damage_dicom, read, is_dicom=True)
 
@@ -239,7 +269,7 @@ def checkpoint(root: Path) -> Kind:
 
 KINDS = {
     make.__name__: make
-    for make in (ct, rtstruct, seg, nifti, picture, run_json, datalist, bundle, checkpoint)
+    for make in (ct, rtstruct, seg, pet, reg, nifti, picture, run_json, datalist, bundle, checkpoint)
 }
 
 

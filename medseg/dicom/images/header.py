@@ -61,6 +61,11 @@ OTHER_CLASSES = {
 
 RTSTRUCT_CLASS_UID = "1.2.840.10008.5.1.4.1.1.481.3"
 
+SPATIAL_REGISTRATION_UID = "1.2.840.10008.5.1.4.1.1.66.1"
+DEFORMABLE_REGISTRATION_UID = "1.2.840.10008.5.1.4.1.1.66.3"
+REGISTRATION_CLASSES = (SPATIAL_REGISTRATION_UID, DEFORMABLE_REGISTRATION_UID)
+"""SOP Classes of registration objects; see :mod:`medseg.dicom.registration`."""
+
 
 MOST_RUN_LENGTH_GAIN = 64
 """Two bytes stand for at most 128 (DICOM PS3.5 G.3.1)."""
@@ -118,7 +123,7 @@ def _is_known(dataset: Dataset) -> bool:
     """Whether a data set without DICM mark is an object of a known class; one that calls itself CT, MR or PET
     under the class of something else may be a damaged slice."""
     sop_class = str(dataset.get("SOPClassUID", ""))
-    if sop_class in {*SLICE_CLASSES, *PROJECTION_CLASSES, RTSTRUCT_CLASS_UID}:
+    if sop_class in {*SLICE_CLASSES, *PROJECTION_CLASSES, *REGISTRATION_CLASSES, RTSTRUCT_CLASS_UID}:
         return True
     return class_name(sop_class) != sop_class and str(dataset.get("Modality", "")) not in MODALITIES
 

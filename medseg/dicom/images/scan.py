@@ -20,6 +20,7 @@ from medseg.dicom.images.header import (
     MODALITIES,
     MULTI_FRAME_CLASSES,
     PROJECTION_CLASSES,
+    REGISTRATION_CLASSES,
     RTSTRUCT_CLASS_UID,
     SLICE_CLASSES,
     class_name,
@@ -128,11 +129,13 @@ class SeriesFiles:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a scan saw: each file is in ``series`` (by UID), ``structure_sets``, ``ignored`` or ``broken``."""
+    """What a scan saw: each file is in ``series`` (by UID), ``structure_sets``, ``registrations``,
+    ``ignored`` or ``broken``."""
 
     root: str
     series: dict[str, SeriesFiles] = field(default_factory=dict)
     structure_sets: list[Path] = field(default_factory=list)
+    registrations: list[Path] = field(default_factory=list)
     ignored: list[FileNote] = field(default_factory=list)
     broken: list[FileNote] = field(default_factory=list)
 
@@ -183,6 +186,8 @@ def _sort_in(path: Path, found: Found) -> None:
         sop_class = str(dataset.get("SOPClassUID", ""))
         if sop_class == RTSTRUCT_CLASS_UID:
             found.structure_sets.append(path)
+        elif sop_class in REGISTRATION_CLASSES:
+            found.registrations.append(path)
         elif sop_class in SLICE_CLASSES:
             require_pixels(dataset, pixels)
             _add_slices(path, dataset, found)

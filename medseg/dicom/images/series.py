@@ -147,6 +147,7 @@ def _why_nothing(found: Found) -> str:
     """What there is instead of slices, for the end of a message."""
     kinds = Counter(map(_kind, found.ignored))
     kinds["structure set"] = len(found.structure_sets)
+    kinds["registration object"] = len(found.registrations)
     held = [f"{kind} ({count})" if count > 1 else kind for kind, count in kinds.most_common() if count]
     broken = [f"{note.path.name}: {note.why}" for note in found.broken]
     if len(broken) > 1:

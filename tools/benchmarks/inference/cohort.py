@@ -17,7 +17,7 @@ def run_cohort(data: str) -> dict:
     from medseg.bundles.find import find_bundle
     from medseg.bundles.job import Job, Pipeline
     from medseg.bundles.request import Request
-    from medseg.cases.find import find_cases
+    from medseg.cases.find import CaseFiles, find_cases
     from medseg.cases.volume import _open
 
     bundle = find_bundle("ct_gtv")
@@ -32,7 +32,7 @@ def run_cohort(data: str) -> dict:
                     )
                     pipeline = Pipeline(bundle, request, ("rtstruct", "preview"), Path(scratch) / "staging")
                     cases = find_cases(request.input, "CT")[0]
-                    jobs = [Job(name, source, pipeline, bundle, request) for name, source in cases]
+                    jobs = [Job(CaseFiles(*case), pipeline, bundle, request) for case in cases]
                     _open.cache_clear()
                     wall, processor = time.perf_counter(), time.process_time()
                     done = (

@@ -1,0 +1,238 @@
+"""The series of each patient that a bundle of several modalities takes: found by modality and frame, or as
+the caller names them. Where two would do, or nothing says how one lies to the other, the case is refused."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+from medseg.cases.find import CaseFiles, find_cases, series_sources, unique_name
+from medseg.cases.nifti import is_nifti
+from medseg.cases.volume import source_path
+from medseg.dicom.images.scan import Found, SeriesFiles, find_series
+from medseg.dicom.together import PatientSeries, patients_in
+from medseg.errors import InputError
+
+NONE = "none"
+"""What a caller writes for a modality that is to be left out although there is a series of it."""
+
+REGISTRATION = "REG"
+REFERENCE = "image"
+"""Item key of the series that is contoured, on whose grid the others are taken."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a bundle takes, and what its caller said.
+
+    ``modalities``: {item key: modality}, among them "image". ``optional``: the keys that a case may lack.
+    ``chosen``: (modality, what) with a SeriesInstanceUID, a folder or file, or "none"; and ("REG", file).
+    InputError for a modality that the bundle does not take, one chosen twice, and "none" for one it needs.
+    """
+
+    modalities: Mapping[str, str]
+    optional: Sequence[str] = ()
+    chosen: Sequence[tuple[str, str]] = ()
+
+    def __post_init__(self):
+        known = (*self.modalities.values(), REGISTRATION)
+        taken = [modality for modality, _ in self.chosen]
+        needed = [modality for key, modality in self.modalities.items() if key not in self.optional]
+        for modality, what in self.chosen:
+            if modality not in known:
+                raise InputError(f"`series={modality}={what}`: this bundle takes {', '.join(known)}.")
+            if modality != REGISTRATION and taken.count(modality) > 1:
+                raise InputError(f"`series`: {modality} is given {taken.count(modality)} times.")
+            if what == NONE and modality in needed:
+                raise InputError(f"`series={modality}={what}`: this bundle cannot do without it.")
+
+    def choice(self, key: str) -> str:
+        """What the caller chose for an item key, "" for nothing."""
+        return dict(self.chosen).get(self.modalities[key], "")
+
+    @property
+    def registrations(self) -> tuple[str, ...]:
+        """The REG files that the caller named."""
+        return tuple(what for modality, what in self.chosen if modality == REGISTRATION and what != NONE)
+
+
+def find_patients(
+    path: str | os.PathLike | None, wanted: Wanted, is_result: Callable[[Path], bool] = lambda file: False
+) -> tuple[list[CaseFiles], list[str]]:
+    """Every patient under ``path`` as a case: ([CaseFiles, …] sorted by name, [what was passed over, …]).
+
+    ``path``: a folder of one patient or of many, nested; or a NIfTI file, which is the image. None: all
+    series are chosen by path. A patient without a series to contour, with two that fit, or with one that
+    nothing links, is a case with a ``refusal``: the others of a cohort go on. Raises InputError for a choice
+    that is not there and when nothing is found.
+    """
+    image = wanted.choice(REFERENCE)
+    if path is not None and image and not is_uid(image):
+        raise InputError(f"{path} and `series={wanted.modalities[REFERENCE]}={image}`: give one of the two.")
+    if path is None or is_nifti(path):
+        return [_named_case(wanted, path)], []
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder.")
+    found = find_series(path)
+    notes = [f"{note.path}: {note.why}" for note in found.broken] + _nifti_notes(path, is_result)
+    search = _Search(path, found, wanted)
+    cases = search.cases()
+    if not cases:
+        seen = f" Seen: {'; '.join(notes[:5])}." if notes else ""
+        raise InputError(f"{path}: no series of {' or '.join(wanted.modalities.values())} found.{seen}")
+    return sorted(cases, key=lambda case: case.name), notes + search.notes
+
+
+def _nifti_notes(path: Path, is_result: Callable[[Path], bool]) -> list[str]:
+    found = [file for file in path.rglob("*") if is_nifti(file) and file.is_file() and not is_result(file)]
+    if not found or path.is_file():
+        return []
+    return [f"{len(found)} NIfTI files, e.g. {found[0]}: no file says its modality; name each: `series`"]
+
+
+def _named_case(wanted: Wanted, path: str | os.PathLike | None) -> CaseFiles:
+    """The one case whose series the caller names by path; InputError for one that is no single series of the
+    modality it is named for."""
+    named = {key: wanted.choice(key) for key in wanted.modalities}
+    if path is not None:
+        named[REFERENCE] = os.fspath(path)
+    sources = {
+        key: _source(what, wanted.modalities[key]) for key, what in named.items() if what not in ("", NONE)
+    }
+    missing = [key for key in wanted.modalities if key not in sources and key not in wanted.optional]
+    if missing:
+        raise InputError(f"no {wanted.modalities[missing[0]]} series given; this bundle needs it: `series`.")
+    image = sources.pop(REFERENCE)
+    name = re.sub(r"\.nii(\.gz)?$", "", source_path(image).resolve().name, flags=re.IGNORECASE)
+    return CaseFiles(unique_name(name, []), image, sources, wanted.registrations)
+
+
+def _source(what: str, modality: str) -> str:
+    """The source of the single series of ``modality`` under a path."""
+    if is_uid(what):
+        raise InputError(f"`series={modality}={what}`: a UID needs the folder to look in: `input`.")
+    cases, notes = find_cases(what, modality)
+    if len(cases) != 1:
+        raise InputError(f"{what}: {len(cases)} {modality} series; name the folder or file of one.")
+    return cases[0][1]
+
+
+def is_uid(text: str) -> bool:
+    """True for what may be a DICOM UID and is no path that exists."""
+    return re.fullmatch(r"\d+(\.\d+)+", text) is not None and not Path(text).exists()
+
+
+class _Search:
+    """One scan of a folder, and the cases that it makes."""
+
+    def __init__(self, path: Path, found: Found, wanted: Wanted) -> None:
+        self.path, self.wanted = path, wanted
+        self.sources = series_sources(found)
+        self.patients = patients_in(found, [Path(file) for file in wanted.registrations] or None)
+        self.by_uid = {files.series_uid: files for patient in self.patients for files in patient.series}
+        self.notes: list[str] = []
+        for modality, what in wanted.chosen:
+            files = self.by_uid.get(what)
+            if is_uid(what) and (files is None or files.modality != modality):
+                there = "; ".join(map(str, self.by_uid.values())) or "no series"
+                raise InputError(f"{path}: no {modality} series {what}. There: {there}.")
+
+    def cases(self) -> list[CaseFiles]:
+        """Of every patient that has a series of a wanted modality."""
+        made: list[CaseFiles] = []
+        chosen = self.wanted.choice(REFERENCE)
+        for patient in self.patients:
+            there = [f for f in patient.series if f.modality in self.wanted.modalities.values()]
+            references = [f for f in there if f.modality == self.wanted.modalities[REFERENCE]]
+            if is_uid(chosen):
+                references = [files for files in references if files.series_uid == chosen]
+                if not references:
+                    continue
+            for case in (of_patient := self._of_patient(patient, there, references)):
+                name = self._name(patient, case.source if len(of_patient) > 1 else None)
+                made.append(replace(case, name=unique_name(name, [(other.name, "") for other in made])))
+        named = [m for m, what in self.wanted.chosen if what != NONE and m != REGISTRATION]
+        if named and not chosen and len(made) > 1:
+            raise InputError(
+                f"{self.path}: `series` names one {named[0]} series, and {len(made)} patients are there; "
+                f"choose the {self.wanted.modalities[REFERENCE]} series too."
+            )
+        return made
+
+    def _of_patient(
+        self, patient: PatientSeries, there: list[SeriesFiles], references: list[SeriesFiles]
+    ) -> list[CaseFiles]:
+        """A case, still without a name, for each series that is to be contoured; one refusal where that is
+        not clear."""
+        modality = self.wanted.modalities[REFERENCE]
+        if there and not references:
+            why = f"series {there[0]}: its patient has no {modality} series here that could be contoured."
+            return [CaseFiles("", self.sources[there[0].series_uid][1], refusal=why)]
+        for one, other in combinations(references, 2):
+            if patient.links(one, other):
+                why = f"two {modality} series fit: {one}; {other}. Choose one: `series={modality}=UID`."
+                return [CaseFiles("", self.sources[one.series_uid][1], refusal=why)]
+        return [self._of_reference(patient, reference, references) for reference in references]
+
+    def _of_reference(
+        self, patient: PatientSeries, reference: SeriesFiles, references: list[SeriesFiles]
+    ) -> CaseFiles:
+        image, others = self.sources[reference.series_uid][1], {}
+        registrations = tuple(str(registration.path) for registration in patient.registrations)
+        case = CaseFiles("", image, others, registrations)
+        elsewhere = [files for files in references if files is not reference]
+        try:
+            for key in self.wanted.modalities:
+                choice = self.wanted.choice(key)
+                if key == REFERENCE or choice == NONE:
+                    continue
+                if choice and not is_uid(choice):
+                    others[key] = _source(choice, self.wanted.modalities[key])
+                    continue
+                files = self.by_uid[choice] if choice else self._linked(patient, key, reference, elsewhere)
+                if files is not None:
+                    others[key] = self.sources[files.series_uid][1]
+        except InputError as error:
+            return replace(case, refusal=str(error))
+        return case
+
+    def _linked(
+        self, patient: PatientSeries, key: str, reference: SeriesFiles, elsewhere: list[SeriesFiles]
+    ) -> SeriesFiles | None:
+        """The one series of a modality that lies in the frame of ``reference``, None where it may be missing.
+
+        InputError for two of them, for one that nothing links with any reference, and for none where one is
+        needed.
+        """
+        modality = self.wanted.modalities[key]
+        there = [files for files in patient.series if files.modality == modality and files is not reference]
+        there = [f for f in there if not any(patient.links(f, other) for other in elsewhere)]
+        linked = [files for files in there if patient.links(files, reference)]
+        if len(linked) > 1:
+            listed = "; ".join(map(str, linked))
+            raise InputError(
+                f"{len(linked)} {modality} series fit: {listed}. Choose one: `series={modality}=UID`."
+            )
+        for files in there:
+            if files not in linked and linked:
+                self.notes.append(f"series {files}: in another frame than {reference}; {linked[0]} is taken")
+        if not linked and there:
+            try:
+                patient.link(there[0], reference)
+            except InputError as error:
+                raise InputError(f"{error} To do without it: `series={modality}={NONE}`.") from error
+        if not linked and key not in self.wanted.optional:
+            raise InputError(f"no {modality} series of this patient, which the bundle cannot do without.")
+        return linked[0] if linked else None
+
+    def _name(self, patient: PatientSeries, source: str | None) -> str:
+        """After the folder of a source, or else of all that is here of the patient."""
+        folders = [self.sources[files.series_uid][0] for files in patient.series]
+        folders += [reg.path.parent for reg in patient.registrations if reg.path.is_relative_to(self.path)]
+        folder = source_path(source) if source else Path(os.path.commonpath(folders))
+        return "_".join(folder.relative_to(self.path).parts) or self.path.resolve().name

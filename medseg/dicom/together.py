@@ -1,0 +1,136 @@
+"""Which series of a folder belong together: the same patient, and one Frame of Reference or a registration
+object (REG) between two. Nothing is taken for near because it looks near."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from medseg.dicom.damage import PARSE_ERRORS
+from medseg.dicom.images.scan import FileNote, Found, SeriesFiles
+from medseg.dicom.patient import differing_field, patient_of
+from medseg.dicom.registration import Registration, find_matrix, read_registration
+from medseg.errors import InputError
+
+SAME_FRAME = "shared Frame of Reference"
+
+
+@dataclass(frozen=True, eq=False)
+class PatientSeries:
+    """What a folder holds of one patient: ``series`` that are no localizers, ``registrations`` that can be
+    read, and why others cannot (``unread``)."""
+
+    patient: Mapping[str, str] = field(repr=False)
+    series: list[SeriesFiles] = field(default_factory=list)
+    registrations: list[Registration] = field(default_factory=list)
+    unread: list[FileNote] = field(default_factory=list)
+
+    def link(self, files: SeriesFiles, reference: SeriesFiles) -> str:
+        """Through what a series lies in the frame of another one: SAME_FRAME, or the name of a REG file.
+
+        InputError when nothing says it, or two objects say different things.
+        """
+        own, wanted = frame_of(files), frame_of(reference)
+        for name, uid in ((files, own), (reference, wanted)):
+            if uid is None:
+                raise InputError(
+                    f"series {name} has no FrameOfReferenceUID, so where it lies to others is not known."
+                )
+        if own == wanted:
+            return SAME_FRAME
+        try:
+            _, registration = find_matrix(self.registrations, own, wanted, ends_lps_mm(files))
+        except InputError as error:
+            also = "".join(f" Not read: {note.path.name}: {note.why}" for note in self.unread[:3])
+            raise InputError(f"series {files}: {error}{also}") from error
+        return registration.path.name
+
+    def links(self, files: SeriesFiles, reference: SeriesFiles) -> str:
+        """What :meth:`link` gives, "" where it refuses."""
+        try:
+            return self.link(files, reference)
+        except InputError:
+            return ""
+
+
+def patients_in(found: Found, registrations: Sequence[Path] | None = None) -> list[PatientSeries]:
+    """The series and registration objects of a scan by patient, in the order they were found.
+
+    ``registrations``: REG files to go by instead of those of the scan. People who share a PatientID, or have
+    none, stay apart where name, birth date or sex differ. A registration object that cannot be read, or is
+    of somebody of whom there is no series, is ``unread`` for every patient.
+    """
+    patients: list[PatientSeries] = []
+    notes: list[FileNote] = []
+    for files in found.series.values():
+        if not files.is_localizer:
+            _of(patients, patient_of(files.records[0].dataset)).series.append(files)
+    for path in found.registrations if registrations is None else registrations:
+        try:
+            registration = read_registration(path)
+        except (InputError, *PARSE_ERRORS) as error:
+            why = " ".join(str(error).removeprefix(f"{path}: ").split())
+            notes.append(FileNote(path, why))
+            continue
+        owner = _of(patients, registration.patient)
+        owner.registrations.append(registration)
+        if not owner.series:
+            notes.append(FileNote(path, "a registration object of another patient"))
+    patients = [patient for patient in patients if patient.series]
+    for patient in patients:
+        patient.unread.extend(notes)
+    return patients
+
+
+def _of(patients: list[PatientSeries], patient: Mapping[str, str]) -> PatientSeries:
+    """The entry of a patient, made where there is none."""
+    for entry in patients:
+        same_id = entry.patient["PatientID"].casefold() == patient["PatientID"].casefold()
+        if same_id and differing_field(entry.patient, patient) is None:
+            return entry
+    patients.append(PatientSeries(patient))
+    return patients[-1]
+
+
+def frame_of(files: SeriesFiles) -> str | None:
+    """Frame of Reference UID of the first slice, None where it has none."""
+    try:
+        return str(files.records[0].dataset.get("FrameOfReferenceUID") or "") or None
+    except PARSE_ERRORS:
+        return None
+
+
+def ends_lps_mm(files: SeriesFiles) -> np.ndarray:
+    """float64 (n, 3): corners of every slice of a series that nothing has checked yet."""
+    corners = []
+    for record in files.records:
+        rows, columns = record.matrix
+        across = record.orientation[:3] * record.spacing_mm[1] * (columns - 1)
+        down = record.orientation[3:] * record.spacing_mm[0] * (rows - 1)
+        corners += [record.position_lps_mm + a * across + b * down for a in (0, 1) for b in (0, 1)]
+    return np.array(corners)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Series of one patient that lie to one another: ``first``, a CT where there is one, and ``others`` with
+    what links each with it (see :meth:`PatientSeries.link`)."""
+
+    first: SeriesFiles
+    others: tuple[tuple[SeriesFiles, str], ...] = ()
+
+
+def groups(patient: PatientSeries) -> list[Group]:
+    """The series of a patient by what they lie to; every series is in one group, alone where nothing links
+    it."""
+    left = sorted(patient.series, key=lambda files: (files.modality != "CT", -len(files.records)))
+    found = []
+    while left:
+        first, *rest = left
+        links = [(files, patient.links(files, first)) for files in rest]
+        found.append(Group(first, tuple((files, through) for files, through in links if through)))
+        left = [files for files, through in links if not through]
+    return found

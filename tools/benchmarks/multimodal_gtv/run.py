@@ -1,0 +1,119 @@
+"""GTV in a box from CT, PET and MR: 5-fold cross-validation over patients, beside simple rules.
+
+    python tools/benchmarks/multimodal_gtv/run.py train DATASET_DIR OUT
+    python tools/benchmarks/multimodal_gtv/run.py baselines DATASET_DIR OUT
+    python tools/benchmarks/multimodal_gtv/run.py report OUT
+    python tools/benchmarks/multimodal_gtv/run.py test DATASET_DIR TEST_DIR OUT
+
+DATASET_DIR holds sts_gtv, sts_pet and sts_mr, each with a folder per patient. `train` trains the bundle
+mm_gtv once for every fold, on the patients of the other four, and writes OUT/fold_K/scores.csv; `baselines`
+writes OUT/fold_K/baselines.csv. Both skip what is done, and a training that was stopped goes on from its last
+epoch. `report` puts everything into OUT/scores.csv and prints the tables of
+docs/reference/benchmark_multimodal_gtv.md. `test` contours the patients of TEST_DIR (a DICOM folder each,
+their PET and MR in DATASET_DIR) with the weights that the bundle ships.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import cases
+import numpy as np
+import scores
+
+
+def folds(found: list[cases.Patient]) -> dict[str, int]:
+    """Fold of each patient, by the volume of the GTV."""
+    return cases.folds_of({p.name: float(p.truth.sum() * np.prod(p.grid.spacing_mm) / 1000) for p in found})
+
+
+def train(args: argparse.Namespace) -> None:
+    """One training and its answers for every fold."""
+    import network
+
+    found = cases.patients(args.dataset_dir, args.out)
+    fold_of = folds(found)
+    for fold in args.folds:
+        cell = args.out / f"fold_{fold}"
+        if (cell / "scores.csv").exists():
+            continue
+        held_out = [p for p in found if fold_of[p.name] == fold]
+        if not (cell / "model.pt").exists():
+            network.train(
+                [p.item for p in found if fold_of[p.name] != fold], [p.item for p in held_out], cell
+            )
+        net, size = network.network(cell / "model.pt")
+        rows, kept = [], {}
+        for patient in held_out:
+            for name, probability in network.answers(net, size, patient).items():
+                rows.append(scores.row(patient, fold, name, probability >= 0.5))
+                kept[f"{patient.name} {name}"] = probability.astype(np.float16)
+        np.savez_compressed(cell / "answers.npz", **kept)
+        scores.write(rows, cell / "scores.csv")
+        print(f"fold {fold}: done", flush=True)
+
+
+def baselines(args: argparse.Namespace) -> None:
+    """The answers of every rule and of the voxel classifier, fold by fold."""
+    import baselines as rules
+
+    found = cases.patients(args.dataset_dir, args.out)
+    fold_of = folds(found)
+    for fold in args.folds:
+        path = args.out / f"fold_{fold}" / "baselines.csv"
+        if path.exists():
+            continue
+        training = [p for p in found if fold_of[p.name] != fold]
+        held_out = [p for p in found if fold_of[p.name] == fold]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        answers = rules.masks(training, held_out)
+        scores.write([scores.row(patient, fold, name, mask) for patient, name, mask in answers], path)
+        print(f"fold {fold}: done", flush=True)
+
+
+def report(args: argparse.Namespace) -> None:
+    """Everything in one CSV, and the tables."""
+    import report as tables
+
+    rows = [row for path in sorted(args.out.glob("fold_*/*.csv")) for row in scores.read(path)]
+    scores.write(rows, args.out / "scores.csv")
+    print(tables.text(rows))
+
+
+def test(args: argparse.Namespace) -> None:
+    """The bundle's own weights on the test set; writes OUT/test.csv and prints its tables."""
+    import report as tables
+    import test_set
+
+    rows = list(test_set.rows(args.dataset_dir, args.test_dir, args.out))
+    scores.write(rows, args.out / "test.csv")
+    print(tables.text(rows))
+
+
+COMMANDS = {"train": train, "baselines": baselines, "report": report, "test": test}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("train", "baselines"):
+        command = commands.add_parser(name)
+        command.add_argument("dataset_dir", type=Path)
+        command.add_argument("out", type=Path)
+        command.add_argument("--folds", type=int, nargs="+", default=list(range(cases.FOLDS)))
+    commands.add_parser("report").add_argument("out", type=Path)
+    command = commands.add_parser("test")
+    command.add_argument("dataset_dir", type=Path)
+    command.add_argument("test_dir", type=Path)
+    command.add_argument("out", type=Path)
+    args = parser.parse_args()
+    COMMANDS[args.command](args)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()
