@@ -19,9 +19,10 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from medseg.cases.radiograph import open_radiograph
+from medseg.cases.volume import ALLOWABLE_AT_THE_GATE
 from medseg.errors import BundleError, InputError, MedsegWarning
 from medseg.transforms.likeness import LOOKS, axes_to_ras, coarse_ct, distances
-from medseg.transforms.readers import ALLOWABLE_AT_THE_GATE, REMARK_KEY, case_of
+from medseg.transforms.readers import REMARK_KEY, case_of
 
 BODY_PARTS = {
     "head": "HEAD SKULL BRAIN FACE JAW MAXILLA MANDIBLE ORBIT SINUS EAR IAC SELLA TMJ HEADNECK",

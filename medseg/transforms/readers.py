@@ -8,7 +8,7 @@ import numpy as np
 from monai.data import ImageReader
 
 from medseg.cases.radiograph import Radiograph, open_radiograph
-from medseg.cases.volume import Case, open_case, resample
+from medseg.cases.volume import ALLOWABLE_AT_THE_GATE, Case, open_case, resample
 from medseg.errors import InputError
 
 ALLOW_KEY = "allowed_faults"
@@ -16,12 +16,6 @@ ALLOW_KEY = "allowed_faults"
 
 REMARK_KEY = "remark"
 """Meta data key: what has to stand in every file that is written of this image, "" or missing for nothing."""
-
-ALLOWABLE_AT_THE_GATE = {
-    "out_of_distribution": "contour an image that is unlike those the bundle learned from, with a warning in "
-    "every file",
-}
-"""What :class:`medseg.transforms.CheckInputd` can be told to accept (``allow``), and what is done then."""
 
 
 class CaseReader(ImageReader):
