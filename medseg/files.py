@@ -174,13 +174,13 @@ def write_json(record: Mapping[str, Any] | Sequence[Any], out: str | Path) -> No
 
 
 def load_json(path: str | Path) -> Any:
-    """The content of a JSON file in UTF-8. ValueError when it is no JSON, nests too deeply or is above the
-    limit ``text_bytes``; OSError when it cannot be read."""
+    """The content of a JSON file in UTF-8, with a byte-order mark or without. ValueError when it is no JSON,
+    nests too deeply or is above the limit ``text_bytes``; OSError when it cannot be read."""
     with open(path, "rb") as file:
         content = file.read(limits.most("text_bytes") + 1)
     try:
         limits.check("text_bytes", len(content), "the file holds")
-        return json.loads(content.decode("utf-8"))
+        return json.loads(content.decode("utf-8-sig"))
     except InputError as error:
         raise ValueError(str(error)) from error
     except RecursionError as error:

@@ -17,6 +17,7 @@ import pytest
 from medseg.errors import InputError, system_error_line
 from medseg.files import (
     atomic_path,
+    load_json,
     make_folder,
     mark,
     no_empty_folders,
@@ -211,3 +212,8 @@ def test_folders_that_a_block_made_and_left_empty_are_gone_and_others_stay(tmp_p
         (full / "a.txt").touch()
         raise KeyboardInterrupt
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "there"]
+
+
+def test_json_with_the_mark_that_some_editors_put_before_it_is_the_same_json(tmp_path):
+    (tmp_path / "rois.json").write_bytes(b'\xef\xbb\xbf{"GTV": ["gtv.*"]}')
+    assert load_json(tmp_path / "rois.json") == {"GTV": ["gtv.*"]}

@@ -10,12 +10,14 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from medseg.bundles.config import check_settings
 from medseg.bundles.find import Bundle
 from medseg.bundles.finished import all_finished
 from medseg.bundles.kinds import check_formats, formats_of
 from medseg.bundles.record import is_result, write_record
 from medseg.bundles.request import Request
 from medseg.bundles.trust import trusted_bundle
+from medseg.bundles.weights import require_digest
 from medseg.cases.find import CaseFiles, find_cases, folder_name
 from medseg.cases.patients import Wanted, find_patients
 from medseg.errors import InputError
@@ -45,6 +47,9 @@ def segment(
     InputError or BundleError only for what concerns the whole run.
     """
     bundle = trusted_bundle(request.bundle, request.trust_bundle)
+    # What concerns the whole run is refused before torch is loaded.
+    check_settings(bundle, "inference", request.settings)
+    require_digest(bundle)
     cases, notes = cases_of(bundle, request)
     check_formats(bundle, request.formats, [files.source for files in cases])
     with no_empty_folders(request.output_dir):
@@ -87,6 +92,7 @@ def _contoured(
     progress: bool,
 ) -> list[dict[str, Any]]:
     """The records of cases of which at least one is not finished yet."""
+    make_folder(request.output_dir)
     from medseg.bundles.job import Job, Pipeline  # late: they load torch, which a finished cohort needs not
 
     wanted = dict.fromkeys(formats_of(bundle, request.formats, files.source) for files in cases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import threading
@@ -37,6 +38,14 @@ def load_config(bundle: Bundle, config: str, overrides: Mapping[str, Any]):
     return parser
 
 
+def check_settings(bundle: Bundle, config: str, settings: Mapping[str, Any]) -> None:
+    """BundleError for a setting that ``configs/<config>.json`` has not, or that takes no such value; nothing
+    is built."""
+    content = read_json(bundle.folder / "configs" / f"{config}.json")
+    for key, value in settings.items():
+        check_override(bundle, config, content, key, value)
+
+
 def check_override(bundle: Bundle, config: str, content: Mapping[str, Any], key: str, value: Any) -> None:
     """Raise BundleError when ``key`` (``a``, ``a#b#0`` or ``a::b``) names nothing in the config or takes no
     such value.
@@ -54,8 +63,10 @@ def check_override(bundle: Bundle, config: str, content: Mapping[str, Any], key:
         )
         if not inside:
             names = ", ".join(sorted(content))
+            near = difflib.get_close_matches(key, content, 1)
+            hint = f" Did you mean {near[0]}?" if near else ""
             raise BundleError(
-                f"bundle {bundle.name}: {config}.json has no setting {key!r}. Its settings: {names}."
+                f"bundle {bundle.name}: {config}.json has no setting {key!r}.{hint} Its settings: {names}."
             )
         node = node[part] if isinstance(node, Mapping) else node[int(part)]
     if (key, value) == ("resume", "changed"):  # of medseg.training.Checkpoints, beside true and false
@@ -64,7 +75,7 @@ def check_override(bundle: Bundle, config: str, content: Mapping[str, Any], key:
     if expected:
         raise BundleError(
             f"bundle {bundle.name}: {config}.json: {key}={json.dumps(value)}: expected {expected}, as in "
-            f"{json.dumps(node)}."
+            f"{_shortened(json.dumps(node))}."
         )
 
 
@@ -90,6 +101,10 @@ def _other_kind(present: Any, value: Any) -> str | None:
         if isinstance(present, kind):
             return None if fits else words
     return None
+
+
+def _shortened(text: str, most: int = 80) -> str:
+    return text if len(text) <= most else f"{text[:most]} …"
 
 
 def _is_number(value: Any) -> bool:

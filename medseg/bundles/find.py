@@ -150,6 +150,11 @@ def find_bundle(name: str | Path | Bundle) -> Bundle:
     folder = Path(name)
     if is_folder and (folder / "configs" / "metadata.json").is_file():
         return Bundle(folder.resolve().name, folder.resolve())
+    if is_folder and folder.is_dir():
+        raise BundleError(
+            f"{folder}: no configs/metadata.json in it, so it is no bundle; expected one that has, or "
+            f"one of {', '.join(known) or '(none)'}."
+        )
     near = difflib.get_close_matches(str(name), known, 1)
     hint = f" Did you mean {near[0]}?" if near else ""
     if not is_folder and (folder / "configs" / "metadata.json").is_file():

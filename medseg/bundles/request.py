@@ -9,6 +9,7 @@ from typing import Any
 from medseg.bundles.find import Bundle
 from medseg.bundles.kinds import FORMATS
 from medseg.cases.region import check_region
+from medseg.cases.volume import ALLOWABLE_AT_THE_GATE
 from medseg.errors import InputError
 
 ENGINES = ("auto", "torch", "openvino")
@@ -80,7 +81,7 @@ class Request:
                 f"format {', '.join(map(repr, unknown))}: expected some of {', '.join(FORMATS)}."
             )
         if self.within is not None and not self.within.strip():
-            raise InputError("within is empty; leave it out to contour the whole image.")
+            raise InputError("`within` is empty; leave it out to contour the whole image.")
         if self.within is not None:
             check_region(self.within)
         for key in self.settings:
@@ -98,12 +99,7 @@ class Request:
 def _check_faults(names: tuple[str, ...]) -> None:
     from medseg.dicom import ALLOWABLE
 
-    faults = [name for name in names if name not in ALLOWABLE]
-    if not faults:
-        return
-    from medseg.transforms import ALLOWABLE_AT_THE_GATE
-
     known = (*ALLOWABLE, *ALLOWABLE_AT_THE_GATE)
-    faults = [name for name in faults if name not in known]
+    faults = [name for name in names if name not in known]
     if faults:
         raise InputError(f"fault {', '.join(map(repr, faults))}: expected some of {', '.join(known)}.")

@@ -25,10 +25,10 @@ from medseg.bundles.kinds import case_kind, kind_of
 from medseg.bundles.request import Request
 from medseg.bundles.trust import WEIGHTS_KEY, trusted_bundle
 from medseg.cases.nifti import load_image
+from medseg.cases.volume import ALLOWABLE_AT_THE_GATE
 from medseg.errors import BundleError, InputError, MedsegWarning
 from medseg.geometry import Geometry
 from medseg.metrics import dice, surface_distances, volume_cc
-from medseg.transforms import ALLOWABLE_AT_THE_GATE
 
 Scores = dict[str, float]
 

@@ -133,7 +133,7 @@ def _without_weights(metadata: bytes) -> bytes:
         content = json.loads(metadata)
         content.pop(WEIGHTS_KEY, None)
         return json.dumps(content, sort_keys=True).encode()
-    except (ValueError, AttributeError, RecursionError):
+    except (ValueError, AttributeError, TypeError, RecursionError):  # no JSON, or no object
         return metadata
 
 

@@ -21,14 +21,19 @@ def read_weights(bundle: Bundle, device: Any = "cpu") -> dict[str, torch.Tensor]
     itself carries, or the digest under ``weights_sha256`` in metadata.json), or holds weights that no
     training ends with: NaN, infinity, a whole layer of zeros.
     """
-    expected = bundle.metadata.get(WEIGHTS_KEY)
-    if expected is not None and expected != bundle.weights_sha256:
-        raise BundleError(
-            f"bundle {bundle.name}: {bundle.weights} has SHA-256 {bundle.weights_sha256[:12]}…, and "
-            f"metadata.json names {str(expected)[:12]}…: the file was damaged or replaced. Restore it; or, "
-            f"if other weights are meant, write their SHA-256 under {WEIGHTS_KEY}."
-        )
+    require_digest(bundle)
     return {name: tensor.to(device) for name, tensor in read_state(bundle.weights).items()}
+
+
+def require_digest(bundle: Bundle) -> None:
+    """BundleError when there are no weights, or metadata.json names the SHA-256 of others; without torch."""
+    found, expected = bundle.weights_sha256, bundle.metadata.get(WEIGHTS_KEY)
+    if expected is not None and expected != found:
+        raise BundleError(
+            f"bundle {bundle.name}: {bundle.weights} has SHA-256 {found[:12]}…, and metadata.json names "
+            f"{str(expected)[:12]}…: the file was damaged or replaced. Restore it; or, if other weights are "
+            f"meant, write their SHA-256 under {WEIGHTS_KEY}."
+        )
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:

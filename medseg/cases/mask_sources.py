@@ -45,7 +45,9 @@ class Reference:
         known = {**ALLOWABLE, **ALLOWABLE_IN_STRUCTURE_SETS}
         unknown = sorted(set(self.allow) - set(known))
         if unknown:
-            raise InputError(f"allow={unknown[0]!r} is not known; expected names from {', '.join(known)}.")
+            raise InputError(f"`allow={unknown[0]}` is not known; expected names from {', '.join(known)}.")
+        if self.folder is None and (self.series_uid is not None or self.allow):
+            raise InputError("a series or a fault to allow needs the images it is of: `reference`.")
 
     def series(self) -> Series:
         """The series, read with those of the faults that a series can have; InputError without a folder."""
@@ -111,6 +113,8 @@ def open_masks(
     """
     path = Path(path)
     if path.is_dir() or is_nifti(path):
+        if series is not None:
+            _check_made_on(path, series)
         return _nifti_source(path, series.geometry if series else geometry)
     if not path.is_file():
         raise InputError(f"{path}: no such file or folder; expected a structure set (.dcm) or NIfTI masks.")
@@ -183,6 +187,18 @@ def _nifti_source(path: Path, geometry: Geometry | None) -> MaskSource:
     if len(by_name) < len(files):
         raise StructureError(f"{path / INDEX}: gives two files the same name; repair or remove it.")
     return MaskSource(path, "NIfTI masks", geometry, structures, (), read)
+
+
+def _check_made_on(path: Path, series: Series) -> None:
+    """InputError when the index beside the masks says that they were made on another series."""
+    index = (path if path.is_dir() else path.parent) / INDEX
+    rows = load_json(index) if index.is_file() and read_index(index.parent) else {}
+    made_on = rows.get("SeriesInstanceUID", series.series_instance_uid)
+    if made_on != series.series_instance_uid:
+        raise InputError(
+            f"{path}: {INDEX} says that these are masks of series {made_on}, not of "
+            f"{series.series_instance_uid}. If they belong on these images all the same, take that line out."
+        )
 
 
 def _why_no_mask(array: np.ndarray) -> str:

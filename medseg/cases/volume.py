@@ -26,6 +26,13 @@ if TYPE_CHECKING:  # pydicom is loaded only when a DICOM case is opened: NIfTI t
 
 UID_SEPARATOR = "#"
 
+ALLOWABLE_AT_THE_GATE = {
+    "out_of_distribution": "contour an image that is unlike those the bundle learned from, with a warning in "
+    "every file",
+}
+"""What the gate of a bundle (:class:`medseg.transforms.CheckInputd`) can be told to accept (``allow``), and
+what is done then."""
+
 
 @dataclass(frozen=True, eq=False)
 class Case:

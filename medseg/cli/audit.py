@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from medseg.cli.settings import settings_of
+from medseg.cli.suggest import path_of
 from medseg.cli.words import add_trust, say
 from medseg.errors import InputError
 
@@ -20,17 +21,25 @@ def add_audit(command: argparse.ArgumentParser):
         "bundle", nargs="?", metavar="BUNDLE", help="trained on folds of the data: a name or a folder"
     )
     command.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="folder the datalist's paths start from"
+        "--data", type=path_of, required=True, metavar="DIR", help="folder the datalist's paths start from"
     )
     command.add_argument(
-        "--datalist", type=Path, metavar="FILE", help="its training cases are audited; default: the bundle's"
+        "--datalist",
+        type=path_of,
+        metavar="FILE",
+        help="its training cases are audited; default: the bundle's",
     )
     command.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="DIR", help="page, lists, folds; may be continued"
+        "-o",
+        "--output",
+        type=path_of,
+        required=True,
+        metavar="DIR",
+        help="page, lists, folds; may be continued",
     )
     command.add_argument(
         "--predictions",
-        type=Path,
+        type=path_of,
         metavar="DIR",
         help="instead of BUNDLE: out-of-fold DIR/<case>/<Structure>.nii.gz or .png",
     )
@@ -76,12 +85,12 @@ def _add_choices(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--fix",
-        type=Path,
+        type=path_of,
         metavar="DIR",
         help="corrected labels, named as in the datalist: retrain and compare on --gold",
     )
     command.add_argument(
-        "--gold", type=Path, metavar="FILE", help='JSON whose list "gold" holds cases never trained on'
+        "--gold", type=path_of, metavar="FILE", help='JSON whose list "gold" holds cases never trained on'
     )
 
 

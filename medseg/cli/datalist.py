@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from medseg.cli.suggest import path_of
 from medseg.cli.words import say_lines
 from medseg.errors import InputError
 
 
 def add_datalist(command: argparse.ArgumentParser):
     """List clinic exports (CT and RTSTRUCT mixed) as training and validation cases, and what was left out."""
-    command.add_argument("export_dir", type=Path, metavar="EXPORT_DIR")
+    command.add_argument("export_dir", type=path_of, metavar="EXPORT_DIR")
     command.add_argument(
-        "rois", type=Path, metavar="ROIS.json", help='which ROI names mean what: {"GTV": ["gtv.*"]}'
+        "rois", type=path_of, metavar="ROIS.json", help='which ROI names mean what: {"GTV": ["gtv.*"]}'
     )
-    command.add_argument("out", type=Path, metavar="OUT.json", help="the MONAI datalist")
+    command.add_argument("out", type=path_of, metavar="OUT.json", help="the MONAI datalist")
     command.add_argument(
         "--validation",
         type=float,
@@ -32,7 +32,7 @@ def add_datalist(command: argparse.ArgumentParser):
         default=[],
         help="which of several sets of one series to take; may be given twice, in order",
     )
-    command.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON too")
+    command.add_argument("--report", type=path_of, metavar="FILE", help="write the report as JSON too")
     return _run
 
 

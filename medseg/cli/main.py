@@ -11,8 +11,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
 import medseg
 from medseg.cli.audit import add_audit
@@ -20,7 +19,7 @@ from medseg.cli.datalist import add_datalist
 from medseg.cli.score import add_score
 from medseg.cli.settings import settings_of
 from medseg.cli.structures import add_compare, add_convert, add_margin
-from medseg.cli.suggest import SuggestingParser
+from medseg.cli.suggest import SuggestingParser, path_of
 from medseg.cli.training import add_bundles, add_evaluate, add_train
 from medseg.cli.words import add_trust, in_flags, merged, say, say_lines
 from medseg.errors import InputError, MedsegError, printable, system_error_line
@@ -66,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(options: argparse.Namespace, message: str, code: int) -> int:
     if options.debug:
         traceback.print_exc()
-    say("error: " + in_flags(" ".join(message.split())), file=sys.stderr)
+    with suppress(OSError):  # standard error may be closed or full; the exit code still says it
+        say("error: " + in_flags(" ".join(message.split())), file=sys.stderr)
     return code
 
 
@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_inspect(command: argparse.ArgumentParser):
     """Say what series and structure sets a folder holds, and what is wrong with them."""
-    command.add_argument("dir", type=Path, metavar="DIR")
+    command.add_argument("dir", type=path_of, metavar="DIR")
     command.add_argument("--json", action="store_true", help="print JSON for machines")
 
     def run(options) -> int:
@@ -125,7 +125,7 @@ def _add_segment(command: argparse.ArgumentParser):
     """Contour one case or a cohort with a bundle; writes RTSTRUCT, SEG, NIfTI, preview and run.json."""
     command.add_argument(
         "input",
-        type=Path,
+        type=path_of,
         metavar="INPUT",
         nargs="?",
         help="DICOM folder (nested, several patients), NIfTI, radiograph, or folder",
@@ -134,7 +134,7 @@ def _add_segment(command: argparse.ArgumentParser):
         "--bundle", required=True, metavar="NAME", help="a bundle's name (medseg bundles) or its folder"
     )
     command.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="DIR", help="one folder per case is made in it"
+        "-o", "--output", type=path_of, required=True, metavar="DIR", help="one folder per case is made in it"
     )
     command.add_argument(
         "--format",
@@ -207,7 +207,7 @@ def _run_segment(options) -> int:
     if options.crop_to_body is not None:
         settings["crop_to_body_mm"] = _crop_to_body_mm(options.crop_to_body)
     if options.ctv_not_into is not None:
-        settings["ctv_not_into"] = [name.strip() for name in options.ctv_not_into.split(",")]
+        settings["ctv_not_into"] = _names(options.ctv_not_into, "--ctv-not-into")
     request = Request(
         input=None if options.input is None else options.input.resolve(),
         bundle=bundle,
@@ -261,8 +261,15 @@ def _series(pairs: Sequence[str]) -> tuple[tuple[str, str], ...]:
         modality, equals, what = pair.partition("=")
         if not equals or not modality or not what:
             raise InputError(f"--series {pair}: expected MODALITY=WHAT, as in PT=/path/PET or MR=none.")
-        chosen.append((modality.upper(), str(Path(what).resolve()) if Path(what).exists() else what))
+        chosen.append((modality.upper(), os.path.realpath(what) if os.path.exists(what) else what))
     return tuple(chosen)
+
+
+def _names(text: str, option: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise InputError(f"{option} {text!r}: a name is empty; expected names with commas between them.")
+    return names
 
 
 def _formats(text: str | None) -> tuple[str, ...]:
@@ -271,7 +278,7 @@ def _formats(text: str | None) -> tuple[str, ...]:
 
 def _add_demo(command: argparse.ArgumentParser):
     """Do the main job on a CT phantom that it makes itself, and compare with the phantom's truth."""
-    command.add_argument("-o", "--output", type=Path, default=Path("medseg_demo"), metavar="DIR")
+    command.add_argument("-o", "--output", type=path_of, default=path_of("medseg_demo"), metavar="DIR")
     command.add_argument(
         "--bundle", default="ct_gtv", metavar="NAME", help="one that contours a GTV: ct_gtv, mm_gtv"
     )

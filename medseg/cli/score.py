@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
+from medseg.cli.suggest import path_of
 from medseg.cli.words import add_trust, say
 from medseg.errors import InputError
 
@@ -15,17 +16,17 @@ def add_score(command: argparse.ArgumentParser):
     command.add_argument("bundle", metavar="BUNDLE", help="a bundle's name (medseg bundles) or its folder")
     command.add_argument(
         "--data",
-        type=Path,
+        type=path_of,
         required=True,
         metavar="DIR",
         help="where the datalist's paths begin; with --truth, a folder of one DICOM folder per patient",
     )
     command.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="DIR", help="contours and scores go there"
+        "-o", "--output", type=path_of, required=True, metavar="DIR", help="contours and scores go there"
     )
     command.add_argument("--section", default="test", metavar="NAME", help="of the datalist; default test")
     command.add_argument(
-        "--datalist", type=Path, metavar="FILE", help="MONAI datalist JSON; default: the bundle's own"
+        "--datalist", type=path_of, metavar="FILE", help="MONAI datalist JSON; default: the bundle's own"
     )
     command.add_argument(
         "--truth",
@@ -49,7 +50,7 @@ def add_score(command: argparse.ArgumentParser):
         metavar="MM",
         help="of surface DSC, in mm (pixels on radiographs); default 2",
     )
-    command.add_argument("--weights", type=Path, metavar="FILE", help="other weights than the bundle's")
+    command.add_argument("--weights", type=path_of, metavar="FILE", help="other weights than the bundle's")
     command.add_argument(
         "--variant", metavar="NAME", help="with --weights: configs/NAME.json, as in their training"
     )
@@ -76,7 +77,7 @@ def _run(options) -> int:
         options.output.resolve(),
         section=options.section,
         datalist=options.datalist,
-        truth=dict(_pair(text) for text in options.truth),
+        truth=_truth(options.truth),
         region_margins_mm=options.region_margins_mm and tuple(options.region_margins_mm),
         seed=options.seed,
         tolerances=tuple(options.tolerance or (2.0,)),
@@ -92,8 +93,14 @@ def _run(options) -> int:
     return 2 if scored.failed else 0
 
 
-def _pair(text: str) -> tuple[str, str]:
-    structure, equals, roi = text.partition("=")
-    if not equals or not structure or not roi:
-        raise InputError(f"--truth {text!r}: expected STRUCTURE=ROI, as in GTV=GTV_Mass_CT.")
-    return structure, roi
+def _truth(texts: Sequence[str]) -> dict[str, str]:
+    """{structure: ROI} of STRUCTURE=ROI words."""
+    truth: dict[str, str] = {}
+    for text in texts:
+        structure, _, roi = text.partition("=")
+        if not structure or not roi:
+            raise InputError(f"--truth {text!r}: expected STRUCTURE=ROI, as in GTV=GTV_Mass_CT.")
+        if structure in truth:
+            raise InputError(f"--truth {text!r}: {structure} is given twice.")
+        truth[structure] = roi
+    return truth

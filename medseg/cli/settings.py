@@ -15,6 +15,8 @@ def settings_of(pairs: Sequence[str]) -> dict:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise InputError(f"{pair!r}: expected ID=VALUE, as in min_volume_cc=2.")
+        if key in settings:
+            raise InputError(f"{pair!r}: {key} is set twice; give it once.")
         try:
             settings[key] = json.loads(value)
         except ValueError:

@@ -7,8 +7,8 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
+from medseg.cli.suggest import path_of
 from medseg.cli.words import in_flags, merged, say, say_lines
 from medseg.errors import InputError
 
@@ -17,10 +17,10 @@ def add_convert(command: argparse.ArgumentParser):
     """Convert a structure set to NIfTI masks, masks to a structure set, or a series to NIfTI; the paths say
     which."""
     command.add_argument(
-        "source", type=Path, metavar="SOURCE", help="RS.dcm, SEG.dcm, folder of NIfTI masks, or CT folder"
+        "source", type=path_of, metavar="SOURCE", help="RS.dcm, SEG.dcm, folder of NIfTI masks, or CT folder"
     )
     command.add_argument(
-        "out", type=Path, metavar="OUT", help="folder for masks, OUT.dcm, or OUT.nii.gz for a CT"
+        "out", type=path_of, metavar="OUT", help="folder for masks, OUT.dcm, or OUT.nii.gz for a CT"
     )
     _add_reference(command)
     command.add_argument(
@@ -32,7 +32,7 @@ def add_convert(command: argparse.ArgumentParser):
         "--simplify-mm", type=float, default=0.0, metavar="MM", help="thin vertices, moving no outline more"
     )
     command.add_argument(
-        "--append-to", type=Path, metavar="RS.dcm", help="keep the structures of this set and add to them"
+        "--append-to", type=path_of, metavar="RS.dcm", help="keep the structures of this set and add to them"
     )
     _add_overwrite(command)
     command.add_argument("--json", action="store_true", help="print the record as JSON")
@@ -68,9 +68,12 @@ def _run_convert(options) -> int:
 def add_compare(command: argparse.ArgumentParser):
     """Compare two sets of contours: DSC, surface DSC, HD95, mean distance, added path length, volumes."""
     command.add_argument(
-        "a", type=Path, metavar="A", help="the reference: RS.dcm, SEG.dcm, a NIfTI mask or a folder of them"
+        "a",
+        type=path_of,
+        metavar="A",
+        help="the reference: RS.dcm, SEG.dcm, a NIfTI mask or a folder of them",
     )
-    command.add_argument("b", type=Path, metavar="B", help="what is judged: the same kinds")
+    command.add_argument("b", type=path_of, metavar="B", help="what is judged: the same kinds")
     _add_reference(command)
     command.add_argument(
         "--tolerance-mm",
@@ -92,7 +95,7 @@ def add_compare(command: argparse.ArgumentParser):
         ("html", "table and pictures"),
     ):
         command.add_argument(
-            f"--{kind}", type=Path, metavar="FILE", help=f"write {what}; an existing file is replaced"
+            f"--{kind}", type=path_of, metavar="FILE", help=f"write {what}; an existing file is replaced"
         )
 
     return _run_compare
@@ -121,8 +124,10 @@ def _run_compare(options) -> int:
 def add_margin(command: argparse.ArgumentParser):
     """Make a structure of others by a margin, cropping or Boolean operations; writes a copy of the set with
     it."""
-    command.add_argument("source", type=Path, metavar="RS.dcm")
-    command.add_argument("out", type=Path, metavar="OUT.dcm", help="the copy; RS.dcm itself stays as it is")
+    command.add_argument("source", type=path_of, metavar="RS.dcm")
+    command.add_argument(
+        "out", type=path_of, metavar="OUT.dcm", help="the copy; RS.dcm itself stays as it is"
+    )
     _add_reference(command)
     command.add_argument(
         "--from", dest="start", required=True, metavar="NAME", help="the structure to start from"
@@ -194,7 +199,7 @@ def _run_margin(options) -> int:
 
 def _add_reference(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--reference", type=Path, metavar="CT_DIR", help="the images that the contours belong to"
+        "--reference", type=path_of, metavar="CT_DIR", help="the images that the contours belong to"
     )
     command.add_argument("--series-uid", metavar="UID", help="which series, where the folder holds several")
     command.add_argument(
@@ -239,14 +244,13 @@ def _number(text: str, what: str) -> float:
 def _tolerances(texts: Sequence[str]) -> tuple[float, dict[str, float]]:
     """(tolerance of all, tolerance of single structures) from "MM" and "NAME=MM" words; the name may hold
     "="."""
-    default_mm, single_mm = 2.0, {}
+    found: dict[str, float] = {}
     for text in texts:
-        name, equals, value = text.rpartition("=")
-        if equals:
-            single_mm[name.strip()] = _number(value, f"--tolerance-mm {text}")
-        else:
-            default_mm = _number(text, "--tolerance-mm")
-    return default_mm, single_mm
+        name, _, value = text.rpartition("=")
+        if name.strip() in found:
+            raise InputError(f"--tolerance-mm {text}: {name.strip() or 'that of all'} is given twice.")
+        found[name.strip()] = _number(value, f"--tolerance-mm {text}")
+    return found.pop("", 2.0), found
 
 
 def _margin(text: str | None) -> float | dict[str, float]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from medseg.cli.settings import settings_of
+from medseg.cli.suggest import path_of
 from medseg.cli.words import add_trust, in_flags, say
 from medseg.errors import InputError
 from medseg.files import no_empty_folders, own_folder
@@ -56,7 +56,7 @@ def add_evaluate(command: argparse.ArgumentParser):
     """Score a bundle's weights on the validation cases of a datalist; writes a row per case."""
     _add_bundle_options(command, "where the table of scores goes")
     command.add_argument(
-        "--weights", type=Path, metavar="DIR", help="folder with model.pt; default: the bundle's"
+        "--weights", type=path_of, metavar="DIR", help="folder with model.pt; default: the bundle's"
     )
 
     def run(options) -> int:
@@ -72,12 +72,12 @@ def add_evaluate(command: argparse.ArgumentParser):
 def _add_bundle_options(command: argparse.ArgumentParser, output_help: str) -> None:
     command.add_argument("bundle", metavar="BUNDLE", help="a bundle's name (medseg bundles) or its folder")
     command.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="folder the datalist's paths start from"
+        "--data", type=path_of, required=True, metavar="DIR", help="folder the datalist's paths start from"
     )
     command.add_argument(
-        "--datalist", type=Path, metavar="FILE", help="MONAI datalist JSON; default: the bundle's own"
+        "--datalist", type=path_of, metavar="FILE", help="MONAI datalist JSON; default: the bundle's own"
     )
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help=output_help)
+    command.add_argument("-o", "--output", type=path_of, required=True, metavar="DIR", help=output_help)
     command.add_argument(
         "--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of the config"
     )

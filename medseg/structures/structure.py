@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -74,9 +75,10 @@ class Structure:
     generation_description: str = ""
 
     def __post_init__(self):
-        if not self.name or self.name != self.name.strip() or len(self.name) > 64 or "\\" in self.name:
+        if not self.name or self.name != stored_name(self.name):
             raise StructureError(
-                f"structure name {self.name!r}: expected 1-64 characters without outer spaces or backslash."
+                f"structure name {self.name[:80]!r}: expected 1-64 characters without outer spaces, "
+                "backslash or control characters."
             )
         if self.number is not None and self.number < 1:
             raise StructureError(f"structure {self.name}: number {self.number}; ROI numbers are positive.")
@@ -97,6 +99,15 @@ class Structure:
             raise StructureError(
                 f"structure {self.name}: colour {self.colour_rgb}; expected three whole numbers, 0 to 255."
             )
+
+
+def stored_name(text: str) -> str:
+    """The nearest to a text that an ROI can be called in DICOM, "" where nothing is left: at most 64
+    characters, no outer spaces; a backslash, control characters and bytes that are no text become ``_``."""
+    return _NOT_IN_NAMES.sub("_", text.strip())[:64].strip()
+
+
+_NOT_IN_NAMES = re.compile("[\\\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 FIXED_COLOURS_RGB = {

@@ -21,7 +21,7 @@ from medseg.transforms.photographs import (
     ToPhotographStructuresd,
 )
 from medseg.transforms.radiographs import LoadRadiographd, SaveRadiographd, ToRadiographStructuresd
-from medseg.transforms.readers import ALLOWABLE_AT_THE_GATE, CaseReader, RadiographReader
+from medseg.transforms.readers import CaseReader, RadiographReader
 from medseg.transforms.regions import RandRegionCropd
 from medseg.transforms.rtstruct import LoadRTStructd
 from medseg.transforms.saving import SaveDicomSegd, SaveNiftid, SavePreviewd, SaveRTStructd, case_folder
@@ -34,7 +34,6 @@ from medseg.transforms.structures import (
 )
 
 __all__ = [
-    "ALLOWABLE_AT_THE_GATE",
     "BitFieldToChannelsd",
     "BlankOutsideBodyd",
     "CaseReader",

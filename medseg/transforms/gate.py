@@ -20,9 +20,10 @@ from monai.transforms import MapTransform
 
 from medseg.cases.photograph import open_photograph
 from medseg.cases.radiograph import open_radiograph
+from medseg.cases.volume import ALLOWABLE_AT_THE_GATE
 from medseg.errors import BundleError, InputError, MedsegWarning
 from medseg.transforms.likeness import LOOKS, axes_to_ras, coarse_ct, distances
-from medseg.transforms.readers import ALLOWABLE_AT_THE_GATE, CASE_KIND_KEY, REMARK_KEY, case_of
+from medseg.transforms.readers import CASE_KIND_KEY, REMARK_KEY, case_of
 
 BODY_PARTS = {
     "head": "HEAD SKULL BRAIN FACE JAW MAXILLA MANDIBLE ORBIT SINUS EAR IAC SELLA TMJ HEADNECK",

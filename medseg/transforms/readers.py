@@ -11,7 +11,7 @@ from monai.data import ImageReader
 
 from medseg.cases.multimodal import open_multimodal
 from medseg.cases.radiograph import Radiograph, open_radiograph
-from medseg.cases.volume import Case, open_case, resample
+from medseg.cases.volume import ALLOWABLE_AT_THE_GATE, Case, open_case, resample
 from medseg.errors import InputError
 
 ALLOW_KEY = "allowed_faults"
@@ -25,12 +25,6 @@ REMARK_KEY = "remark"
 
 CASE_KIND_KEY = "case_kind"
 """Meta data key: "photograph" of a photograph; a radiograph or volume does without."""
-
-ALLOWABLE_AT_THE_GATE = {
-    "out_of_distribution": "contour an image that is unlike those the bundle learned from, with a warning in "
-    "every file",
-}
-"""What :class:`medseg.transforms.CheckInputd` can be told to accept (``allow``), and what is done then."""
 
 
 class CaseReader(ImageReader):

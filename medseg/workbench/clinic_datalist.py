@@ -17,12 +17,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from medseg.cases.mask_sources import is_dicom
 from medseg.dicom import find_series, read_series
 from medseg.dicom.images.scan import SeriesFiles
 from medseg.dicom.rtstruct.read import place
 from medseg.dicom.rtstruct.structure_set import StructureSet
 from medseg.errors import InputError, MedsegError
-from medseg.files import write_json
+from medseg.files import is_stream, require_replaceable, write_json
 from medseg.structures import tg263
 from medseg.structures.aliases import load_aliases, match_rois
 from medseg.workbench.clinic_sets import (
@@ -95,9 +96,17 @@ def _check(request: DatalistRequest) -> None:
     unknown = [name for name in request.prefer if name not in PREFERENCES]
     if unknown:
         raise InputError(f"`prefer={unknown[0]}`: expected one of {', '.join(PREFERENCES)}.")
+    taken = [request.rois.resolve()]
     for path in filter(None, (request.out, request.report)):
         if not path.parent.is_dir():
             raise InputError(f"{path}: the folder {path.parent} does not exist; make it first.")
+        if path.resolve() in taken:
+            raise InputError(f"{path}: is named twice, and would be replaced; give each file its own name.")
+        if path.is_file() and is_dicom(path):
+            raise InputError(f"{path}: is a DICOM file, which a datalist never replaces; name another.")
+        if not is_stream(path):
+            require_replaceable(path)
+        taken.append(path.resolve())
 
 
 # ---- which contours are usable -----------------------------------------------------------------------------

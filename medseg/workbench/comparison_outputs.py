@@ -99,7 +99,7 @@ def check_outputs(outs: Sequence[Path]) -> None:
             raise InputError(f"{out}: the folder {out.parent} does not exist; make it first.")
         if out in outs[:number]:
             raise InputError(f"{out}: is named for two outputs; give each its own file.")
-        if out.is_dir() or out.exists() and (is_nifti(out) or is_dicom(out)):
+        if out.is_dir() or out.is_file() and (is_nifti(out) or is_dicom(out)):
             raise InputError(
                 f"{out}: is a folder, a mask or a DICOM file, which a comparison never replaces; name "
                 f"another."

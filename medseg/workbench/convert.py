@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ from medseg.cases.mask_sources import (
 from medseg.cases.nifti import write_mask, write_volume
 from medseg.dicom import Series, write_rtstruct, write_seg
 from medseg.dicom.derived import refuse_existing
+from medseg.dicom.rtstruct.structure_set import read_structure_set
+from medseg.dicom.rtstruct.volumes import structure_set_volumes
 from medseg.errors import GeometryError, InputError, MedsegWarning
 from medseg.files import load_json, staging_folder, write_json
 from medseg.metrics import volume_cc
@@ -149,6 +150,8 @@ def _set_to_masks(request: Conversion) -> dict[str, Any]:
     }
     for file in (*files.values(), INDEX):
         refuse_existing(request.out / file, request.overwrite)
+    if request.out.is_dir() and {file.parent.resolve() for file in series.files} & {request.out.resolve()}:
+        raise InputError(f"{request.out}: masks would lie among the images; choose another folder.")
     is_new, kept = not request.out.exists(), _kept_rows(request.out, set(files.values()), series)
     rows = []
     try:
@@ -234,12 +237,31 @@ def _masks_to_dicom(request: Conversion) -> dict[str, Any]:
             append_to=request.append_to,
             overwrite=request.overwrite,
         )
+    rows = [_row(structure, mask, series) for structure, mask in masks.items()]
+    if request.simplify_mm:
+        notes += _thinned(rows, request)
     what = {"rtstruct": "masks to structure set", "seg": "structures to Segmentation"}[request.format]
-    return {"direction": what, "structures": _rows(masks, series), "warnings": notes}
+    return {"direction": what, "structures": rows, "warnings": notes}
 
 
-def _rows(masks: Mapping[Structure, np.ndarray], series: Series) -> list[dict[str, Any]]:
-    return [_row(structure, mask, series) for structure, mask in masks.items()]
+def _thinned(rows: list[dict[str, Any]], request: Conversion) -> list[str]:
+    """Give the rows the volumes of the thinned contours as they were written; a sentence for each that
+    thinning changed by more than 1 %."""
+    written = read_structure_set(request.out)
+    volumes_cc = zip(written.rois, structure_set_volumes(written), strict=True)
+    of_contours = {roi.structure.name: cc for roi, cc in volumes_cc}
+    notes = []
+    for row in rows:
+        before, after = row["volume_cc"], of_contours.get(row["name"])
+        if before is None or after is None:
+            continue
+        row["volume_cc"] = round(after, 3)
+        if abs(after - before) > 0.01 * before:
+            notes.append(
+                f"structure {row['name']}: thinning by {request.simplify_mm:g} mm left {after:.2f} of "
+                f"{before:.2f} cc; take fewer mm."
+            )
+    return notes
 
 
 # ---- series to NIfTI ---------------------------------------------------------------------------------------
@@ -255,11 +277,11 @@ def _image_to_nifti(request: Conversion) -> dict[str, Any]:
             "resample images in silence; resample them where you can see it (3D Slicer, plastimatch), or "
             "stay in DICOM: segment, compare and margin work on such slices."
         )
-    write_volume(series.volume(), series.geometry, request.out)
     grid = {
         "shape_slices_rows_columns": list(series.geometry.shape),
-        "spacing_mm": list(series.geometry.spacing_mm),
+        "spacing_mm": list(series.geometry.spacing_mm),  # refuses a single slice, before anything is written
     }
+    write_volume(series.volume(), series.geometry, request.out)
     return {
         "direction": "series to NIfTI",
         "modality": series.modality,

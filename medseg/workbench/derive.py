@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import medseg
-from medseg.cases.mask_sources import MaskSource, Reference, open_masks
+from medseg.cases.mask_sources import MaskSource, Reference, is_nifti, open_masks
 from medseg.dicom import write_rtstruct
 from medseg.dicom.derived import refuse_existing
 from medseg.dicom.rtstruct.structure_set import read_structure_set
@@ -157,7 +157,10 @@ def derive_structure_set(request: Derivation) -> dict[str, Any]:
 
 
 def _check_paths(request: Derivation) -> None:
-    """InputError for an ``out`` that is the source or that exists, and for a set of another frame."""
+    """InputError for an ``out`` that is the source, that exists or is named as a mask, and for a set of
+    another frame."""
+    if is_nifti(request.out):
+        raise InputError(f"{request.out}: is the name of a mask; the result is a structure set, OUT.dcm.")
     if request.out.exists():
         if request.out.samefile(request.source):
             raise InputError(

@@ -16,6 +16,7 @@ from medseg.structures.structure import (
     check_names_are_unique,
     fixed_colour_rgb,
     name_warnings,
+    stored_name,
     structure_from_name,
 )
 from medseg.structures.tg263 import ORGANS, check_name, interpreted_type, organ_code, suggest
@@ -193,10 +194,12 @@ def test_colours_are_fixed_and_do_not_change_from_process_to_process():
     assert fixed_colour_rgb("Kidney_L") != fixed_colour_rgb("Kidney_R")
 
 
-@pytest.mark.parametrize("name", ["", " Lung", "Lung ", "a\\b", "x" * 65])
+@pytest.mark.parametrize("name", ["", " Lung", "Lung ", "a\\b", "x" * 65, "a\nb", "a\x1b[31m", "\udcff"])
 def test_a_name_that_dicom_cannot_hold_is_refused(name):
     with pytest.raises(StructureError, match="expected 1-64 characters"):
         Structure(name)
+    if name.strip():
+        Structure(stored_name(name))
 
 
 def test_wrong_number_type_and_colour_are_refused():

@@ -222,12 +222,28 @@ def test_exports_may_be_links_into_an_archive(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [["list.json", "--validation", "nan"], ["list.json", "--validation", "1"], ["no/list.json"]]
+    "wrong",
+    [
+        ["list.json", "--validation", "nan"],
+        ["list.json", "--validation", "1"],
+        ["no/list.json"],
+        ["rois.json"],
+        ["list.json", "--report", "./list.json"],
+        ["list.json", "--report", "rois.json"],
+        ["image.dcm"],
+        ["in"],
+    ],
 )
-def test_what_would_fail_at_the_end_is_refused_at_the_start(wrong, tmp_path, monkeypatch, capsys):
+def test_what_would_fail_at_the_end_or_replace_a_file_is_refused_at_the_start(
+    wrong, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
-    assert main(["datalist", str(tmp_path / "in"), "rois.json", *wrong]) == 2
-    assert capsys.readouterr().err.startswith("error: ")
+    Path("in").mkdir()
+    Path("rois.json").write_text('{"GTV": []}')
+    Path("image.dcm").write_bytes(bytes(128) + b"DICM")
+    assert main(["datalist", "in", "rois.json", *wrong]) == 2
+    assert capsys.readouterr().err.startswith("error: ") and len(list(tmp_path.iterdir())) == 3
+    assert Path("rois.json").read_text() == '{"GTV": []}'
 
 
 def test_a_list_with_an_empty_side_is_refused(tmp_path, capsys):

@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import json
 import math
+import os
 import warnings
 
 import numpy as np
@@ -318,6 +319,8 @@ def test_no_output_replaces_a_structure_set_or_a_mask_or_another_output(case, tm
             check_outputs(outs)
     (tmp_path / "old.json").write_text("{}")
     check_outputs([tmp_path / "old.json", tmp_path / "new.csv"])
+    os.mkfifo(tmp_path / "fifo")  # is not opened: that waits for whoever writes into it
+    check_outputs([tmp_path / "fifo"])
 
 
 def test_the_table_says_what_it_shows(comparison):

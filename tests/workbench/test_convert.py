@@ -19,6 +19,7 @@ from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import stack_geometry, write_series
 from medseg.structures.structure import Structure
 from medseg.workbench.convert import Conversion, convert
+from medseg.workbench.inspect import inspect
 
 NAMES = {"GTV": "Marker", "a/b: 1,5": "L"}
 
@@ -293,7 +294,7 @@ def test_paths_and_options_that_do_not_fit_are_refused_in_one_line(
 def test_contours_without_images_and_unknown_faults_are_refused(structure_set, ct, tmp_path):
     with pytest.raises(InputError, match="`reference`"):
         convert(request(structure_set, tmp_path / "masks"))
-    with pytest.raises(InputError, match="allow='nonsense'"):
+    with pytest.raises(InputError, match="`allow=nonsense`"):
         Reference(ct, allow=("nonsense",))
 
 
@@ -307,3 +308,47 @@ def test_a_structure_set_of_lung1_has_the_volumes_that_plastimatch_finds(shared_
         "GTV-1": pytest.approx(155.8, rel=2e-3),
         "Spinal cord": pytest.approx(44.5, rel=2e-3),
     }
+
+
+def test_masks_made_on_another_series_of_the_same_grid_are_refused_until_their_index_lets_them(
+    structure_set, ct, phantom, tmp_path
+):
+    convert(request(structure_set, tmp_path / "masks", ct))
+    write_series(phantom.volume_hu, phantom.geometry, tmp_path / "CT2", seed="another patient")
+    for source in (tmp_path / "masks", tmp_path / "masks" / "GTV.nii.gz"):
+        with pytest.raises(InputError, match="masks of series 2.25.* not of 2.25"):
+            convert(request(source, tmp_path / "RS.dcm", tmp_path / "CT2"))
+    index = json.loads((tmp_path / "masks" / "structures.json").read_text())
+    del index["SeriesInstanceUID"]
+    (tmp_path / "masks" / "structures.json").write_text(json.dumps(index))
+    convert(request(tmp_path / "masks", tmp_path / "RS.dcm", tmp_path / "CT2"))
+
+
+def test_masks_do_not_go_among_the_images(structure_set, ct):
+    before = sorted(ct.iterdir())
+    with pytest.raises(InputError, match="among the images"):
+        convert(request(structure_set, ct, ct))
+    assert sorted(ct.iterdir()) == before
+
+
+def test_a_single_slice_is_refused_before_a_nifti_file_is_there(ct, tmp_path):
+    with pytest.raises(GeometryError, match="one slice"):
+        convert(request(sorted(ct.iterdir())[0], tmp_path / "ct.nii.gz"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_volume_told_of_thinned_contours_is_theirs(structure_set, ct, tmp_path):
+    """Thinned by a metre, an outline has three or four corners left."""
+    convert(request(structure_set, tmp_path / "masks", ct, rois=("GTV",)))
+    whole = convert(request(tmp_path / "masks", tmp_path / "RS.dcm", ct))["structures"][0]["volume_cc"]
+    record = convert(request(tmp_path / "masks", tmp_path / "thin.dcm", ct, simplify_mm=1000.0))
+    (row,) = record["structures"]
+    (told,) = inspect(tmp_path / "thin.dcm")["patients"][0]["studies"][0]["structure_sets"][0]["rois"]
+    assert row["volume_cc"] == pytest.approx(told["volume_cc"], abs=0.001) and row["volume_cc"] < 0.9 * whole
+    assert any(f"left {row['volume_cc']:.2f} of {whole:.2f} cc" in note for note in record["warnings"])
+
+
+def test_a_series_or_a_fault_without_images_is_not_ignored():
+    for options in ({"series_uid": "1.2"}, {"allow": ("missing_slice",)}):
+        with pytest.raises(InputError, match="`reference`"):
+            Reference(**options)

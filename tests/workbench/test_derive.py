@@ -149,6 +149,7 @@ def test_neither_the_set_itself_nor_a_file_nor_a_name_is_overwritten(case, tmp_p
         (path, "CTV", InputError, "the structure set itself"),
         (tmp_path / "there.dcm", "CTV", InputError, "`overwrite`"),
         (tmp_path / "new.dcm", "gtv", StructureError, "already has a structure 'gtv'"),
+        (tmp_path / "new.nii.gz", "CTV", InputError, "the name of a mask"),
     ):
         (tmp_path / "there.dcm").write_text("mine")
         with pytest.raises(error, match=words):

@@ -93,7 +93,7 @@ def read_series(path, *, series_uid: str | None = None, allow: Collection[str] =
     """
     unknown = sorted(set(allow) - set(ALLOWABLE))
     if unknown:
-        raise InputError(f"allow={unknown[0]!r} is not known; expected names from {', '.join(ALLOWABLE)}.")
+        raise InputError(f"`allow={unknown[0]}` is not known; expected names from {', '.join(ALLOWABLE)}.")
     found = find_series(path)
     files = _choose(found, series_uid)
     plan = check_series(files, found)

@@ -19,7 +19,7 @@ from medseg.dicom.opening import read_dicom
 from medseg.dicom.patient import PATIENT_FIELDS, patient_of
 from medseg.dicom.rtstruct.encode import Contour, parse_points_lps_mm
 from medseg.errors import InputError, StructureError
-from medseg.structures.structure import GENERATION_ALGORITHMS, INTERPRETED_TYPES, Structure
+from medseg.structures.structure import GENERATION_ALGORITHMS, INTERPRETED_TYPES, Structure, stored_name
 
 CONTOUR_DATA = 0x30060050
 NUMBER_OF_CONTOUR_POINTS = 0x30060046
@@ -197,14 +197,14 @@ def _referenced_series_uids(dataset: Dataset) -> tuple[str, ...]:
 
 
 def _names(dataset: Dataset, notices: list[str]) -> dict[int, str]:
-    """{ROI number: name, of at most 64 characters and without backslash}, as DICOM and Structure want it.
+    """{ROI number: name, of as DICOM and Structure want them, see stored_name}.
 
     Names that are made equal by that, though they differ in the file, get their numbers: "NAME (number 3)".
     """
     stored = {int(row.ROINumber): _stored_name(row, dataset) for row in dataset.StructureSetROISequence}
     names = {}
     for number, name in stored.items():
-        names[number] = name.replace("\\", "_")[:64].strip() or f"ROI {number}"
+        names[number] = stored_name(name) or f"ROI {number}"
         if not name:
             notices.append(f"ROI number {number} has no name; it is called {names[number]!r} here.")
         elif len(name) > 64:

@@ -25,7 +25,7 @@ from medseg.dicom.opening import read_dicom
 from medseg.dicom.patient import patient_of
 from medseg.errors import GeometryError, InputError, MedsegWarning
 from medseg.geometry import POSITION_TOLERANCE_MM
-from medseg.structures.structure import GENERATION_ALGORITHMS, Structure
+from medseg.structures.structure import GENERATION_ALGORITHMS, Structure, stored_name
 
 if TYPE_CHECKING:
     from medseg.dicom.images.series import Series
@@ -107,10 +107,7 @@ def _labels(dataset: Dataset, path: Path) -> dict[int, Structure]:
     for row in dataset.SegmentSequence:
         if int(row.SegmentNumber) in background:
             continue
-        name = (
-            str(row.get("SegmentLabel") or "").strip().replace("\\", "_")[:64]
-            or f"Segment {row.SegmentNumber}"
-        )
+        name = stored_name(str(row.get("SegmentLabel") or "")) or f"Segment {row.SegmentNumber}"
         if name in {structure.name for structure in labels.values()}:
             raise InputError(f"{path}: two segments are called {name!r}; rename one.")
         drawn_by = str(row.get("SegmentAlgorithmType") or "")
