@@ -71,7 +71,7 @@ def test_a_fifo_gets_the_finished_bytes_and_stays_a_fifo(tmp_path):
     os.mkfifo(out)
     reader = subprocess.Popen(["cat", f"{out}"], stdout=subprocess.PIPE)
     write_json({"dsc": 1}, out)
-    assert json.loads(reader.communicate(timeout=20)[0]) == {"dsc": 1}
+    assert json.loads(reader.communicate(timeout=300)[0]) == {"dsc": 1}
     assert stat.S_ISFIFO(out.stat().st_mode) and list(tmp_path.iterdir()) == [out]
 
 

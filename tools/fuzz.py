@@ -1,7 +1,7 @@
 """Damage sound files in thousands of seeded ways, and see what medseg's readers make of them.
 
     python tools/fuzz.py --inputs 12000 --seed 0          # a long run
-    python tools/fuzz.py --seconds 20                     # as the tests do
+    python tools/fuzz.py --inputs 600                     # as the tests do, in about 20 s
     python tools/fuzz.py --kinds seg --only 123 --keep x  # one input again; the damaged file is kept as x
 
 Every input is read in a worker process with a limit of memory and of time. Exit code 1 when any ended in an

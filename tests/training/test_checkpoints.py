@@ -283,7 +283,7 @@ def test_two_processes_train_one_model_and_only_the_first_writes(dataset, tmp_pa
     # runs again.
     for _ in range(2):
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=120, env=environment, check=False
+            command, capture_output=True, text=True, timeout=800, env=environment, check=False
         )
         if "terminate called without an active exception" not in done.stderr:
             break

@@ -232,7 +232,11 @@ def test_two_processes_have_the_gradient_of_one_with_the_whole_batch(tmp_path):
     # The file runs itself: a test module has no name that a new process could import.
     start = [sys.executable, __file__]
     processes = [subprocess.Popen([*start, str(rank), str(tmp_path)]) for rank in (0, 1)]
-    assert [process.wait(timeout=280) for process in processes] == [0, 0]
+    try:
+        assert [process.wait(timeout=800) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     whole, expected = step_with(BatchPool(), make_networks(), make_data())
     for one in found:
