@@ -18,7 +18,7 @@ import sys, time
 from pathlib import Path
 from medseg.files import Lock
 print(Lock(Path(sys.argv[1])).take() or "taken", flush=True)
-time.sleep(60)
+time.sleep(900)
 """
 
 
@@ -45,8 +45,8 @@ def test_a_lock_names_the_process_that_holds_it_and_ends_with_it_however_that_en
 
 
 def test_a_child_that_outlives_a_killed_holder_does_not_hold_its_lock(tmp_path):
-    fork = "import os\nchild = os.fork()\nif child: print(child, flush=True)\ntime.sleep(60)"
-    command = [sys.executable, "-c", HOLD.replace("time.sleep(60)", fork), f"{tmp_path / '.lock-CT'}"]
+    fork = "import os\nchild = os.fork()\nif child: print(child, flush=True)\ntime.sleep(900)"
+    command = [sys.executable, "-c", HOLD.replace("time.sleep(900)", fork), f"{tmp_path / '.lock-CT'}"]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert parent.stdout.readline() == "taken\n"
     child = int(parent.stdout.readline())
