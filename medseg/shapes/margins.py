@@ -5,7 +5,7 @@ The rule: a voxel's value is its signed distance from the surface of the structu
 (:mod:`medseg.shapes.surface`), less the margin, as a ramp about 0.5. So the 0.5 level of the map, which every
 writer contours between the voxels, is the surface itself moved by the margin, not rounded to whole voxels.
 
-Own code, because growth by SimpleITK's distance map (from voxel centres) comes out 2 to 12 % too small, moves
+Own code, because growth by SimpleITK's distance map (from voxel centres) comes out 2 to 13 % too small, moves
 by whole voxels, and cannot follow uneven or tilted slices (tools/benchmarks/margin/run.py;
 docs/reference/metrics.md).
 """
