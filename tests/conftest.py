@@ -39,6 +39,33 @@ def program():
     return find
 
 
+@pytest.fixture(scope="module")
+def phantom():
+    """The chiral phantom on 30 slices of 48 x 56 pixels, whose position and spacings all differ."""
+    from medseg.phantoms.chiral import chiral_phantom
+    from medseg.phantoms.series import stack_geometry
+
+    geometry = stack_geometry((30, 48, 56), pixel_spacing_mm=(1.5, 1.25), centre_lps_mm=(7, -20, 110))
+    return chiral_phantom(geometry)
+
+
+@pytest.fixture(scope="module")
+def folder(phantom, tmp_path_factory) -> Path:
+    """The phantom's CT."""
+    from medseg.phantoms.series import write_series
+
+    out = tmp_path_factory.mktemp("ct")
+    write_series(phantom.volume_hu, phantom.geometry, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def series(folder):
+    from medseg.dicom import read_series
+
+    return read_series(folder)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def trust_file(tmp_path_factory) -> Path:
     """The list of trusted bundles of this run of the tests, and of every process that it starts: nobody's own

@@ -22,13 +22,14 @@ from medseg.audit.evidence import file_stem, load_evidence
 from medseg.audit.folds import Fold, run_fold
 from medseg.audit.patients import patient_of, read_cases
 from medseg.audit.worklist import read_worklist
+from medseg.bundles.find import Bundle
 from medseg.bundles.trust import trusted_bundle
 from medseg.errors import InputError
-from medseg.files import load_json, make_folder, write_csv, write_json
+from medseg.files import load_json, make_folder, no_empty_folders, own_folder, plain, write_csv, write_json
+from medseg.metrics.intervals import DRAWS, mean_interval
 
 LOCK = "gold.lock.json"
 COLUMNS = ("structure", "cases", "before", "after", "change", "low", "high")
-DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,13 @@ def fix(request: FixRequest, report: Callable[[str], None] = print) -> dict[str,
     is not the locked one.
     """
     bundle = trusted_bundle(request.bundle, request.trust_bundle)
+    out = request.output_dir / "fix"
+    made = [out / name / cases for name in ("before", "after") for cases in ("cases", "")]
+    with own_folder(request.output_dir), no_empty_folders(*made, out):
+        return _fix(request, bundle, report)
+
+
+def _fix(request: FixRequest, bundle: Bundle, report: Callable[[str], None]) -> dict[str, Any]:
     items = read_cases(request.datalist or bundle.folder / "configs" / "datalist.json")
     gold = read_cases(request.gold, "gold")
     both = {patient_of(case) for case in gold} & {patient_of(case) for case in items}
@@ -87,15 +95,15 @@ def fix(request: FixRequest, report: Callable[[str], None] = print) -> dict[str,
         scores.append(
             {case["case_id"]: _dice(folder / "cases" / f"{file_stem(case['case_id'])}.npz") for case in gold}
         )
-    rows = compare_gold(*scores)
+    rows = compare_gold(*scores, {case["case_id"]: patient_of(case) for case in gold})
     write_csv(rows, COLUMNS, out / "gold.csv")
     content = {
         "corrected": corrected,
         "rejected": rejected,
         "gold_cases": len(gold),
         "settings": dict(request.settings),
-        "dice": [{name: _plain(value) for name, value in row.items()} for row in rows],
-        "interval": f"95 % of {DRAWS} bootstraps over the gold cases, both trainings on the same draw",
+        "dice": plain(rows),
+        "interval": f"95 % of {DRAWS} draws of the gold patients, both trainings on the same draw",
     }
     write_json(content, out / "gold.json")
     return content
@@ -170,13 +178,15 @@ def _dice(path: Path) -> dict[str, float]:
 
 
 def compare_gold(
-    before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]], seed: int = 0
+    before: Mapping[str, Mapping[str, float]],
+    after: Mapping[str, Mapping[str, float]],
+    patients: Mapping[str, str],
 ) -> list[dict]:
     """For each structure, and for "mean": gold cases, mean Dice before and after, and the change with its 95
     % interval.
 
-    ``before`` and ``after``: {case: {structure: Dice}}. "mean": each case's mean over its structures. Without
-    nan.
+    ``before`` and ``after``: {case: {structure: Dice}}; ``patients``: {case: patient}. "mean": each case's
+    mean over its structures. Without nan; of one patient there is no interval.
     """
     names = list(dict.fromkeys(name for scores in before.values() for name in scores))
     pairs = {
@@ -190,25 +200,13 @@ def compare_gold(
         )
         for case in before
     ]
-    rng, rows = np.random.default_rng([seed, 32452843]), []
+    owners, rows = [patients[case] for case in before], []
     for name, values in pairs.items():
-        known = np.array([pair for pair in values if pair[0] == pair[0] and pair[1] == pair[1]]).reshape(
-            -1, 2
-        )
-        if not len(known):
+        scores = np.array(values, dtype=float)
+        known = ~np.isnan(scores).any(axis=1)
+        if not known.any():
             continue
-        changes = known[:, 1] - known[:, 0]
-        low, high = np.percentile(rng.choice(changes, (DRAWS, len(changes))).mean(axis=1), [2.5, 97.5])
-        means = known.mean(axis=0)
-        rows.append(
-            dict(
-                zip(
-                    COLUMNS, (name, len(known), *map(float, (*means, changes.mean(), low, high))), strict=True
-                )
-            )
-        )
+        change = mean_interval(np.where(known, scores[:, 1] - scores[:, 0], np.nan), owners)
+        means = scores[known].mean(axis=0).tolist()
+        rows.append(dict(zip(COLUMNS, (name, int(known.sum()), *means, *change), strict=True)))
     return rows
-
-
-def _plain(value: Any) -> Any:
-    return round(value, 4) if isinstance(value, float) else value

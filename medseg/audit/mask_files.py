@@ -30,17 +30,24 @@ AROUND = 20.0
 
 
 def cases_of(
-    data_dir: Path, predictions_dir: Path, datalist: Sequence[Mapping[str, Any]] | None
+    data_dir: Path,
+    predictions_dir: Path,
+    datalist: Sequence[Mapping[str, Any]] | None,
+    leave_out: Path | None = None,
 ) -> list[dict]:
     """The cases to audit: the datalist's, or one for each folder of ``data_dir``: {"case_id", "label",
     "image"}.
 
     Such a folder holds masks ("image.nii.gz" or "image.png" beside them is the image), or a CT and its RT
-    Structure Set. InputError when there is none, and for cases without a folder of predictions.
+    Structure Set. ``leave_out``: a folder within ``data_dir`` that is no case. InputError when there is none,
+    and for cases without a folder of predictions.
     """
     if datalist is None:
+        no_case = [] if leave_out is None else [path.resolve() for path in (leave_out, *leave_out.parents)]
         folders = sorted(
-            path for path in data_dir.iterdir() if path.is_dir() and not path.name.startswith(".")
+            path
+            for path in data_dir.iterdir()
+            if path.is_dir() and not path.name.startswith(".") and path.resolve() not in no_case
         )
         items = [_item_of(path, data_dir) for path in folders]
     else:

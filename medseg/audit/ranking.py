@@ -99,10 +99,15 @@ class _Levels:
         return threshold_of(own if len(own) >= LEAST_LABELS else self.by_structure.get(number, []))
 
 
-def rank(paths: Sequence[Path], groups: dict[str, str] | None = None) -> Ranking:
+def rank(
+    paths: Sequence[Path],
+    groups: Mapping[str, str] | None = None,
+    patients: Mapping[str, str] | None = None,
+) -> Ranking:
     """Rank the labels of evidence files (one case each; they are read one at a time, three times).
 
-    ``groups``: {case: annotator or centre}. InputError without a case, for a name that two cases share, for
+    ``groups``: {case: annotator or centre}; ``patients``: {case: patient}, by which intervals are drawn, each
+    case its own where it is not named. InputError without a case, for a name that two cases share, for
     cases of other structures or units, and when every label is empty.
     """
     cases: dict[str, Path] = {}
@@ -114,11 +119,13 @@ def rank(paths: Sequence[Path], groups: dict[str, str] | None = None) -> Ranking
         reach.append(math.prod(evidence.spacing) ** (1 / len(evidence.spacing)))
         levels.add(evidence)
     notices = _check_labels(levels, names, len(cases))
-    voxel, groups = float(np.median(reach)), groups or {}
+    voxel, groups, patients = float(np.median(reach)), groups or {}, patients or {}
     habits: dict[tuple[str, str], Style] = {}
     if groups:
         rows = [row for path in paths for row in _biases(load_evidence(path), levels)]
-        habits = styles([(groups.get(case, ""), name, bias) for case, name, bias in rows], voxel)
+        habits = styles(
+            [(groups.get(case, ""), name, bias, patients.get(case, case)) for case, name, bias in rows], voxel
+        )
     kept = {key: habit for key, habit in habits.items() if habit.consistent}
     findings = [one for path in paths for one in _findings(load_evidence(path), levels, groups, kept)]
     scored = scores([(finding.structure, finding.numbers, finding.gain) for finding in findings], voxel)

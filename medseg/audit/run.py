@@ -13,13 +13,13 @@ from medseg.audit.evidence import file_stem, save_evidence
 from medseg.audit.folds import Fold, predict_with_weights, run_fold
 from medseg.audit.mask_files import cases_of, evidence_from_files, names_without_prediction, structure_names
 from medseg.audit.outputs import COLUMNS, record, row_of, write_html, write_table
-from medseg.audit.patients import group_of, patient_folds, read_cases
+from medseg.audit.patients import group_of, patient_folds, patient_of, read_cases
 from medseg.audit.pictures import draw_worst
 from medseg.audit.ranking import Ranking, rank
 from medseg.audit.worklist import read_worklist, write_worklist
 from medseg.bundles.trust import trusted_bundle
 from medseg.errors import InputError
-from medseg.files import make_folder, own_folder, write_json
+from medseg.files import make_folder, no_empty_folders, own_folder, write_json
 
 LEAST_DRAWN = 6
 
@@ -74,9 +74,8 @@ def audit(request: AuditRequest, report: Callable[[str], None] = print) -> dict[
     read_worklist(
         request.output_dir / "worklist.csv"
     )  # one that cannot be read must stop us before hours of training
-    if request.predictions is not None:  # they may lie around the output, which must not look like a case
-        return _audit(request, report)
-    with own_folder(request.output_dir):
+    made = [request.output_dir / name for name in ("cases", "rtstruct", "folds")]
+    with own_folder(request.output_dir), no_empty_folders(*made):
         return _audit(request, report)
 
 
@@ -90,7 +89,9 @@ def _audit(request: AuditRequest, report: Callable[[str], None]) -> dict[str, An
     else:
         items, about = _from_bundle(request, evidence_dir, report)
     groups = {str(item["case_id"]): group_of(item, request.group) for item in items} if request.group else {}
-    ranking = rank([evidence_dir / f"{file_stem(str(item['case_id']))}.npz" for item in items], groups)
+    patients = {str(item["case_id"]): patient_of(item) for item in items}
+    paths = [evidence_dir / f"{file_stem(str(item['case_id']))}.npz" for item in items]
+    ranking = rank(paths, groups, patients)
     return _write(request, ranking, about, report)
 
 
@@ -101,7 +102,7 @@ def _from_files(request: AuditRequest, evidence_dir: Path, report: Callable[[str
     if request.settings:
         raise InputError("`settings` change a training; with `predictions` nothing is trained.")
     datalist = read_cases(request.datalist) if request.datalist else None
-    items = cases_of(request.data_dir, request.predictions, datalist)
+    items = cases_of(request.data_dir, request.predictions, datalist, leave_out=request.output_dir)
     names = structure_names(items, request.predictions)
     make_folder(evidence_dir)
     for item in items:

@@ -1,8 +1,8 @@
 """Style or error: what all labels of an annotator or centre share is a habit, not a mistake of one case.
 
 A habit is a mean signed distance between label and prediction, structure by structure. The group's value is
-the median over its cases, so that single errors do not make a style; its 95 % interval comes from a bootstrap
-over cases.
+the median over its cases, so that single errors do not make a style; its 95 % interval is that of
+:mod:`medseg.metrics.intervals`, over patients.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medseg.audit.disagreement import signed_distance
+from medseg.metrics.intervals import interval
 
 LEAST_CASES = 5
 LEAST_STYLE = 0.25
@@ -26,8 +27,8 @@ DRAWS = 2000
 class Style:
     """One group and structure. ``bias``: median over its ``cases`` of the mean signed distance, in mm or px,
     positive where its labels lie outside the prediction; ``low`` and ``high``: its 95 % interval, nan below
-    LEAST_CASES cases. ``consistent``: the interval excludes 0 and the bias is no smaller than LEAST_STYLE
-    voxels."""
+    LEAST_CASES cases and for one patient. ``consistent``: the interval excludes 0 and the bias is no smaller
+    than LEAST_STYLE voxels."""
 
     group: str
     structure: str
@@ -46,25 +47,25 @@ class Style:
 
 
 def styles(
-    rows: Sequence[tuple[str, str, float]], reach: float, seed: int = 0
+    rows: Sequence[tuple[str, str, float, str]], reach: float, seed: int = 0
 ) -> dict[tuple[str, str], Style]:
-    """{(group, structure): Style} of (group, structure, bias) rows; rows without a group or a bias do not
-    count.
+    """{(group, structure): Style} of (group, structure, bias, patient) rows; rows without a group or a bias
+    do not count.
 
     ``reach``: a typical voxel size in the unit of the biases.
     """
-    biases: dict[tuple[str, str], list[float]] = {}
-    for group, structure, bias in rows:
+    biases: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    for group, structure, bias, patient in rows:
         if group and math.isfinite(bias):
-            biases.setdefault((group, structure), []).append(bias)
-    rng = np.random.default_rng([seed, 15485863])
+            biases.setdefault((group, structure), []).append((bias, patient))
     found = {}
-    for (group, structure), values in biases.items():
-        low = high = math.nan
+    for (group, structure), own in biases.items():
+        values, patients = np.array([bias for bias, _ in own]), [patient for _, patient in own]
+        bias, low, high = float(np.median(values)), math.nan, math.nan
         if len(values) >= LEAST_CASES:
-            draws = np.median(rng.choice(values, (DRAWS, len(values))), axis=1)
-            low, high = (float(value) for value in np.percentile(draws, [2.5, 97.5]))
-        bias = float(np.median(values))
+            bias, low, high = interval(
+                lambda drawn, values=values: float(np.median(values[drawn])), patients, draws=DRAWS, seed=seed
+            )
         consistent = (low > 0 or high < 0) and abs(bias) >= LEAST_STYLE * reach
         found[group, structure] = Style(group, structure, len(values), bias, low, high, consistent)
     return found

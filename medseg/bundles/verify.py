@@ -18,6 +18,7 @@ from medseg.bundles.find import Bundle, read_json
 from medseg.bundles.trust import WEIGHTS_KEY, code_of, is_trusted
 from medseg.bundles.weights import read_weights
 from medseg.errors import MedsegError
+from medseg.transforms.gate import read_gate
 
 REQUIRED_FILES = (
     "LICENSE",
@@ -25,6 +26,7 @@ REQUIRED_FILES = (
     "configs/train.json",
     "configs/evaluate.json",
     "configs/inference.json",
+    "configs/gate.json",
     "configs/multi_gpu_train.json",
     "configs/logging.conf",
     "docs/README.md",
@@ -213,6 +215,39 @@ def _agreement(bundle: Bundle) -> str | None:
     return None
 
 
+GATE, BEFORE_THE_GATE = (
+    "medseg.transforms.CheckInputd",
+    ("medseg.transforms.LoadCased", "medseg.transforms.LoadRadiographd", "medseg.transforms.CropWithind"),
+)
+"""The step that holds an image against the gate, and what may come before: a reader, and a region of its
+image. Anything else would change the values that the gate was fitted on."""
+
+
+def _gate(bundle: Bundle) -> str | None:
+    read_gate(bundle.folder / "configs" / "gate.json")
+    inference = read_json(bundle.folder / "configs" / "inference.json")
+    steps = [
+        step.get("_target_") if isinstance(step, dict) else step
+        for step in inference["preprocessing"]["transforms"]
+    ]
+    if steps.count(GATE) != 1:
+        return f"inference.json: {steps.count(GATE)} steps {GATE} in its preprocessing; expected one"
+    place = steps.index(GATE)
+    early = [str(step) for step in steps[:place] if step not in BEFORE_THE_GATE]
+    if place == 0 or early:
+        return (
+            f"inference.json: {GATE} comes after {', '.join(early) or 'nothing'}; expected it right after "
+            f"the reader and CropWithind"
+        )
+    late = [step for step in steps[place:] if step in BEFORE_THE_GATE]
+    if late:
+        return f"inference.json: {', '.join(late)} comes after {GATE}, which has to see what they give"
+    path = str(inference["preprocessing"]["transforms"][place].get("gate"))
+    if "configs/gate.json" not in path:
+        return f"inference.json: {GATE} reads {path}; expected the bundle's own configs/gate.json"
+    return None
+
+
 CHECKS: dict[str, Callable[[Bundle], str | None]] = {
     "files of the bundle layout": _files,
     "metadata (MONAI verify_metadata)": _metadata,
@@ -220,6 +255,7 @@ CHECKS: dict[str, Callable[[Bundle], str | None]] = {
     "expressions and calls in the configs": _code,
     "properties of train, evaluate, multi_gpu_train and inference (MONAI check_properties)": _properties,
     "train and inference agree": _agreement,
+    "gate, and the image is held against it as it was read": _gate,
     "weights are whole, finite, and those that metadata.json names": _weights,
 }
 """Checks that read and never execute."""

@@ -74,16 +74,24 @@ def _fail(options: argparse.Namespace, message: str, code: int) -> int:
 def _escaped() -> Iterator[None]:
     """Within the block what libraries warn of and log, with values of the files in it, reaches the terminal
     as :func:`say` would print it."""
-    if logging.lastResort is not None:  # what prints the warnings of a library that nobody configured
-        logging.lastResort.setFormatter(_Printable())
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}", file=sys.stderr)
-        yield
+    factory = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(_PrintableRecord)  # whoever handles them: a bundle configures its own log
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}", file=sys.stderr)
+            yield
+    finally:
+        logging.setLogRecordFactory(factory)
 
 
-class _Printable(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+class _PrintableRecord(logging.LogRecord):
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if self.exc_info:
+            self.exc_text = printable(logging.Formatter().formatException(self.exc_info))
+
+    def getMessage(self) -> str:
+        return printable(super().getMessage())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from medseg.errors import GeometryError
+from medseg.errors import GeometryError, StructureError
 from medseg.geometry import Geometry
-from medseg.shapes.outlines import probability_polygons
+from medseg.shapes.outlines import mask_if_binary, probability_polygons
 
 
 def dice(a: np.ndarray, b: np.ndarray, geometry: Geometry | None = None) -> float:
     """Twice the common volume over the volume of both bool masks. nan when both are empty, 0 when one is.
 
     Voxels are counted; with a ``geometry``, each counts by the height of its slice, which matters on uneven
-    stacks alone. GeometryError for masks of different shapes, or of another shape than the geometry.
+    stacks alone. GeometryError for masks of different shapes, or of another shape than the geometry,
+    StructureError for arrays that are no masks.
     """
-    require_same_shape(a, b)
+    require_masks(a, b)
     heights = np.ones(len(a))
     if geometry is not None:
         if geometry.shape != a.shape:
@@ -32,14 +33,16 @@ def dice(a: np.ndarray, b: np.ndarray, geometry: Geometry | None = None) -> floa
 def volume_cc(volume: np.ndarray, geometry: Geometry) -> float:
     """Cubic centimetres of a structure [slice, row, column]: its area on each slice times the slice's height.
 
-    A bool mask has the area of its set voxels, a float map that within its outlines at 0.5: in both cases
-    what is written as contours. An end slice counts as thick as its inner neighbour's gap. An empty structure
-    has 0. On a stack of a single slice it is nan: its height is not known. GeometryError for another shape.
+    A bool mask has the area of its set voxels, and so has a float map of nothing but 0 and 1; any other map
+    that within its outlines at 0.5: in all cases what is written as contours. An end slice counts as thick as
+    its inner neighbour's gap. An empty structure has 0. On a stack of a single slice it is nan: its height is
+    not known. GeometryError for another shape.
     """
     if volume.shape != geometry.shape:
         raise GeometryError(
             f"mask of shape {volume.shape} on an image of {geometry.shape} (slices, rows, columns)."
         )
+    volume = mask_if_binary(volume)
     if volume.dtype.kind != "f":
         return float(np.count_nonzero(volume, axis=(1, 2)) @ geometry.voxel_volumes_cc)
     return float(np.array([_outlined_area(plane) for plane in volume]) @ geometry.voxel_volumes_cc)
@@ -56,7 +59,13 @@ def _outlined_area(plane: np.ndarray) -> float:
     )
 
 
-def require_same_shape(a: np.ndarray, b: np.ndarray) -> None:
-    """GeometryError unless both masks have the same shape."""
+def require_masks(a: np.ndarray, b: np.ndarray) -> None:
+    """StructureError unless both arrays are bool masks, GeometryError unless they have the same shape."""
+    for array in (a, b):
+        if array.dtype != bool:
+            raise StructureError(
+                f"array of type {array.dtype}: expected bool masks; cut a map at its level (map >= 0.5) "
+                f"and split a label map into one mask per structure."
+            )
     if a.shape != b.shape:
         raise GeometryError(f"masks of shape {a.shape} and {b.shape}: expected the same voxel grid.")

@@ -8,7 +8,7 @@ from scipy.spatial import KDTree
 from medseg.errors import GeometryError
 from medseg.geometry import Geometry
 from medseg.metrics.marching import is_surface, length_by_code, outline_codes
-from medseg.metrics.overlap import require_same_shape
+from medseg.metrics.overlap import require_masks
 from medseg.metrics.surfaces import OFFSET_REACH, look_up
 from medseg.shapes.boxes import box_of
 
@@ -31,7 +31,7 @@ def added_path_length_mm(
     0); without the other, the whole outline is lacking. GeometryError for masks of another shape than the
     geometry.
     """
-    require_same_shape(reference, other)
+    require_masks(reference, other)
     if geometry.shape != reference.shape:
         raise GeometryError(
             f"masks of shape {reference.shape} on an image of {geometry.shape} (slices, rows, columns)."

@@ -25,7 +25,7 @@ from scipy.spatial import KDTree
 from medseg.errors import GeometryError
 from medseg.geometry import Geometry
 from medseg.metrics.marching import area_by_code, is_surface, neighbourhood_codes, triangles_by_code
-from medseg.metrics.overlap import require_same_shape
+from medseg.metrics.overlap import require_masks
 from medseg.shapes.boxes import box_of
 
 SURFACE_DEFINITION = "surface elements of DeepMind surface-distance (marching-cube areas), area-weighted"
@@ -80,9 +80,10 @@ def surface_distances(
 
     ``grid``: a Geometry, also an uneven or tilted one, or the spacing in mm along each array axis. A
     structure that touches the image border has a surface there. GeometryError for unequal shapes, for a
-    spacing that is not three positive numbers, and for a single slice, whose height is not known.
+    spacing that is not three positive numbers, and for a single slice, whose height is not known;
+    StructureError for arrays that are no masks.
     """
-    require_same_shape(a, b)
+    require_masks(a, b)
     if isinstance(grid, Geometry) and grid.shape != a.shape:
         raise GeometryError(f"masks of shape {a.shape} on an image of {grid.shape} (slices, rows, columns).")
     box = box_of(a | b)

@@ -6,7 +6,13 @@ import numpy as np
 
 from medseg.errors import GeometryError, StructureError
 from medseg.geometry import Geometry
-from medseg.shapes.outlines import Polygon, cut_stairs, mask_polygons, probability_polygons
+from medseg.shapes.outlines import (
+    Polygon,
+    cut_stairs,
+    mask_if_binary,
+    mask_polygons,
+    probability_polygons,
+)
 
 HOLE_MODES = {"keyhole": "CLOSED_PLANAR", "nested": "CLOSED_PLANAR", "xor": "CLOSEDPLANAR_XOR"}
 """How a loop with a hole is written, with its Contour Geometric Type (DICOM PS3.3 C.8.8.6.1 and
@@ -105,17 +111,18 @@ def structure_loops(
     """The loops of one structure as {slice index: [loop (n, 2), ...]}, without empty slices, and their
     geometric type.
 
-    ``volume`` [slice, row, column]: a bool mask is bounded by its pixel edges with the stairs cut
-    (cut_stairs), a float map is contoured at ``level``. ``holes`` and ``simplify_mm`` (0: every vertex) are
-    as in encode_holes and simplify. The type is CLOSEDPLANAR_XOR only for a structure that has a hole,
-    because all loops of a structure share it. An empty volume gives no slices. GeometryError when the
-    volume's shape is not the geometry's.
+    ``volume`` [slice, row, column]: a bool mask, or a map of nothing but 0 and 1, is bounded by its pixel
+    edges with the stairs cut (cut_stairs), any other float map is contoured at ``level``. ``holes`` and
+    ``simplify_mm`` (0: every vertex) are as in encode_holes and simplify. The type is CLOSEDPLANAR_XOR only
+    for a structure that has a hole, because all loops of a structure share it. An empty volume gives no
+    slices. GeometryError when the volume's shape is not the geometry's.
     """
     volume = np.asarray(volume)
     if volume.shape != geometry.shape:
         raise GeometryError(
             f"mask of shape {volume.shape} on an image of {geometry.shape} (slices, rows, columns)."
         )
+    volume = mask_if_binary(volume)
     loops, any_hole, geometric_type = {}, False, HOLE_MODES["nested"]
     for index, plane in enumerate(volume):
         if volume.dtype.kind == "f":

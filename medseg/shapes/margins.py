@@ -5,7 +5,7 @@ The rule: a voxel's value is its signed distance from the surface of the structu
 (:mod:`medseg.shapes.surface`), less the margin, as a ramp about 0.5. So the 0.5 level of the map, which every
 writer contours between the voxels, is the surface itself moved by the margin, not rounded to whole voxels.
 
-Own code, because growth by SimpleITK's distance map (from voxel centres) comes out 2 to 12 % too small, moves
+Own code, because growth by SimpleITK's distance map (from voxel centres) comes out 2 to 13 % too small, moves
 by whole voxels, and cannot follow uneven or tilted slices (tools/benchmarks/margin/run.py;
 docs/reference/metrics.md).
 """
@@ -246,12 +246,17 @@ def _beyond_ellipsoid(surface: Surface, voxels: Voxels, margins_mm: np.ndarray) 
     """
     centres, width_mm = voxels.centres_lps_mm, voxels.width_mm
     half = np.maximum(margins_mm, LEAST_MM)
-    found, _ = cKDTree(surface.points_lps_mm).query(centres, distance_upper_bound=half.max() + width_mm / 2)
-    signed_mm = np.where(voxels.inside, -found, found)
+    tree = cKDTree(surface.points_lps_mm)
+    signed_mm = np.where(voxels.inside, -np.inf, np.inf)
+    outside = ~voxels.inside
+    signed_mm[outside], _ = tree.query(centres[outside], distance_upper_bound=half.max() + width_mm / 2)
+    if margins_mm.min() < width_mm / 2:
+        depth_mm, _ = tree.query(centres[voxels.inside], distance_upper_bound=width_mm / 2 - margins_mm.min())
+        signed_mm[voxels.inside] = -depth_mm
     beyond = np.minimum(signed_mm, width_mm)
     sure = signed_mm < float(margins_mm.min()) - width_mm / 2
     beyond[sure] = -width_mm
-    wanted = np.flatnonzero(~sure & np.isfinite(found))
+    wanted = np.flatnonzero(~sure & np.isfinite(signed_mm))
     for axes, facing in _eighths(half, surface.outwards).items():
         points, axes = surface.points_lps_mm[facing], np.array(axes)
         bound = 1 + width_mm / 2 / max(axes.min(), 1.0)

@@ -231,6 +231,29 @@ def _neighbours(owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return before, after
 
 
+def mask_if_binary(volume: np.ndarray) -> np.ndarray:
+    """A float map of nothing but 0 and 1 as the bool mask that it is; any other array as it came.
+
+    Linear interpolation would bound an isolated voxel of such a map with half of its area, and cut every
+    corner of the others.
+    """
+    if volume.dtype.kind == "f" and ((volume == 0) | (volume == 1)).all():
+        return volume == 1
+    return volume
+
+
+def count_lost_voxels(probability: np.ndarray) -> int:
+    """Voxels of a map [row, column] that are certain, CERTAIN or more, and stand alone: none of their four
+    neighbours reaches 0.5, so that the outline at 0.5 is a diamond of some half of their area."""
+    inside = np.pad(probability >= 0.5, 1)
+    beside = inside[:-2, 1:-1] | inside[2:, 1:-1] | inside[1:-1, :-2] | inside[1:-1, 2:]
+    return int(np.count_nonzero((probability >= CERTAIN) & ~beside))
+
+
+CERTAIN = 0.99
+"""From here on a voxel is meant whole; less may well be the part of it that is covered."""
+
+
 # ---- probability maps to polygons --------------------------------------------------------------------------
 
 

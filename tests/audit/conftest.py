@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from audit.drawing import ellipse, picture
+from audit.drawing import ellipse, nifti, noise_with_box, picture
 
 from medseg.dicom import read_series, write_rtstruct
 from medseg.phantoms.series import stack_geometry, write_series
@@ -71,14 +71,9 @@ def volumes(tmp_path_factory) -> Path:
     """Six volumes of noise with a brighter box that is the label."""
     folder, rng, entries = tmp_path_factory.mktemp("volumes"), np.random.default_rng(0), []
     for number in range(6):
-        label = np.zeros((18, 20, 16), np.uint8)
-        label[6 : 10 + number % 3, 7:12, 5:11] = 1
-        image = (rng.normal(0, 60, label.shape) + 150 * label).astype(np.int16)
-        for name, array in (("ct", image), ("gtv", label)):
-            nibabel.save(
-                nibabel.Nifti1Image(array, np.diag([-4.0, -4.0, 4.0, 1.0])),
-                folder / f"{number}_{name}.nii.gz",
-            )
+        image, label = noise_with_box(rng, height=4 + number % 3)
+        nifti(image, folder / f"{number}_ct.nii.gz")
+        nifti(label, folder / f"{number}_gtv.nii.gz")
         entries.append(
             {"image": f"{number}_ct.nii.gz", "label": f"{number}_gtv.nii.gz", "case_id": f"study/{number}"}
         )

@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
+from audit.drawing import BUNDLE, TINY, nifti, noise_with_box
 
 from medseg.audit.fix import FixRequest, compare_gold, corrected_list, fix
 from medseg.cli.main import main
 from medseg.errors import InputError
-
-BUNDLE = Path(__file__).resolve().parents[2] / "monai_bundles" / "ct_gtv"
-TINY = {
-    "network_def": {
-        "_target_": "medseg.networks.ResUNetSE",
-        "spatial_dims": 3,
-        "in_channels": 1,
-        "out_channels": 1,
-        "channels": [2, 4],
-        "strides": [2],
-    },
-    "grid_size": [8, 8, 8],
-    "spacing_mm": [4.0, 4.0, 4.0],
-    "val_margin_mm": 100.0,
-    "epochs": 1,
-    "device": "cpu",
-}
 
 
 @pytest.fixture
@@ -39,15 +21,13 @@ def volumes(tmp_path) -> FixRequest:
     for folder in ("data/labels", "corrected/labels", "out"):
         (tmp_path / folder).mkdir(parents=True)
     for number in range(6):
-        label = np.zeros((18, 20, 16), np.uint8)
-        label[6:10, 7:12, 5:11] = 1
-        image = (rng.normal(0, 60, label.shape) + 150 * label).astype(np.int16)
-        save(image, tmp_path / f"data/{number}.nii.gz")
-        save(label, tmp_path / f"data/labels/{number}.nii.gz")
+        image, label = noise_with_box(rng)
+        nifti(image, tmp_path / f"data/{number}.nii.gz")
+        nifti(label, tmp_path / f"data/labels/{number}.nii.gz")
         entries.append(
             {"image": f"{number}.nii.gz", "label": f"labels/{number}.nii.gz", "case_id": f"c{number}"}
         )
-    save(np.roll(label, 1, 0), tmp_path / "corrected/labels/1.nii.gz")
+    nifti(np.roll(label, 1, 0), tmp_path / "corrected/labels/1.nii.gz")
     (tmp_path / "list.json").write_text(json.dumps({"training": entries[:4]}))
     (tmp_path / "gold.json").write_text(json.dumps({"gold": entries[4:]}))
     return FixRequest(
@@ -59,10 +39,6 @@ def volumes(tmp_path) -> FixRequest:
         tmp_path / "list.json",
         TINY,
     )
-
-
-def save(array: np.ndarray, path: Path) -> None:
-    nibabel.save(nibabel.Nifti1Image(array, np.diag([-4.0, -4.0, 4.0, 1.0])), path)
 
 
 def test_a_corrected_label_replaces_its_case_and_a_rejected_case_is_left_out(volumes):
@@ -124,11 +100,22 @@ def test_changes_are_paired_by_case():
         "c": {"Cord": float("nan"), "Larynx": 0.5},
     }
     after = {"a": {"Cord": 0.6, "Larynx": 0.8}, "b": {"Cord": 0.8}, "c": {"Cord": 0.9, "Larynx": 0.6}}
-    rows = {row["structure"]: row for row in compare_gold(before, after)}
+    rows = {row["structure"]: row for row in compare_gold(before, after, {case: case for case in before})}
     cord = rows["Cord"]
     assert (cord["cases"], cord["before"], cord["after"]) == (2, pytest.approx(0.6), pytest.approx(0.7))
     assert [cord[name] for name in ("change", "low", "high")] == pytest.approx([0.1, 0.1, 0.1])
     assert rows["mean"]["before"] == pytest.approx((0.65 + 0.7 + 0.5) / 3)
+
+
+def test_two_gold_cases_of_one_patient_are_drawn_together_and_one_patient_has_no_interval():
+    before = {name: {"Cord": 0.5} for name in "abcd"}
+    after = {"a": {"Cord": 0.7}, "b": {"Cord": 0.3}, "c": {"Cord": 0.7}, "d": {"Cord": 0.3}}
+    (cord, _) = compare_gold(before, after, {"a": "p", "b": "p", "c": "q", "d": "q"})
+    assert [cord[name] for name in ("change", "low", "high")] == pytest.approx([0, 0, 0])
+    (cord, _) = compare_gold(before, after, {name: name for name in "abcd"})
+    assert cord["low"] == pytest.approx(-0.2) and cord["high"] == pytest.approx(0.2)
+    (cord, _) = compare_gold(before, after, dict.fromkeys("abcd", "p"))
+    assert np.isnan(cord["low"]) and np.isnan(cord["high"])
 
 
 def test_the_command_needs_both_folder_and_gold(capsys, tmp_path):

@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-from audit.drawing import silent
+from audit.drawing import BUNDLE, TINY, silent
 
 from medseg.audit.evidence import file_stem, load_evidence
 from medseg.audit.patients import patient_folds
 from medseg.audit.run import AuditRequest, audit
 from medseg.errors import BundleError, InputError
-
-BUNDLE = Path(__file__).resolve().parents[2] / "monai_bundles" / "ct_gtv"
-TINY = {
-    "network_def": {
-        "_target_": "medseg.networks.ResUNetSE",
-        "spatial_dims": 3,
-        "in_channels": 1,
-        "out_channels": 1,
-        "channels": [2, 4],
-        "strides": [2],
-    },
-    "grid_size": [8, 8, 8],
-    "spacing_mm": [4.0, 4.0, 4.0],
-    "val_margin_mm": 100.0,
-    "epochs": 1,
-    "device": "cpu",
-}
 
 
 def test_cases_go_to_folds_by_patient():

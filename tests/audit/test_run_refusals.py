@@ -14,6 +14,7 @@ from audit.drawing import picture, silent
 from medseg.audit.run import AuditRequest, audit
 from medseg.cli.main import main
 from medseg.errors import BundleError, GeometryError, InputError
+from medseg.files import LOCK_PREFIX, held
 
 
 def refused(radiographs, tmp_path, expected: str, **changes) -> None:
@@ -25,6 +26,32 @@ def refused(radiographs, tmp_path, expected: str, **changes) -> None:
     with pytest.raises((InputError, GeometryError, BundleError), match=expected):
         audit(AuditRequest(**{**request, **changes}), silent)
     assert not (tmp_path / "out" / "audit.csv").exists() and not (tmp_path / "out" / "audit.html").exists()
+
+
+def test_two_audits_of_predictions_do_not_write_into_one_folder(radiographs, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    with held(out / f"{LOCK_PREFIX}run", str(out)):
+        refused(radiographs, tmp_path, "being written by another run")
+    assert list(out.iterdir()) == []
+
+
+def test_an_audit_that_is_interrupted_leaves_no_empty_folder(radiographs, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("medseg.audit.run.save_evidence", interrupted)
+    request = AuditRequest(radiographs / "labels", tmp_path / "out", predictions=radiographs / "pred")
+    with pytest.raises(KeyboardInterrupt):
+        audit(request, silent)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_folder_among_the_cases_is_no_case(radiographs, tmp_path):
+    shutil.copytree(radiographs / "labels", tmp_path / "labels")
+    out = tmp_path / "labels" / "results" / "audit"
+    request = AuditRequest(tmp_path / "labels", out, predictions=radiographs / "pred")
+    assert audit(request, silent)["cases"] == audit(request, silent)["cases"] == 10
 
 
 def test_requests_that_make_no_sense(radiographs, tmp_path):

@@ -8,7 +8,13 @@ import math
 import numpy as np
 import pytest
 
-from medseg.audit.style import LEAST_CASES, remove_style, styles
+from medseg.audit.style import LEAST_CASES, remove_style
+from medseg.audit.style import styles as styles_of_patients
+
+
+def styles(rows, reach):
+    """Every case of a patient of its own."""
+    return styles_of_patients([(*row, str(number)) for number, row in enumerate(rows)], reach)
 
 
 def test_a_consistent_bias_is_a_style_and_scatter_is_none():
@@ -33,6 +39,13 @@ def test_few_cases_make_no_style_and_rows_without_a_group_or_bias_do_not_count()
     assert (
         list(found) == [("A", "Cord")] and found["A", "Cord"].cases == 4 and not found["A", "Cord"].consistent
     )
+
+
+def test_many_cases_of_one_patient_make_no_style():
+    rows = [("A", "Cord", 5.0, "p")] * 9
+    assert not styles_of_patients(rows, reach=2.0)["A", "Cord"].consistent
+    rows[0] = ("A", "Cord", 5.0, "q")
+    assert styles_of_patients(rows, reach=2.0)["A", "Cord"].consistent
 
 
 def test_a_bias_too_small_for_the_grid_is_no_style():

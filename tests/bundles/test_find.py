@@ -174,6 +174,42 @@ def test_a_network_that_differs_between_training_and_inference_is_found(broken):
     assert "different networks" in problems(broken)["train and inference agree"]
 
 
+GATE = "gate, and the image is held against it as it was read"
+
+
+def test_a_bundle_without_a_sound_gate_is_named(broken):
+    gate = broken.folder / "configs" / "gate.json"
+    content = json.loads(gate.read_text())
+    gate.write_text(json.dumps({**content, "limit": -1}))
+    assert "covariance or limit is not positive" in problems(broken)[GATE]
+    gate.unlink()
+    found = problems(broken)
+    assert found["files of the bundle layout"] == "missing: configs/gate.json" and "gate.json" in found[GATE]
+
+
+def test_the_gate_has_to_follow_the_reader_and_the_region(broken):
+    inference = json.loads((broken.folder / "configs" / "inference.json").read_text())
+    steps = inference["preprocessing"]["transforms"]
+    gate = next(step for step in steps if step["_target_"].endswith("CheckInputd"))
+    rest = [step for step in steps if step is not gate]
+
+    def said(*transforms) -> str:
+        change(broken, "inference", preprocessing={"_target_": "Compose", "transforms": list(transforms)})
+        return problems(broken)[GATE]
+
+    assert "0 steps medseg.transforms.CheckInputd" in said(*rest)
+    assert "2 steps medseg.transforms.CheckInputd" in said(rest[0], gate, gate, *rest[1:])
+    assert "comes after nothing" in said(gate, *rest)
+    assert "CropWithind comes after medseg.transforms.CheckInputd" in said(rest[0], gate, *rest[1:])
+    assert "CheckInputd comes after Orientationd; expected it right after the reader" in said(
+        *rest[:3], gate, *rest[3:]
+    )
+    other = {**gate, "gate": "/elsewhere/gate.json"}
+    assert "reads /elsewhere/gate.json" in said(*rest[:2], other, *rest[2:])
+    change(broken, "inference", preprocessing=inference["preprocessing"])
+    assert GATE not in problems(broken)
+
+
 def test_unknown_overrides_are_refused_with_the_names_there_are(broken):
     with pytest.raises(BundleError, match="no setting 'windows_hu'.*window_hu"):
         load_config(broken, "inference", {"windows_hu": [0, 1]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import logging
 import re
@@ -66,11 +67,30 @@ def test_inspect_and_error_lines_print_no_control_characters(options, steering_s
 
 
 def test_what_libraries_warn_of_and_log_is_escaped_too(capsys):
+    before = logging.getLogRecordFactory()
     with _escaped():
         warnings.warn(f"Invalid value {STEERING}", stacklevel=1)
-        record = logging.LogRecord("pydicom", logging.WARNING, "", 0, STEERING, (), None)
-        assert "\x1b" not in logging.lastResort.format(record)
-    assert capsys.readouterr().err.startswith("warning: Invalid value \\u001b[2J")
+        logging.getLogger("pydicom.nobody").warning("odd %s", STEERING)
+    said = capsys.readouterr().err
+    assert said.startswith("warning: Invalid value \\u001b[2J") and "\x1b" not in said
+    assert logging.getLogRecordFactory() is before
+
+
+def test_lines_of_a_log_that_a_bundle_configures_are_escaped_too():
+    """``medseg train`` logs through the handlers of the bundle's own logging.conf."""
+    stream = io.StringIO()
+    logger = logging.Logger("engine")
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(asctime)s - %(name)s - %(levelname)s - %(message)s"))
+    logger.addHandler(handler)
+    with _escaped():
+        logger.info("case %s of %d", STEERING, 3)
+        try:
+            raise ValueError(STEERING)
+        except ValueError:
+            logger.exception("failed")
+    text = stream.getvalue()
+    assert "\x1b" not in text and text.count("\\u001b[2J") == 2 and "ValueError" in text
 
 
 def test_lines_stay_lines(capsys):

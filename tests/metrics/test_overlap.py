@@ -9,7 +9,7 @@ import pytest
 from small_masks import SHIFTED, A, box_mask, stack
 
 from medseg import metrics
-from medseg.errors import GeometryError
+from medseg.errors import GeometryError, StructureError
 from medseg.geometry import Geometry
 
 
@@ -40,3 +40,19 @@ def test_dice_on_uneven_slices_counts_each_slice_by_its_height():
     assert metrics.dice(a, b) == pytest.approx(2 * 2 / (2 + 3))
     with pytest.raises(GeometryError, match="shape"):
         metrics.dice(a, b, stack([0.0, 2.0], 4, 4))
+
+
+def test_a_map_of_zeros_and_ones_has_the_volume_of_its_mask():
+    mask = np.zeros((3, 6, 6), dtype=bool)
+    mask[1, 2:4, 2:4] = mask[2, 1, 1] = True
+    geometry = stack([0.0, 3.0, 6.0], 6, 6)
+    assert metrics.volume_cc(mask.astype(np.float32), geometry) == metrics.volume_cc(mask, geometry) > 0
+
+
+@pytest.mark.parametrize("array", [np.full((4, 4, 4), 0.7), np.ones((4, 4, 4), dtype=int)])
+def test_what_is_no_mask_is_refused_by_every_metric_in_one_line(array):
+    mask, geometry = np.ones((4, 4, 4), dtype=bool), stack([0.0, 2.0, 4.0, 6.0], 4, 4)
+    for metric in (metrics.dice, metrics.surface_distances, metrics.added_path_length_mm):
+        for pair in ((array, mask), (mask, array)):
+            with pytest.raises(StructureError, match=f"array of type {array.dtype}: expected bool masks"):
+                metric(*pair, geometry)

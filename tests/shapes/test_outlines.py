@@ -11,7 +11,7 @@ from medseg.errors import GeometryError, StructureError
 from medseg.geometry import Geometry
 from medseg.shapes import loops as loops_of
 from medseg.shapes import outlines as contours
-from medseg.shapes.scanline import rasterise
+from medseg.shapes.scanline import even_odd_area, rasterise
 
 SHAPES = {
     "one pixel": ("#", 1, 0),
@@ -269,6 +269,29 @@ def test_probability_one_at_the_border_is_closed_at_the_pixel_edge():
     assert polygon.exterior.max(axis=0).tolist() == [2.5, 3.5]
     # The four corners are cut: linear interpolation to 0 outside takes an eighth of a pixel from each.
     assert shapely.Polygon(polygon.exterior).area == pytest.approx(12 - 4 / 8)
+
+
+def test_a_map_of_zeros_and_ones_is_the_mask_that_it_is_and_any_other_stays_a_map():
+    zeros_and_ones = np.zeros((2, 5, 6), dtype=np.float32)
+    zeros_and_ones[0, 1:3, 1:5] = zeros_and_ones[1, 3, 3] = 1
+    found = contours.mask_if_binary(zeros_and_ones)
+    assert found.dtype == bool and np.array_equal(found, zeros_and_ones == 1)
+    loops, _ = loops_of.structure_loops(
+        zeros_and_ones, Geometry.from_lps_affine(np.eye(4), zeros_and_ones.shape)
+    )
+    assert {index: even_odd_area(own) for index, own in loops.items()} == {0: 8.0, 1: 1.0}
+    zeros_and_ones[1, 3, 4] = 0.2
+    assert contours.mask_if_binary(zeros_and_ones) is zeros_and_ones
+
+
+def test_voxels_that_lose_area_are_those_that_are_certain_and_have_no_neighbour():
+    plane = np.zeros((6, 7))
+    plane[0, 0] = plane[2, 2] = 1.0  # alone, one of them in the corner of the image
+    plane[2, 4], plane[3, 5] = 0.98, 1.0  # not certain; alone, since they touch at a corner only
+    plane[5, 0:2] = 1.0  # two side by side
+    assert contours.count_lost_voxels(plane) == 3
+    plane[2, 1] = 0.5  # now it has a neighbour
+    assert contours.count_lost_voxels(plane) == 2
 
 
 def test_a_higher_level_gives_a_smaller_contour():

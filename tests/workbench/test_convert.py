@@ -25,20 +25,8 @@ NAMES = {"GTV": "Marker", "a/b: 1,5": "L"}
 
 
 @pytest.fixture(scope="module")
-def phantom():
-    return chiral_phantom()
-
-
-@pytest.fixture(scope="module")
-def ct(phantom, tmp_path_factory):
-    out = tmp_path_factory.mktemp("ct")
-    write_series(phantom.volume_hu, phantom.geometry, out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def series(ct):
-    return read_series(ct)
+def ct(folder):
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -45,6 +45,7 @@ from medseg.dicom.rtstruct.structure_set import (
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.files import atomic_path
 from medseg.shapes.loops import HOLE_MODES, structure_loops
+from medseg.shapes.outlines import count_lost_voxels
 from medseg.structures.structure import Code, Structure, fixed_colour_rgb
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ def write_rtstruct(
     """Write structures as one UNAPPROVED RT Structure Set on the images of ``series``; return its path.
 
     ``masks``: {name or Structure: array [slice, row, column]}. A bool mask is bounded along its pixel edges,
-    so that contour area equals mask area; a float map from 0 to 1 is contoured at 0.5 between voxel centres.
+    so that contour area equals mask area, and so is a float map of nothing but 0 and 1; any other map from 0
+    to 1 is contoured at 0.5 between voxel centres. There a voxel of 1 that stands alone has half of its area,
+    which a MedsegWarning says.
     ``holes``: a key of HOLE_MODES. ``simplify_mm``: largest distance by which vertices may be thinned.
     ``append_to``: an existing set whose ROIs are kept unchanged before the new ones; the result is a new file
     with a new SOP Instance UID, UNAPPROVED. ``model``: (name, version) of what drew the structures.
@@ -112,6 +115,14 @@ def write_rtstruct(
         if not encoded:
             warnings.warn(
                 f"structure {structure.name} is empty; it has no contours.", MedsegWarning, stacklevel=2
+            )
+        lost = 0 if array.dtype == bool else sum(map(count_lost_voxels, array))
+        if lost:
+            warnings.warn(
+                f"structure {structure.name}: {lost} voxels of its map are certain and stand alone; the "
+                "level at 0.5 bounds some half of each. Write a bool mask where every voxel counts.",
+                MedsegWarning,
+                stacklevel=2,
             )
         _add_roi(dataset, structure, encoded, series, model)
     _save(dataset, out)

@@ -9,27 +9,9 @@ from roi_files import SHAPE as SMALL
 from roi_files import box
 
 from medseg.dicom import read_series, write_rtstruct
-from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import stack_geometry, write_series
 
 SHAPE = (30, 48, 56)
-
-
-@pytest.fixture(scope="module")
-def phantom():
-    return chiral_phantom(stack_geometry(SHAPE, pixel_spacing_mm=(1.5, 1.25), centre_lps_mm=(7, -20, 110)))
-
-
-@pytest.fixture(scope="module")
-def folder(phantom, tmp_path_factory):
-    out = tmp_path_factory.mktemp("ct")
-    write_series(phantom.volume_hu, phantom.geometry, out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def series(folder):
-    return read_series(folder)
 
 
 @pytest.fixture(scope="module")

@@ -11,26 +11,8 @@ from referees import conformance_errors, raw_contours
 
 from medseg.dicom import read_rtstruct, read_series, write_rtstruct
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
-from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import phantom_uid, write_series
 from medseg.structures.structure import Structure
-
-
-@pytest.fixture(scope="module")
-def phantom():
-    return chiral_phantom()
-
-
-@pytest.fixture(scope="module")
-def folder(phantom, tmp_path_factory):
-    out = tmp_path_factory.mktemp("ct")
-    write_series(phantom.volume_hu, phantom.geometry, out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def series(folder):
-    return read_series(folder)
 
 
 @pytest.fixture(scope="module")

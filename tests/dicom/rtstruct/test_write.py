@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import warnings
 
 import numpy as np
 import pydicom
@@ -10,6 +11,7 @@ import pytest
 from referees import area_and_centroid, dice, stored_contours
 
 from medseg.dicom import read_rtstruct, read_series, write_rtstruct
+from medseg.errors import MedsegWarning
 from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import stack_geometry, write_series
 
@@ -176,6 +178,25 @@ def test_floats_that_are_all_0_or_1_are_a_mask_and_keep_its_area(series, masks, 
     as_bool = write_rtstruct({"GTV": masks["GTV"]}, series, tmp_path / "b.dcm")
     for one, other in zip(stored_contours(as_float)["GTV"], stored_contours(as_bool)["GTV"], strict=True):
         assert np.array_equal(one[1], other[1])
+
+
+def test_a_certain_voxel_of_a_map_that_stands_alone_is_written_and_named_and_a_faint_one_is_no_news(
+    series, tmp_path
+):
+    probability = np.zeros(SHAPE, dtype=np.float32)
+    probability[5, 10:14, 10:14] = 0.8
+    probability[5, 30, 30] = probability[6, 12, 12] = 1.0
+    with pytest.warns(MedsegWarning, match="GTV: 2 voxels of its map are certain and stand alone") as said:
+        out = write_rtstruct({"GTV": probability}, series, tmp_path / "rs.dcm")
+    assert len(said) == 1
+    assert np.array_equal(read_rtstruct(out, series)["GTV"], probability >= 0.5)
+    # Diamonds from half-way to half-way, of 1.5 x 1.25 mm voxels.
+    areas = sorted(area_and_centroid(points)[0] for _, points, _ in stored_contours(out)["GTV"])
+    assert areas[:2] == pytest.approx([0.5 * 1.5 * 1.25] * 2, rel=0.01)
+    probability[5, 30, 30] = probability[6, 12, 12] = 0.7
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_rtstruct({"GTV": probability}, series, tmp_path / "faint.dcm")
 
 
 def test_thinning_keeps_every_vertex_within_its_bound(series, masks, tmp_path):
