@@ -1,14 +1,15 @@
 """The corrections one could make to a label, each with the Dice that it would bring.
 
 Each undoes one blunder: moves the label back, shrinks or grows it, adds or removes a piece, fills a gap,
-takes an end off or puts one on, or takes the label for another structure's.
+takes an end off or puts one on, or takes the label for another structure's. A correction is a Reason and the
+label as it would be then.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy.signal import fftconvolve
@@ -26,9 +27,11 @@ FAR_PIECE = 2.0
 """A predicted piece this many times the label's length (the diagonal of its box) away says nothing about the
 label."""
 
+Correction = tuple[Reason, np.ndarray]
+
 LEAST_REST = 0.6
-FARTHEST_STEPS = 40
-"""So many half voxels outwards or inwards an outline is moved at most."""
+FARTHEST_STEPS, SMALL_STEPS = 40, 10
+"""So many half voxels outwards or inwards an outline is moved at most; up to so few, every one is tried."""
 
 COARSE = 48
 """The best shift is first looked for on at most so many voxels along an axis, then voxel by voxel around
@@ -44,9 +47,10 @@ PLACES = {
 
 
 def find_other_structures(
-    pair: Pair, structure: str, predictions: dict[str, np.ndarray], labels: dict[str, np.ndarray]
-) -> Iterator[Reason]:
-    twin = other_side(structure, predictions)
+    pair: Pair, structure: str, predictions: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]
+) -> Iterator[tuple[Reason, str]]:
+    """(reason, name) for every other structure whose label this may be."""
+    twin = other_side(structure, list(predictions))
     for name, mask in predictions.items():
         if name == structure:
             continue
@@ -59,9 +63,10 @@ def find_other_structures(
                 if swapped
                 else f"on the wrong side: this is {name}"
             )
-            yield Reason("sides swapped" if swapped else "wrong structure", words, dice_after=after)
+            kind = "sides swapped" if swapped else "wrong structure"
+            yield Reason(kind, words, dice_after=after), name
         elif after == after:
-            yield Reason("wrong structure", f"looks like {name}", dice_after=after)
+            yield Reason("wrong structure", f"looks like {name}", dice_after=after), name
 
 
 def other_side(name: str, names: Sequence[str]) -> str | None:
@@ -76,7 +81,7 @@ def other_side(name: str, names: Sequence[str]) -> str | None:
 # ---- moved, grown ------------------------------------------------------------------------------------------
 
 
-def find_shift(pair: Pair) -> Iterator[Reason]:
+def find_shift(pair: Pair) -> Iterator[Correction]:
     steps = best_shift(pair.label, pair.prediction)
     vector = tuple(-step * size for step, size in zip(steps, pair.spacing, strict=True))
     length = math.hypot(*vector)
@@ -84,7 +89,8 @@ def find_shift(pair: Pair) -> Iterator[Reason]:
         return
     both = int(pair.label.sum()) + int(pair.prediction.sum())
     after = 2 * _overlap(pair.label, pair.prediction, steps) / both
-    yield Reason("shifted", f"shifted {shift_words(vector, pair)}", length, vector, after)
+    reason = Reason("shifted", f"shifted {shift_words(vector, pair)}", length, vector, after)
+    yield reason, moved(pair.label, steps)
 
 
 def shift_words(vector: Sequence[float], pair: Pair) -> str:
@@ -123,16 +129,27 @@ def _blocks(mask: np.ndarray, factors: Sequence[int]) -> np.ndarray:
 
 def _overlap(label: np.ndarray, prediction: np.ndarray, steps: Sequence[int]) -> int:
     """Voxels that the label, moved by ``steps``, shares with the prediction."""
-    if any(abs(step) >= n for step, n in zip(steps, label.shape, strict=True)):
-        return 0
-    source = tuple(slice(max(0, -step), n - max(0, step)) for step, n in zip(steps, label.shape, strict=True))
-    target = tuple(slice(max(0, step), n - max(0, -step)) for step, n in zip(steps, label.shape, strict=True))
+    source, target = _from_and_to(label.shape, steps)
     return int((label[source] & prediction[target]).sum())
 
 
-def find_growth(pair: Pair) -> Iterator[Reason]:
-    """The label with its outline moved evenly; all distances at once, by counting voxels along the signed
-    distance."""
+def moved(label: np.ndarray, steps: Sequence[int]) -> np.ndarray:
+    """The label moved by so many voxels along each axis; what leaves the grid is lost."""
+    source, target = _from_and_to(label.shape, steps)
+    result = np.zeros_like(label)
+    result[target] = label[source]
+    return result
+
+
+def _from_and_to(shape: Sequence[int], steps: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    pairs = list(zip(steps, shape, strict=True))
+    source = tuple(slice(max(0, -step), max(0, n - max(0, step))) for step, n in pairs)
+    return source, tuple(slice(max(0, step), max(0, n - max(0, -step))) for step, n in pairs)
+
+
+def find_growth(pair: Pair) -> Iterator[Correction]:
+    """The label with its outline moved evenly: by the distance of the highest Dice, all distances at once, by
+    counting voxels along the signed distance; and by the small ones, one by one."""
     step = min(pair.spacing) / 2
     margin = [(math.ceil(FARTHEST_STEPS / 4 * step / size),) * 2 for size in pair.spacing]
     label, prediction = np.pad(pair.label, margin), np.pad(pair.prediction, margin)
@@ -141,21 +158,27 @@ def find_growth(pair: Pair) -> Iterator[Reason]:
     sizes = np.cumsum(np.histogram(depth, [-np.inf, *edges])[0])
     shared = np.cumsum(np.histogram(depth[prediction], [-np.inf, *edges])[0])
     dice = 2 * shared / np.maximum(sizes + int(prediction.sum()), 1)
+    inner = tuple(slice(low, low + n) for (low, _), n in zip(margin, pair.label.shape, strict=True))
     best = int(dice.argmax())
-    # Between two layers of voxels every distance is as good: the middle of those that are.
-    alike = np.flatnonzero(dice >= dice[best] - 0.01)
-    excess = -float(edges[alike].mean())
-    if abs(excess) >= step:
-        kind, word = (
-            ("expanded", "too large all round") if excess > 0 else ("contracted", "too small all round")
-        )
-        yield Reason(kind, f"{kind} by {pair.says(abs(excess))} ({word})", abs(excess), (), float(dice[best]))
+    near = range(FARTHEST_STEPS - SMALL_STEPS, FARTHEST_STEPS + SMALL_STEPS + 1)
+    tried = {int(label.sum())}
+    for number in (best, *near):
+        # Between two layers of voxels every distance is as good: the middle of those that are.
+        alike = np.flatnonzero(dice >= dice[best] - 0.01) if number == best else sizes == sizes[number]
+        excess = -float(edges[alike].mean())
+        if sizes[number] == 0 or int(sizes[number]) in tried or abs(excess) < step:
+            continue
+        tried.add(int(sizes[number]))
+        kind, size = ("expanded", "large") if excess > 0 else ("contracted", "small")
+        words = f"{kind} by {pair.says(abs(excess))} (too {size} all round)"
+        reason = Reason(kind, words, abs(excess), (), float(dice[number]))
+        yield reason, (depth <= edges[number])[inner]
 
 
 # ---- pieces, gaps, ends ------------------------------------------------------------------------------------
 
 
-def find_pieces(pair: Pair) -> Iterator[Reason]:
+def find_pieces(pair: Pair) -> Iterator[Correction]:
     label, prediction = pair.label, pair.prediction
     length = math.hypot(*(part.stop - part.start for part in _box_mm(label, pair.spacing)))
     missing = [(piece, _gap_mm(piece, label, pair.spacing)) for piece in _unmet_pieces(prediction, label)]
@@ -165,23 +188,20 @@ def find_pieces(pair: Pair) -> Iterator[Reason]:
         piece = np.logical_or.reduce([piece for piece, _ in far])
         size, away = pair.size(int(piece.sum())), pair.says(min(gap for _, gap in far))
         words = f"a predicted piece of {size} lies {away} away: likely the prediction's error"
-        yield Reason(
-            "far prediction",
-            words,
-            min(gap for _, gap in far),
-            dice_after=dice_of(label, prediction & ~piece),
-        )
+        after, gap = dice_of(label, prediction & ~piece), min(gap for _, gap in far)
+        yield Reason("far prediction", words, gap, dice_after=after), label
     if near:
         piece = np.logical_or.reduce(near)
         corrected = label | piece
         if _rest_agrees(label, prediction & ~piece, corrected, prediction):
             words = f"missing a separate piece of {pair.size(int(piece.sum()))}"
-            yield Reason("missing component", words, dice_after=dice_of(corrected, prediction))
+            after = dice_of(corrected, prediction)
+            yield Reason("missing component", words, dice_after=after), corrected
     extra = _unmet_pieces(label, prediction)
     if extra:
         piece = np.logical_or.reduce(extra)
-        words = f"an extra piece of {pair.size(int(piece.sum()))}"
-        yield Reason("extra component", words, dice_after=dice_of(label & ~piece, prediction))
+        words, rest = f"an extra piece of {pair.size(int(piece.sum()))}", label & ~piece
+        yield Reason("extra component", words, dice_after=dice_of(rest, prediction)), rest
 
 
 def _unmet_pieces(whole: np.ndarray, other: np.ndarray) -> list[np.ndarray]:
@@ -216,29 +236,42 @@ def _profile(mask: np.ndarray, axis: int) -> np.ndarray:
     return mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis))
 
 
-def find_gaps(pair: Pair) -> Iterator[Reason]:
+def find_gaps(pair: Pair) -> Iterator[Correction]:
     for axis in range(pair.label.ndim):
         own, theirs = _profile(pair.label, axis), _profile(pair.prediction, axis)
         inside = np.flatnonzero(own)
-        empty = ~own & theirs
+        empty = ~own
         empty[: inside[0]] = empty[inside[-1] :] = False
         if not empty.any():
-            continue
-        corrected = pair.label.copy()
-        gap = (slice(None),) * axis + (empty,)
-        corrected[gap] = pair.prediction[gap]
-        rest = pair.prediction.copy()
-        rest[gap] = False
-        if not _rest_agrees(pair.label, rest, corrected, pair.prediction):
             continue
         amount = int(empty.sum()) * pair.spacing[axis]
         # How many is said in mm alone: the grid's slices need not be those of the series.
         what = "slices dropped" if axis == 0 and pair.label.ndim == 3 else "a stripe dropped"
-        words = f"{what}: a gap of {pair.says(amount)}"
-        yield Reason("slices dropped", words, amount, dice_after=dice_of(corrected, pair.prediction))
+        for corrected in _fillings(pair, axis, inside, empty, theirs):
+            after = dice_of(corrected, pair.prediction)
+            words = f"{what}: a gap of {pair.says(amount)}"
+            yield Reason("slices dropped", words, amount, dice_after=after), corrected
 
 
-def find_ends(pair: Pair) -> Iterator[Reason]:
+def _fillings(
+    pair: Pair, axis: int, inside: np.ndarray, empty: np.ndarray, theirs: np.ndarray
+) -> Iterator[np.ndarray]:
+    """The label with its ``empty`` slices filled: by the prediction, if it has them and agrees on the rest;
+    along axis 0, where gaps are no anatomy, by the nearest slice of the label itself."""
+    if (empty & theirs).any():
+        corrected, rest = pair.label.copy(), pair.prediction.copy()
+        gap = (slice(None),) * axis + (empty & theirs,)
+        corrected[gap], rest[gap] = pair.prediction[gap], False
+        if _rest_agrees(pair.label, rest, corrected, pair.prediction):
+            yield corrected
+    if axis == 0:
+        corrected = pair.label.copy()
+        for number in np.flatnonzero(empty):
+            corrected[number] = pair.label[inside[np.abs(inside - number).argmin()]]
+        yield corrected
+
+
+def find_ends(pair: Pair) -> Iterator[Correction]:
     for axis in range(pair.label.ndim):
         own, theirs = (np.flatnonzero(_profile(mask, axis)) for mask in (pair.label, pair.prediction))
         for end in (0, 1):
@@ -259,4 +292,4 @@ def find_ends(pair: Pair) -> Iterator[Reason]:
             kind = "cropped" if lacking > 0 else "too long"
             words = f"cropped at its {place}: ends {pair.says(amount)} early"
             words = words if lacking > 0 else f"too long at its {place}: goes on for {pair.says(amount)}"
-            yield Reason(kind, words, amount, dice_after=dice_of(corrected, pair.prediction))
+            yield Reason(kind, words, amount, dice_after=dice_of(corrected, pair.prediction)), corrected

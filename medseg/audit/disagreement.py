@@ -1,9 +1,9 @@
 """How far a label lies from what a network that never saw it predicts, and how unusual that is for its
 structure.
 
-The score of a case and structure, from 0 to 1, is 1 / (1 + exp(3 - z)). z is the mean of two robust z-values,
-each at most 10, of the Dice that the label lacks and of the logarithm of the mean distance between both
-outlines, plus 5 times the Dice that the correction would gain which the reason names: what one simple blunder
+The score of a case and structure, from 0 to 1, is 1 / (1 + exp(3 - z)). z is the robust z-value, at most 10,
+of the Dice that the label lacks; plus 2 times what the label itself is more unusual than expected (usual.py);
+plus 2.5 times the Dice that the correction would gain which the reason names: what one simple blunder
 explains is seldom the network's doing. A robust z is (value - median) / (1.4826 * median absolute deviation)
 over all labels of that structure, so 0 is the structure's usual agreement, z = 3 gives 0.5, and neither the
 size of an organ nor how hard it is counts against its labels.
@@ -25,8 +25,8 @@ THRESHOLDS = (0.05, 0.95)
 LEAST_PIECE = 0.1
 """Pieces of a prediction below this share of its largest are taken for specks."""
 
-HIGHEST_Z, HALF_SCORE_Z, GAIN_WEIGHT = 10.0, 3.0, 5.0
-LEAST_SPREAD = {"dice": 0.02, "log_distance": 0.1}
+HIGHEST_Z, HALF_SCORE_Z, GAIN_WEIGHT, UNUSUAL_WEIGHT = 10.0, 3.0, 2.5, 2.0
+LEAST_SPREAD = 0.02
 LEAST_LABELS = 5
 """With fewer labels a structure has no usual agreement of its own; that of all structures stands in for
 it."""
@@ -135,27 +135,21 @@ def disagreement(
 # ---- how unusual -------------------------------------------------------------------------------------------
 
 
-def scores(rows: Sequence[tuple[str, Disagreement, float]], reach: float) -> list[tuple[float, float]]:
-    """(score, z) of each (structure, disagreement, Dice that its reason gains), as the module says;
-    ``reach``: a typical voxel size.
+def scores(rows: Sequence[tuple[str, Disagreement, float, float]]) -> list[tuple[float, float]]:
+    """(score, z) of each (structure, disagreement, Dice that its reason gains, how unusual its label is), as
+    the module says.
 
-    The distance enters as log(distance + reach / 2), since nothing below a voxel tells two outlines apart.
     Where label and prediction are both empty the score is 0 and z nan.
     """
-    lacking = np.array([1 - row.dice for _, row, _ in rows], dtype=np.float64)
-    far = np.array([row.distance for _, row, _ in rows], dtype=np.float64)
-    apart = np.log(np.where(np.isfinite(far), far, np.nan) + reach / 2)
-    names = np.array([name for name, _, _ in rows])
-    result = np.full((len(rows), 2), np.nan)
+    lacking = np.array([1 - row.dice for _, row, *_ in rows], dtype=np.float64)
+    names = np.array([name for name, *_ in rows])
+    z = np.full(len(rows), np.nan)
     for name in dict.fromkeys(names.tolist()):
         own = names == name
         usual = own if np.isfinite(lacking[own]).sum() >= LEAST_LABELS else np.full(len(rows), True)
-        result[own, 0] = robust_z(lacking[own], lacking[usual], LEAST_SPREAD["dice"])
-        result[own, 1] = robust_z(apart[own], apart[usual], LEAST_SPREAD["log_distance"])
-    result[np.isinf(far), 1] = HIGHEST_Z
-    z = np.clip(result, -HIGHEST_Z, HIGHEST_Z).mean(axis=1) + GAIN_WEIGHT * np.array(
-        [gain for *_, gain in rows]
-    )
+        z[own] = robust_z(lacking[own], lacking[usual], LEAST_SPREAD)
+    gains, unusual = np.array([row[2:] for row in rows]).T
+    z = np.clip(z, -HIGHEST_Z, HIGHEST_Z) + GAIN_WEIGHT * gains + UNUSUAL_WEIGHT * (unusual - 1)
     return [
         (1 / (1 + math.exp(HALF_SCORE_Z - value)), value) if value == value else (0.0, math.nan)
         for value in z.tolist()

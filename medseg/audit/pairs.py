@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,12 +45,18 @@ KINDS = {
 @dataclass(frozen=True, eq=False)
 class Pair:
     """A label and its prediction, bool (*spatial) in the convention of Evidence, with voxel ``spacing`` in
-    ``unit``."""
+    ``unit``, and the image, uint8 (*spatial), where there is one."""
 
     label: np.ndarray
     prediction: np.ndarray
     spacing: tuple[float, ...]
     unit: str
+    image: np.ndarray | None = None
+
+    def within(self, box: tuple[slice, ...]) -> Pair:
+        """The part of it in a box."""
+        image = None if self.image is None else self.image[box]
+        return replace(self, label=self.label[box], prediction=self.prediction[box], image=image)
 
     def says(self, distance: float) -> str:
         """A distance for a reader: "6 mm"."""

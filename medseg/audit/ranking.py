@@ -23,8 +23,9 @@ from medseg.audit.disagreement import (
 from medseg.audit.evidence import Evidence, load_evidence
 from medseg.audit.pairs import Pair, Reason
 from medseg.audit.places import Place, worst_place
-from medseg.audit.reasons import find_reason
+from medseg.audit.reasons import Case, find_reason
 from medseg.audit.style import Style, remove_style, styles
+from medseg.audit.usual import Usual, level, measures, usual_of
 from medseg.errors import InputError
 
 LEAST_DICE = 0.3
@@ -35,7 +36,8 @@ NOT_JUDGED = Reason("not judged", "not judged: the predictions of this structure
 
 @dataclass(frozen=True)
 class Finding:
-    """One label. ``score``: suspected error, 0 to 1; ``z``: how unusual, in robust standard deviations.
+    """One label. ``score``: suspected error, 0 to 1; ``z``: how suspicious, in robust standard deviations;
+    ``unusual``: how far the label's own measures lie from those of its structure (Usual.unusual).
     ``style``: the habit of its group that was taken out first, nan without one. ``place``: the slice of
     the largest difference, None where there is none to name. ``others``: the next best explanations with
     their Dice."""
@@ -48,6 +50,7 @@ class Finding:
     z: float
     reason: Reason
     numbers: Disagreement
+    unusual: float
     style: float
     unit: str
     spacing: tuple[float, ...]
@@ -111,13 +114,18 @@ def rank(
     cases of other structures or units, and when every label is empty.
     """
     cases: dict[str, Path] = {}
-    levels, names, unit, reach = _Levels(), (), "", []
+    levels, names, unit, reach, measured, places = _Levels(), (), "", [], [], []
     for path in paths:
         evidence = load_evidence(path)
         _check_alike(evidence, path, cases, names, unit)
         cases[evidence.case], names, unit = path, evidence.names, evidence.unit
         reach.append(math.prod(evidence.spacing) ** (1 / len(evidence.spacing)))
         levels.add(evidence)
+        labels = _labels(evidence)
+        measured += [
+            (name, measures(label, evidence.image, evidence.spacing)) for name, label in labels.items()
+        ]
+        places.append({name: level(label, evidence.spacing) for name, label in labels.items()})
     notices = _check_labels(levels, names, len(cases))
     voxel, groups, patients = float(np.median(reach)), groups or {}, patients or {}
     habits: dict[tuple[str, str], Style] = {}
@@ -127,8 +135,9 @@ def rank(
             [(groups.get(case, ""), name, bias, patients.get(case, case)) for case, name, bias in rows], voxel
         )
     kept = {key: habit for key, habit in habits.items() if habit.consistent}
-    findings = [one for path in paths for one in _findings(load_evidence(path), levels, groups, kept)]
-    scored = scores([(finding.structure, finding.numbers, finding.gain) for finding in findings], voxel)
+    usual = usual_of(measured, places)
+    findings = [one for path in paths for one in _findings(load_evidence(path), levels, groups, kept, usual)]
+    scored = scores([(one.structure, one.numbers, one.gain, one.unusual) for one in findings])
     poor = _not_learned(findings, notices)
     findings = [
         replace(one, score=0.0, z=math.nan, reason=NOT_JUDGED)
@@ -176,21 +185,26 @@ def _biases(evidence: Evidence, levels: _Levels) -> Iterator[tuple[str, str, flo
         yield evidence.case, name, outline_distances(evidence.label[number], masks[name], evidence.spacing)[1]
 
 
+def _labels(evidence: Evidence) -> dict[str, np.ndarray]:
+    """{structure: label} of what was contoured."""
+    return {
+        evidence.names[number]: evidence.label[number] for number in np.flatnonzero(evidence.known).tolist()
+    }
+
+
 def _findings(
-    evidence: Evidence, levels: _Levels, groups: Mapping[str, str], kept: Mapping
+    evidence: Evidence, levels: _Levels, groups: Mapping[str, str], kept: Mapping, usual: Usual
 ) -> Iterator[Finding]:
     """The case's findings, as yet without score; a label of a group with a style is judged without that
     style."""
     masks, group = predicted_masks(evidence, levels), groups.get(evidence.case, "")
-    labels = {
-        evidence.names[number]: evidence.label[number] for number in np.flatnonzero(evidence.known).tolist()
-    }
+    labels = _labels(evidence)
+    case = Case(masks, labels, usual)
     for number, (name, label) in zip(np.flatnonzero(evidence.known).tolist(), labels.items(), strict=True):
         habit = kept.get((group, name))
         own = remove_style(label, habit.bias, evidence.spacing) if habit else label
-        reason, others = find_reason(
-            Pair(own, masks[name], evidence.spacing, evidence.unit), name, masks, labels
-        )
+        pair = Pair(own, masks[name], evidence.spacing, evidence.unit, evidence.image)
+        reason, others = find_reason(pair, name, case)
         yield Finding(
             evidence.case,
             name,
@@ -200,6 +214,7 @@ def _findings(
             math.nan,
             reason,
             disagreement(own, evidence.probability[number], masks[name], evidence.spacing, evidence.unit),
+            usual.unusual(name, measures(own, evidence.image, evidence.spacing)),
             habit.bias if habit else math.nan,
             evidence.unit,
             evidence.spacing,

@@ -2,8 +2,8 @@
 
 from medseg.networks.cycle import CycleNet
 from medseg.networks.folded import FoldedNet
-from medseg.networks.quality import QualityModule
+from medseg.networks.quality import QualityModule, StructureQualityModule
 from medseg.networks.res_unet_se import ResUNetSE
 from medseg.networks.segmenters import Segmenter
 
-__all__ = ["CycleNet", "FoldedNet", "QualityModule", "ResUNetSE", "Segmenter"]
+__all__ = ["CycleNet", "FoldedNet", "QualityModule", "ResUNetSE", "Segmenter", "StructureQualityModule"]

@@ -19,6 +19,9 @@ BACKBONES: dict[str, tuple[tuple[int, ...], ...]] = {
 """Channels of the 3x3(x3) convolutions of each stage; every stage ends in a 2x2(x2) max-pooling (Simonyan
 2015)."""
 
+EPSILON = 1e-8
+"""Pooled features differ by a few hundredths between labels; the usual 1e-5 would damp half of them."""
+
 NOT_CONTOURED = -1.0
 """What the module sees in a label channel of NaN: a value that no contour has."""
 
@@ -65,6 +68,7 @@ class QualityModule(nn.Module):
             BACKBONES[backbone] if isinstance(backbone, str) else tuple(tuple(stage) for stage in backbone)
         )
         self.smallest_size = 2 ** len(stages)
+        self.scores = scores
         layers: list[nn.Module] = []
         width = in_channels
         for stage in stages:
@@ -80,12 +84,10 @@ class QualityModule(nn.Module):
             if isinstance(module, nn.Conv2d | nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 nn.init.zeros_(module.bias)
-        # Pooled features differ by a few hundredths between labels; the usual 1e-5 would damp half of them.
-        self.statistics = nn.BatchNorm1d(width, eps=1e-8, affine=False) if standardise else None
+        self.statistics = nn.BatchNorm1d(width, eps=EPSILON, affine=False) if standardise else None
         self.head = nn.Linear(width, scores)
         if zero_init:
-            nn.init.zeros_(self.head.weight)
-            nn.init.zeros_(self.head.bias)
+            _set_to_zero(self.head)
 
     def forward(self, x: torch.Tensor, as_features: bool = False) -> torch.Tensor:
         if min(x.shape[2:]) < self.smallest_size:
@@ -93,8 +95,14 @@ class QualityModule(nn.Module):
                 f"QualityModule got an input of spatial size {tuple(x.shape[2:])}; its stages halve it, so "
                 f"each axis needs at least {self.smallest_size}."
             )
-        features = self.features(torch.nan_to_num(x, nan=NOT_CONTOURED)).float().flatten(2).mean(-1)
+        cells = self.features(torch.nan_to_num(x, nan=NOT_CONTOURED)).float()
+        features = self.pooled(cells, x)
         return features if as_features else self.score(features)
+
+    def pooled(self, cells: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """(B, F): what `score` is given, of the encoder's answer (B, channels, *cells) to the input `x`."""
+        del x  # StructureQualityModule looks where its labels are
+        return cells.flatten(2).mean(-1)
 
     def score(self, features: torch.Tensor) -> torch.Tensor:
         """Scores float32 (N, `scores`) of pooled features (N, F), which in training are one whole pool."""
@@ -109,3 +117,60 @@ class QualityModule(nn.Module):
         if len(features) > 1:
             return norm(features)
         return functional.batch_norm(features, norm.running_mean, norm.running_var, eps=norm.eps)
+
+
+class StructureQualityModule(QualityModule):
+    """A QualityModule with a score for each structure, made of what it sees around that structure's label.
+
+    The last `structures` channels of the input are the labels. The encoder's answer is averaged over the
+    cells that a label touches and those beside them, standardised over the pool, and scored by a linear layer
+    of that structure's own. For volumes: in the mean over all positions a structure of a few hundred voxels
+    is lost among hundreds of thousands.
+
+    A structure without a label voxel scores 0 and leaves the statistics of the others alone. Ours.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        structures: int,
+        backbone: str | Sequence[Sequence[int]] = "small",
+        zero_init: bool = True,
+    ) -> None:
+        super().__init__(spatial_dims, in_channels, structures, backbone)
+        width = structures * self.head.in_features
+        self.statistics = nn.BatchNorm1d(width, eps=EPSILON, affine=False)
+        self.head = nn.Conv1d(width, structures, kernel_size=1, groups=structures)
+        self.widen = Pool[Pool.MAX, spatial_dims](kernel_size=3, stride=1, padding=1)
+        self.touched = Pool[Pool.ADAPTIVEMAX, spatial_dims]
+        if zero_init:
+            _set_to_zero(self.head)
+
+    def pooled(self, cells: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """(B, structures * (channels + 1)): for each structure the means around its label, and 1 where it has
+        a voxel."""
+        labels = (torch.nan_to_num(x[:, -self.scores :]) > 0).float()
+        around = self.widen(self.touched(cells.shape[2:])(labels)).flatten(2)
+        size = around.sum(-1, keepdim=True)
+        with torch.autocast(x.device.type, enabled=False):
+            means = around @ cells.flatten(2).mT / size.clamp(min=1)
+        return torch.cat([means, (size > 0).float()], -1).flatten(1)
+
+    def score(self, features: torch.Tensor) -> torch.Tensor:
+        """Scores float32 (N, structures) of the pooled features of one whole pool."""
+        with torch.autocast(features.device.type, enabled=False):
+            split = features.float().unflatten(1, (self.scores, -1))
+            means, drawn = split[..., :-1], split[..., -1:]
+            # At the mean of those that have one, an absent structure moves nobody and stands at 0 itself.
+            usual = (means * drawn).sum(0) / drawn.sum(0).clamp(min=1)
+            if not self.training or len(features) == 1:
+                usual = self.statistics.running_mean.reshape(usual.shape)
+            filled = torch.where(drawn > 0, means, usual)
+            scores = self.head(self._standardised(filled.flatten(1)).unsqueeze(-1)).squeeze(-1)
+            return scores * drawn.squeeze(-1)
+
+
+def _set_to_zero(layer: nn.Module) -> None:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)

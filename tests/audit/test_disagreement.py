@@ -77,43 +77,46 @@ def test_specks_of_a_prediction_do_not_count():
 
 
 def row(
-    dice: float, distance: float, name: str = "Cord", gain: float = 0.0
-) -> tuple[str, Disagreement, float]:
-    return name, Disagreement(dice, dice, distance, 0.0, 1.0, 1.0), gain
+    dice: float, distance: float, name: str = "Cord", gain: float = 0.0, unusual: float = 1.0
+) -> tuple[str, Disagreement, float, float]:
+    return name, Disagreement(dice, dice, distance, 0.0, 1.0, 1.0), gain, unusual
 
 
 def test_a_label_as_usual_scores_little_and_one_three_deviations_off_scores_one_half():
     # Dice .9 +- .05: median absolute deviation .05, so one robust deviation is .07413; all distances alike.
     usual = [row(0.9 + offset, 2.0) for offset in (-0.05, -0.05, 0.0, 0.05, 0.05)]
-    assert scores(usual, 2.0)[2] == pytest.approx((1 / (1 + math.exp(3)), 0.0))
-    six = scores([*usual, *usual, row(0.9 - 6 * 0.07413, 2.0)], 2.0)[-1]
-    assert six[1] == pytest.approx(3.0, abs=0.01) and six[0] == pytest.approx(
-        0.5, abs=0.01
-    )  # z is 6 of Dice, 0 of distance
+    assert scores(usual)[2] == pytest.approx((1 / (1 + math.exp(3)), 0.0))
+    three = scores([*usual, *usual, row(0.9 - 3 * 0.07413, 2.0)])[-1]
+    assert three == pytest.approx((0.5, 3.0), abs=0.01)
+
+
+def test_a_label_that_is_itself_unusual_is_more_suspicious():
+    plain, unusual = scores([row(0.9, 2.0)] * 6 + [row(0.8, 2.0), row(0.8, 2.0, unusual=2.5)])[-2:]
+    assert unusual[1] - plain[1] == pytest.approx(3.0)  # twice the 1.5 deviations beyond the expected 1
 
 
 def test_what_one_correction_explains_is_more_suspicious():
     rows = [row(0.9, 2.0)] * 6 + [row(0.8, 2.0, gain=0.0), row(0.8, 2.0, gain=0.1)]
-    plain, explained = scores(rows, 2.0)[-2:]
-    assert explained[1] - plain[1] == pytest.approx(0.5)  # 5 times the Dice that is gained
+    plain, explained = scores(rows)[-2:]
+    assert explained[1] - plain[1] == pytest.approx(0.25)  # 2.5 times the Dice that is gained
 
 
 def test_a_hard_structure_does_not_count_against_its_labels():
     rng = np.random.default_rng(0)
     easy = [row(0.9 + 0.01 * part, 1.0, "Easy") for part in rng.normal(size=20)]
     hard = [row(0.5 + 0.1 * part, 4.0, "Hard") for part in rng.normal(size=20)]
-    found = scores([*easy, row(0.7, 3.0, "Easy"), *hard], 2.0)
+    found = scores([*easy, row(0.7, 3.0, "Easy"), *hard])
     assert found[20][0] > 0.9 and max(score for score, _ in found[21:]) < 0.5
 
 
 def test_one_empty_side_is_as_unusual_as_can_be_and_two_are_as_usual():
     rows = [row(0.9, 1.0)] * 6 + [row(0.0, math.inf), row(math.nan, 0.0)]
-    found = scores(rows, 2.0)
+    found = scores(rows)
     assert found[6] == (pytest.approx(1 / (1 + math.exp(3 - HIGHEST_Z))), HIGHEST_Z)
     assert found[7][0] == 0.0 and math.isnan(found[7][1])
 
 
 def test_a_structure_with_few_labels_borrows_what_is_usual():
     rows = [row(0.9 + 0.02 * n, 1.0, "Cord") for n in (-2, -1, 0, 1, 2)] + [row(0.3, 9.0, "Rare")]
-    assert scores(rows, 2.0)[-1][0] > 0.9
+    assert scores(rows)[-1][0] > 0.9
     assert np.isnan(robust_z(np.array([1.0]), np.array([np.nan]), 0.1)).all()

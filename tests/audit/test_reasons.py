@@ -9,7 +9,7 @@ import pytest
 from medseg.audit.corrections import best_shift, other_side
 from medseg.audit.disagreement import signed_distance
 from medseg.audit.pairs import KINDS, Pair
-from medseg.audit.reasons import find_reason
+from medseg.audit.reasons import Case, find_reason
 from medseg.training.noisy.noise import CORRUPTIONS, Corruption, apply
 
 SPACING = (3.0, 2.0, 2.0)  # cranial, posterior, left
@@ -124,9 +124,8 @@ def test_another_structure_and_swapped_sides_are_recognised():
     predictions = {"Lung_L": left, "Lung_R": right, "Heart": heart}
 
     def named(structure, label, labels):
-        return find_reason(
-            Pair(label, predictions[structure], SPACING, "mm"), structure, predictions, labels
-        )[0]
+        pair = Pair(label, predictions[structure], SPACING, "mm")
+        return find_reason(pair, structure, Case(predictions, labels))[0]
 
     swapped = named("Lung_L", right, {"Lung_L": right, "Lung_R": left})
     assert (swapped.kind, swapped.words) == ("sides swapped", "left and right are swapped: this and Lung_R")

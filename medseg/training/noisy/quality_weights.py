@@ -170,7 +170,7 @@ class QualityWeights(EqualWeights):
         foreground = labels.nan_to_num().flatten(2).amax(-1) > 0
         evidence = foreground if self.per_class else foreground.any(1, keepdim=True)
         features = self.parts.inferer(batch.quality_input[piece], self.quality, as_features=True)
-        answers, expected = unwrapped(self.quality).head.out_features, losses.shape[1]
+        answers, expected = unwrapped(self.quality).scores, losses.shape[1]
         if answers != expected:
             raise InputError(
                 f"the quality module gives {answers} scores per sample for {expected} loss(es); set its "

@@ -70,7 +70,7 @@ def review() -> list[Cell]:
 
 
 def long() -> list[Cell]:
-    """To be run with four times the steps: what learns from three quarters of wrong labels; right ones."""
+    """For four times the steps: methods on three quarters of wrong labels; plain training on right ones."""
     found = cells((MOST,), ("qam_ocm", "dice_ce", "loss_history", "trimming"))
     found += cells((NONE,), ("dice_ce",))
     return sorted(found, key=lambda cell: SEEDS.index(cell.seed))
