@@ -9,6 +9,7 @@ Set, the NIfTI or the PNG masks, on the image's own grid.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 import warnings
@@ -67,12 +68,14 @@ class ScoreRequest:
             raise InputError("`variant` is of the training of other weights; name them too: `weights`.")
         if self.region_margins_mm and not self.truth:
             raise InputError("`region_margins_mm` needs the ROI that a region lies around: `truth`.")
-        if self.region_margins_mm and not 0 <= self.region_margins_mm[0] <= self.region_margins_mm[1]:
+        if self.region_margins_mm and not (
+            0 <= self.region_margins_mm[0] <= self.region_margins_mm[1] < math.inf
+        ):
             raise InputError(
                 f"`region_margins_mm` {self.region_margins_mm}: expected smallest, largest, from 0."
             )
-        if any(tolerance < 0 for tolerance in self.tolerances) or not self.tolerances:
-            raise InputError(f"`tolerances` {self.tolerances}: expected one or more, none below 0.")
+        if not self.tolerances or not all(0 <= tolerance < math.inf for tolerance in self.tolerances):
+            raise InputError(f"`tolerances` {self.tolerances}: expected one or more numbers from 0.")
 
 
 @dataclass(frozen=True)

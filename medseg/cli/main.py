@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 import traceback
 import warnings
@@ -21,7 +20,7 @@ from medseg.cli.settings import settings_of
 from medseg.cli.structures import add_compare, add_convert, add_margin
 from medseg.cli.suggest import SuggestingParser, path_of
 from medseg.cli.training import add_bundles, add_evaluate, add_train
-from medseg.cli.words import add_trust, in_flags, merged, say, say_lines
+from medseg.cli.words import add_trust, in_flags, merged, say, say_lines, say_the_rest
 from medseg.errors import InputError, MedsegError, printable, system_error_line
 
 RESEARCH_USE = (
@@ -41,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         with _escaped():
-            return options.run(options)
+            code = options.run(options)
+            say_the_rest()
+            return code
     except MedsegError as error:
         return _fail(options, str(error), 2)
     except KeyboardInterrupt:
@@ -51,11 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "(medseg train with --resume)",
             INTERRUPTED,
         )
-    except (
-        BrokenPipeError
-    ):  # the reader of our output went away (medseg inspect DIR | head): not an error of ours
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:  # no permission, no space, a file where a folder is wanted
         return _fail(options, system_error_line(error), 2)
     except Exception as error:

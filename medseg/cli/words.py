@@ -4,9 +4,11 @@ the terminal."""
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from medseg.errors import printable
@@ -70,8 +72,31 @@ def add_trust(command: argparse.ArgumentParser) -> None:
 
 
 def say(text: str, file: TextIO | None = None) -> None:
-    """Print, on standard output unless ``file`` says otherwise, with what would steer a terminal escaped."""
-    print(printable(text), file=file or sys.stdout)
+    """Print, on standard output unless ``file`` says otherwise, with what would steer a terminal escaped.
+
+    When the reader went away (``| head``), the words are lost and the work goes on.
+    """
+    with _reader_may_go(file or sys.stdout) as stream:
+        print(printable(text), file=stream)
+
+
+def say_the_rest() -> None:
+    """Send out what standard output still holds back. OSError when there is no room for it; Python's own try,
+    at the end, would turn that into exit code 120."""
+    if sys.stdout is not None:
+        with _reader_may_go(sys.stdout) as stream:
+            stream.flush()
+
+
+@contextmanager
+def _reader_may_go(stream: TextIO) -> Iterator[TextIO]:
+    """Within the block a broken pipe is no error; after that, as after a full disk, words go nowhere."""
+    try:
+        yield stream
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise
 
 
 def say_lines(lines: Iterable[str]) -> None:

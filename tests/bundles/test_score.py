@@ -109,7 +109,9 @@ def test_radiographs_are_scored_in_pixels_and_what_is_missing_with_the_diagonal(
         ({"region_margins_mm": (5.0, 20.0)}, "needs the ROI"),
         ({"truth": {"GTV": "x"}, "region_margins_mm": (20.0, 5.0)}, "smallest, largest"),
         ({"tolerances": ()}, "expected one or more"),
-        ({"tolerances": (-1.0,)}, "none below 0"),
+        ({"tolerances": (-1.0,)}, "numbers from 0"),
+        ({"tolerances": (float("nan"),)}, "numbers from 0"),
+        ({"truth": {"GTV": "x"}, "region_margins_mm": (0.0, float("inf"))}, "smallest, largest"),
     ],
 )
 def test_requests_that_cannot_be_meant_are_refused(changes, words, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -157,3 +158,29 @@ def test_what_the_operating_system_refuses_is_not_called_a_fault_of_medseg(
 def test_a_name_after_bundles_list_is_not_ignored(capsys):
     code, out, err = run(capsys, "bundles", "list", "ct_gtv")
     assert code == 2 and out == "" and "medseg bundles verify ct_gtv" in err
+
+
+BUFFERED = {**os.environ, "PYTHONUNBUFFERED": ""}
+"""As a user has it: words are held back, and a stream that takes none is met at the end."""
+
+
+def test_a_reader_that_went_away_changes_neither_the_work_nor_the_exit_code():
+    command = "import time; time.sleep(0.5); from medseg.cli.main import main; raise SystemExit(main())"
+    child = subprocess.Popen(
+        [sys.executable, "-c", command, "bundles"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=BUFFERED,
+    )
+    child.stdout.close()
+    assert child.stderr.read() == b"" and child.wait() == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_words_that_find_no_room_end_in_one_line_and_exit_code_two():
+    command = [sys.executable, "-m", "medseg", "bundles"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=BUFFERED)
+        assert done.returncode == 2 and done.stderr == "error: [Errno 28] No space left on device\n"
+        again = [sys.executable, "-m", "medseg", "inspect", "nowhere"]
+        assert subprocess.run(again, stderr=full, env=BUFFERED, check=False).returncode == 2
