@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import medseg
 from medseg.cli.audit import add_audit
@@ -265,7 +266,7 @@ def _series(pairs: Sequence[str]) -> tuple[tuple[str, str], ...]:
         modality, equals, what = pair.partition("=")
         if not equals or not modality or not what:
             raise InputError(f"--series {pair}: expected MODALITY=WHAT, as in PT=/path/PET or MR=none.")
-        chosen.append((modality.upper(), os.path.realpath(what) if os.path.exists(what) else what))
+        chosen.append((modality.upper(), str(Path(what).resolve()) if Path(what).exists() else what))
     return tuple(chosen)
 
 

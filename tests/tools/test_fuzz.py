@@ -12,8 +12,8 @@ from pathlib import Path
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "fuzz.py"
 
 INPUTS = 600
-"""About 20 s of one idle core, of which 12 start the readers; counted, not timed, so that a busy machine tries
-as many."""
+"""About 20 s of one idle core, of which 12 start the readers; counted, not timed, so that a busy machine
+tries as many."""
 
 
 def test_twenty_seconds_of_damaged_files_give_answers_or_one_error_each():
