@@ -165,7 +165,7 @@ def run(seed: int, share: float, steps: int) -> dict[str, list[float]]:
         index = torch.randperm(CASES, generator=generator)[:BATCH]
         for _ in range(3):
             torch.rand((), generator=generator)
-        moved = torch.randint(-1, 2, (3,), generator=generator).tolist()
+        moved = torch.randint(-2, 3, (3,), generator=generator).tolist()
         image, label = (torch.roll(values[index], moved, (2, 3, 4)) for values in (images, labels))
         network.train()
         optimizer.zero_grad()
