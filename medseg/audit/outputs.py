@@ -20,9 +20,8 @@ DEFINITIONS = {
     "implementation": f"medseg {medseg.__version__}",
     "score": "1 / (1 + exp(3 - z)): 0.5 three robust standard deviations beyond the structure's usual "
     "disagreement",
-    "z": "mean of two robust z: of 1 - Dice, and of log(distance + half a voxel); each (value - median) / "
-    "(1.4826 x median absolute deviation) over all labels of the structure, at most 10; plus 5 x "
-    "(dice_after - dice)",
+    "z": "robust z, (value - median) / (1.4826 x median absolute deviation) over all labels of the "
+    "structure, at most 10, of 1 - Dice; plus 2 x (unusual - 1); plus 2.5 x (dice_after - dice)",
     "dice": "label against the prediction, which is cut where the structure's median prediction is as large "
     "as its label",
     "soft_dice": "label against the predicted probabilities as they are",
@@ -31,6 +30,8 @@ DEFINITIONS = {
     "slice": "of the image's own series, from 1 in their order along the normal, with the largest differing "
     "area; slices: how many the series has; both without a number where it is not cut axially",
     "z_mm": "height of that slice in the patient (DICOM: to Superior)",
+    "unusual": "root mean square of how many robust standard deviations the label's own volume, thickness, "
+    "height, gaps and grey levels lie from those of its structure; 1 is as expected",
     "dice_after": "Dice of the label with the correction that the reason names",
     "style_removed": "the consistent bias of the case's group that was taken out of the label before it was "
     "judged",
@@ -56,6 +57,7 @@ COLUMNS = (
     "dice_after",
     "distance",
     "bias",
+    "unusual",
     "style_removed",
     "label_size",
     "predicted_size",
@@ -88,6 +90,7 @@ def row_of(finding: Finding, rank: int) -> dict[str, Any]:
         "dice_after": finding.reason.dice_after,
         "distance": numbers.distance,
         "bias": numbers.bias,
+        "unusual": finding.unusual,
         "style_removed": finding.style,
         "label_size": numbers.label_size,
         "predicted_size": numbers.predicted_size,

@@ -50,7 +50,7 @@ def test_planted_errors_in_pictures_come_first_with_their_reason_in_pixels(audit
     assert worst == {("c3", "Heart"), ("c5", "Lung_R"), ("c5", "Lung_L"), ("c7", "Lung_L"), ("c9", "Heart")}
     assert re.fullmatch(r"shifted (8|9|10) px .*up.*", rows["c3", "Heart"]["words"])
     assert rows["c5", "Lung_R"]["words"] == "left and right are swapped: this and Lung_L"
-    assert rows["c7", "Lung_L"]["words"].startswith("cropped at its lower side: ends 1")
+    assert re.fullmatch(r"cropped at its lower side: .* usually \d+ px", rows["c7", "Lung_L"]["words"])
     assert rows["c9", "Heart"]["reason"] == "empty label" and rows["c9", "Heart"]["unit"] == "px"
     assert all(float(row["score"]) < 0.5 for row in rows.values() if int(row["rank"]) > 5)
 
@@ -158,11 +158,11 @@ def test_a_label_without_a_prediction_file_is_noted_and_not_accused(radiographs,
 
 def test_the_worst_few_are_drawn_though_nothing_is_suspected(radiographs, tmp_path):
     request = AuditRequest(
-        radiographs / "labels", tmp_path, predictions=radiographs / "pred", least_score=1.0, worst=30
+        radiographs / "pred", tmp_path, predictions=radiographs / "pred", least_score=0.9, worst=30
     )
     content = audit(request, report=lambda line: None)
-    assert max(row["score"] for row in content["findings"]) < 1.0
+    assert max(row["score"] for row in content["findings"]) < 0.9
     page = (tmp_path / "audit.html").read_text(encoding="utf-8")
     assert page.count('class="finding"') == LEAST_DRAWN == 6
-    assert "0 labels score 1 or more; the worst few of the others are drawn too" in page
+    assert "0 labels score 0.9 or more; the worst few of the others are drawn too" in page
     assert (tmp_path / "worklist.csv").read_text().count("\n") == 1

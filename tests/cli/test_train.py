@@ -65,7 +65,8 @@ def train(*runs: tuple[Path, Path, list[str]]) -> list[tuple[int, str]]:
     arguments = []
     for data, out, settings in runs:
         options = [setting for setting in settings if setting.startswith("--")]
-        sets = [word for one in (*SMALL, *settings) if one not in options for word in ("--set", one)]
+        given = {one.partition("=")[0]: one for one in (*SMALL, *settings) if one not in options}
+        sets = [word for one in given.values() for word in ("--set", one)]
         datalist = ["--data", f"{data}", "--datalist", f"{data / 'list.json'}"]
         arguments.append(["cxr_anatomy", *datalist, "-o", f"{out}", *sets, *options])
     command = [sys.executable, "-c", TRAIN_ONE_AFTER_THE_OTHER, json.dumps(arguments)]

@@ -292,7 +292,7 @@ def test_a_radiograph_allows_nothing_but_the_gate(tmp_path):
     film = {"look": "film", "mean": [0.0] * 9, "covariance": np.eye(9).tolist(), "body_parts": ["chest"]}
     template = np.random.default_rng(0).random((32, 32)).tolist()
     gate = gate_file(tmp_path, **film, template=template, limit=0.1)
-    with pytest.raises(InputError, match="'missing_slice': a radiograph has none of these"):
+    with pytest.raises(InputError, match="'missing_slice': a single picture has none of these"):
         CheckInputd("image", gate, ("missing_slice",))
     Image.fromarray(np.random.default_rng(1).integers(0, 255, (90, 80), np.uint8)).save(tmp_path / "a.png")
     item = LoadRadiographd("image")({"image": str(tmp_path / "a.png")})

@@ -112,21 +112,24 @@ def write_rtstruct(
         array = mask_or_map(masks[key], structure.name)
         loops, geometric_type = structure_loops(array, series.geometry, holes=holes, simplify_mm=simplify_mm)
         encoded = contour_sequence(loops, series.geometry, images, geometric_type)
-        if not encoded:
-            warnings.warn(
-                f"structure {structure.name} is empty; it has no contours.", MedsegWarning, stacklevel=2
-            )
-        lost = 0 if array.dtype == bool else sum(map(count_lost_voxels, array))
-        if lost:
-            warnings.warn(
-                f"structure {structure.name}: {lost} voxels of its map are certain and stand alone; the "
-                "level at 0.5 bounds some half of each. Write a bool mask where every voxel counts.",
-                MedsegWarning,
-                stacklevel=2,
-            )
+        _warn_of(structure.name, array, empty=not encoded)
         _add_roi(dataset, structure, encoded, series, model)
     _save(dataset, out)
     return out
+
+
+def _warn_of(name: str, array: np.ndarray, *, empty: bool):
+    """What the user has to know of a structure that is written as it is: no contours, voxels cut in half."""
+    if empty:
+        warnings.warn(f"structure {name} is empty; it has no contours.", MedsegWarning, stacklevel=3)
+    lost = 0 if array.dtype == bool else sum(map(count_lost_voxels, array))
+    if lost:
+        warnings.warn(
+            f"structure {name}: {lost} voxels of its map are certain and stand alone; the level at 0.5 "
+            "bounds some half of each. Write a bool mask where every voxel counts.",
+            MedsegWarning,
+            stacklevel=3,
+        )
 
 
 # ---- the set -----------------------------------------------------------------------------------------------
