@@ -12,8 +12,7 @@ from pathlib import Path
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "fuzz.py"
 
 INPUTS = 600
-"""About 20 s of one idle core, of which 12 start the readers; counted, not timed, so that a busy machine
-tries as many."""
+"""About 20 s of one idle core, of which 12 start the readers; a busy machine tries as many."""
 
 
 def test_twenty_seconds_of_damaged_files_give_answers_or_one_error_each():
@@ -48,3 +47,12 @@ def test_a_reader_that_raises_or_reads_something_else_without_a_word_is_told(tmp
     outcome, words = attempt(raising)
     assert outcome == "exception" and "a fault of the reader" in words
     assert file.read_bytes() == b"sound"
+
+
+def test_every_run_damages_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(TOOL.parent / "fuzzing")
+    from kinds import prepare
+
+    runs = [prepare(tmp_path / run, names) for run, names in (("a", ["rtstruct", "seg"]), ("b", ["seg"]))]
+    (first,), (second,) = (run["seg"].originals for run in runs)
+    assert first.read_bytes() == second.read_bytes()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import random
 import shutil
+import uuid
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pydicom
@@ -63,9 +65,32 @@ def digest(*parts: Any) -> str:
 
 def prepare(root: Path, names: list[str]) -> dict[str, Kind]:
     """The kinds asked for, their originals written below ``root``."""
-    kinds = {name: KINDS[name](root / name) for name in names}
+    kinds = {}
+    for name in names:
+        with patch("uuid.uuid4", partial(_uuid, random.Random(name))):
+            kinds[name] = KINDS[name](root / name)
     assert all(len(kind.expected) for kind in kinds.values()), "every original is read once"
     return kinds
+
+
+def _uuid(chance: random.Random) -> uuid.UUID:
+    """The same ones in every run, and with them the same UIDs in the originals."""
+    return uuid.UUID(int=chance.getrandbits(128), version=4)
+
+
+def _at_noon(path: Path) -> Path:
+    """A file whose dates and times, and the UID that highdicom draws, are not those of this run."""
+    dataset = pydicom.dcmread(path)
+    times = {"DA": "20260101", "TM": "120000", "DT": "20260101120000"}
+
+    def set_clock(inside: pydicom.Dataset, element: pydicom.DataElement) -> None:
+        element.value = times.get(element.VR, element.value)
+        if element.keyword == "DimensionOrganizationUID":
+            element.value = "2.25.1"
+
+    dataset.walk(set_clock)
+    dataset.save_as(path)
+    return path
 
 
 def _masks() -> dict[str, np.ndarray]:
@@ -81,7 +106,7 @@ def _series(folder: Path, syntax=None) -> list[Path]:
     files = write_series(volume, stack_geometry(SHAPE), folder, RescaleIntercept=0)
     for file in files if syntax else ():
         dataset = pydicom.dcmread(file)
-        dataset.compress(syntax)
+        dataset.compress(syntax, generate_instance_uid=False)
         dataset.save_as(file)
     return [Path(file) for file in files]
 
@@ -103,7 +128,7 @@ def ct(root: Path) -> Kind:
 def rtstruct(root: Path) -> Kind:
     """A structure set of two ROIs, one with a hole, as medseg and as pydicom (explicit VR) write it."""
     series = read_series(_series(root / "series")[0].parent)
-    first = write_rtstruct(_masks(), series, root / "RS.dcm")
+    first = _at_noon(Path(write_rtstruct(_masks(), series, root / "RS.dcm")))
     dataset = pydicom.dcmread(first)
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     for item in pydicom.dcmread(first).ROIContourSequence:
@@ -117,13 +142,13 @@ def rtstruct(root: Path) -> Kind:
             masks = read_rtstruct(path, series)
         return digest(*(part for name in sorted(masks) for part in (name, masks[name]))), notes
 
-    return Kind((Path(first), second), damage_dicom, read, is_dicom=True)
+    return Kind((first, second), damage_dicom, read, is_dicom=True)
 
 
 def seg(root: Path) -> Kind:
     """A segmentation of two segments."""
     series = read_series(_series(root / "series")[0].parent)
-    path = Path(write_seg(_masks(), series, root / "SEG.dcm"))
+    path = _at_noon(Path(write_seg(_masks(), series, root / "SEG.dcm")))
 
     def read(path: Path) -> tuple[str, list[str]]:
         notes: list[str] = []
