@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 
 from medseg.geometry import Geometry
 from medseg.shapes.boxes import box_of
-from medseg.shapes.outlines import iso_polygons
+from medseg.shapes.outlines import iso_polygons, mask_if_binary
 from medseg.shapes.scanline import rasterise
 from medseg.shapes.true_outlines import steps_along, true_outlines
 
@@ -151,7 +151,8 @@ def surface_of(volume: np.ndarray, geometry: Geometry) -> Surface:
     """
     box = box_of(volume if volume.dtype == bool else volume >= 0.5, [1, 2, 2])
     window = Window(geometry, box)
-    sections = [window.section(index, plane) for index, plane in enumerate(volume[box])]
+    planes = mask_if_binary(volume[box])
+    sections = [window.section(index, plane) for index, plane in enumerate(planes)]
     aligned = bool((np.abs(window.axes).max(axis=1) > ALIGNED).all())
     points, outwards = [np.empty((0, 3))], [np.empty((0, 3), dtype=np.int8)]
 

@@ -10,8 +10,10 @@ from medseg.errors import GeometryError, InputError, StructureError
 from medseg.geometry import Geometry
 from medseg.metrics import volume_cc
 from medseg.shapes.drawn import outline_map
+from medseg.shapes.loops import encode_holes
 from medseg.shapes.margins import crop, expand, subtract
-from medseg.shapes.outlines import probability_polygons
+from medseg.shapes.outlines import Polygon, probability_polygons
+from medseg.shapes.scanline import rasterise
 
 HEIGHTS_MM = {
     "1 mm": np.arange(50.0),
@@ -115,6 +117,31 @@ def test_a_flat_face_moves_by_the_margin_below_the_voxel():
         expected = np.array([11.5, 9.5, 27.5, 29.5]) + margin_mm * np.array([-1, -1, 1, 1])
         assert ends == pytest.approx(expected, abs=0.06), margin_mm
         assert np.count_nonzero((grown >= 0.5).any(axis=(1, 2))) == slices, margin_mm
+
+
+def test_a_map_of_zeros_and_ones_grows_as_the_mask_that_it_is():
+    geometry = stack(3.0 * np.arange(9), pixels=24)
+    mask = ball(geometry, [12, 12, 12], 6)
+    mask[4, 3, 3] = True
+    assert np.array_equal(expand(mask.astype(np.float32), geometry, 2.5), expand(mask, geometry, 2.5))
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.3])
+def test_a_hole_shrinks_as_the_structure_grows_and_a_channel_to_it_stays_closed(tilt):
+    geometry = stack(3.0 * np.arange(9), pixels=44, tilt=tilt)
+    square = np.array([[5.2, 6.1], [5.2, 38.4], [39.3, 38.4], [39.3, 6.1]])
+    hole = np.array([[15.4, 16.1], [27.2, 16.1], [27.2, 28.3], [15.4, 28.3]])
+    (keyhole,), _ = encode_holes([Polygon(square, (hole,))], "keyhole")
+    mask = np.zeros(geometry.shape, dtype=bool)
+    mask[2:7] = rasterise([keyhole], geometry.shape[1:])
+    grown = expand(outline_map(mask, dict.fromkeys(range(2, 7), [keyhole]), geometry), geometry, 2.0)
+    (polygon,) = probability_polygons(grown[4])
+    (inner,) = polygon.holes
+    if not tilt:  # upright walls: each moves by the margin
+        ends = [*inner.min(axis=0), *inner.max(axis=0)]
+        assert ends == pytest.approx([17.4, 18.1, 25.2, 26.3], abs=0.15)
+        ends = [*polygon.exterior.min(axis=0), *polygon.exterior.max(axis=0)]
+        assert ends == pytest.approx([3.2, 4.1, 41.3, 40.4], abs=0.1)
 
 
 def test_on_uneven_slices_only_those_within_reach_are_filled():
