@@ -50,8 +50,8 @@ def test_the_last_epoch_is_kept_and_validation_chooses_nothing():
 def test_no_patient_trains_and_validates_and_each_has_its_series():
     datalist = config("datalist.json")
     groups = {part: [case["case_id"] for case in datalist[part]] for part in ("training", "validation")}
-    assert len(set(groups["training"])) == len(groups["training"]) == 27
-    assert len(set(groups["validation"])) == len(groups["validation"]) == 6
+    assert len(set(groups["training"])) == len(groups["training"]) == 26
+    assert len(set(groups["validation"])) == len(groups["validation"]) == 7
     assert not set(groups["training"]) & set(groups["validation"])
     for case in datalist["training"] + datalist["validation"]:
         patient = case["case_id"]

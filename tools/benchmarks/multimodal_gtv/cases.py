@@ -82,22 +82,26 @@ def folds_of(volumes_cc: dict[str, float], count: int = FOLDS, seed: int = 123) 
     return folds
 
 
+def entry(name: str) -> dict[str, str]:
+    """A patient's line of a datalist; paths count from DATASET_DIR."""
+    return {
+        "image": f"sts_gtv/{name}/ct.nii.gz",
+        "label": f"sts_gtv/{name}/gtv.nii.gz",
+        "pt": f"sts_pet/{name}/pet_suv.nii.gz",
+        "mr": f"sts_mr/{name}/mr_t1.nii.gz",
+        "case_id": name,
+    }
+
+
 def prepare(dataset_dir: Path, names: list[str]) -> list[dict]:
     """What the bundle's deterministic transforms make of each patient's CT, PET, MR and GTV."""
     parser = ConfigParser()
     parser.read_config(BUNDLE / "configs" / "train.json")
     transform = Compose(parser.get_parsed_content("train#deterministic_transforms"))
+    entries = [entry(name) for name in names]
+    places = ("image", "label", "pt", "mr")
     return [
-        transform(
-            {
-                "image": str(dataset_dir / "sts_gtv" / name / "ct.nii.gz"),
-                "label": str(dataset_dir / "sts_gtv" / name / "gtv.nii.gz"),
-                "pt": str(dataset_dir / "sts_pet" / name / "pet_suv.nii.gz"),
-                "mr": str(dataset_dir / "sts_mr" / name / "mr_t1.nii.gz"),
-                "case_id": name,
-            }
-        )
-        for name in names
+        transform({**found, **{key: str(dataset_dir / found[key]) for key in places}}) for found in entries
     ]
 
 

@@ -3,6 +3,7 @@
     python tools/benchmarks/multimodal_gtv/run.py train DATASET_DIR OUT
     python tools/benchmarks/multimodal_gtv/run.py baselines DATASET_DIR OUT
     python tools/benchmarks/multimodal_gtv/run.py report OUT
+    python tools/benchmarks/multimodal_gtv/run.py datalist DATASET_DIR OUT
     python tools/benchmarks/multimodal_gtv/run.py test DATASET_DIR TEST_DIR OUT
 
 DATASET_DIR holds sts_gtv, sts_pet and sts_mr, each with a folder per patient. `train` trains the bundle
@@ -10,12 +11,14 @@ mm_gtv once for every fold, on the patients of the other four, and writes OUT/fo
 writes OUT/fold_K/baselines.csv. Both skip what is done, and a training that was stopped goes on from its last
 epoch. `report` puts everything into OUT/scores.csv and prints the tables of
 docs/reference/benchmark_multimodal_gtv.md. `test` contours the patients of TEST_DIR (a DICOM folder each,
-their PET and MR in DATASET_DIR) with the weights that the bundle ships.
+their PET and MR in DATASET_DIR) with the weights that the bundle ships, which are those of fold 0; `datalist`
+prints the bundle's datalist.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 
@@ -92,7 +95,21 @@ def test(args: argparse.Namespace) -> None:
     print(tables.text(rows))
 
 
-COMMANDS = {"train": train, "baselines": baselines, "report": report, "test": test}
+def datalist(args: argparse.Namespace) -> None:
+    """The bundle's datalist: the patients of fold 0 validate."""
+    found = cases.patients(args.dataset_dir, args.out)
+    fold_of = folds(found)
+    validating = [cases.entry(p.name) for p in found if fold_of[p.name] == 0]
+    training = [cases.entry(p.name) for p in found if fold_of[p.name] != 0]
+    content = {
+        "description": "One case per patient; fold 0 of tools/benchmarks/multimodal_gtv validates.",
+        "training": training,
+        "validation": validating,
+    }
+    print(json.dumps(content, indent=4))
+
+
+COMMANDS = {"train": train, "baselines": baselines, "report": report, "datalist": datalist, "test": test}
 
 
 def main() -> None:
@@ -100,7 +117,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("train", "baselines"):
+    for name in ("train", "baselines", "datalist"):
         command = commands.add_parser(name)
         command.add_argument("dataset_dir", type=Path)
         command.add_argument("out", type=Path)
