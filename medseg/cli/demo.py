@@ -11,6 +11,7 @@ from medseg.bundles.record import case_line, short_path
 from medseg.bundles.request import Request
 from medseg.dicom import read_rtstruct, read_series
 from medseg.errors import MedsegError
+from medseg.files import make_folder
 from medseg.metrics import dice, surface_distances, volume_cc
 from medseg.phantoms.thigh import write_thigh_phantom
 
@@ -27,6 +28,7 @@ def demo(out: Path, report: Callable[[str], None], progress: bool = False) -> di
     Returns the GTV's metrics against the phantom's truth, read back from the RTSTRUCT. Raises MedsegError
     when the contouring fails.
     """
+    make_folder(out)  # before half a minute of work
     report(f"1. A CT phantom of a thigh with a soft-tissue sarcoma -> {short_path(out / 'phantom')}")
     phantom = write_thigh_phantom(out / "phantom")
     low, high = phantom.box_lps_mm
