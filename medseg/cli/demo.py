@@ -12,6 +12,7 @@ from medseg.bundles.request import Request
 from medseg.bundles.trust import trusted_bundle
 from medseg.dicom import read_rtstruct, read_series
 from medseg.errors import MedsegError
+from medseg.files import make_folder
 from medseg.metrics import dice, surface_distances, volume_cc
 from medseg.phantoms.several import write_patient_phantom
 from medseg.phantoms.thigh import write_thigh_phantom
@@ -32,6 +33,7 @@ def demo(
     Returns the GTV's metrics against the phantom's truth, read back from the RTSTRUCT. Raises MedsegError
     when the contouring fails.
     """
+    make_folder(out)  # before half a minute of work
     bundle = trusted_bundle(name)
     several = len(bundle.modalities) > 1
     what = "CT, PET and MR" if several else "CT"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medseg.errors import InputError
+
 if TYPE_CHECKING:
     from medseg.cases.mask_sources import Reference
     from medseg.dicom import Series
@@ -51,8 +53,8 @@ def segment(input: AnyPath | None, bundle: AnyPath, output_dir: AnyPath, **optio
     from medseg.bundles.request import Request
 
     _check(Request, options, ("input", "bundle", "output_dir"))
-    source = None if input is None else Path(input).resolve()
-    return Record(cohort.segment(Request(source, bundle, Path(output_dir).resolve(), **options)))
+    source = None if input is None else _path(input).resolve()
+    return Record(cohort.segment(Request(source, bundle, _path(output_dir).resolve(), **options)))
 
 
 def convert(
@@ -74,7 +76,7 @@ def convert(
     _check(Conversion, options, ("source", "out", "reference"))
     if options.get("append_to") is not None:
         options["append_to"] = Path(options["append_to"])
-    return Record(run(Conversion(Path(source), Path(out), _reference(images), **options)))
+    return Record(run(Conversion(_path(source), _path(out), _reference(images), **options)))
 
 
 def compare(
@@ -95,7 +97,7 @@ def compare(
     from medseg.workbench.compare import compare as run
 
     _check(ComparisonRequest, options, ("reference_set", "other_set", "images"))
-    return run(ComparisonRequest(Path(reference_set), Path(other_set), _reference(images), **options))
+    return run(ComparisonRequest(_path(reference_set), _path(other_set), _reference(images), **options))
 
 
 def read_rtstruct(path: AnyPath, series: Series, *, allow: Collection[str] = ()) -> Masks:
@@ -111,11 +113,21 @@ def read_rtstruct(path: AnyPath, series: Series, *, allow: Collection[str] = ())
 
 
 def _check(request: type, options: dict[str, Any], taken: Collection[str]) -> None:
-    """TypeError for an option that is no field of the request, with those that are."""
-    known = [field.name for field in fields(request) if field.init and field.name not in taken]
-    for name in options:
+    """TypeError for an option that is no field of the request, with those that are, and for one text where a
+    field takes several."""
+    known = {field.name: field for field in fields(request) if field.init and field.name not in taken}
+    for name, value in options.items():
         if name not in known:
             raise TypeError(f"unexpected option {name!r}; expected some of {', '.join(known)}")
+        if isinstance(value, str) and isinstance(known[name].default, tuple):
+            raise TypeError(f"{name}={value!r}: expected several texts, as in {name}=({value!r},)")
+
+
+def _path(value: AnyPath) -> Path:
+    """TypeError for what is no path; InputError for an empty text, which would be the current folder."""
+    if not os.fspath(value):
+        raise InputError("a path is empty; expected a file or folder (. is the current folder).")
+    return Path(value)
 
 
 def _reference(images: AnyPath | Reference | None) -> Reference:
@@ -123,7 +135,7 @@ def _reference(images: AnyPath | Reference | None) -> Reference:
 
     if isinstance(images, Reference):
         return images
-    return Reference(None if images is None else Path(images))
+    return Reference(None if images is None else _path(images))
 
 
 def _head(record: Record) -> str:

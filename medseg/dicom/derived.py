@@ -7,21 +7,17 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from pydicom.dataset import Dataset
 
 import medseg
+from medseg.dicom.images.series import Series, require_series
 from medseg.dicom.patient import differing_field, patient_of
 from medseg.dicom.rtstruct.structure_set import open_structure_set
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
 from medseg.structures.structure import Structure, check_names_are_unique, name_warnings, structure_from_name
 from medseg.structures.tg263 import interpreted_type
-
-if TYPE_CHECKING:
-    from medseg.dicom.images.series import Series
-
 
 SERIES_NUMBER = 9001
 """Of every set that medseg writes: high, so that viewers list it after the images."""
@@ -185,7 +181,11 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
 
 
 def check_is_no_image(out: Path, series: Series) -> None:
-    """Raise InputError when ``out`` is one of the image files, which must not be overwritten, or a folder."""
+    """Raise InputError when ``out`` is one of the image files, which must not be overwritten, or a folder.
+
+    TypeError for a ``series`` that is none, since every writer comes by here first.
+    """
+    require_series(series)
     if out.is_dir():
         raise InputError(f"{out}: is a folder; name the file to write.")
     if out.exists() and any(out.samefile(file) for file in set(series.files) if file.exists()):

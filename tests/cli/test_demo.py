@@ -6,6 +6,7 @@ import pytest
 from patient_series import CENTRE_LPS_MM, RADIUS_MM, ball, ct_geometry, write_patient
 
 from medseg.cli.demo import demo
+from medseg.errors import InputError
 from medseg.phantoms.thigh import Phantom
 
 
@@ -43,3 +44,11 @@ def test_the_demo_of_a_bundle_of_several_series_makes_them_and_finds_the_tumour(
     # The bundle cuts the PET, whose voxels are 4 mm, at half of the ball's uptake.
     assert float(text.split("Dice ")[1].split(",")[0]) > 0.9
     assert (tmp_path / "out" / "contours" / "phantom" / "RS.dcm").is_file()
+
+
+def test_a_demo_that_has_nowhere_to_write_says_so_before_it_begins(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    said = []
+    with pytest.raises(InputError, match="file is a file; expected a folder"):
+        demo(tmp_path / "file", report=said.append)
+    assert said == []

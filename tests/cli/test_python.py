@@ -102,3 +102,41 @@ def test_a_file_that_is_there_is_replaced_only_when_that_is_said(write, set_on_s
     assert out.read_bytes() == b"hours of work"
     write(masks, series, out, overwrite=True)
     assert out.read_bytes()[128:132] == b"DICM"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("segment", {"formats": "rtstruct"}),
+        ("segment", {"allow": "missing_slice"}),
+        ("convert", {"rois": "GTV"}),
+        ("compare", {"pairs": "GTV=GTV"}),
+    ],
+)
+def test_one_text_where_several_are_taken_is_not_taken_apart_into_letters(name, options):
+    with pytest.raises(TypeError, match="expected several texts, as in"):
+        getattr(medseg, name)("a", "b", "c", **options)
+    with pytest.raises(TypeError, match="expected several names, as in"):
+        medseg.read_series("a", allow="missing_slice")
+
+
+def test_an_empty_path_is_not_the_current_folder_in_python_either():
+    for call in (
+        lambda: medseg.segment("", "ct_gtv", "out"),
+        lambda: medseg.convert("RS.dcm", "", "CT"),
+        lambda: medseg.compare("a", "b", ""),
+    ):
+        with pytest.raises(InputError, match="a path is empty"):
+            call()
+
+
+def test_a_folder_where_a_series_is_taken_is_answered_with_how_to_get_one(set_on_series):
+    mask = np.zeros((3, 4, 4), bool)
+    for call in (
+        lambda: medseg.read_rtstruct(set_on_series / "RS.dcm", set_on_series / "CT"),
+        lambda: medseg.read_rtstruct(medseg.read_series(set_on_series / "CT"), set_on_series / "RS.dcm"),
+        lambda: medseg.write_rtstruct({"a": mask}, set_on_series / "CT", set_on_series / "new.dcm"),
+    ):
+        with pytest.raises(TypeError, match=r"where a Series is expected; read_series\(folder\)"):
+            call()
+    assert not (set_on_series / "new.dcm").exists()

@@ -81,6 +81,14 @@ class Series:
         return volume
 
 
+def require_series(value: object) -> None:
+    """TypeError, with the way to a Series, for anything else."""
+    if not isinstance(value, Series):
+        raise TypeError(
+            f"{type(value).__name__} where a Series is expected; read_series(folder) makes one of the images"
+        )
+
+
 def read_series(path, *, series_uid: str | None = None, allow: Collection[str] = ()) -> Series:
     """The one image series of a folder (nested), of a file or of a list of files; or the one named
     ``series_uid``.
@@ -91,6 +99,8 @@ def read_series(path, *, series_uid: str | None = None, allow: Collection[str] =
     Raises InputError, in one line, when there is no series, more than one, or one that has a fault not in
     ``allow``.
     """
+    if isinstance(allow, str):
+        raise TypeError(f"allow={allow!r}: expected several names, as in allow=({allow!r},)")
     unknown = sorted(set(allow) - set(ALLOWABLE))
     if unknown:
         raise InputError(f"`allow={unknown[0]}` is not known; expected names from {', '.join(ALLOWABLE)}.")

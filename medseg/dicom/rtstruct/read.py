@@ -6,18 +6,15 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medseg.dicom.derived import PatientError, check_same_frame, check_same_patient
+from medseg.dicom.images.series import Series, require_series
 from medseg.dicom.rtstruct.masks import roi_mask, solid_loops
 from medseg.dicom.rtstruct.placement import why_nowhere
 from medseg.dicom.rtstruct.structure_set import Roi, StructureSet, read_structure_set
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
-
-if TYPE_CHECKING:
-    from medseg.dicom.images.series import Series
 
 ALLOWABLE_IN_STRUCTURE_SETS = {
     "frame_of_reference": (
@@ -47,6 +44,7 @@ def read_rtstruct(path: str | Path, series: Series, *, allow: Collection[str] = 
     GeometryError for another patient or Frame of Reference and where no contour at all lies on the images,
     StructureError for two ROIs of one name.
     """
+    require_series(series)
     structure_set = read_structure_set(path)
     masks, notices = place(structure_set, series, allow)
     for notice in (*structure_set.notices, *notices):

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from pydicom.dataelem import DataElement
@@ -35,6 +34,7 @@ from medseg.dicom.derived import (
     refuse_existing,
 )
 from medseg.dicom.images.header import RTSTRUCT_CLASS_UID
+from medseg.dicom.images.series import Series
 from medseg.dicom.patient import patient_of
 from medseg.dicom.rtstruct.encode import contour_sequence, image_item
 from medseg.dicom.rtstruct.structure_set import (
@@ -47,9 +47,6 @@ from medseg.files import atomic_path
 from medseg.shapes.loops import HOLE_MODES, structure_loops
 from medseg.shapes.outlines import count_lost_voxels
 from medseg.structures.structure import Code, Structure, fixed_colour_rgb
-
-if TYPE_CHECKING:
-    from medseg.dicom.images.series import Series
 
 DETACHED_STUDY_CLASS_UID = "1.2.840.10008.3.1.2.3.1"
 """The retired class that structure sets name, by custom, for the study they refer to."""
