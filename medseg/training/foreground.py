@@ -94,10 +94,15 @@ class ForegroundWatch:
             self.predicted += int((chances >= 0.5).sum())
             self.true += int((truth > 0).sum())
             self.spread = max(self.spread, float(chances.max() - chances.min()))
+        # After every image, since handlers that print the metrics run before those added later.
+        predicted, true = self._shares()
+        self.evaluator.state.metrics |= {"predicted_share": predicted, "true_share": true}
+
+    def _shares(self) -> tuple[float, float]:
+        return self.predicted / max(self.pixels, 1), self.true / max(self.pixels, 1)
 
     def _judge(self) -> None:
-        predicted, true = (count / max(self.pixels, 1) for count in (self.predicted, self.true))
-        self.evaluator.state.metrics |= {"predicted_share": predicted, "true_share": true}
+        predicted, true = self._shares()
         if self.spread < SMALLEST_SPREAD:
             _logger.warning(
                 "the network gives every pixel of an image the same probability; it has learnt nothing. Look "
