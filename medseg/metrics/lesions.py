@@ -13,8 +13,12 @@ from medseg.shapes.pieces import label_pieces
 FALSE_FINDS = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
 """Per image; the mean sensitivity at these is the competition metric (CPM) of LUNA16."""
 
-STEPS = 49
+STEPS = 25
 """Thresholds at which pieces are cut; between two of them a curve is a step."""
+
+LEAST_OVERLAP = 0.2
+"""A find that is less of a lesion than this share of its pixels is false, or one find over the whole image
+would find every lesion."""
 
 
 @dataclass(frozen=True)
@@ -39,24 +43,29 @@ def count_lesions(
     """Lesions (8-connected pieces of ``truth``, bool) and finds (pieces of what reaches a threshold) of an
     image.
 
-    A lesion is found when a pixel of it reaches the threshold; a find that touches no lesion is false, unless
-    it touches ``ignore`` (bool). Thresholds that shatter the image into more than ``most_pieces`` finds are
-    counted as so many false ones and nothing new found.
+    A find is true when LEAST_OVERLAP of its pixels or more are lesion; a lesion is found when a true find
+    touches it. Other finds are false, unless they touch ``ignore`` (bool). A threshold that shatters the
+    image into more than ``most_pieces`` finds has so many false ones and finds nothing.
     """
     levels = as_levels(probability)
     lesion_pieces, lesions = label_pieces(truth, diagonal=True)
-    best = np.zeros(lesions + 1, dtype=np.int64)
-    np.maximum.at(best, lesion_pieces.ravel(), levels.ravel())
     found, false_finds = [], []
     for threshold in thresholds():
-        cut = max(int(np.ceil(threshold * (LEVELS - 1))), 1)
-        pieces, count = label_pieces(levels >= cut, diagonal=True)
-        spared = truth if ignore is None else truth | ignore
-        touching = np.unique(pieces[spared & (pieces > 0)])
-        shattered = count > most_pieces
-        hits = int((best[1:] >= cut).sum())
-        found.append(found[-1] if shattered and found else 0 if shattered else hits)
-        false_finds.append(most_pieces if shattered else count - len(touching))
+        pieces, count = label_pieces(levels >= max(np.ceil(threshold * (LEVELS - 1)), 1), diagonal=True)
+        if count > most_pieces:
+            found.append(0)
+            false_finds.append(most_pieces)
+            continue
+        sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+        common = np.bincount(pieces[truth], minlength=count + 1)
+        is_true = common >= LEAST_OVERLAP * sizes
+        is_true[0] = False
+        spared = np.zeros(count + 1, dtype=bool)
+        if ignore is not None:
+            spared[pieces[ignore]] = True
+        hit = lesion_pieces[truth][is_true[pieces[truth]]]
+        found.append(len(np.unique(hit)))
+        false_finds.append(count - int((is_true | spared)[1:].sum()))
     return LesionCounts(np.array(found), np.array(false_finds), lesions)
 
 

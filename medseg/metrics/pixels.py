@@ -9,16 +9,19 @@ interval.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from medseg.errors import InputError
+from medseg.metrics.intervals import Interval, interval
 
 LEVELS = 2**16
 BINS = 15
+DRAWS = 500
+"""Of patients, for the interval of a pooled figure; ten times as many move its ends in the third decimal."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,26 @@ def pooled(images: Iterable[LevelCounts]) -> LevelCounts:
         totals[0, counts.levels] += counts.positive
         totals[1, counts.levels] += counts.negative
     return _compact(*totals)
+
+
+def pooled_interval(
+    statistic: Callable[[LevelCounts], float],
+    images: Sequence[LevelCounts],
+    patients: Sequence[str],
+    draws: int = DRAWS,
+) -> Interval:
+    """A figure of the pooled pixels of several images, and its 95 % interval over patients, each drawn with
+    all pixels of all of their images; see :func:`medseg.metrics.intervals.interval`."""
+    stack = np.zeros((len(images), 2, LEVELS), dtype=np.float32)
+    for row, counts in enumerate(images):
+        stack[row, 0, counts.levels], stack[row, 1, counts.levels] = counts.positive, counts.negative
+
+    def of_rows(rows: np.ndarray) -> float:
+        times = np.bincount(rows, minlength=len(images)).astype(np.float32)
+        totals = np.rint(np.tensordot(times, stack, axes=1)).astype(np.int64)
+        return statistic(_compact(*totals))
+
+    return interval(of_rows, patients, draws=draws)
 
 
 def _compact(positive: np.ndarray, negative: np.ndarray) -> LevelCounts:

@@ -67,3 +67,14 @@ def test_noise_that_shatters_into_thousands_of_finds_finds_nothing():
     score[::2, ::2] = 0.5
     counts = count_lesions(score, truth, most_pieces=100)
     assert counts.false_finds[-1] == 100 and counts.found[-1] == 0
+
+
+def test_one_find_over_the_whole_image_finds_no_lesion():
+    _, truth, _ = picture()
+    counts = count_lesions(np.full((12, 12), 0.7), truth)
+    assert at(counts, 0.4) == (0, 1)
+    # Half of the wider find is lesion.
+    wide = np.zeros((12, 12))
+    wide[1:3, 1:5] = 0.7
+    wide[8:10, 8:10] = 0.7
+    assert at(count_lesions(wide, truth), 0.4) == (2, 0)

@@ -13,6 +13,7 @@ from medseg.metrics.pixels import (
     count_levels,
     dice_at,
     pooled,
+    pooled_interval,
     reliability,
     roc_auc,
     sensitivity_at,
@@ -95,3 +96,12 @@ def test_what_is_no_probability_and_what_lies_on_other_pixels_is_refused():
         count_levels(np.array([-1.0, 2.0]), np.array([True, False]))
     with pytest.raises(InputError, match="same pixels"):
         count_levels(np.zeros((2, 2)), np.zeros((2, 3), dtype=bool))
+
+
+def test_the_interval_of_a_pooled_figure_draws_patients_with_all_their_pixels():
+    images = [count_levels(*image(seed)) for seed in range(4)]
+    found = pooled_interval(roc_auc, images, ["a", "a", "b", "b"], draws=200)
+    assert found.value == pytest.approx(roc_auc(pooled(images)))
+    ends = [roc_auc(pooled(images[:2])), roc_auc(pooled(images[2:]))]
+    assert (found.low, found.high) == pytest.approx((min(ends), max(ends)))
+    assert np.isnan(pooled_interval(roc_auc, images, ["a"] * 4, draws=20).low)
