@@ -1,4 +1,4 @@
-"""The benchmark of eye lesions: a split by time point flatters, a cell is done once and its scores survive the
+"""The benchmark of eye lesions: a split by time point flatters, a cell is done once, its scores survive the
 file."""
 
 from __future__ import annotations
