@@ -35,6 +35,11 @@ class Bundle:
     def weights(self) -> Path:
         return self.folder / "models" / "model.pt"
 
+    @property
+    def has_weights(self) -> bool:
+        """False of a bundle that has to be trained first."""
+        return self.weights.is_file()
+
     @cached_property
     def weights_sha256(self) -> str:
         """Hex digest of models/model.pt. BundleError when there are no weights."""

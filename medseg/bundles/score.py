@@ -82,13 +82,14 @@ class ScoreRequest:
 class Scored:
     """{case: {structure: {score: value}}}; nan where a case has no truth of a structure, inf where nothing of
     it was contoured. ``patients``: whose each case is. ``failed``: {case: reason} of what could not be
-    contoured."""
+    contoured. ``pooled``: {structure: figures of all photographs together}."""
 
     unit: str
     columns: tuple[str, ...]
     cases: dict[str, dict[str, Scores]]
     patients: dict[str, str]
     failed: dict[str, str]
+    pooled: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def score_structures(request: ScoreRequest, report: Callable[[str], None] = print) -> Scored:
@@ -178,13 +179,11 @@ def _score_datalist(bundle: Bundle, request: ScoreRequest) -> Scored:
     missing = [case["image"] for case in cases if not (request.data / case["image"]).exists()]
     if missing:
         raise InputError(f"{request.data}: no {missing[0]}; the paths of the datalist begin there.")
+    if case_kind(bundle) == "photograph":
+        return _score_photographs(bundle, request, cases, bits)
     on_slices = case_kind(bundle) == "volume"
     unit, compare, kind = ("mm", _volume_scores, "nifti") if on_slices else ("px", _flat_scores, "png")
-    suffix = ".nii.gz" if on_slices else ".png"
-    with tempfile.TemporaryDirectory() as folder:
-        for case in cases:
-            (Path(folder) / f"{case['case_id']}{suffix}").symlink_to((request.data / case["image"]).resolve())
-        records = _contour(bundle, Path(folder), request.output_dir, (kind,), request, None)
+    records = _contour_cases(bundle, request, cases, ".nii.gz" if on_slices else ".png", (kind,))
     scores, failed = {}, {}
     for case in cases:
         record = records[case["case_id"]]
@@ -197,6 +196,51 @@ def _score_datalist(bundle: Bundle, request: ScoreRequest) -> Scored:
         }
     patients = {case["case_id"]: str(case.get("patient_id", case["case_id"])) for case in cases}
     return Scored(unit, _columns(request.tolerances, unit), scores, patients, failed)
+
+
+def _contour_cases(
+    bundle: Bundle, request: ScoreRequest, cases: list[dict], suffix: str | None, formats: tuple[str, ...]
+) -> dict[str, dict[str, Any]]:
+    """{case_id: record} of the cases of a datalist; ``suffix`` of their files, None for each one's own."""
+    with tempfile.TemporaryDirectory() as folder:
+        for case in cases:
+            image = (request.data / case["image"]).resolve()
+            (Path(folder) / f"{case['case_id']}{suffix or image.suffix}").symlink_to(image)
+        return _contour(bundle, Path(folder), request.output_dir, formats, request, None)
+
+
+def _score_photographs(
+    bundle: Bundle, request: ScoreRequest, cases: list[dict], bits: Mapping[str, list[int]]
+) -> Scored:
+    """Photographs: also figures of all pixels pooled, a sheet of all images and a reliability plot."""
+    from medseg.bundles import score_photographs as photographs
+    from medseg.reports.photograph_sheet import Tile, write_reliability, write_sheet
+
+    records = _contour_cases(bundle, request, cases, None, ("png", "probability"))
+    others = read_json(bundle.folder / "configs" / "train.json").get("look_alikes", {})
+    alike = {name: sum(1 << n for n in numbers) for name, numbers in others.items()}
+    done = [case for case in cases if records[case["case_id"]]["status"] != "failed"]
+    scores: dict[str, dict[str, Scores]] = {case["case_id"]: {} for case in done}
+    pooled = {}
+    for name, numbers in bits.items():
+        found, tiles = [], []
+        for case in done:
+            folder = Path(records[case["case_id"]]["folder"])
+            own = sum(1 << n for n in numbers), alike
+            score, levels, truth = photographs.read_score(case, name, folder, request.data, own)
+            row = scores[case["case_id"]][name] = photographs.row_of(score)
+            words = f"{case['case_id']}  AUPR {row['AUPR']:.2f}  AUC {row['ROC AUC']:.3f}"
+            found.append(score)
+            image = request.data / case["image"]
+            tiles.append(Tile(image, truth, levels >= 32768, words, row["AUPR"]))
+        if found:
+            pooled[name] = photographs.pooled_scores(found)
+            write_sheet(tiles, request.output_dir / f"{name}_sheet.png")
+            points = photographs.reliability_points(found)
+            write_reliability(points, request.output_dir / f"{name}_reliability.png")
+    patients = {case["case_id"]: str(case.get("patient_id", case["case_id"])) for case in cases}
+    failed = {name: record["error"] for name, record in records.items() if record["status"] == "failed"}
+    return Scored("px", photographs.COLUMNS, scores, patients, failed, pooled)
 
 
 def _columns(tolerances: tuple[float, ...], unit: str) -> tuple[str, ...]:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from medseg.bundles import score_photographs
 from medseg.bundles.score import Scored
 from medseg.metrics import SURFACE_DEFINITION
-from medseg.metrics.intervals import interval, mean_interval
+from medseg.metrics.intervals import Interval, interval, mean_interval
 
 TARGETS = ("GTV", "CTV", "PTV")
 """Names that begin so are targets; the mean over organs leaves them out."""
@@ -23,6 +24,7 @@ def in_words(scored: Scored) -> str:
         parts.insert(0, case_table(scored, structures[0]))
     if scored.unit == "mm":
         parts.append(f"Surface measures: {SURFACE_DEFINITION}, on the image's own grid.")
+    parts += [score_photographs.in_words(name, found) for name, found in scored.pooled.items()]
     return "\n\n".join(parts)
 
 
@@ -107,6 +109,11 @@ def as_json(scored: Scored) -> str:
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(inner) for key, inner in value.items()}
+        if isinstance(value, Interval):
+            return plain(value._asdict())
         return value if not isinstance(value, float) or np.isfinite(value) else None
 
-    return json.dumps({"unit": scored.unit, "cases": plain(scored.cases), "failed": scored.failed}, indent=1)
+    content = {"unit": scored.unit, "cases": plain(scored.cases), "failed": scored.failed}
+    if scored.pooled:
+        content["pooled"] = plain(scored.pooled)
+    return json.dumps(content, indent=1)

@@ -116,7 +116,8 @@ def add_bundles(command: argparse.ArgumentParser):
                 )
             for name in bundle_folders():
                 bundle = find_bundle(name)
-                say(f"{name:20} {bundle.version:8} {bundle.metadata.get('task', '')}")
+                untrained = "" if bundle.has_weights else " (no weights yet: medseg train)"
+                say(f"{name:20} {bundle.version:8} {bundle.metadata.get('task', '')}{untrained}")
             return 0
         if not options.name:
             raise InputError("bundles verify: name a bundle, as in medseg bundles verify ct_gtv.")

@@ -122,17 +122,13 @@ CLASSIFIER_KEYS = ("fc.", "classifier.", "head.")
 class Segmenter(nn.Module):
     """One of :data:`ARCHITECTURES`: (B, 3, H, W) float -> logits (B, out_channels, H, W), whatever H and W.
 
-    Sides that do not divide are padded by repeating the border, and cut off again. ``pretrained``: a local
-    file with the weights of the backbone as a plain state dict, such as torchvision's resnet101; read with
-    ``weights_only``, and nothing is ever downloaded. Batch norm of what is pooled to a single pixel is left
-    out: over a batch of 1 it has nothing to normalise, and over a batch of 2 it gives nothing but +1 and -1.
-    InputError for an unknown name and for an input of other channels, BundleError for a file that does not
-    fit.
+    Sides that do not divide are padded by repeating the border, and cut off again. Weights are drawn at
+    random. Batch norm of what is pooled to a single pixel is left out: over a batch of 1 it has nothing to
+    normalise, and over a batch of 2 it gives nothing but +1 and -1. InputError for an unknown name and for an
+    input of other channels.
     """
 
-    def __init__(
-        self, architecture: str, out_channels: int = 1, pretrained: str | os.PathLike[str] | None = None
-    ) -> None:
+    def __init__(self, architecture: str, out_channels: int = 1) -> None:
         super().__init__()
         if architecture not in ARCHITECTURES:
             raise InputError(
@@ -142,8 +138,15 @@ class Segmenter(nn.Module):
         self.multiple = ARCHITECTURES[architecture].multiple
         self.network = ARCHITECTURES[architecture].build(out_channels)
         _free_single_pixels(self.network)
+
+    def with_backbone(self, pretrained: str | os.PathLike[str] | None) -> Segmenter:
+        """This network, its backbone filled from a local file: a plain state dict such as torchvision's
+        resnet101, read with ``weights_only``; None leaves it as it is. Nothing is ever downloaded.
+        InputError for a file that is missing and an architecture without a published backbone, BundleError
+        for a file that does not fit."""
         if pretrained is not None:
-            _load_backbone(self.network, architecture, Path(pretrained))
+            _load_backbone(self.network, self.architecture, Path(pretrained))
+        return self
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.ndim != 4 or x.shape[1] != 3:

@@ -1,7 +1,8 @@
-"""What MONAI's trainers lack: checkpoints one can resume from, mixed precision on any device; labels of
-uneven quality."""
+"""What MONAI's trainers lack: checkpoints one can resume from, mixed precision on any device, guards for
+small lesions; labels of uneven quality."""
 
 from medseg.training.checkpoints import AutocastInferer, Checkpoints
+from medseg.training.foreground import ForegroundWatch, PixelAveragePrecision
 from medseg.training.progress import ProgressLog
 
-__all__ = ["AutocastInferer", "Checkpoints", "ProgressLog"]
+__all__ = ["AutocastInferer", "Checkpoints", "ForegroundWatch", "PixelAveragePrecision", "ProgressLog"]

@@ -12,15 +12,18 @@ import torch
 from medseg.bundles.config import build, load_config, load_network
 from medseg.bundles.find import bundle_folders, find_bundle
 from medseg.bundles.verify import verify
+from medseg.cli.main import main
 from medseg.errors import BundleError
 
+TRAINED = sorted(name for name in bundle_folders() if find_bundle(name).has_weights)
 
-@pytest.mark.parametrize("name", sorted(bundle_folders()))
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_bundle_that_comes_with_medseg_passes_every_check(name):
     assert {what: problem for what, problem in verify(find_bundle(name)) if problem} == {}
 
 
-@pytest.mark.parametrize("name", sorted(bundle_folders()))
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_bundle_holds_all_parts_small_weights_and_no_python(name):
     folder = find_bundle(name).folder
     for part in ("LICENSE", "configs/logging.conf", "docs/README.md", "docs/data_license.txt"):
@@ -29,6 +32,15 @@ def test_every_bundle_holds_all_parts_small_weights_and_no_python(name):
     assert not list(folder.rglob("*.py"))
     digest = hashlib.sha256((folder / "models" / "model.pt").read_bytes()).hexdigest()
     assert find_bundle(name).metadata["weights_sha256"] == digest
+
+
+@pytest.mark.parametrize("name", sorted(set(bundle_folders()) - set(TRAINED)))
+def test_a_bundle_without_weights_lacks_nothing_else_and_says_so(name, capsys):
+    problems = {problem for _, problem in verify(find_bundle(name)) if problem}
+    assert problems and all("model.pt" in problem or "no weights" in problem for problem in problems)
+    assert main(["bundles"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(name)]
+    assert line.endswith("(no weights yet: medseg train)")
 
 
 @pytest.fixture

@@ -109,6 +109,7 @@ def test_shipped_bundles_hold_nothing_foreign_and_run_and_so_do_plain_copies_wit
 ):
     shutil.copytree(bundle_folders()[name], tmp_path / name)
     copy = find_bundle(tmp_path / name)
+    (copy.folder / "models").mkdir(exist_ok=True)
     (copy.folder / "models" / "model.pt").write_bytes(b"other weights are no code")
     for bundle in (find_bundle(name), copy):
         assert code_of(bundle).foreign == () and is_trusted(bundle)

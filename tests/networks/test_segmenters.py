@@ -135,18 +135,18 @@ def test_a_backbone_comes_from_a_local_file_and_from_nowhere_else(tmp_path, monk
     weights = SegNet(1, 16).encoder.state_dict()
     more = {f"features.{name}": tensor for name, tensor in weights.items()}
     torch.save({**more, "classifier.0.weight": torch.ones(3)}, tmp_path / "vgg.pth")
-    network = Segmenter("tiny", pretrained=tmp_path / "vgg.pth")
+    network = Segmenter("tiny").with_backbone(tmp_path / "vgg.pth")
     assert torch.equal(network.network.encoder[0].weight, weights["0.weight"])
     torch.save({**more, "features.0.weight": torch.ones(4, 3, 3, 3, 3)}, tmp_path / "other.pth")
     with pytest.raises(BundleError, match=r"does not fit .* of tiny: 1 tensors, first '0.weight'"):
-        Segmenter("tiny", pretrained=tmp_path / "other.pth")
+        Segmenter("tiny").with_backbone(tmp_path / "other.pth")
     with pytest.raises(InputError, match="no such file; expected weights of a tiny VGG16"):
-        Segmenter("tiny", pretrained=tmp_path / "missing.pth")
+        Segmenter("tiny").with_backbone(tmp_path / "missing.pth")
     with pytest.raises(InputError, match="no backbone that anybody publishes"):
-        Segmenter("unet_narrow", pretrained=tmp_path / "vgg.pth")
+        Segmenter("unet_narrow").with_backbone(tmp_path / "vgg.pth")
     (tmp_path / "bad.pth").write_bytes(b"not weights")
     with pytest.raises(BundleError, match="not a plain state dict"):
-        Segmenter("tiny", pretrained=tmp_path / "bad.pth")
+        Segmenter("tiny").with_backbone(tmp_path / "bad.pth")
 
 
 def test_an_unknown_name_lists_the_known_ones_and_grey_input_is_refused(narrow):

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from medseg.dicom.images.projections import Projection
     from medseg.dicom.images.series import Series
 
+ONE_FRAME_CLASS_UID = "1.2.840.10008.5.1.4.1.1.77.1.4"
+"""VL Photographic Image."""
+
 
 def write_seg(
     masks: Mapping[str | Structure, np.ndarray],
@@ -124,8 +127,15 @@ def write_projection_seg(
         raise StructureError("every structure is empty; a DICOM Segmentation needs at least one pixel.")
     pixels = np.stack(list(masks.values()), axis=-1)[None]
     image = _without_patient(projection.header)
-    image.pop("NumberOfFrames", None)  # 1, which highdicom would take for a volume's frames
+    own_class = image.SOPClassUID
+    if image.pop("NumberOfFrames", None) is not None:
+        # Ophthalmic photographs count their one frame, but have none of the functional groups that highdicom
+        # reads of classes with frames: it is shown a class without, and the references are set right.
+        image.SOPClassUID = ONE_FRAME_CLASS_UID
     dataset = _segmentation([image], pixels, list(masks), model)
+    for element in dataset.iterall():
+        if element.keyword == "ReferencedSOPClassUID" and element.value == image.SOPClassUID:
+            element.value = own_class
     copy_patient_and_study(projection.header, dataset)
     # Required where no position says how the picture lies (PS3.3 C.7.6.1); empty where the image does not say
     # either.
