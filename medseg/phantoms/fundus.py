@@ -21,7 +21,7 @@ FIELD_RADIUS = 0.48
 PATIENTS, TIME_POINTS = 40, 5
 """Of the cohort that the phantom stands for."""
 
-LESION_TINT, LOOK_ALIKE_TINT = np.array([0.8, 1.0, 0.25]), np.array([0.8, 0.97, 0.3])
+LESION_TINT, LOOK_ALIKE_TINT = np.array([0.8, 1.0, 0.25]), np.array([0.8, 0.99, 0.27])
 """What a bright spot adds to red, green and blue, before its own strength."""
 
 

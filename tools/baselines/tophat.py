@@ -29,7 +29,7 @@ EDGE_SHARE = 0.01
 """So much at the rim of the field of view is left out, where the frame makes an edge."""
 
 BITS = (1, {"other bright lesion": 2})
-CANDIDATES = np.linspace(0.02, 0.5, 49)
+CANDIDATES = np.linspace(0.02, 0.98, 97)
 
 
 def tophat(pixels: np.ndarray, field: np.ndarray) -> np.ndarray:

@@ -175,7 +175,7 @@ def _scored(
     from PIL import Image
 
     from medseg.cases.photograph import field_of_view, open_photograph
-    from medseg.transforms import ALLOWABLE_AT_THE_GATE
+    from medseg.cases.volume import ALLOWABLE_AT_THE_GATE
 
     overrides = {
         "device": device,

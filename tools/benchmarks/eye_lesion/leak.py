@@ -26,7 +26,7 @@ from medseg.phantoms.fundus import PATIENTS, TIME_POINTS, make_fundus
 
 SIDE = 96
 FOLDS = 5
-PIXELS_PER_IMAGE = 150
+PIXELS_PER_IMAGE = 240
 """Of which half are lesion, where there are as many."""
 
 FINE, COARSE = (1.0, 2.5), 12.0
@@ -82,7 +82,7 @@ def scores_of(training: list[Visit], validation: list[Visit], seed: int) -> dict
 
     rng = np.random.default_rng(seed)
     parts = [sampled(visit, rng) for visit in training]
-    forest = ExtraTreesClassifier(40, min_samples_leaf=2, max_features=0.5, random_state=seed)
+    forest = ExtraTreesClassifier(30, min_samples_leaf=1, max_features=0.5, random_state=seed)
     forest.fit(np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts]))
     counts = [count_levels(forest.predict_proba(v.features)[:, 1], v.truth) for v in validation]
     whole = pooled(counts)
