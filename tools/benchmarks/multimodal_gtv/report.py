@@ -24,6 +24,8 @@ METHODS = (
 PAIRS = (
     ("CT", "ellipsoid in the box"),
     ("CT", "ellipsoid in the exact box"),
+    ("CT+PET", "ellipsoid in the box"),
+    ("CT+MR", "ellipsoid in the box"),
     ("CT+PET+MR", "ellipsoid in the box"),
     ("CT+PET+MR", "ellipsoid in the exact box"),
     ("CT+PET+MR", "gradient boosting"),
