@@ -170,7 +170,7 @@ def write_json(record: Mapping[str, Any] | Sequence[Any], out: str | Path) -> No
     """
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
     with atomic_path(out) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def load_json(path: str | Path) -> Any:
@@ -200,7 +200,7 @@ def write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], out: st
     for row in rows:
         table.writerow({column: _cell(value) for column, value in row.items()})
     with atomic_path(out) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+        temporary.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def _cell(value: Any) -> Any:

@@ -217,3 +217,11 @@ def test_folders_that_a_block_made_and_left_empty_are_gone_and_others_stay(tmp_p
 def test_json_with_the_mark_that_some_editors_put_before_it_is_the_same_json(tmp_path):
     (tmp_path / "rois.json").write_bytes(b'\xef\xbb\xbf{"GTV": ["gtv.*"]}')
     assert load_json(tmp_path / "rois.json") == {"GTV": ["gtv.*"]}
+
+
+def test_a_path_that_is_no_utf_8_is_written_and_comes_back_the_same(tmp_path):
+    source = os.fsdecode(b"CT_\xff")
+    write_json({"source": source}, tmp_path / "run.json")
+    assert load_json(tmp_path / "run.json") == {"source": source}
+    write_csv([{"case": source}], ("case",), tmp_path / "volumes.csv")
+    assert (tmp_path / "volumes.csv").read_text().splitlines() == ["case", "CT_\\udcff"]

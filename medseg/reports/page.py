@@ -24,7 +24,7 @@ def write_page(template: str, out: Path, **values: Any) -> None:
     """Fill a template of this folder, which extends base.html, with ``values`` and write it, atomically."""
     page = _ENVIRONMENT.get_template(template).render(generator=GENERATOR, **values)
     with atomic_path(out) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def format_number(value: float, digits: int) -> str:
