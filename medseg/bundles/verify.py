@@ -217,7 +217,12 @@ def _agreement(bundle: Bundle) -> str | None:
 
 GATE, BEFORE_THE_GATE = (
     "medseg.transforms.CheckInputd",
-    ("medseg.transforms.LoadCased", "medseg.transforms.LoadRadiographd", "medseg.transforms.CropWithind"),
+    (
+        "medseg.transforms.LoadCased",
+        "medseg.transforms.LoadRadiographd",
+        "medseg.transforms.LoadPhotographd",
+        "medseg.transforms.CropWithind",
+    ),
 )
 """The step that holds an image against the gate, and what may come before: a reader, and a region of its
 image. Anything else would change the values that the gate was fitted on."""

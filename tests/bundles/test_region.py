@@ -89,5 +89,5 @@ def test_a_region_drawn_anew_is_contoured_anew(bright_bundle, tmp_path):
 
 
 def test_an_empty_region_is_not_taken_for_the_whole_image(bright_bundle, tmp_path):
-    with pytest.raises(InputError, match="within is empty"):
+    with pytest.raises(InputError, match="within` is empty"):
         Request(tmp_path, str(bright_bundle), tmp_path / "out", within="")

@@ -37,12 +37,12 @@ def body_like(size):
 def test_openvino_gives_the_masks_of_torch_for_every_bundle(name):
     config = json.loads((Path(BUNDLES[name]) / "configs" / "inference.json").read_text())
     parser = ConfigParser(config)
-    network, roi = (
-        parser.get_parsed_content("network_def").eval(),
-        parser.get_parsed_content("inferer").roi_size,
-    )
-    network.load_state_dict(torch.load(BUNDLES[name] / "models" / "model.pt", weights_only=True))
-    image = body_like(roi)
+    network, inferer = (parser.get_parsed_content(part) for part in ("network_def", "inferer"))
+    roi = getattr(inferer, "inferer", inferer).roi_size  # that of the one within a FlipAverage
+    network.eval().load_state_dict(torch.load(BUNDLES[name] / "models" / "model.pt", weights_only=True))
+    metadata = json.loads((Path(BUNDLES[name]) / "configs" / "metadata.json").read_text())
+    channels = metadata["network_data_format"]["inputs"]["image"]["num_channels"]
+    image = body_like(roi).repeat_interleave(channels, dim=1)
     answers = [
         SlidingWindow(roi, overlap=0.25, mode="gaussian", engine=engine)(image, network)
         for engine in ("torch", "openvino")

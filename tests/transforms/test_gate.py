@@ -331,7 +331,7 @@ def test_every_bundle_has_a_gate_right_behind_reader_and_region(name, tmp_path):
     steps = build(bundle, load_config(bundle, "inference", {"device": "cpu"}), "preprocessing").transforms
     kinds = [type(step).__name__ for step in steps]
     at = kinds.index("CheckInputd")
-    assert set(kinds[:at]) <= {"LoadCased", "CropWithind", "LoadRadiographd"}
+    assert set(kinds[:at]) <= {"LoadCased", "CropWithind", "LoadRadiographd", "LoadPhotographd"}
     assert steps[at].gate.fitted["command"].startswith(f"python tools/gates/fit.py {name} ")
 
 

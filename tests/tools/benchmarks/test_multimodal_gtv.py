@@ -13,12 +13,15 @@ from monai.data import MetaTensor
 from medseg.geometry import Geometry
 from medseg.phantoms.series import stack_geometry
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools" / "benchmarks" / "multimodal_gtv"))
 pytest.importorskip("sklearn")
+TOOLS = Path(__file__).resolve().parents[3] / "tools" / "benchmarks" / "multimodal_gtv"
+sys.path.insert(0, str(TOOLS))
 import baselines  # noqa: E402
 import cases  # noqa: E402
-import report  # noqa: E402
-import scores  # noqa: E402
+import contour_scores  # noqa: E402
+import tables  # noqa: E402
+
+sys.path.remove(str(TOOLS))
 
 
 def patient(name="P") -> cases.Patient:
@@ -90,12 +93,12 @@ def test_the_pet_comes_back_as_suv_and_the_best_threshold_parts_tumour_and_rest(
 def test_a_row_counts_the_answer_on_the_cts_own_grid():
     one = patient()
     truth = one.truth[one.box]
-    row = scores.row(one, 2, "CT", truth)
+    row = contour_scores.row(one, 2, "CT", truth)
     assert (row["dsc"], row["sdsc_3mm"], row["hd95_mm"]) == (1, 1, 0)
     assert row["gtv_cc"] == row["answer_cc"] == pytest.approx(600 * 12 / 1000)
     half = truth.copy()
     half[:, :, 8:] = False  # 5 of 10 columns are left: DSC 2 * 300 / 900
-    assert scores.row(one, 2, "CT", half)["dsc"] == pytest.approx(2 / 3, abs=1e-4)
+    assert contour_scores.row(one, 2, "CT", half)["dsc"] == pytest.approx(2 / 3, abs=1e-4)
 
 
 def test_rows_come_back_from_their_file_and_make_the_tables(tmp_path):
@@ -113,9 +116,9 @@ def test_rows_come_back_from_their_file_and_make_the_tables(tmp_path):
         for n in range(6)
         for method, dsc in (("ellipsoid in the box", 0.7), ("CT", 0.75), ("CT+PET+MR", 0.8))
     ]
-    scores.write(rows, tmp_path / "scores.csv")
-    assert scores.read(tmp_path / "scores.csv") == rows
-    said = report.text(rows)
+    contour_scores.write(rows, tmp_path / "scores.csv")
+    assert contour_scores.read(tmp_path / "scores.csv") == rows
+    said = tables.text(rows)
     assert "| CT | 6 | 0.775 (" in said
     assert "| CT less ellipsoid in the box | +0.050 (+0.050 to +0.050) | +0.000 (" in said
     assert "| 6 of 6 |" in said

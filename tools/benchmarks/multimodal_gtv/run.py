@@ -23,8 +23,8 @@ import os
 from pathlib import Path
 
 import cases
+import contour_scores
 import numpy as np
-import scores
 
 
 def folds(found: list[cases.Patient]) -> dict[str, int]:
@@ -51,10 +51,10 @@ def train(args: argparse.Namespace) -> None:
         rows, kept = [], {}
         for patient in held_out:
             for name, probability in network.answers(net, size, patient).items():
-                rows.append(scores.row(patient, fold, name, probability >= 0.5))
+                rows.append(contour_scores.row(patient, fold, name, probability >= 0.5))
                 kept[f"{patient.name} {name}"] = probability.astype(np.float16)
         np.savez_compressed(cell / "answers.npz", **kept)
-        scores.write(rows, cell / "scores.csv")
+        contour_scores.write(rows, cell / "scores.csv")
         print(f"fold {fold}: done", flush=True)
 
 
@@ -72,26 +72,28 @@ def baselines(args: argparse.Namespace) -> None:
         held_out = [p for p in found if fold_of[p.name] == fold]
         path.parent.mkdir(parents=True, exist_ok=True)
         answers = rules.masks(training, held_out)
-        scores.write([scores.row(patient, fold, name, mask) for patient, name, mask in answers], path)
+        contour_scores.write(
+            [contour_scores.row(patient, fold, name, mask) for patient, name, mask in answers], path
+        )
         print(f"fold {fold}: done", flush=True)
 
 
 def report(args: argparse.Namespace) -> None:
     """Everything in one CSV, and the tables."""
-    import report as tables
+    import tables
 
-    rows = [row for path in sorted(args.out.glob("fold_*/*.csv")) for row in scores.read(path)]
-    scores.write(rows, args.out / "scores.csv")
+    rows = [row for path in sorted(args.out.glob("fold_*/*.csv")) for row in contour_scores.read(path)]
+    contour_scores.write(rows, args.out / "scores.csv")
     print(tables.text(rows))
 
 
 def test(args: argparse.Namespace) -> None:
     """The bundle's own weights on the test set; writes OUT/test.csv and prints its tables."""
-    import report as tables
+    import tables
     import test_set
 
     rows = list(test_set.rows(args.dataset_dir, args.test_dir, args.out))
-    scores.write(rows, args.out / "test.csv")
+    contour_scores.write(rows, args.out / "test.csv")
     print(tables.text(rows))
 
 

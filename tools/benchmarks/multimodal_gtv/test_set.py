@@ -26,7 +26,7 @@ BESIDE = {"pt": ("PT", "sts_pet", "pet_suv.nii.gz"), "mr": ("MR", "sts_mr", "mr_
 
 
 def rows(dataset_dir: Path, test_dir: Path, out: Path, seed: int = 0) -> Iterator[dict]:
-    """Lines as those of :mod:`scores`, fold -1, for every patient and set of series, and the ellipsoid."""
+    """Rows of :mod:`contour_scores`, fold -1, for every patient and set of series, and the ellipsoid."""
     rng = np.random.default_rng(seed)
     for folder in sorted(path for path in test_dir.iterdir() if path.is_dir()):
         with warnings.catch_warnings():  # what is odd about these sets, medseg inspect says

@@ -40,7 +40,7 @@ SHOWN = ("ellipsoid in the box", "CT", "CT+PET", "CT+MR", "CT+PET+MR")
 
 
 def text(rows: Sequence[dict]) -> str:
-    """All tables in Markdown, of the rows of :mod:`scores`; methods that no row names are left out."""
+    """All tables in Markdown, of rows of :mod:`contour_scores`; methods that no row names are left out."""
     by_method = {name: {r["patient"]: r for r in rows if r["method"] == name} for name in METHODS}
     by_method = {name: found for name, found in by_method.items() if found}
     return "\n\n".join([_methods(by_method), _differences(by_method), _patients(by_method)])
