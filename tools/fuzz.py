@@ -106,12 +106,15 @@ class Worker:
         self._pipe.recv()
 
     def ask(self, name: str, number: int) -> tuple[str, str]:
-        self._pipe.send((name, number))
-        if not self._pipe.poll(self._timeout_s):
+        for _ in range(2):  # a machine that stood still for a minute is no hang of one input
+            self._pipe.send((name, number))
+            if self._pipe.poll(self._timeout_s):
+                break
             self._process.kill()
             self._process.join()
             self._start()
-            return "hang", f"over {self._timeout_s:g} s"
+        else:
+            return "hang", f"twice over {self._timeout_s:g} s"
         try:
             return self._pipe.recv()
         except EOFError:

@@ -17,9 +17,12 @@ from medseg.dicom.images.header import (
     SPATIAL_REGISTRATION_UID,
     class_name,
 )
+from medseg.dicom.nesting import check_nesting
 from medseg.dicom.opening import read_dicom
 from medseg.dicom.patient import patient_of
 from medseg.errors import InputError, printable
+
+REGISTRATION_SEQUENCE = 0x00700308
 
 MATRIX_TYPES = ("RIGID", "RIGID_SCALE", "AFFINE")
 
@@ -82,6 +85,10 @@ def read_registration(path: str | os.PathLike) -> Registration:
             name = class_name(sop_class)
             seen = f"SOPClassUID {sop_class[:64]!r}" if name == sop_class else name
             raise InputError(f"{path}: {seen}; expected a REG object.")
+        try:
+            check_nesting(path, dataset, (REGISTRATION_SEQUENCE,))
+        except InputError as error:
+            raise InputError(f"{path}: damaged DICOM ({error}); export it again.") from error
         return _registration(path, dataset)
 
 

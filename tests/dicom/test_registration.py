@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import struct
 import subprocess
 
 import numpy as np
@@ -158,6 +160,19 @@ def test_a_frame_that_is_moved_against_itself_or_twice_is_refused(tmp_path):
     dataset.RegistrationSequence[2].FrameOfReferenceUID = MR
     dataset.save_as(path)
     assert f"frame {MR} is mapped twice, differently" in refusal(path)
+
+
+@pytest.mark.parametrize("change", [-8, 8, 200])
+def test_no_length_of_an_item_loses_a_frame_without_a_word(tmp_path, change):
+    path = written(tmp_path, {MR: QUARTER_TURN})
+    raw, item = path.read_bytes(), b"\xfe\xff\x00\xe0"
+    places = [match.start() + 4 for match in re.finditer(re.escape(item), raw)]
+    assert len(places) >= 4, "two items of frames, each with a matrix in two sequences"
+    for place in places:
+        (length,) = struct.unpack_from("<I", raw, place)
+        bad = raw[:place] + struct.pack("<I", max(length + change, 0)) + raw[place + 4 :]
+        path.write_bytes(bad)
+        assert "damaged DICOM" in refusal(path)
 
 
 def test_a_deformable_registration_and_an_image_are_refused_by_name(tmp_path):

@@ -169,6 +169,8 @@ def require_pixels(dataset: Dataset, pixels: PixelElement | None, samples: tuple
     if found not in samples or bits not in (8, 16, 32):
         wanted = "1 grey sample" if samples == (1,) else f"{' or '.join(map(str, samples))} samples"
         raise InputError(f"{found} samples of {bits} bits per pixel; expected {wanted} of 8, 16 or 32 bits")
+    if integer(dataset, "PixelRepresentation", 0) not in (0, 1):
+        raise InputError(f"PixelRepresentation {dataset.PixelRepresentation}; expected 0 or 1")
     stored = integer(dataset, "BitsStored", bits)
     high = integer(dataset, "HighBit", stored - 1)
     if not 0 < stored <= bits or high != stored - 1:  # PS3.3 C.7.6.3.1

@@ -56,6 +56,15 @@ def test_one_slice_of_a_ct_whose_numbers_are_unsigned_is_refused_and_read_by_its
     assert np.array_equal(read_series(tmp_path, allow=["mixed_rescale"]).volume(), expected)
 
 
+def test_a_sign_that_is_no_whole_number_or_neither_0_nor_1_is_refused(tmp_path):
+    file = write_series(ramp_hu(), stack(), tmp_path)[1]
+    sound = file.read_bytes()
+    change(file, PixelRepresentation=2)
+    assert "PixelRepresentation 2; expected 0 or 1" in refusal(tmp_path)
+    file.write_bytes(sound.replace(b"\x28\x00\x03\x01US", b"\x28\x00\x03\x01FD"))
+    assert file.read_bytes() != sound and file.name in refusal(tmp_path)
+
+
 @pytest.mark.parametrize(("stored", "high"), [(2, 15), (12, 15), (17, 16), (0, -1)])
 def test_a_highest_bit_that_does_not_fit_the_stored_bits_is_refused(tmp_path, stored, high):
     files = write_series(ramp_hu(), stack(), tmp_path)
