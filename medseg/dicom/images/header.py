@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -18,6 +20,7 @@ from pydicom.uid import (
 )
 
 from medseg import limits
+from medseg.dicom.damage import PARSE_ERRORS
 from medseg.dicom.opening import Source, read_open
 from medseg.errors import InputError
 
@@ -100,6 +103,20 @@ def read_header(path: Path) -> tuple[Dataset | None, PixelElement | None]:
         # Inside a deflated file the position says nothing; its pixels are checked when they are read.
         pixels = PixelElement(None, 1) if deflated else _pixel_element(source, file, dataset)
     return dataset, pixels
+
+
+def why_refused(path: Path, other_kind: Callable[[Dataset], str | None]) -> str | None:
+    """Why a file is not of the kind that a reader takes, by its header alone: what ``other_kind`` says of it,
+    or what is damaged; None when it is of that kind, "" for a file that is not DICOM at all."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header, _ = read_header(path)
+            return "" if header is None else other_kind(header)
+    except InputError as error:
+        return str(error)
+    except PARSE_ERRORS as error:
+        return f"damaged DICOM ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
 
 
 def _looks_like_bare_dataset(head: bytes) -> bool:

@@ -16,7 +16,7 @@ from pydicom.uid import UID
 from medseg.dicom.damage import PARSE_ERRORS, damage_as_input_error
 from medseg.dicom.images.codestream import check_codestream
 from medseg.dicom.images.frames import decode_frame
-from medseg.dicom.images.header import integer, read_header, require_pixels, stored_bytes
+from medseg.dicom.images.header import integer, read_header, require_pixels, stored_bytes, why_refused
 from medseg.dicom.opening import read_dicom
 from medseg.errors import InputError
 
@@ -53,15 +53,7 @@ class StoredPhotograph:
 def why_no_photograph(path: str | os.PathLike) -> str | None:
     """Why a file is no photograph that :func:`read_photograph` takes, by its header alone; None when it is
     one. "" stands for a file that is not DICOM at all."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            header, _ = read_header(Path(path))
-            return "" if header is None else _other_kind(header)
-    except InputError as error:
-        return str(error)
-    except PARSE_ERRORS as error:
-        return f"damaged DICOM ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+    return why_refused(Path(path), _other_kind)
 
 
 def _other_kind(header: Dataset) -> str | None:

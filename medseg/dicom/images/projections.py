@@ -13,8 +13,8 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.uid import UID
 
-from medseg.dicom.damage import PARSE_ERRORS, damage_as_input_error
-from medseg.dicom.images.header import read_header, require_pixels
+from medseg.dicom.damage import damage_as_input_error
+from medseg.dicom.images.header import read_header, require_pixels, why_refused
 from medseg.dicom.images.pixels import read_slices
 from medseg.dicom.images.scan import SliceRecord
 from medseg.errors import InputError
@@ -54,15 +54,7 @@ def why_no_radiograph(path: str | os.PathLike) -> str | None:
 
     "" stands for a file that is not DICOM at all.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            header, _ = read_header(Path(path))
-            return "" if header is None else _other_kind(header)
-    except InputError as error:
-        return str(error)
-    except PARSE_ERRORS as error:
-        return f"damaged DICOM ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+    return why_refused(Path(path), _other_kind)
 
 
 def _other_kind(header: Dataset) -> str | None:
