@@ -33,12 +33,7 @@ class PatientSeries:
 
         InputError when nothing says it, or two objects say different things.
         """
-        own, wanted = frame_of(files), frame_of(reference)
-        for name, uid in ((files, own), (reference, wanted)):
-            if uid is None:
-                raise InputError(
-                    f"series {name} has no FrameOfReferenceUID, so where it lies to others is not known."
-                )
+        own, wanted = _named_frame(files), _named_frame(reference)
         if own == wanted:
             return SAME_FRAME
         try:
@@ -101,6 +96,15 @@ def frame_of(files: SeriesFiles) -> str | None:
         return str(files.records[0].dataset.get("FrameOfReferenceUID") or "") or None
     except PARSE_ERRORS:
         return None
+
+
+def _named_frame(files: SeriesFiles) -> str:
+    uid = frame_of(files)
+    if uid is None:
+        raise InputError(
+            f"series {files} has no FrameOfReferenceUID, so where it lies to others is not known."
+        )
+    return uid
 
 
 def ends_lps_mm(files: SeriesFiles) -> np.ndarray:

@@ -257,8 +257,8 @@ def _beyond_ellipsoid(surface: Surface, voxels: Voxels, margins_mm: np.ndarray) 
     sure = signed_mm < float(margins_mm.min()) - width_mm / 2
     beyond[sure] = -width_mm
     wanted = np.flatnonzero(~sure & np.isfinite(signed_mm))
-    for axes, facing in _eighths(half, surface.outwards).items():
-        points, axes = surface.points_lps_mm[facing], np.array(axes)
+    for lengths, facing in _eighths(half, surface.outwards).items():
+        points, axes = surface.points_lps_mm[facing], np.array(lengths)
         bound = 1 + width_mm / 2 / max(axes.min(), 1.0)
         tree = cKDTree(points / axes)
         scaled, nearest = tree.query(centres[wanted] / axes, distance_upper_bound=bound)

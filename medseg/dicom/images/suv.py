@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -212,7 +212,7 @@ class _Headers:
         self.datasets = series.headers
         self.uid = series.series_instance_uid
 
-    def refuse(self, what: str) -> Any:
+    def refuse(self, what: str) -> NoReturn:
         """Raise InputError; never returns."""
         raise InputError(printable(f"PET series {self.uid}: no SUV: {what[:400]}.", keep=""))
 
