@@ -45,7 +45,10 @@ def train(args: argparse.Namespace) -> None:
         held_out = [p for p in found if fold_of[p.name] == fold]
         if not (cell / "model.pt").exists():
             network.train(
-                [p.item for p in found if fold_of[p.name] != fold], [p.item for p in held_out], cell
+                [p.item for p in found if fold_of[p.name] != fold],
+                [p.item for p in held_out],
+                cell,
+                **({} if args.epochs is None else {"epochs": args.epochs}),
             )
         net, size = network.network(cell / "model.pt")
         rows, kept = [], {}
@@ -124,6 +127,8 @@ def main() -> None:
         command.add_argument("dataset_dir", type=Path)
         command.add_argument("out", type=Path)
         command.add_argument("--folds", type=int, nargs="+", default=list(range(cases.FOLDS)))
+        if name == "train":
+            command.add_argument("--epochs", type=int, help="default: what train.json says")
     commands.add_parser("report").add_argument("out", type=Path)
     command = commands.add_parser("test")
     command.add_argument("dataset_dir", type=Path)
