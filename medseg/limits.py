@@ -29,6 +29,7 @@ LIMITS = {
     "elements": Limit(2_000_000, "data elements"),  # of a DICOM file, nested ones included
     "crossings": Limit(2**24, "crossings of outlines and lines"),  # of one slice of a structure
     "text_bytes": Limit(2**26, "bytes"),  # of a JSON file
+    "table_bytes": Limit(2**32, "bytes"),  # of a table of records, packed and unpacked
     "trailing_bytes": Limit(2**20, "bytes"),  # behind the voxels of a compressed NIfTI file
     "decode_seconds": Limit(60, "seconds"),  # for one compressed image
     "decode_bytes": Limit(2**32, "bytes"),  # of memory for the decoder's process

@@ -16,6 +16,7 @@ from pathlib import Path
 import medseg
 from medseg.cli.audit import add_audit
 from medseg.cli.datalist import add_datalist
+from medseg.cli.records import add_records
 from medseg.cli.score import add_score
 from medseg.cli.settings import settings_of
 from medseg.cli.structures import add_compare, add_convert, add_margin
@@ -304,6 +305,7 @@ COMMANDS = {
     "compare": add_compare,
     "margin": add_margin,
     "datalist": add_datalist,
+    "records": add_records,
     "train": add_train,
     "evaluate": add_evaluate,
     "score": add_score,

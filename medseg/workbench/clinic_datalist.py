@@ -221,25 +221,28 @@ def join_patients(items: list[dict], report: DatalistReport) -> list[dict]:
 
 
 def split(items: list[dict], validation: float, seed: int) -> dict[str, list[dict]]:
-    """{"training": items, "validation": items}: patients in the order of a digest of seed and ID, then
-    numbered."""
-    order = sorted(
-        {item["patient_id"] for item in items},
-        key=lambda ID: hashlib.sha256(f"{seed} {ID}".encode()).hexdigest(),
-    )
+    """{"training": items, "validation": items}, as :func:`drawn` has it; patients are then numbered."""
+    patients = {item["patient_id"] for item in items}
+    validating = drawn(patients, validation, seed)
+    numbers = {patient: f"P{number:03d}" for number, patient in enumerate(sorted(patients), start=1)}
+    sections: dict[str, list[dict]] = {"training": [], "validation": []}
+    for item in items:
+        side = "validation" if item["patient_id"] in validating else "training"
+        sections[side].append({**item, "patient_id": numbers[item["patient_id"]]})
+    return sections
+
+
+def drawn(patients: set[str], validation: float, seed: int) -> set[str]:
+    """The patients that validate: the first ``validation`` of all, in the order of a digest of seed and ID.
+    InputError when that leaves nobody on one side."""
+    order = sorted(patients, key=lambda ID: hashlib.sha256(f"{seed} {ID}".encode()).hexdigest())
     count = round(validation * len(order))
     if not 0 < count < len(order):
         raise InputError(
             f"{len(order)} patients and `validation={validation:g}` leave one side empty; need at least 1 on "
             "each. Patients are told apart by PatientID and study."
         )
-    validating = set(order[:count])
-    numbers = {patient: f"P{number:03d}" for number, patient in enumerate(sorted(order), start=1)}
-    sections: dict[str, list[dict]] = {"training": [], "validation": []}
-    for item in items:
-        side = "validation" if item["patient_id"] in validating else "training"
-        sections[side].append({**item, "patient_id": numbers[item["patient_id"]]})
-    return sections
+    return set(order[:count])
 
 
 HEADS = {
