@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medseg.cli.main import COMMANDS, _parser, main
+from medseg.cli.main import _parser, main
 from medseg.dicom import read_rtstruct, read_series, write_rtstruct
 from medseg.errors import MedsegWarning
 from medseg.phantoms.chiral import chiral_phantom
@@ -128,15 +128,21 @@ def test_every_link_of_a_page_leads_to_a_file(page):
 
 def test_every_command_and_option_stands_in_the_reference():
     text = (ROOT / "docs" / "reference" / "command_line.md").read_text(encoding="utf-8")
-    subparsers = next(
-        action for action in _parser()._actions if action.choices and "segment" in action.choices
-    )
-    for name in COMMANDS:
+    for name, command in commands_of(_parser()):
         assert f"## medseg {name}\n" in text
         section = text.split(f"## medseg {name}\n")[1].split("\n## ")[0]
-        for action in subparsers.choices[name]._actions:
+        for action in command._actions:
             for option in action.option_strings:
                 assert option in section, f"medseg {name} {option}: run python tools/docs/make_docs.py"
+
+
+def commands_of(parser, words=""):
+    """(name, parser) of every command and of their verbs, "records" and "records pair"."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                yield f"{words}{name}", command
+                yield from commands_of(command, f"{words}{name} ")
 
 
 def test_the_commands_of_compare_and_margin_run_in_their_order(tmp_path, monkeypatch, capsys):

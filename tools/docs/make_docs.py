@@ -44,8 +44,17 @@ def command_line_reference() -> str:
         "",
     ]
     for name in COMMANDS:
-        lines += [f"## medseg {name}", "", "```", medseg(name, "--help").rstrip(), "```", ""]
+        for words in (name, *(f"{name} {verb}" for verb in verbs_of(name))):
+            lines += [f"## medseg {words}", "", "```", medseg(*words.split(), "--help").rstrip(), "```", ""]
     return "\n".join(lines)
+
+
+def verbs_of(name: str) -> list[str]:
+    """The second words of a command, as in medseg records pair; most have none."""
+    command = argparse.ArgumentParser()
+    COMMANDS[name](command)
+    subparsers = [action for action in command._actions if isinstance(action, argparse._SubParsersAction)]
+    return [verb for action in subparsers for verb in action.choices]
 
 
 def demo_output(picture: Path) -> str:
