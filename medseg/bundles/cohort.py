@@ -25,7 +25,7 @@ from medseg.files import make_folder, no_empty_folders, staging_folder
 from medseg.reports.cohort import write_cohort
 
 if TYPE_CHECKING:
-    from medseg.bundles.job import Job
+    from medseg.bundles.job import Job, Networks
 
 WAIT_S = 0.5
 """Between two looks at a case that another run has."""
@@ -34,7 +34,10 @@ COHORT_KEYS = ("case", "status", "fault", "error", "folder", "seconds", "warning
 
 
 def segment(
-    request: Request, report: Callable[[dict[str, Any]], None] = lambda record: None, progress: bool = False
+    request: Request,
+    report: Callable[[dict[str, Any]], None] = lambda record: None,
+    progress: bool = False,
+    networks: Networks | None = None,
 ) -> dict[str, Any]:
     """Contour every case of ``request.input``; returns the cohort's record, which is also
     ``output_dir/run.json``.
@@ -43,8 +46,9 @@ def segment(
     contoured with the same input, region, bundle and options is skipped, so an interrupted cohort continues
     where it stopped. Cases that another run into the same folder works on are left to it and looked at again
     at the end, when it is through with them. Files that medseg did not write are never replaced. ``report``
-    gets each case's record, see bundles.record.case_line, and "waiting" for one that another run has. Raises
-    InputError or BundleError only for what concerns the whole run.
+    gets each case's record, see bundles.record.case_line, and "waiting" for one that another run has.
+    ``networks``: kept from one request to the next by a process that serves many. Raises InputError or
+    BundleError only for what concerns the whole run.
     """
     bundle = trusted_bundle(request.bundle, request.trust_bundle)
     # What concerns the whole run is refused before torch is loaded.
@@ -55,7 +59,7 @@ def segment(
     with no_empty_folders(request.output_dir):
         records = all_finished(cases, bundle, request)
         if records is None:
-            records = _contoured(cases, bundle, request, report, progress)
+            records = _contoured(cases, bundle, request, report, progress, networks)
         else:
             for record in records:
                 report(record)
@@ -90,17 +94,22 @@ def _contoured(
     request: Request,
     report: Callable[[dict[str, Any]], None],
     progress: bool,
+    networks: Networks | None,
 ) -> list[dict[str, Any]]:
     """The records of cases of which at least one is not finished yet."""
     make_folder(request.output_dir)
-    from medseg.bundles.job import Job, Pipeline  # late: they load torch, which a finished cohort needs not
+    # Late: they load torch, which a finished cohort needs not.
+    from medseg.bundles.job import Job, Networks, Pipeline
 
     wanted = dict.fromkeys(formats_of(bundle, request.formats, files.source) for files in cases)
     records = []
     folders = [request.output_dir / folder_name(files.name) for files in cases]
     with no_empty_folders(*folders), staging_folder(request.output_dir) as staging_dir:
         one = progress and len(cases) == 1
-        pipelines = {formats: Pipeline(bundle, request, formats, staging_dir, one) for formats in wanted}
+        networks = networks or Networks()
+        pipelines = {
+            formats: Pipeline(bundle, request, formats, staging_dir, one, networks) for formats in wanted
+        }
         jobs = [
             Job(files, pipelines[formats_of(bundle, request.formats, files.source)], bundle, request)
             for files in cases

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -39,6 +40,26 @@ NEEDS_REGION = (
 )
 
 
+class Networks:
+    """Networks that a process keeps between requests, so that each is loaded once. Holds the four used
+    last."""
+
+    most = 4
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Any] = {}
+
+    def get(self, bundle: Bundle, device: Any, settings: Mapping[str, Any], load: Callable[[], Any]) -> Any:
+        """The network of these files, settings and device; ``load()`` when it is not kept. A bundle whose
+        files changed is another one."""
+        key = json.dumps([str(bundle.folder), bundle.record(), str(device), settings], sort_keys=True)
+        network = self._kept.pop(key, None) or load()
+        self._kept[key] = network
+        while len(self._kept) > self.most:
+            del self._kept[next(iter(self._kept))]
+        return network
+
+
 class Pipeline:
     """A bundle's preprocessing, network, inferer and postprocessing, built once and used for every case."""
 
@@ -49,6 +70,7 @@ class Pipeline:
         formats: Sequence[str],
         staging_dir: Path,
         progress: bool = False,
+        networks: Networks | None = None,
     ):
         import torch
 
@@ -74,7 +96,9 @@ class Pipeline:
         }
         parser = load_config(bundle, "inference", overrides)
         self.device = torch.device(device)
-        self.network = load_network(bundle, parser, self.device)
+        self.network = (networks or Networks()).get(
+            bundle, self.device, request.settings, lambda: load_network(bundle, parser, self.device)
+        )
         self.inferer = build(bundle, parser, "inferer")
         self.engine = (
             engine_name(self.inferer.engine, device) if isinstance(self.inferer, SlidingWindow) else "torch"

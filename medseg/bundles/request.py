@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medseg.bundles.find import Bundle
+from medseg.bundles.find import Bundle, bundle_folders
 from medseg.bundles.kinds import FORMATS
 from medseg.cases.region import check_region
 from medseg.cases.volume import ALLOWABLE_AT_THE_GATE
@@ -103,3 +104,74 @@ def _check_faults(names: tuple[str, ...]) -> None:
     faults = [name for name in names if name not in known]
     if faults:
         raise InputError(f"fault {', '.join(map(repr, faults))}: expected some of {', '.join(known)}.")
+
+
+# ---- as plain values, for a queue --------------------------------------------------------------------------
+
+PAYLOAD_FIELDS = (
+    "input",
+    "bundle",
+    "output_dir",
+    "formats",
+    "device",
+    "engine",
+    "within",
+    "allow",
+    "settings",
+    "series",
+)
+"""Fields of a Request that a queued job carries. Trust in a bundle is not among them: a person gives it."""
+
+
+def payload_of(request: Request) -> dict[str, Any]:
+    """The request as plain values with absolute paths, so that another process can run it. ``bundle``: the
+    name, or the folder of one that did not come with medseg."""
+    bundle = request.bundle
+    if isinstance(bundle, Bundle):
+        shipped = bundle_folders().get(bundle.name) == bundle.folder
+        bundle = bundle.name if shipped else bundle.folder
+    return {
+        "input": None if request.input is None else str(Path(request.input).absolute()),
+        "bundle": str(bundle.absolute()) if isinstance(bundle, Path) else bundle,
+        "output_dir": str(Path(request.output_dir).absolute()),
+        "formats": list(request.formats),
+        "device": request.device,
+        "engine": request.engine,
+        "within": request.within,
+        "allow": list(request.allow),
+        "settings": dict(request.settings),
+        "series": [list(pair) for pair in request.series],
+    }
+
+
+def request_of(payload: Mapping[str, Any]) -> Request:
+    """The Request of :func:`payload_of`'s values. InputError for an unknown or missing field, a value of
+    another kind, and a relative path, which would mean another place in the process that runs it."""
+    unknown = sorted(set(payload) - set(PAYLOAD_FIELDS))
+    if unknown:
+        raise InputError(f"job: unknown field {unknown[0]!r}; expected some of {', '.join(PAYLOAD_FIELDS)}.")
+    for name in ("bundle", "output_dir"):
+        if not isinstance(payload.get(name), str):
+            raise InputError(f"job: `{name}` is {payload.get(name)!r}; expected text.")
+    for name in ("input", "output_dir"):
+        value = payload.get(name)
+        if value is not None and not (isinstance(value, str) and Path(value).is_absolute()):
+            raise InputError(f"job: `{name}` is {value!r}; expected an absolute path.")
+    for name, kind in (("formats", list), ("allow", list), ("series", list), ("settings", dict)):
+        if not isinstance(payload.get(name, kind()), kind):
+            raise InputError(f"job: `{name}` is {payload[name]!r}; expected a {kind.__name__}.")
+    series = payload.get("series", [])
+    if not all(isinstance(pair, list) and [type(text) for text in pair] == [str, str] for pair in series):
+        raise InputError(f"job: `series` is {series!r}; expected pairs of texts.")
+    return Request(
+        None if payload.get("input") is None else Path(payload["input"]),
+        payload["bundle"],
+        Path(payload["output_dir"]),
+        formats=tuple(payload.get("formats", ())),
+        device=payload.get("device", "auto"),
+        engine=payload.get("engine", "auto"),
+        within=payload.get("within"),
+        allow=tuple(payload.get("allow", ())),
+        settings=dict(payload.get("settings", {})),
+        series=tuple((modality, what) for modality, what in series),
+    )
