@@ -59,7 +59,8 @@ class _Connections:
     """A connection for each thread, opened again after a fork: neither library's may be shared so."""
 
     def __init__(self, connect: Callable[[], Any]) -> None:
-        self._connect, self._own, self._parents = connect, threading.local(), []
+        self._connect, self._own = connect, threading.local()
+        self._parents: list[Any] = []
 
     def get(self) -> Any:
         process, connection = getattr(self._own, "held", (0, None))
