@@ -12,6 +12,18 @@ from pathlib import Path
 from medseg.errors import BundleError
 from medseg.files import load_json
 
+COMMON_CONFIGS = (
+    "datalist",
+    "evaluate",
+    "gate",
+    "inference",
+    "metadata",
+    "multi_gpu_train",
+    "train",
+)
+"""Files of configs/ that every bundle may have. Any other .json there is a variant: what it changes of
+train.json and inference.json, for a baseline, another recipe or a fine-tuning."""
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -61,6 +73,21 @@ class Bundle:
             raise BundleError(
                 f"bundle {self.name}: configs/inference.json cannot be read ({error})."
             ) from error
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The names of its variants; see COMMON_CONFIGS."""
+        names = sorted(path.stem for path in (self.folder / "configs").glob("*.json"))
+        return tuple(name for name in names if name not in COMMON_CONFIGS)
+
+    def require_variant(self, name: str) -> str:
+        """The name of a variant as it is. BundleError, with the names there are, for any other."""
+        if name in self.variants:
+            return name
+        near = difflib.get_close_matches(name, self.variants, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        known = ", ".join(self.variants) or "(none)"
+        raise BundleError(f"bundle {self.name}: no variant {name!r}; expected one of {known}.{hint}")
 
     @property
     def result_kind(self) -> str:

@@ -43,8 +43,8 @@ class ScoreRequest:
     bundle: ROI}; names the truth in each patient's only structure set and makes ``data`` such a folder of
     patients. ``region_margins_mm``: contour within a box around the true structure, each side moved out by
     its own margin drawn from this range with ``seed``: what a planner's rough box does. ``tolerances``: of
-    surface DSC, in mm (pixels on radiographs). ``weights`` (and ``variant``, a name of
-    ``configs/<variant>.json``): other weights than the bundle's, such as those of a baseline.
+    surface DSC, in mm (pixels on radiographs). ``weights`` (and ``variant``, one of
+    ``Bundle.variants``): other weights than the bundle's, such as those of a baseline.
     ``trust_bundle``: as in :class:`medseg.bundles.request.Request`.
     """
 
@@ -118,12 +118,15 @@ def score_structures(request: ScoreRequest, report: Callable[[str], None] = prin
 def _with_weights(bundle: Bundle, request: ScoreRequest, folder: Path) -> Bundle:
     """A copy of the bundle with other weights and what ``configs/<variant>.json`` changes of its
     inference."""
+    changes = {}
+    if request.variant:
+        name = bundle.require_variant(request.variant)
+        changes = read_json(bundle.folder / "configs" / f"{name}.json")
     copy = folder / bundle.name
     shutil.copytree(bundle.folder, copy)
     shutil.copyfile(request.weights, copy / "models" / "model.pt")
     path = copy / "configs" / "inference.json"
     config = read_json(path)
-    changes = read_json(copy / "configs" / f"{request.variant}.json") if request.variant else {}
     for key, value in changes.items():
         *parents, name = key.split("#")
         node = config

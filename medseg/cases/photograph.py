@@ -16,9 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medseg import limits
+from medseg.cases.pictures import (
+    UPRIGHT,
+    file_state,
+    grey_values,
+    input_record,
+    opaque_colours,
+    read_picture,
+    scaled,
+)
 from medseg.errors import InputError
-from medseg.files import atomic_path
 
 if TYPE_CHECKING:  # pydicom is loaded only when a DICOM file is opened: training on JPEG must run without it
     from medseg.dicom.images.photographs import StoredPhotograph
@@ -31,8 +38,6 @@ PIXELS_LOOKED_AT = 20_000
 COLOUR_TOLERANCE = 4 / 255
 """How far red, green and blue of a grey picture may differ: JPEG rounds them apart."""
 
-UPRIGHT = 1
-ORIENTATION_TAG = 0x0112
 DARK_SHARE = 0.1
 """Outside the field of view a camera's picture is darker than this share of its bright parts."""
 
@@ -71,15 +76,9 @@ class Photograph:
             "shape_rows_columns": list(self.shape),
             "pixel_spacing_mm": None if self.spacing_mm is None else list(self.spacing_mm),
         }
-        known = {"shown": self.shown, "colour": "grey" if self.is_grey else "colour"}
-        if self.stored is None:
-            return {"input": {"kind": "picture", "files": 1, **known}, "geometry": geometry}
-        header = self.stored.header
-        uids = {name: str(header.get(name, "")) for name in ("StudyInstanceUID", "SeriesInstanceUID")}
-        image = [str(header.get("SOPInstanceUID", ""))]
-        modality = str(header.get("Modality", ""))
-        entry = {"kind": "DICOM", "modality": modality, **uids, "SOPInstanceUIDs": image, **known}
-        return {"input": entry, "geometry": geometry}
+        header = None if self.stored is None else self.stored.header
+        colour = "grey" if self.is_grey else "colour"
+        return {"input": input_record(header, shown=self.shown, colour=colour), "geometry": geometry}
 
     def size_of(self, mask: np.ndarray) -> dict[str, float | None]:
         """The area of a bool mask, or of a map from 0.5 on, in pixels, and in mm2 where a spacing is
@@ -98,13 +97,7 @@ def open_photograph(source: str | os.PathLike) -> Photograph:
     for CMYK and other colour spaces, transparency, several frames, fewer than 32 colours (a mask), an empty
     or damaged file; see also dicom.images.photographs.read_photograph.
     """
-    path = Path(source)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file.")
-    state = path.stat()
-    if not state.st_size:
-        raise InputError(f"{path}: the file is empty (0 bytes); copy it again.")
-    return _open(os.fspath(source), (state.st_mtime_ns, state.st_size))
+    return _open(os.fspath(source), file_state(source))
 
 
 @lru_cache(maxsize=3)
@@ -126,51 +119,38 @@ def is_photograph_file(path: str | os.PathLike) -> bool:
 
 def _read_picture(path: Path) -> tuple[np.ndarray, str]:
     """(float32 [row, column, 3] in 0..1, in words how)."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            limits.check("picture_pixels", width * height, f"{path}: a picture of {height} x {width}")
-            if getattr(image, "n_frames", 1) != 1:
-                raise InputError(f"{path}: {image.n_frames} frames; expected one picture.")
-            turn = image.getexif().get(ORIENTATION_TAG, UPRIGHT)
-            values, bits = _colours(image if turn == UPRIGHT else ImageOps.exif_transpose(image), path)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"{path}: the picture cannot be read ({' '.join(str(error).split())[:120]})."
-        ) from error
+    values, kind, turned = read_picture(path, _upright)
     step = max(1, values.size // PIXELS_LOOKED_AT)
     flat = values.reshape(-1, *values.shape[2:])[::step]
     found = len(np.unique(flat, axis=0))
     if found < FEWEST_COLOURS:
         raise InputError(f"{path}: {found} different colours; a photograph has more (is this a mask?).")
-    scaled = values.astype(np.float32) / np.float32(2 ** (8 * values.dtype.itemsize) - 1)
-    if scaled.ndim == 2:
-        scaled = np.repeat(scaled[..., None], 3, axis=2)
-    turned = "" if turn == UPRIGHT else f", turned upright (EXIF orientation {turn})"
-    return scaled, f"{bits} as stored{turned}"
+    colours = values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
+    return scaled(colours), f"{kind} as stored{turned}"
+
+
+def _upright(image, path: Path, turn: int) -> tuple[np.ndarray, str, str]:
+    """What _colours gives of the picture turned upright, and in words whether it was."""
+    from PIL import ImageOps
+
+    if turn == UPRIGHT:
+        return *_colours(image, path), ""
+    return *_colours(ImageOps.exif_transpose(image), path), f", turned upright (EXIF orientation {turn})"
 
 
 def _colours(image, path: Path) -> tuple[np.ndarray, str]:
     """uint8 or uint16 [row, column] of grey, uint8 [row, column, 3] of colour, and their kind in words."""
-    if image.mode == "L":
-        return np.asarray(image), "8-bit grey values"
-    if image.mode in ("I;16", "I;16L", "I;16B", "I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise InputError(f"{path}: values {values.min()} to {values.max()}; expected 16 bits.")
-        return values.astype(np.uint16), "16-bit grey values"
+    grey = grey_values(image, path)
+    if grey is not None:
+        return grey, f"{8 * grey.dtype.itemsize}-bit grey values"
     if image.mode == "CMYK":
         raise InputError(f"{path}: printing inks (CMYK), not light; save the photograph as RGB.")
     if image.mode not in ("RGB", "RGBA", "LA", "P", "PA"):
         raise InputError(
             f"{path}: pixels of kind {image.mode}; expected grey (8 or 16 bits) or RGB (8 bits)."
         )
-    parts = np.asarray(image.convert("RGBA"))
-    if parts[..., 3].min() < 255:
-        raise InputError(f"{path}: the picture is partly transparent; save it without alpha channel.")
-    return parts[..., :3], "upper 8 of 16 bits per colour" if _is_deep_png(path) else "8-bit colours"
+    values = opaque_colours(image, path, "save it without alpha channel")
+    return values, "upper 8 of 16 bits per colour" if _is_deep_png(path) else "8-bit colours"
 
 
 def _is_deep_png(path: Path) -> bool:
@@ -202,13 +182,3 @@ def field_of_view(pixels: np.ndarray) -> np.ndarray:
         np.minimum(np.arange(n) // step, m - 1) for n, m in zip(pixels.shape[:2], whole.shape, strict=True)
     )
     return whole[rows[:, None], columns]
-
-
-def write_probability_png(probability: np.ndarray, out: str | Path) -> Path:
-    """Write probabilities [row, column] as a grey PNG of 16 bits, 0 to 65535 for 0 to 1, atomically."""
-    from PIL import Image
-
-    levels = np.rint(np.clip(probability, 0, 1) * 65535).astype(np.uint16)
-    with atomic_path(out) as temporary:
-        Image.fromarray(levels).save(temporary, format="PNG")
-    return Path(out)

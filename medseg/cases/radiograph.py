@@ -16,9 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medseg import limits
+from medseg.cases.pictures import (
+    UPRIGHT,
+    file_state,
+    grey_values,
+    input_record,
+    opaque_colours,
+    read_picture,
+    scaled,
+)
 from medseg.errors import InputError
-from medseg.files import atomic_path
 
 if TYPE_CHECKING:  # pydicom is loaded only when a DICOM file is opened: training on PNG must run without it
     from medseg.dicom.images.projections import Projection
@@ -36,13 +43,13 @@ class Radiograph:
     """``pixels``: float32 [row, column], 0 (black) to 1 (white, dense). ``shown``: how the file's numbers
     became grey.
 
-    ``projection``: the DICOM side, None for a picture file, which says nothing of spacing or patient.
+    ``stored``: the DICOM side, None for a picture file, which says nothing of spacing or patient.
     """
 
     source: str
     pixels: np.ndarray
     shown: str
-    projection: Projection | None = None
+    stored: Projection | None = None
 
     kind = "radiograph"
     warnings = ()
@@ -51,12 +58,12 @@ class Radiograph:
     @property
     def spacing_mm(self) -> tuple[float, float] | None:
         """(between rows, between columns), None where the file does not say."""
-        return None if self.projection is None else self.projection.spacing_mm
+        return None if self.stored is None else self.stored.spacing_mm
 
     @property
     def spacing_from(self) -> str:
         """Where the spacing comes from and holds; "" where it is not known."""
-        return "" if self.projection is None else self.projection.spacing_from
+        return "" if self.stored is None else self.stored.spacing_from
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -70,20 +77,8 @@ class Radiograph:
             "pixel_spacing_mm": None if self.spacing_mm is None else list(self.spacing_mm),
             "spacing_from": self.spacing_from or "not known",
         }
-        return {"input": self._input(), "geometry": geometry}
-
-    def _input(self) -> dict[str, Any]:
-        if self.projection is None:
-            return {"kind": "picture", "files": 1, "shown": self.shown}
-        header = self.projection.header
-        return {
-            "kind": "DICOM",
-            "modality": str(header.get("Modality", "")),
-            "StudyInstanceUID": str(header.get("StudyInstanceUID", "")),
-            "SeriesInstanceUID": str(header.get("SeriesInstanceUID", "")),
-            "SOPInstanceUIDs": [str(header.get("SOPInstanceUID", ""))],
-            "shown": self.shown,
-        }
+        header = None if self.stored is None else self.stored.header
+        return {"input": input_record(header, shown=self.shown), "geometry": geometry}
 
     def size_of(self, mask: np.ndarray) -> dict[str, float | None]:
         """The area of a bool mask, or of a map from 0.5 on, in pixels, and in cm2 where the file gives a
@@ -100,11 +95,7 @@ def open_radiograph(source: str | os.PathLike) -> Radiograph:
     InputError, in one line, for anything that is not one grey picture; see also
     dicom.projections.read_projection.
     """
-    path = Path(source)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file.")
-    state = path.stat()
-    return _open(os.fspath(source), (state.st_mtime_ns, state.st_size))
+    return _open(os.fspath(source), file_state(source))
 
 
 @lru_cache(maxsize=3)
@@ -126,53 +117,24 @@ def is_picture(path: str | os.PathLike) -> bool:
 def _read_picture(path: Path) -> tuple[np.ndarray, int]:
     """(float32 [row, column] in 0..1, bits per pixel) of a grey PNG or JPEG, or of a colour file that holds
     only grey."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            limits.check("picture_pixels", width * height, f"{path}: a picture of {height} x {width}")
-            if getattr(image, "n_frames", 1) != 1:
-                raise InputError(f"{path}: {image.n_frames} frames; expected one picture.")
-            if image.getexif().get(0x0112, 1) != 1:  # Orientation
-                raise InputError(
-                    f"{path}: the file asks for turning (EXIF orientation); save it upright first."
-                )
-            values = _grey_values(image, path)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"{path}: the picture cannot be read ({' '.join(str(error).split())[:120]})."
-        ) from error
-    bits = 8 * values.dtype.itemsize
+    values = read_picture(path, _grey_values)
     found = len(np.unique(values))
     if found < FEWEST_GREY_VALUES:
         raise InputError(f"{path}: {found} different grey values; a radiograph has more (is this a mask?).")
-    return values.astype(np.float32) / np.float32(2**bits - 1), bits
+    return scaled(values), 8 * values.dtype.itemsize
 
 
-def _grey_values(image, path: Path) -> np.ndarray:
-    """uint8 or uint16 [row, column]; InputError for colour, transparency and other kinds of pixels."""
-    if image.mode == "L":
-        return np.asarray(image)
-    if image.mode in ("I;16", "I;16L", "I;16B", "I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise InputError(f"{path}: values {values.min()} to {values.max()}; expected 16 bits.")
-        return values.astype(np.uint16)
+def _grey_values(image, path: Path, turn: int) -> np.ndarray:
+    """uint8 or uint16 [row, column]; InputError for colour, transparency and other kinds of pixels, and for a
+    picture that lies on its side."""
+    if turn != UPRIGHT:
+        raise InputError(f"{path}: the file asks for turning (EXIF orientation); save it upright first.")
+    grey = grey_values(image, path)
+    if grey is not None:
+        return grey
     if image.mode not in ("RGB", "RGBA", "LA", "P"):
         raise InputError(f"{path}: pixels of kind {image.mode}; expected 8 or 16 bits of grey.")
-    parts = np.asarray(image.convert("RGBA")).astype(np.int16)
-    if parts[..., 3].min() < 255:
-        raise InputError(f"{path}: the picture is partly transparent; expected opaque grey.")
-    if np.ptp(parts[..., :3], axis=2).max() > COLOUR_TOLERANCE:
+    colours = opaque_colours(image, path, "expected opaque grey").astype(np.int16)
+    if np.ptp(colours, axis=2).max() > COLOUR_TOLERANCE:
         raise InputError(f"{path}: the picture is coloured; expected a grey radiograph.")
-    return parts[..., 1].astype(np.uint8)
-
-
-def write_mask_png(mask: np.ndarray, out: str | Path) -> Path:
-    """Write a bool mask [row, column] as an 8-bit grey PNG of 0 and 255, atomically."""
-    from PIL import Image
-
-    with atomic_path(out) as temporary:
-        Image.fromarray(mask.astype(np.uint8) * 255).save(temporary, format="PNG")
-    return Path(out)
+    return colours[..., 1].astype(np.uint8)

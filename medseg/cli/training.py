@@ -79,6 +79,9 @@ def _add_bundle_options(command: argparse.ArgumentParser, output_help: str) -> N
     )
     command.add_argument("-o", "--output", type=path_of, required=True, metavar="DIR", help=output_help)
     command.add_argument(
+        "--variant", metavar="NAME", help="with what configs/NAME.json of the bundle changes, as source_unet"
+    )
+    command.add_argument(
         "--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of the config"
     )
     add_trust(command)
@@ -88,6 +91,8 @@ def _run_bundle(options, configs: list[str], run_id: str, settings: dict) -> int
     from medseg.bundles.trust import trusted_bundle
 
     bundle = trusted_bundle(options.bundle, options.trust_bundle)
+    if options.variant:
+        configs = [*configs, bundle.require_variant(options.variant)]
     for path in filter(None, (options.data, options.datalist, getattr(options, "weights", None))):
         if not path.exists():
             raise InputError(f"{path}: no such file or folder.")

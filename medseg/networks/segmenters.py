@@ -23,6 +23,7 @@ from torchvision.models.segmentation.deeplabv3 import ASPP, DeepLabV3
 from torchvision.models.segmentation.fcn import FCN, FCNHead
 
 from medseg.errors import BundleError, InputError
+from medseg.networks.fitting import unfitting
 from medseg.networks.segnet import SegNet
 
 NARROW = 4
@@ -195,14 +196,7 @@ def _load_backbone(network: nn.Module, architecture: str, path: Path) -> None:
             f"{path}: not a plain state dict ({type(error).__name__}); expected weights of {known.made_for}."
         ) from error
     backbone = network.get_submodule(known.encoder)
-    own = backbone.state_dict()
-    unfit = [f"'{name}' is missing" for name in own if name not in weights]
-    unfit += [f"'{name}' is unknown" for name in weights if name not in own]
-    unfit += [
-        f"'{name}' is {tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
+    unfit = unfitting(backbone, weights)
     if unfit:
         raise BundleError(
             f"{path} does not fit the backbone of {architecture}: {len(unfit)} tensors, first {unfit[0]}; "

@@ -32,9 +32,7 @@ def write_preview(result: Structures, out: str | Path, case_id: str = "") -> Pat
     ax = figure.add_axes((0.0, 0.7 / (height + 0.7), 1.0, height / (height + 0.7)))
     ax.imshow(result.case.pixels, cmap="gray", vmin=0, vmax=1, aspect=row_mm / column_mm)
     ax.set_axis_off()
-    stated = result.case.projection is not None and bool(
-        result.case.projection.header.get("PatientOrientation")
-    )
+    stated = result.case.stored is not None and bool(result.case.stored.header.get("PatientOrientation"))
     for x, letter in ((0.02, "R"), (0.98, "L")):
         words = letter if stated else f"{letter}?"
         ax.text(x, 0.5, words, color="gold", transform=ax.transAxes, ha="center", va="center", fontsize=12)

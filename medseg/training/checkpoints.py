@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader
 
 from medseg.errors import BundleError, InputError
 from medseg.files import atomic_path
-from medseg.training.resuming import CHANGED, differences, settings_of, take_new_learning_rate
+from medseg.networks.fitting import unfitting
+from medseg.training.resuming import CHANGED, VARIANT, differences, settings_of, take_new_learning_rate
 
 _logger = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ class Checkpoints:
     it starts anew. Each epoch is seeded by `seed` + epoch (shuffle order, augmentation, dropout), so a
     resumed run equals an uninterrupted one. Several ranks draw different augmentations: the rank enters the
     seed. `resume="changed"` also continues a training of other cases, batch size, seed or learning rate, at
-    the new ones; `resume=True` says which it is and refuses.
+    the new ones; `resume=True` says which it is and refuses. `variant` names what changed the bundle's own
+    recipe; it is recorded, and a training of one is never continued as another.
 
     A `last.pt` of another network, or one that cannot be read, raises BundleError before anything is changed.
     In a bundle's own models folder, metadata.json gets the SHA-256 of every new `model.pt`.
@@ -77,6 +79,7 @@ class Checkpoints:
         evaluator: Engine | None = None,
         resume: bool | str = False,
         seed: int = 0,
+        variant: str | None = None,
     ) -> None:
         self.directory = Path(directory)
         self.network = network.module if isinstance(network, DistributedDataParallel) else network
@@ -85,6 +88,7 @@ class Checkpoints:
         self.evaluator = evaluator
         self.resume = resume if resume == CHANGED else _true_or_false("resume", resume)
         self.seed = seed
+        self.variant = variant
 
     def attach(self, engine: Engine) -> None:
         loader = getattr(engine, "data_loader", None)
@@ -132,9 +136,12 @@ class Checkpoints:
             "trainer": {"epoch": engine.state.epoch, "iteration": engine.state.iteration},
             "best": {key: float(value) for key, value in best.items()},
             "method": engine.method_state() if hasattr(engine, "method_state") else {},
-            "settings": settings_of(engine, self.optimizer, self.seed),
+            "settings": self._settings(engine),
         }
         save_atomically(state, self.directory / self.LAST)
+
+    def _settings(self, engine: Engine) -> dict[str, Any]:
+        return settings_of(engine, self.optimizer, self.seed, self.variant)
 
     def _load(self, engine: Engine) -> None:
         path = self.directory / self.LAST
@@ -151,8 +158,13 @@ class Checkpoints:
                 f"'epochs'."
             )
         # Files of earlier versions have no "settings" and no "method"; a plain trainer needs none.
-        before, now = state.get("settings", {}), settings_of(engine, self.optimizer, self.seed)
+        before, now = state.get("settings", {}), self._settings(engine)
         changed = differences(before, now)
+        if before.get(VARIANT, now[VARIANT]) != now[VARIANT]:
+            raise BundleError(
+                f"{path} was trained as variant {before[VARIANT]}, now {now[VARIANT]}. Resume with the same, "
+                "or train anew in another folder."
+            )
         if changed and self.resume != CHANGED:
             raise BundleError(
                 f"{path} was trained with other settings: {'; '.join(changed)}. Resume with the same, train "
@@ -238,17 +250,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
     """Load `weights` into `network`, all of them or none; a mismatch raises BundleError that names the first
     one."""
-    own = network.state_dict()
-    differing = [f"'{name}' is missing" for name in own if name not in weights]
-    differing += [f"'{name}' is unknown to the network" for name in weights if name not in own]
-    differing += [
-        f"'{name}' is {tuple(weights[name].shape)}, the network has {tuple(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
+    differing = unfitting(network, weights)
     if differing:
         raise BundleError(
-            f"{path} belongs to another network: {len(differing)} of {len(own)} tensors do not fit, first "
+            f"{path} belongs to another network: {len(differing)} tensors do not fit, first "
             f"{differing[0]}. Use the network_def it was trained with, or another directory."
         )
     network.load_state_dict(weights)

@@ -15,10 +15,16 @@ CHANGED = "changed"
 """As `resume`: go on although the settings are others."""
 
 
-def settings_of(engine: Engine, optimizer: torch.optim.Optimizer, seed: int) -> dict[str, Any]:
+VARIANT = "variant"
+"""The setting that no training changes on its way: another recipe's optimizer has another state."""
+
+
+def settings_of(
+    engine: Engine, optimizer: torch.optim.Optimizer, seed: int, variant: str | None = None
+) -> dict[str, Any]:
     """What :func:`differences` compares, as plain values; what the trainer does not tell is left out."""
     loader = getattr(engine, "data_loader", None)
-    settings: dict[str, Any] = {"seed": seed}
+    settings: dict[str, Any] = {"seed": seed, VARIANT: variant or "none"}
     if "lr" in optimizer.defaults:
         settings["learning rate"] = float(optimizer.defaults["lr"])
     if isinstance(getattr(loader, "batch_size", None), int):

@@ -161,7 +161,7 @@ class CheckInputd(MapTransform):
             header = getattr(open_photograph(image.meta["filename_or_obj"]).stored, "header", None)
             return self._tags(header) + self._look(image.as_tensor(), None)
         if image.ndim == 3:
-            header = getattr(open_radiograph(image.meta["filename_or_obj"]).projection, "header", None)
+            header = getattr(open_radiograph(image.meta["filename_or_obj"]).stored, "header", None)
             return self._tags(header) + self._look(image.as_tensor()[0], self.gate.template)
         case = case_of(image.meta)
         tags = self._tags(None if case.series is None else case.series.headers[0])

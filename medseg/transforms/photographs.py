@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ from monai.transforms import MapTransform
 from scipy import ndimage
 
 from medseg.cases.find import folder_name
-from medseg.cases.photograph import field_of_view, open_photograph, write_probability_png
-from medseg.cases.radiograph import write_mask_png
-from medseg.cases.results import Structures, binary
-from medseg.errors import InputError, StructureError
+from medseg.cases.photograph import Photograph, field_of_view, open_photograph
+from medseg.cases.pictures import write_probability_png
+from medseg.cases.results import Structures
+from medseg.errors import InputError
 from medseg.structures.structure import Structure
-from medseg.transforms.readers import CASE_KIND_KEY, REMARK_KEY
-from medseg.transforms.saving import case_folder
+from medseg.transforms.flat import SaveFlatd, ToFlatStructuresd
+from medseg.transforms.readers import CASE_KIND_KEY
 
 COLOURS = ("colour", "grey", "any")
 SMALL_SIDE = 256
@@ -126,94 +126,34 @@ def _enlarged(small: np.ndarray, step: int, shape: tuple[int, int]) -> np.ndarra
     return whole[0, 0].numpy()[: shape[0], : shape[1]]
 
 
-class ToPhotographStructuresd(MapTransform):
+class ToPhotographStructuresd(ToFlatStructuresd):
     """Probabilities (C, row, column), inverted to the file's own pixels, to named structures of the
-    photograph, 0 outside its field of view.
+    photograph, 0 outside its field of view. See :class:`medseg.transforms.flat.ToFlatStructuresd`."""
 
-    ``structures``: one dict per channel with the fields of :class:`medseg.structures.structure.Structure`.
-    Raises StructureError for another number of channels.
-    """
+    def open(self, source: str) -> Photograph:
+        return open_photograph(source)
 
-    def __init__(self, keys="pred", structures: Sequence[Mapping[str, Any]] = ()):
-        super().__init__(keys)
-        self.structures = tuple(
-            Structure(
-                **{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-            )
-            for fields in structures
-        )
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            pred = d[key]
-            if pred.shape[0] != len(self.structures):
-                raise StructureError(
-                    f"{pred.shape[0]} predicted channels for {len(self.structures)} named structures."
-                )
-            case = open_photograph(pred.meta["filename_or_obj"])
-            field = field_of_view(case.pixels)
-            maps = pred.detach().cpu().numpy().astype(np.float32) * field
-            named = dict(zip(self.structures, maps, strict=True))
-            d["structures"] = Structures(case, named, pred.meta.get(REMARK_KEY, ""))
-        return d
+    def masks(self, case: Photograph, channels: torch.Tensor) -> dict[Structure, np.ndarray]:
+        maps = channels.numpy().astype(np.float32) * field_of_view(case.pixels)
+        return dict(zip(self.structures, maps, strict=True))
 
 
-class SavePhotographd(MapTransform):
+class SavePhotographd(SaveFlatd):
     """Write a photograph's structures into ``output_dir/<case name>/``, in each of ``formats``.
 
     png: ``<Structure>.png``, 0 and 255, inside from a probability of 0.5 on; probability:
     ``<Structure>_probability.png``, grey of 16 bits; seg: ``SEG.dcm`` that refers to the DICOM image;
-    preview: ``preview.png``, the photograph with outlines. InputError at once for any other format, and for
-    the DICOM Segmentation of a picture file, which has no image to refer to.
+    preview: ``preview.png``, the photograph with outlines. Refuses as
+    :class:`medseg.transforms.flat.SaveFlatd` does.
     """
 
-    def __init__(
-        self,
-        keys="structures",
-        output_dir: str | Path = ".",
-        formats: Sequence[str] = ("png", "probability", "preview"),
-        model_name: str = "",
-        model_version: str = "",
-    ):
-        super().__init__(keys)
-        unknown = [name for name in formats if name not in self.WRITERS]
-        if unknown:
-            raise InputError(f"format {unknown[0]}: expected some of {', '.join(self.WRITERS)}.")
-        self.output_dir = Path(output_dir)
-        self.formats = tuple(formats)
-        self.model = (model_name, model_version)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        for key in self.key_iterator(dict(data)):
-            result = data[key]
-            folder = case_folder(data.get("case_name") or Path(result.case.source).stem, self.output_dir)
-            for name in self.formats:
-                self.WRITERS[name](self, result, folder)
-        return dict(data)
-
-    def _png(self, result: Structures, folder: Path) -> None:
-        for structure, mask in result.masks.items():
-            write_mask_png(binary(mask), folder / f"{folder_name(structure.name)}.png")
-
-    def _probability(self, result: Structures, folder: Path) -> None:
+    def probability(self, result: Structures, folder: Path) -> None:
         for structure, mask in result.masks.items():
             write_probability_png(mask, folder / f"{folder_name(structure.name)}_probability.png")
 
-    def _seg(self, result: Structures, folder: Path) -> None:
-        from medseg.dicom.seg.write import write_projection_seg
-
-        if result.case.stored is None:
-            raise InputError(
-                f"{result.case.source}: DICOM SEG needs a DICOM image to refer to; this case is a picture "
-                f"file."
-            )
-        masks = {structure: binary(mask) for structure, mask in result.with_remark().items()}
-        write_projection_seg(masks, result.case.stored, folder / "SEG.dcm", model=self.model)
-
-    def _preview(self, result: Structures, folder: Path) -> None:
+    def preview(self, result: Structures, folder: Path) -> None:
         from medseg.reports.photograph import write_preview
 
         write_preview(result, folder / "preview.png", case_id=folder.name)
 
-    WRITERS = {"png": _png, "probability": _probability, "seg": _seg, "preview": _preview}
+    WRITERS = {"png": SaveFlatd.png, "probability": probability, "seg": SaveFlatd.seg, "preview": preview}

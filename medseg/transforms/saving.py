@@ -34,7 +34,7 @@ SUV_WINDOW = (1.0, 8.0)
 """SUV that are drawn clear and full in a preview: what is below 1 takes up little."""
 
 
-class _Saved(MapTransform):
+class SaveCased(MapTransform):
     """Shared shape of the writers: one file, or several, per case under ``output_dir/<case name>/``."""
 
     def __init__(self, keys="structures", output_dir: str | Path = "."):
@@ -43,9 +43,13 @@ class _Saved(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         for key in self.key_iterator(dict(data)):
-            name = data.get("case_name") or source_path(data[key].case.source).name
+            name = data.get("case_name") or self.name_of(data[key].case)
             self.save(data[key], case_folder(name, self.output_dir))
         return dict(data)
+
+    def name_of(self, case) -> str:
+        """What the folder of a case is called that nobody named."""
+        return source_path(case.source).name
 
     def save(self, result: Structures, folder: Path) -> None:
         raise NotImplementedError
@@ -59,7 +63,7 @@ def _series(result: Structures, what: str):
     return result.case.series
 
 
-class SaveRTStructd(_Saved):
+class SaveRTStructd(SaveCased):
     """Write ``RS.dcm``: contours of probabilities at 0.5 (sub-pixel), of boolean masks along voxel edges.
 
     ``model_name`` and ``model_version`` are recorded in the file. ``holes``, ``simplify_mm`` and
@@ -94,7 +98,7 @@ class SaveRTStructd(_Saved):
         write_rtstruct(result.with_remark(), series, folder / "RS.dcm", **self.options, **label)
 
 
-class SaveDicomSegd(_Saved):
+class SaveDicomSegd(SaveCased):
     """Write ``SEG.dcm``, a binary DICOM Segmentation with one segment per structure; ``overwrite``: see
     :func:`medseg.dicom.write_seg`."""
 
@@ -109,7 +113,7 @@ class SaveDicomSegd(_Saved):
         write_seg(masks, _series(result, "DICOM SEG"), folder / "SEG.dcm", **self.options)
 
 
-class SaveNiftid(_Saved):
+class SaveNiftid(SaveCased):
     """Write ``<Structure>.nii.gz`` (uint8, 0 and 1) for every structure, on the case's grid.
 
     Raises GeometryError for uneven or tilted stacks, which no NIfTI affine describes.
@@ -122,7 +126,7 @@ class SaveNiftid(_Saved):
             write_mask(binary(mask), result.case.geometry, folder / f"{folder_name(structure.name)}.nii.gz")
 
 
-class SavePreviewd(_Saved):
+class SavePreviewd(SaveCased):
     """Write ``preview.png``: three planes through the target and a strip of slices, with outlines and
     volumes; of a case with a PET (item key ``pt``) this in colour over the image."""
 

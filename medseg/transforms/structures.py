@@ -44,7 +44,7 @@ class ToStructuresd(MapTransform):
         within: str | Sequence[float] | None = None,
     ):
         super().__init__(keys)
-        self.structures = tuple(_structure(fields) for fields in structures)
+        self.structures = tuple(structure_of(fields) for fields in structures)
         self.within = within
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -97,7 +97,7 @@ class RestoreStructuresd(MapTransform):
         if activation not in self.ACTIVATIONS:
             raise InputError(f"activation {activation!r}: expected one of {', '.join(self.ACTIVATIONS)}.")
         self.orig_keys = orig_keys
-        self.structures = tuple(_structure(fields) for fields in structures)
+        self.structures = tuple(structure_of(fields) for fields in structures)
         self.activation = self.ACTIVATIONS[activation]
         self.within = within
 
@@ -148,7 +148,8 @@ def _check_prediction(pred: torch.Tensor, shape: tuple[int, ...], image: MetaTen
         seen.require_same(own, "the prediction")
 
 
-def _structure(fields: Mapping[str, Any]) -> Structure:
+def structure_of(fields: Mapping[str, Any]) -> Structure:
+    """A structure as a bundle's config describes it. StructureError for a field that it has not."""
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
     try:
         return Structure(**values)

@@ -166,6 +166,7 @@ def test_each_source_recipe_trains_with_monais_own_command(name, photos, tmp_pat
     state = torch.load(tmp_path / "last.pt", weights_only=True)
     assert all(torch.isfinite(v).all() for v in state["network"].values() if v.is_floating_point())
     assert state["settings"]["learning rate"] == recipe["learning_rate"]
+    assert state["settings"]["variant"] == f"source_{name}"
 
 
 def test_a_resumed_training_equals_an_uninterrupted_one(photos, trainable, tmp_path):

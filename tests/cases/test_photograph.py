@@ -12,7 +12,8 @@ from PIL import Image
 
 from medseg.bundles.record import is_result
 from medseg.cases.find import find_photographs
-from medseg.cases.photograph import field_of_view, open_photograph, write_probability_png
+from medseg.cases.photograph import field_of_view, open_photograph
+from medseg.cases.pictures import write_probability_png
 from medseg.errors import InputError
 
 

@@ -83,11 +83,13 @@ TRAINED = {
     "plain": [],
     "noisy": ["--noisy", "epochs=2"],
     "noisy, by another method": ["--noisy", "method=loss_history"],
+    "variant": ["--variant=unet"],
 }
 REFUSED = {
     "error: unknown method 'foo'; choose one of ce,": ["method=foo"],
     "error: method 'trimming' needs method_options drop_share.": ["method=trimming"],
     "error: no batch to train on: 4 cases and batch_size 9": ["batch_size=9"],
+    "error: bundle cxr_anatomy: no variant 'unnet'; expected one of unet. Did": ["--variant=unnet"],
 }
 
 
@@ -100,12 +102,16 @@ def runs(tmp_path_factory) -> tuple[Path, dict[str, tuple[int, str]]]:
     return folder, dict(zip(settings, ends, strict=True))
 
 
-def method_of(runs, name: str) -> dict:
-    """What the checkpoint of a run says of its method."""
+def checkpoint_of(runs, name: str) -> dict:
     folder, ends = runs
     assert ends[name][0] == 0, ends[name][1]
     last = folder / f"run{list(ends).index(name)}" / "last.pt"
-    return torch.load(last, map_location="cpu", weights_only=True)["method"]
+    return torch.load(last, map_location="cpu", weights_only=True)
+
+
+def method_of(runs, name: str) -> dict:
+    """What the checkpoint of a run says of its method."""
+    return checkpoint_of(runs, name)["method"]
 
 
 def test_a_method_with_a_setting_of_its_own_trains_and_settings_that_cannot_be_meant_end_in_the_reason(runs):
@@ -129,6 +135,12 @@ def test_noisy_trains_a_quality_module_beside_the_network_and_without_it_there_i
 def test_a_method_that_is_named_goes_before_noisy(runs):
     named = method_of(runs, "noisy, by another method")
     assert named["name"] == "loss_history" and len(named["learner"]["memory"]["history"]) == 4
+
+
+def test_a_variant_of_the_bundle_is_trained_and_recorded(runs):
+    plain, unet = (checkpoint_of(runs, name) for name in ("plain", "variant"))
+    assert [state["settings"]["variant"] for state in (plain, unet)] == ["none", "unet"]
+    assert len(unet["network"]) < len(plain["network"]), "no residual units, no squeeze-and-excitation"
 
 
 def test_noisy_on_a_bundle_that_cannot_weigh_labels_says_so(tmp_path, capsys):

@@ -26,7 +26,9 @@ def cases(root: str, count: int = 4) -> list[dict]:
     ]
 
 
-def train(directory, epochs=2, *, data=None, rate=0.5, seed=1, batch=2, resume=False, schedule="step"):
+def train(
+    directory, epochs=2, *, data=None, rate=0.5, seed=1, batch=2, resume=False, schedule="step", variant=None
+):
     """Train one number by SGD with gradient 1; returns it and the learning rate of the last step."""
     network = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(network.weight, 10.0)
@@ -50,7 +52,9 @@ def train(directory, epochs=2, *, data=None, rate=0.5, seed=1, batch=2, resume=F
     engine.data_loader, engine.scaler = loader, None
     engine.state.max_epochs, engine.state.rank, engine.state.dataloader = epochs, 0, loader
     engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: scheduler.step())
-    Checkpoints(directory, network, optimizer, scheduler, resume=resume, seed=seed).attach(engine)
+    Checkpoints(directory, network, optimizer, scheduler, resume=resume, seed=seed, variant=variant).attach(
+        engine
+    )
     engine.run(loader, max_epochs=epochs)
     return float(network.weight.detach()), used
 
@@ -87,6 +91,15 @@ def test_another_setting_is_named_and_refused_until_it_is_meant(other, words, tm
     assert load_checkpoint(tmp_path / "last.pt")["trainer"]["epoch"] == 2
     with pytest.raises(BundleError, match="at epoch 2 of 2"):  # the new settings are now the known ones
         train(tmp_path, 2, resume=True, **other)
+
+
+@pytest.mark.parametrize("resume", [True, CHANGED])
+def test_a_training_of_one_variant_is_never_continued_as_another(resume, tmp_path):
+    train(tmp_path, 1, variant="source_unet")
+    with pytest.raises(BundleError, match="trained as variant source_unet, now none. Resume with the same"):
+        train(tmp_path, 2, resume=resume)
+    train(tmp_path, 2, resume=True, variant="source_unet")
+    assert load_checkpoint(tmp_path / "last.pt")["settings"]["variant"] == "source_unet"
 
 
 def test_every_change_is_named_at_once(tmp_path):

@@ -11,11 +11,11 @@ the others may be in the picture all the same, and give no loss and no score.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import random
 import sys
 from pathlib import Path
+
+from datalists import read_table, write_datalist
 
 from medseg.errors import InputError
 
@@ -68,34 +68,16 @@ def main() -> int:
     parser.add_argument("--test", type=int, default=8, help="patients; default 8")
     parser.add_argument("--validate", type=int, default=5, help="patients; default 5")
     options = parser.parse_args()
-    table = options.dataset_dir / "cases.csv"
-    if not table.is_file():
-        print(
-            f"error: {table}: no such file; give the folder of the radiographs with their masks.",
-            file=sys.stderr,
+
+    def make() -> tuple[str, dict[str, list[dict]]]:
+        rows = read_table(options.dataset_dir / "cases.csv", {"case", "patientid", *NAMES})
+        words = f"{options.test} test, {options.validate} validate, the rest train"
+        return (
+            f"Patients shuffled with the seed, {words}, each with all images.",
+            split(rows, options.seed, options.test, options.validate),
         )
-        return 2
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-        lacking = {"case", "patientid", *NAMES} - set(rows[0] if rows else ())
-        if lacking:
-            raise InputError(
-                f"{table}: no row with the columns {', '.join(sorted(lacking))}, separated by commas."
-            )
-        sections = split(rows, options.seed, options.test, options.validate)
-    except (InputError, UnicodeDecodeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    words = f"{options.test} test, {options.validate} validate, the rest train"
-    about = {
-        "description": f"Patients shuffled with the seed, {words}, each with all images.",
-        "seed": options.seed,
-    }
-    options.out.write_text(json.dumps({**about, **sections}, indent=4) + "\n", encoding="utf-8")
-    for section, cases in sections.items():
-        print(f"{section}: {len(cases)} images of {len({case['patient_id'] for case in cases})} patients")
-    return 0
+
+    return write_datalist(make, options.seed, options.out, "images")
 
 
 if __name__ == "__main__":

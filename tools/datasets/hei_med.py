@@ -22,11 +22,11 @@ refuses it.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import random
 import sys
 from pathlib import Path
+
+from datalists import read_table, write_datalist
 
 from medseg.errors import InputError
 
@@ -87,6 +87,14 @@ def split(rows: list[dict[str, str]], seed: int, folds: int, fold: int) -> dict[
     }
 
 
+def words_of(fold: int, folds: int) -> str:
+    """What the datalist of a fold says of itself."""
+    return (
+        f"Fold {fold} of {folds} by patient; a fifth of the patients, the same in every fold, is the locked "
+        "test."
+    )
+
+
 def split_by_time_point(rows: list[dict[str, str]], time_point: int) -> dict[str, list[dict]]:
     """The split that leaks: one time point of every patient validates, the others train."""
     cases = [entry(row) for row in rows]
@@ -101,15 +109,8 @@ def split_by_time_point(rows: list[dict[str, str]], time_point: int) -> dict[str
 
 
 def read_rows(table: Path) -> list[dict[str, str]]:
-    """The rows of cases.csv. InputError when it is missing or lacks a column."""
-    if not table.is_file():
-        raise InputError(f"{table}: no such file; give the folder of the photographs with their masks.")
-    with open(table, newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    lacking = COLUMNS - set(rows[0] if rows else ())
-    if lacking:
-        raise InputError(f"{table}: no row with the columns {', '.join(sorted(lacking))}.")
-    return rows
+    """The rows of cases.csv; refuses as :func:`datalists.read_table` does."""
+    return read_table(table, COLUMNS)
 
 
 def main() -> int:
@@ -123,25 +124,17 @@ def main() -> int:
     parser.add_argument("--fold", type=int, default=0, help="which one validates, from 0; default 0")
     parser.add_argument("--leave-time-point-out", type=int, metavar="N", help="the split that leaks")
     options = parser.parse_args()
-    try:
+
+    def make() -> tuple[str, dict[str, list[dict]]]:
         rows = read_rows(options.dataset_dir / "cases.csv")
         if options.leave_time_point_out is None:
-            sections = split(rows, options.seed, options.folds, options.fold)
-            words = (
-                f"Fold {options.fold} of {options.folds} by patient; a fifth of the patients, the same in "
-                "every fold, is the locked test."
+            return words_of(options.fold, options.folds), split(
+                rows, options.seed, options.folds, options.fold
             )
-        else:
-            sections = split_by_time_point(rows, options.leave_time_point_out)
-            words = "LEAKS: every patient is on both sides. Only to show what a split by time point does."
-    except (InputError, UnicodeDecodeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    about = {"description": words, "seed": options.seed}
-    options.out.write_text(json.dumps({**about, **sections}, indent=1) + "\n", encoding="utf-8")
-    for section, cases in sections.items():
-        print(f"{section}: {len(cases)} photographs of {len({c['patient_id'] for c in cases})} patients")
-    return 0
+        words = "LEAKS: every patient is on both sides. Only to show what a split by time point does."
+        return words, split_by_time_point(rows, options.leave_time_point_out)
+
+    return write_datalist(make, options.seed, options.out, "photographs")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,10 +12,11 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels import iter_pixels
 from pydicom.uid import UID
 
-from medseg.dicom.damage import PARSE_ERRORS, damage_as_input_error
+from medseg.dicom.damage import PARSE_ERRORS
 from medseg.dicom.images.codestream import check_codestream
 from medseg.dicom.images.frames import decode_frame
-from medseg.dicom.images.header import integer, read_header, require_pixels, stored_bytes, why_refused
+from medseg.dicom.images.header import integer, stored_bytes, why_refused
+from medseg.dicom.images.single import picture_header, positive_pair, require_a_picture
 from medseg.dicom.opening import read_dicom
 from medseg.errors import InputError
 
@@ -74,29 +74,13 @@ def read_photograph(path: str | os.PathLike) -> StoredPhotograph:
     InputError for any other SOP Class, several frames, palettes, a picture of one value, and damage.
     """
     path = Path(path)
-    with warnings.catch_warnings(), damage_as_input_error(path):
-        warnings.simplefilter("ignore")
-        try:
-            header, element = read_header(path)
-            if header is None:
-                raise InputError("not DICOM")
-            other = _other_kind(header)
-            if other is not None:
-                raise InputError(other)
-            require_pixels(header, element, samples=(1, 3))
-            colours = _colour_space(header)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
-        stored = _decoded(path, header)
-        pixels, shown = _shown(stored, header, path)
-        is_grey = colours in GREYS
-        return StoredPhotograph(header, pixels, is_grey, shown, _spacing(header))
+    with picture_header(path, _other_kind, _require_known_colours, samples=(1, 3)) as header:
+        pixels, shown = _shown(_decoded(path, header), header, path)
+        is_grey = header.PhotometricInterpretation in GREYS
+        return StoredPhotograph(header, pixels, is_grey, shown, positive_pair(header, "PixelSpacing"))
 
 
-def _colour_space(header: Dataset) -> str:
-    frames = integer(header, "NumberOfFrames", 1)
-    if frames != 1:
-        raise InputError(f"{frames} frames; expected one picture")
+def _require_known_colours(header: Dataset) -> None:
     kind = str(header.get("PhotometricInterpretation", ""))
     expected = GREYS if integer(header, "SamplesPerPixel") == 1 else COLOURS
     if kind not in expected:
@@ -104,7 +88,6 @@ def _colour_space(header: Dataset) -> str:
             f"PhotometricInterpretation {kind or 'missing'} of {header.SamplesPerPixel} samples; expected "
             f"one of {', '.join(expected)}"
         )
-    return kind
 
 
 def _decoded(path: Path, header: Dataset) -> np.ndarray:
@@ -133,8 +116,7 @@ def _decoded(path: Path, header: Dataset) -> np.ndarray:
 
 def _shown(stored: np.ndarray, header: Dataset, path: Path) -> tuple[np.ndarray, str]:
     low, high = int(stored.min()), int(stored.max())
-    if low == high:
-        raise InputError(f"{path}: every pixel has the same value; there is no picture.")
+    require_a_picture(low, high, path)
     bits = integer(header, "BitsStored")
     if stored.ndim == 3:
         return stored.astype(np.float32) / np.float32(2**bits - 1), f"{bits}-bit colours"
@@ -143,13 +125,3 @@ def _shown(stored: np.ndarray, header: Dataset, path: Path) -> tuple[np.ndarray,
     if header.PhotometricInterpretation == "MONOCHROME1":
         grey, words = 1 - grey, f"{words}, MONOCHROME1 turned over"
     return np.repeat(grey[..., None], 3, axis=2), words
-
-
-def _spacing(header: Dataset) -> tuple[float, float] | None:
-    value = header.get("PixelSpacing")
-    if value in (None, ""):
-        return None
-    numbers = tuple(float(part) for part in np.atleast_1d(value))
-    if len(numbers) != 2 or not np.isfinite(numbers).all() or min(numbers) <= 0:
-        raise ValueError(f"PixelSpacing {str(value)[:60]!r}; expected two positive numbers")
-    return numbers

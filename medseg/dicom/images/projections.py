@@ -4,7 +4,6 @@ patient."""
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,10 +12,10 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.uid import UID
 
-from medseg.dicom.damage import damage_as_input_error
-from medseg.dicom.images.header import read_header, require_pixels, why_refused
+from medseg.dicom.images.header import why_refused
 from medseg.dicom.images.pixels import read_slices
 from medseg.dicom.images.scan import SliceRecord
+from medseg.dicom.images.single import picture_header, positive_pair, require_a_picture
 from medseg.errors import InputError
 
 RADIOGRAPH_CLASSES = {
@@ -79,20 +78,7 @@ def read_projection(path: str | os.PathLike) -> Projection:
     be exchanged.
     """
     path = Path(path)
-    with warnings.catch_warnings(), damage_as_input_error(path):
-        warnings.simplefilter("ignore")
-        try:
-            header, element = read_header(path)
-            if header is None:
-                raise InputError("not DICOM")
-            other = _other_kind(header)
-            if other is not None:
-                raise InputError(other)
-            require_pixels(header, element)
-            _require_one_grey_picture(header)
-            _require_patients_left_on_the_right(header)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+    with picture_header(path, _other_kind, _require_a_frontal_grey_picture) as header:
         nowhere = np.full(3, np.nan)
         record = SliceRecord(path, None, header, nowhere, np.full(6, np.nan), nowhere[:2], None, "", ())
         _, stored = next(read_slices([record]))
@@ -101,15 +87,13 @@ def read_projection(path: str | os.PathLike) -> Projection:
     return Projection(header, pixels, shown, spacing_mm, spacing_from)
 
 
-def _require_one_grey_picture(header: Dataset) -> None:
-    frames = int(header.get("NumberOfFrames") or 1)
-    if frames != 1:
-        raise InputError(f"{frames} frames; expected one picture")
+def _require_a_frontal_grey_picture(header: Dataset) -> None:
     kind = str(header.get("PhotometricInterpretation", ""))
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
         raise InputError(
             f"PhotometricInterpretation {kind or 'missing'}; expected MONOCHROME1 or MONOCHROME2"
         )
+    _require_patients_left_on_the_right(header)
 
 
 def _require_patients_left_on_the_right(header: Dataset) -> None:
@@ -133,8 +117,7 @@ def _grey(stored: np.ndarray, header: Dataset, path: Path) -> tuple[np.ndarray, 
     values = np.asarray(values, dtype=np.float64)
     seen = values[~padding]
     low, high = (float(seen.min()), float(seen.max())) if seen.size else (0.0, 0.0)
-    if not high > low:
-        raise InputError(f"{path}: every pixel has the same value; there is no picture.")
+    require_a_picture(low, high, path)
     grey = np.clip((values - low) / (high - low), 0, 1)
     words = window or "whole range of values"
     if header.PhotometricInterpretation == "MONOCHROME1":
@@ -181,7 +164,7 @@ def _spacing(header: Dataset) -> tuple[tuple[float, float] | None, str]:
     PixelSpacing differs from ImagerPixelSpacing only where somebody calibrated it to the patient; otherwise
     both are distances at the detector, where everything is larger than in the patient.
     """
-    detector, calibrated = (_pair(header, name) for name in ("ImagerPixelSpacing", "PixelSpacing"))
+    detector, calibrated = (positive_pair(header, name) for name in ("ImagerPixelSpacing", "PixelSpacing"))
     if calibrated is not None and (
         header.get("PixelSpacingCalibrationType") or (detector and detector != calibrated)
     ):
@@ -192,13 +175,3 @@ def _spacing(header: Dataset) -> tuple[tuple[float, float] | None, str]:
     if calibrated is not None:
         return calibrated, "PixelSpacing, not said whether at the detector or in the patient"
     return None, ""
-
-
-def _pair(header: Dataset, keyword: str) -> tuple[float, float] | None:
-    value = header.get(keyword)
-    if value in (None, ""):
-        return None
-    numbers = tuple(float(part) for part in np.atleast_1d(value))
-    if len(numbers) != 2 or not np.isfinite(numbers).all() or min(numbers) <= 0:
-        raise ValueError(f"{keyword} {str(value)[:60]!r}; expected two positive numbers")
-    return numbers
