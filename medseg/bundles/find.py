@@ -13,6 +13,12 @@ from medseg.errors import BundleError
 from medseg.files import load_json
 
 
+RETIRED = {
+    "ct_gtv": "mm_gtv does its work: given a CT alone it takes the same boxes and scored higher in them"
+}
+"""Names that once came with medseg, and what to take instead."""
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A bundle folder that exists. ``derived_from``: the bundle that medseg itself copied it from, which then
@@ -143,8 +149,9 @@ def find_bundle(name: str | Path | Bundle) -> Bundle:
     """The shipped bundle of that name, or the bundle in that folder.
 
     A bare name is a shipped bundle and nothing else: a folder of the same name in the current directory, say
-    on a shared drive, is never taken for it. A text with a separator in it, as in ``./ct_gtv``, and every
-    ``Path`` is a folder. BundleError when there is none, with the names there are.
+    on a shared drive, is never taken for it. A text with a separator in it, as in ``./mm_gtv``, and every
+    ``Path`` is a folder. BundleError when there is none, with the names there are; of one that was retired, with
+    what to take instead.
     """
     if isinstance(name, Bundle):
         return name
@@ -160,6 +167,8 @@ def find_bundle(name: str | Path | Bundle) -> Bundle:
             f"{folder}: no configs/metadata.json in it, so it is no bundle; expected one that has, or "
             f"one of {', '.join(known) or '(none)'}."
         )
+    if name in RETIRED:
+        raise BundleError(f"bundle {name}: retired. {RETIRED[name]}.")
     near = difflib.get_close_matches(str(name), known, 1)
     hint = f" Did you mean {near[0]}?" if near else ""
     if not is_folder and (folder / "configs" / "metadata.json").is_file():
