@@ -84,8 +84,8 @@ def every_bundle_trusted(monkeypatch) -> None:
 
 @pytest.fixture(scope="session")
 def bright_bundle(tmp_path_factory, trust_file) -> Path:
-    """A bundle that contours what is brighter than 600 HU: the shipped steps of a CT in a box around a one-voxel
-    network.
+    """A bundle that contours what is brighter than 600 HU: a one-voxel network among the shipped
+    steps.
 
     Its answer can be worked out by hand, so that tests of the way in and out need no trained weights.
     """

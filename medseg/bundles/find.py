@@ -12,10 +12,7 @@ from pathlib import Path
 from medseg.errors import BundleError
 from medseg.files import load_json
 
-
-RETIRED = {
-    "ct_gtv": "mm_gtv does its work: given a CT alone it takes the same boxes and scored higher in them"
-}
+RETIRED = {"ct_gtv": "Use mm_gtv: it contours a CT alone in the same boxes, and scored higher in them"}
 """Names that once came with medseg, and what to take instead."""
 
 
@@ -150,8 +147,8 @@ def find_bundle(name: str | Path | Bundle) -> Bundle:
 
     A bare name is a shipped bundle and nothing else: a folder of the same name in the current directory, say
     on a shared drive, is never taken for it. A text with a separator in it, as in ``./mm_gtv``, and every
-    ``Path`` is a folder. BundleError when there is none, with the names there are; of one that was retired, with
-    what to take instead.
+    ``Path`` is a folder. BundleError when there is none, with the names there are; of
+    one that was retired, with what to take instead.
     """
     if isinstance(name, Bundle):
         return name

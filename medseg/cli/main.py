@@ -288,8 +288,8 @@ def _add_demo(command: argparse.ArgumentParser):
     command.add_argument(
         "--bundle",
         metavar="NAME",
-        help="one that contours a GTV, on every series that it takes: mm_gtv on CT, PET and MR; without: mm_gtv on "
-        "a CT alone",
+        help="one that contours a GTV, with all series that it takes: mm_gtv on CT, PET and MR; left out: "
+        "mm_gtv on a CT alone",
     )
 
     def run(options) -> int:

@@ -244,7 +244,7 @@ def test_a_bundle_that_was_retired_is_refused_in_one_line_that_says_what_to_use(
         find_bundle(name)
     said = str(caught.value)
     assert "\n" not in said
-    assert said.startswith("bundle ct_gtv: retired. mm_gtv does its work") == (name == "ct_gtv")
+    assert said.startswith("bundle ct_gtv: retired. Use mm_gtv: it") == (name == "ct_gtv")
 
 
 def test_metadata_that_does_not_describe_the_image_is_refused_by_name(broken):

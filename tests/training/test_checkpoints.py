@@ -1,5 +1,5 @@
-"""Training of the mm_gtv bundle on tiny random CTs without PET and MR, as a user has them: resume, determinism,
-refusals, two processes, evaluation."""
+"""Training of the mm_gtv bundle on tiny random CTs without PET and MR, as a user has them: resume,
+determinism, refusals, two processes, evaluation."""
 
 import csv
 import json

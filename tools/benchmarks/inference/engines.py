@@ -95,5 +95,6 @@ def engines(given) -> str:
         "the same, of the structures' voxels",
         "one window",
     ]
-    what = "LUNG1-001 on the network's grid (mm_gtv: CT alone within GTV-1, one of its eight passes). Processor seconds in brackets"
+    shown = "LUNG1-001 on the network's grid (mm_gtv: CT alone within GTV-1, one of its eight passes)"
+    what = f"{shown}. Processor seconds in brackets"
     return f"{what}. {note()}\n\n{table(head, rows)}"
