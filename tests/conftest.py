@@ -82,36 +82,35 @@ def every_bundle_trusted(monkeypatch) -> None:
     monkeypatch.setattr("medseg.bundles.verify.is_trusted", lambda bundle: True)
 
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-
-
 @pytest.fixture(scope="session")
 def bright_bundle(tmp_path_factory, trust_file) -> Path:
-    """A bundle that contours what is brighter than 600 HU: ct_gtv's own configs around a one-voxel network.
+    """A bundle that contours what is brighter than 600 HU: a one-voxel network among the shipped
+    steps.
 
     Its answer can be worked out by hand, so that tests of the way in and out need no trained weights.
     """
     import torch
+    from plain_bundle import edit, plain_bundle
 
     from medseg.bundles.find import find_bundle
     from medseg.bundles.trust import trust
     from medseg.training.checkpoints import save_weights
 
-    folder = tmp_path_factory.mktemp("bundles") / "bright"
-    shutil.copytree(REPOSITORY / "monai_bundles" / "ct_gtv", folder, ignore=shutil.ignore_patterns("*.pt"))
     network = {"_target_": "torch.nn.Conv3d", "in_channels": 1, "out_channels": 1, "kernel_size": 1}
     changes = {"network_def": network, "window_hu": [-1000.0, 1000.0], "spacing_mm": [1.5, 1.5, 1.5]}
-    for name in ("inference", "train"):
-        path = folder / "configs" / f"{name}.json"
-        config = {**json.loads(path.read_text()), **changes}
+
+    def change(config: dict) -> dict:
         steps = config.get("preprocessing", {}).get("transforms", [])
         # A coarse grid would move the outlines; a gate that knows thighs would refuse phantoms of a few HU.
         left_out = ("Resized", "medseg.transforms.CheckInputd")
         steps[:] = [step for step in steps if step["_target_"] not in left_out]
-        path.write_text(json.dumps(config))
+        return {**config, **changes}
+
+    folder = plain_bundle(tmp_path_factory.mktemp("bundles") / "bright")
+    for name in ("inference", "train"):
+        edit(folder / "configs" / f"{name}.json", change)
     # 600 HU lies at 0.8 of the window; the steep slope makes the probability cross 0.5 right there.
     weights = {"weight": torch.full((1, 1, 1, 1, 1), 100.0), "bias": torch.tensor([-80.0])}
-    (folder / "models").mkdir(exist_ok=True)
     save_weights(weights, folder / "models" / "model.pt")
     trust(find_bundle(folder))
     return folder

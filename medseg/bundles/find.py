@@ -24,6 +24,9 @@ COMMON_CONFIGS = (
 """Files of configs/ that every bundle may have. Any other .json there is a variant: what it changes of
 train.json and inference.json, for a baseline, another recipe or a fine-tuning."""
 
+RETIRED = {"ct_gtv": "Use mm_gtv: it contours a CT alone in the same boxes, and scored higher in them"}
+"""Names that once came with medseg, and what to take instead."""
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -170,8 +173,9 @@ def find_bundle(name: str | Path | Bundle) -> Bundle:
     """The shipped bundle of that name, or the bundle in that folder.
 
     A bare name is a shipped bundle and nothing else: a folder of the same name in the current directory, say
-    on a shared drive, is never taken for it. A text with a separator in it, as in ``./ct_gtv``, and every
-    ``Path`` is a folder. BundleError when there is none, with the names there are.
+    on a shared drive, is never taken for it. A text with a separator in it, as in ``./mm_gtv``, and every
+    ``Path`` is a folder. BundleError when there is none, with the names there are; of
+    one that was retired, with what to take instead.
     """
     if isinstance(name, Bundle):
         return name
@@ -187,6 +191,8 @@ def find_bundle(name: str | Path | Bundle) -> Bundle:
             f"{folder}: no configs/metadata.json in it, so it is no bundle; expected one that has, or "
             f"one of {', '.join(known) or '(none)'}."
         )
+    if name in RETIRED:
+        raise BundleError(f"bundle {name}: retired. {RETIRED[name]}.")
     near = difflib.get_close_matches(str(name), known, 1)
     hint = f" Did you mean {near[0]}?" if near else ""
     if not is_folder and (folder / "configs" / "metadata.json").is_file():

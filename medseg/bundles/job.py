@@ -30,8 +30,8 @@ from medseg.cases.find import CaseFiles, folder_name
 from medseg.cases.results import Result
 from medseg.errors import InputError, MedsegError, noted_in, system_error_line
 from medseg.files import LOCK_PREFIX, Lock
+from medseg.inference import FlipAverage, SlidingWindow
 from medseg.inference.engines import engine_name
-from medseg.inference.sliding_window import SlidingWindow
 from medseg.transforms import case_folder
 
 NEEDS_REGION = (
@@ -100,9 +100,8 @@ class Pipeline:
             bundle, self.device, request.settings, lambda: load_network(bundle, parser, self.device)
         )
         self.inferer = build(bundle, parser, "inferer")
-        self.engine = (
-            engine_name(self.inferer.engine, device) if isinstance(self.inferer, SlidingWindow) else "torch"
-        )
+        windows = self.inferer.inferer if isinstance(self.inferer, FlipAverage) else self.inferer
+        self.engine = engine_name(windows.engine, device) if isinstance(windows, SlidingWindow) else "torch"
         self.preprocessing = build(bundle, parser, "preprocessing")
         self.postprocessing = build(bundle, parser, "postprocessing")
 

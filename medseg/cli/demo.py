@@ -17,25 +17,26 @@ from medseg.metrics import dice, surface_distances, volume_cc
 from medseg.phantoms.several import write_patient_phantom
 from medseg.phantoms.thigh import write_thigh_phantom
 
-BUNDLE = "ct_gtv"
+BUNDLE = "mm_gtv"
 DEMO_FORMATS = ("rtstruct", "seg", "nifti", "preview")
 CTV_MARGIN_MM, PTV_MARGIN_MM = 10.0, 5.0
 SURFACE_TOLERANCE_MM = 2.0
 
 
 def demo(
-    out: Path, report: Callable[[str], None], progress: bool = False, name: str = BUNDLE
+    out: Path, report: Callable[[str], None], progress: bool = False, name: str | None = None
 ) -> dict[str, float]:
     """Make a phantom, contour its tumour with the bundle's weights, write RTSTRUCT, SEG, NIfTI and preview,
     compare.
 
     ``name``: of a bundle that contours a GTV. One that takes several series gets a phantom of CT, PET and MR.
+    None: ``BUNDLE`` on a CT alone.
     Returns the GTV's metrics against the phantom's truth, read back from the RTSTRUCT. Raises MedsegError
     when the contouring fails.
     """
     make_folder(out)  # before half a minute of work
-    bundle = trusted_bundle(name)
-    several = len(bundle.modalities) > 1
+    bundle = trusted_bundle(name or BUNDLE)
+    several = name is not None and len(bundle.modalities) > 1
     what = "CT, PET and MR" if several else "CT"
     report(f"1. A {what} phantom of a thigh with a soft-tissue sarcoma -> {short_path(out / 'phantom')}")
     phantom = (write_patient_phantom if several else write_thigh_phantom)(out / "phantom")
@@ -43,7 +44,7 @@ def demo(
     low, high = phantom.box_lps_mm
     within = ",".join(f"{value:.1f}" for pair in zip(low, high, strict=True) for value in pair)
     settings = {"ctv_margin_mm": CTV_MARGIN_MM, "ptv_margin_mm": PTV_MARGIN_MM}
-    command = f"medseg segment {short_path(source)} --bundle {name} --within={within}"
+    command = f"medseg segment {short_path(source)} --bundle {name or BUNDLE} --within={within}"
     margins = f"--ctv-mm {CTV_MARGIN_MM:g} --ptv-mm {PTV_MARGIN_MM:g}"
     report(f"2. Contour it:\n   {command} \\")
     report(f"     {margins} --format {','.join(DEMO_FORMATS)} -o {short_path(out / 'contours')}")

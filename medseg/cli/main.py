@@ -286,7 +286,10 @@ def _add_demo(command: argparse.ArgumentParser):
     """Do the main job on a CT phantom that it makes itself, and compare with the phantom's truth."""
     command.add_argument("-o", "--output", type=path_of, default=path_of("medseg_demo"), metavar="DIR")
     command.add_argument(
-        "--bundle", default="ct_gtv", metavar="NAME", help="one that contours a GTV: ct_gtv, mm_gtv"
+        "--bundle",
+        metavar="NAME",
+        help="one that contours a GTV, with all series that it takes: mm_gtv on CT, PET and MR; left out: "
+        "mm_gtv on a CT alone",
     )
 
     def run(options) -> int:

@@ -125,7 +125,7 @@ def add_bundles(command: argparse.ArgumentParser):
                 say(f"{name:20} {bundle.version:8} {bundle.metadata.get('task', '')}{untrained}")
             return 0
         if not options.name:
-            raise InputError("bundles verify: name a bundle, as in medseg bundles verify ct_gtv.")
+            raise InputError("bundles verify: name a bundle, as in medseg bundles verify mm_gtv.")
         return _verify(find_bundle(options.name), options.trust_bundle)
 
     return run

@@ -9,12 +9,12 @@ import nibabel
 import numpy as np
 from PIL import Image
 
-BUNDLE = Path(__file__).resolve().parents[2] / "monai_bundles" / "ct_gtv"
+BUNDLE = Path(__file__).resolve().parents[2] / "monai_bundles" / "mm_gtv"
 TINY = {
     "network_def": {
         "_target_": "medseg.networks.ResUNetSE",
         "spatial_dims": 3,
-        "in_channels": 1,
+        "in_channels": 5,
         "out_channels": 1,
         "channels": [2, 4],
         "strides": [2],

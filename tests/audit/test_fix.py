@@ -121,7 +121,7 @@ def test_two_gold_cases_of_one_patient_are_drawn_together_and_one_patient_has_no
 def test_the_command_needs_both_folder_and_gold(capsys, tmp_path):
     assert (
         main(
-            ["audit", "ct_gtv", "--data", str(tmp_path), "-o", str(tmp_path / "out"), "--fix", str(tmp_path)]
+            ["audit", "mm_gtv", "--data", str(tmp_path), "-o", str(tmp_path / "out"), "--fix", str(tmp_path)]
         )
         == 2
     )

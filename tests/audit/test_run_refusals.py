@@ -55,7 +55,7 @@ def test_an_output_folder_among_the_cases_is_no_case(radiographs, tmp_path):
 
 
 def test_requests_that_make_no_sense(radiographs, tmp_path):
-    refused(radiographs, tmp_path, "and not both", bundle="ct_gtv")
+    refused(radiographs, tmp_path, "and not both", bundle="mm_gtv")
     refused(radiographs, tmp_path, "and not both", predictions=None)
     refused(radiographs, tmp_path, "no such file or folder", data_dir=tmp_path / "nowhere")
     refused(radiographs, tmp_path, "nothing is trained", settings={"epochs": 3})
@@ -68,7 +68,7 @@ def test_requests_that_make_no_sense(radiographs, tmp_path):
         tmp_path,
         "no setting 'epoch'",
         predictions=None,
-        bundle="ct_gtv",
+        bundle="mm_gtv",
         settings={"epoch": 3},
         folds=2,
         datalist=listed(tmp_path),
@@ -78,7 +78,7 @@ def test_requests_that_make_no_sense(radiographs, tmp_path):
         tmp_path,
         "set by the audit itself",
         predictions=None,
-        bundle="ct_gtv",
+        bundle="mm_gtv",
         settings={"resume": True},
         folds=2,
         datalist=listed(tmp_path),
@@ -160,7 +160,7 @@ def test_a_prediction_on_another_grid_is_refused(clinic, tmp_path):
 def test_the_command_says_one_line_for_an_unknown_option_value(capsys, radiographs, tmp_path):
     arguments = [
         "audit",
-        "ct_gtv",
+        "mm_gtv",
         "--data",
         f"{radiographs}",
         "-o",

@@ -68,6 +68,6 @@ def test_missing_files_keys_and_sections_are_named(tmp_path):
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_an_empty_data_folder_ends_in_one_line(command, capsys, tmp_path):
     (tmp_path / "data").mkdir()
-    code = main([command, "ct_gtv", "--data", str(tmp_path / "data"), "-o", str(tmp_path / "out")])
+    code = main([command, "mm_gtv", "--data", str(tmp_path / "data"), "-o", str(tmp_path / "out")])
     err = capsys.readouterr().err
     assert code == 2 and err.count("\n") == 1 and "are not there" in err

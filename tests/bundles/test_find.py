@@ -59,13 +59,13 @@ def test_a_bundle_without_weights_lacks_nothing_else_and_says_so(name, capsys):
 
 @pytest.fixture
 def broken(tmp_path, every_bundle_trusted):
-    """A copy of ct_gtv to break."""
-    shutil.copytree(find_bundle("ct_gtv").folder, tmp_path / "ct_gtv")
-    path = tmp_path / "ct_gtv" / "configs" / "metadata.json"
+    """A copy of mm_gtv to break."""
+    shutil.copytree(find_bundle("mm_gtv").folder, tmp_path / "mm_gtv")
+    path = tmp_path / "mm_gtv" / "configs" / "metadata.json"
     metadata = json.loads(path.read_text())
     del metadata["weights_sha256"]
     path.write_text(json.dumps(metadata))
-    return find_bundle(tmp_path / "ct_gtv")
+    return find_bundle(tmp_path / "mm_gtv")
 
 
 def problems(bundle):
@@ -227,8 +227,9 @@ def test_the_gate_has_to_follow_the_reader_and_the_region(broken):
     assert "2 steps medseg.transforms.CheckInputd" in said(rest[0], gate, gate, *rest[1:])
     assert "comes after nothing" in said(gate, *rest)
     assert "CropWithind comes after medseg.transforms.CheckInputd" in said(rest[0], gate, *rest[1:])
-    assert "CheckInputd comes after Orientationd; expected it right after the reader" in said(
-        *rest[:3], gate, *rest[3:]
+    assert (
+        "CheckInputd comes after medseg.transforms.LoadSeriesd; expected it right after the reader"
+        in said(*rest[:3], gate, *rest[3:])
     )
     other = {**gate, "gate": "/elsewhere/gate.json"}
     assert "reads /elsewhere/gate.json" in said(*rest[:2], other, *rest[2:])
@@ -241,13 +242,23 @@ def test_unknown_overrides_are_refused_with_the_names_there_are(broken):
         load_config(broken, "inference", {"windows_hu": [0, 1]})
     with pytest.raises(BundleError, match="no setting 'network_def#channel'"):
         load_config(broken, "inference", {"network_def#channel": 3})
-    parser = load_config(broken, "inference", {"network_def#in_channels": 2})
-    assert parser["network_def"]["in_channels"] == 2
+    parser = load_config(broken, "inference", {"network_def#fold": 4})
+    assert parser["network_def"]["fold"] == 4
 
 
 def test_a_folder_that_is_no_bundle_is_refused_with_the_names_there_are(tmp_path):
-    with pytest.raises(BundleError, match="ct_gtv"):
+    with pytest.raises(BundleError, match="mm_gtv"):
         find_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ct_gtv", "./ct_gtv"])
+def test_a_bundle_that_was_retired_is_refused_in_one_line_that_says_what_to_use(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError) as caught:
+        find_bundle(name)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert said.startswith("bundle ct_gtv: retired. Use mm_gtv: it") == (name == "ct_gtv")
 
 
 def test_metadata_that_does_not_describe_the_image_is_refused_by_name(broken):
@@ -284,7 +295,7 @@ def declared(several_bundle, tmp_path, every_bundle_trusted):
 def test_a_bundle_says_which_series_it_takes_and_which_it_can_do_without(declared):
     bundle = declared(optional_modalities=["mr"])
     assert bundle.modalities == {"image": "CT", "pt": "PT", "mr": "MR"} and bundle.optional == ("mr",)
-    alone = find_bundle("ct_gtv")
+    alone = find_bundle("ct_head_neck")
     assert alone.modalities == {"image": "CT"} and alone.optional == ()
 
 

@@ -41,13 +41,13 @@ def test_a_chest_is_refused_by_the_head_and_neck_by_tag_and_by_look(shared_data,
 
 
 def test_a_thigh_passes_in_a_region_where_limbs_belong_and_nowhere_else(shared_data, door):
-    door("ct_gtv", shared_data / THIGH, "RS.dcm:GTV_Mass_CT")
+    door("mm_gtv", shared_data / THIGH, "RS.dcm:GTV_Mass_CT")
     with pytest.raises(InputError, match="BodyPartExamined EXTREMITY.*it looks different"):
         door("ct_head_neck", shared_data / THIGH)
 
 
 def test_a_lung_without_a_tag_is_refused_by_its_look(shared_data, door):
-    for name in ("ct_head_neck", "ct_gtv"):
+    for name in ("ct_head_neck", "mm_gtv"):
         with pytest.raises(InputError, match="learned from: it looks different"):
             door(name, shared_data / "rt/ibsi1_lung_gtv/dicom/image")
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from plain_bundle import plain_bundle
 
 from medseg.bundles.cohort import segment
 from medseg.bundles.find import find_bundle
@@ -20,8 +20,6 @@ from medseg.bundles.trust import trust
 from medseg.errors import BundleError, InputError
 from medseg.phantoms.series import stack_geometry, write_series
 from medseg.training.checkpoints import save_weights
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def named(address: str):
@@ -42,9 +40,9 @@ def test_every_writer_and_scorer_of_the_table_exists(kind):
 @pytest.mark.parametrize(
     ("bundle", "wanted", "source", "formats"),
     [
-        ("ct_gtv", (), "CT", ("rtstruct", "preview")),
-        ("ct_gtv", (), "ct.nii.gz", ("nifti", "preview")),
-        ("ct_gtv", ("seg", "seg"), "CT", ("seg",)),
+        ("mm_gtv", (), "CT", ("rtstruct", "preview")),
+        ("mm_gtv", (), "ct.nii.gz", ("nifti", "preview")),
+        ("mm_gtv", ("seg", "seg"), "CT", ("seg",)),
         ("cxr_anatomy", (), "film.png", ("png", "preview")),
     ],
 )
@@ -55,9 +53,9 @@ def test_what_is_usual_is_written_unless_the_user_says_otherwise(bundle, wanted,
 @pytest.mark.parametrize(
     ("bundle", "format_", "words"),
     [
-        ("ct_gtv", "png", "structures on a volume; expected some of rtstruct, seg, nifti, preview"),
+        ("mm_gtv", "png", "structures on a volume; expected some of rtstruct, seg, nifti, preview"),
         ("cxr_anatomy", "rtstruct", "projection without a place in the patient"),
-        ("ct_gtv", "json", "structures on a volume"),
+        ("mm_gtv", "json", "structures on a volume"),
     ],
 )
 def test_a_format_that_a_result_cannot_have_is_refused(bundle, format_, words):
@@ -67,10 +65,9 @@ def test_a_format_that_a_result_cannot_have_is_refused(bundle, format_, words):
 
 @pytest.fixture(scope="module")
 def label_bundle(tmp_path_factory):
-    """ct_gtv's own folder, but its network answers for the whole image: the mean of the window and its
+    """A bundle of CT alone, but its network answers for the whole image: the mean of the window and its
     opposite."""
-    folder = tmp_path_factory.mktemp("bundles") / "label"
-    shutil.copytree(REPOSITORY / "monai_bundles" / "ct_gtv", folder, ignore=shutil.ignore_patterns("*.pt"))
+    folder = plain_bundle(tmp_path_factory.mktemp("bundles") / "label")
     path = folder / "configs" / "metadata.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "result_kind": "labels"}))
     path = folder / "configs" / "inference.json"
@@ -87,7 +84,6 @@ def label_bundle(tmp_path_factory):
         ],
     }
     path.write_text(json.dumps(config))
-    (folder / "models").mkdir(exist_ok=True)
     weights = {"2.weight": torch.tensor([[8.0], [-8.0]]), "2.bias": torch.tensor([-4.0, 4.0])}
     save_weights(weights, folder / "models" / "model.pt")
     trust(find_bundle(folder))

@@ -64,10 +64,10 @@ def test_higher_priorities_run_first_and_then_older_jobs(queue):
 
 
 def test_a_job_tells_who_asked_when_it_began_and_what_came_out(queue, clock):
-    id = queue.submit({"n": 1, "bundle": "ct_gtv"}, owner="ann")
+    id = queue.submit({"n": 1, "bundle": "mm_gtv"}, owner="ann")
     clock.seconds += 10
     job = queue.claim("w", lease_s=60)
-    assert (job.id, job.owner, job.task, job.state, job.attempts) == (id, "ann", "ct_gtv", "running", 1)
+    assert (job.id, job.owner, job.task, job.state, job.attempts) == (id, "ann", "mm_gtv", "running", 1)
     assert (job.submitted_at, job.started_at, job.lease_until) == (1_000_000.0, 1_000_010.0, 1_000_070.0)
     assert queue.heartbeat(id, "w", 60, progress=0.25, note="1 case")
     assert queue.heartbeat(id, "w", 60, note="2 cases")

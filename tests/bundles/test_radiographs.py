@@ -142,5 +142,5 @@ def test_rtstruct_regions_and_png_masks_of_volumes_are_refused_before_anything_i
     with pytest.raises(Exception, match="no setting 'within'"):
         segment(Request(tmp_path / "a.png", str(bright_bundle), tmp_path / "out", within="0,1,0,1,0,1"))
     nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), tmp_path / "ct.nii.gz")
-    with pytest.raises(InputError, match="format png: ct_gtv answers with structures on a volume"):
-        segment(Request(tmp_path / "ct.nii.gz", "ct_gtv", tmp_path / "out", formats=("png",)))
+    with pytest.raises(InputError, match="format png: mm_gtv answers with structures on a volume"):
+        segment(Request(tmp_path / "ct.nii.gz", "mm_gtv", tmp_path / "out", formats=("png",)))

@@ -12,7 +12,7 @@ from medseg.errors import BundleError, InputError, MedsegError
 
 def test_what_concerns_the_whole_run_is_refused_at_once(bright_bundle, tmp_path):
     chiral_series(tmp_path / "CT")
-    with pytest.raises(BundleError, match="no bundle 'nonsense'.*ct_gtv"):
+    with pytest.raises(BundleError, match="no bundle 'nonsense'.*mm_gtv"):
         segment(Request(tmp_path / "CT", "nonsense", tmp_path / "out"))
     with pytest.raises(BundleError, match="no setting 'min_volume'.*min_volume_cc"):
         segment(Request(tmp_path / "CT", str(bright_bundle), tmp_path / "out", settings={"min_volume": 3}))

@@ -116,7 +116,7 @@ def test_radiographs_are_scored_in_pixels_and_what_is_missing_with_the_diagonal(
 )
 def test_requests_that_cannot_be_meant_are_refused(changes, words, tmp_path):
     with pytest.raises(InputError, match=words):
-        ScoreRequest("ct_gtv", tmp_path, tmp_path, **changes)
+        ScoreRequest("mm_gtv", tmp_path, tmp_path, **changes)
 
 
 def test_a_section_that_is_not_there_and_files_that_are_missing_are_named(tmp_path):
@@ -125,7 +125,7 @@ def test_a_section_that_is_not_there_and_files_that_are_missing_are_named(tmp_pa
     with pytest.raises(InputError, match="the paths of the datalist begin there"):
         score_structures(ScoreRequest("ct_head_neck", tmp_path, tmp_path / "out"))
     with pytest.raises(BundleError, match="name the ROI that is the truth: `truth`"):
-        score_structures(ScoreRequest("ct_gtv", tmp_path, tmp_path / "out"))
+        score_structures(ScoreRequest("mm_gtv", tmp_path, tmp_path / "out"))
 
 
 def test_the_command_writes_both_tables_and_names_options(cohort, bright_bundle, tmp_path, capsys):

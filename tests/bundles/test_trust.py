@@ -41,7 +41,7 @@ def programs(ran: Path) -> dict[str, tuple[str, str, object]]:
 def program(request, tmp_path) -> tuple[Bundle, Path]:
     """(a bundle with code of its own, the file that appears when it runs)."""
     folder, ran = tmp_path / "bundle", tmp_path / "ran"
-    shutil.copytree(bundle_folders()["ct_gtv"], folder)
+    shutil.copytree(bundle_folders()["mm_gtv"], folder)
     config, setting, value = programs(ran)[request.param]
     path = folder / "configs" / f"{config}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), setting: value}))
@@ -119,14 +119,14 @@ def test_shipped_bundles_hold_nothing_foreign_and_run_and_so_do_plain_copies_wit
     "target", ["exec", "os.system", "subprocess.run", "builtins.eval", "NoSuchTransformd", "scripts.Net"]
 )
 def test_a_call_into_another_library_or_a_builtin_is_foreign(target, tmp_path):
-    shutil.copytree(bundle_folders()["ct_gtv"], tmp_path / "copy")
+    shutil.copytree(bundle_folders()["mm_gtv"], tmp_path / "copy")
     path = tmp_path / "copy" / "configs" / "train.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "loss": {"_target_": target}}))
     assert code_of(find_bundle(tmp_path / "copy")).foreign == (f"train.json, loss#_target_: calls {target}",)
 
 
 def test_a_class_of_monai_or_torch_that_no_shipped_bundle_names_is_not_foreign(tmp_path):
-    shutil.copytree(bundle_folders()["ct_gtv"], tmp_path / "copy")
+    shutil.copytree(bundle_folders()["mm_gtv"], tmp_path / "copy")
     path = tmp_path / "copy" / "configs" / "train.json"
     for target in ("FocalLoss", "torch.nn.Hardswish"):
         path.write_text(json.dumps({**json.loads(path.read_text()), "loss": {"_target_": target}}))
@@ -134,7 +134,7 @@ def test_a_class_of_monai_or_torch_that_no_shipped_bundle_names_is_not_foreign(t
 
 
 def test_python_other_files_and_another_logging_conf_are_named(tmp_path):
-    shutil.copytree(bundle_folders()["ct_gtv"], tmp_path / "copy")
+    shutil.copytree(bundle_folders()["mm_gtv"], tmp_path / "copy")
     configs = tmp_path / "copy" / "configs"
     (tmp_path / "copy" / "torch.py").write_text("")
     (configs / "extra.yaml").write_text("a: 1")
@@ -149,7 +149,7 @@ def test_python_other_files_and_another_logging_conf_are_named(tmp_path):
 
 
 def test_trust_is_given_once_and_ends_with_any_change_of_code_but_not_of_weights(tmp_path, own_list):
-    shutil.copytree(bundle_folders()["ct_gtv"], tmp_path / "copy")
+    shutil.copytree(bundle_folders()["mm_gtv"], tmp_path / "copy")
     path = tmp_path / "copy" / "configs" / "train.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "epochs": 3}))
     bundle = find_bundle(tmp_path / "copy")
@@ -170,14 +170,14 @@ def test_trust_is_given_once_and_ends_with_any_change_of_code_but_not_of_weights
 
 
 def test_a_copy_that_medseg_makes_itself_may_run_when_its_original_may(tmp_path, own_list):
-    shutil.copytree(bundle_folders()["ct_gtv"], tmp_path / "copy")
+    shutil.copytree(bundle_folders()["mm_gtv"], tmp_path / "copy")
     (tmp_path / "copy" / "configs" / "inference.json").write_text("{}")
-    assert is_trusted(Bundle("ct_gtv", tmp_path / "copy", derived_from=find_bundle("ct_gtv")))
-    assert not is_trusted(Bundle("x", bundle_folders()["ct_gtv"], Bundle("x", tmp_path / "copy")))
+    assert is_trusted(Bundle("mm_gtv", tmp_path / "copy", derived_from=find_bundle("mm_gtv")))
+    assert not is_trusted(Bundle("x", bundle_folders()["mm_gtv"], Bundle("x", tmp_path / "copy")))
 
 
 def test_a_list_that_cannot_be_read_trusts_nobody_and_says_so(tmp_path, own_list):
-    shutil.copytree(bundle_folders()["ct_gtv"], tmp_path / "copy")
+    shutil.copytree(bundle_folders()["mm_gtv"], tmp_path / "copy")
     (tmp_path / "copy" / "configs" / "extra.json").write_text("{}")
     own_list.parent.mkdir()
     for text in ("{", '{"bundles": []}', "[]", "[" * 100_000):
@@ -187,13 +187,13 @@ def test_a_list_that_cannot_be_read_trusts_nobody_and_says_so(tmp_path, own_list
 
 
 def test_a_folder_in_the_current_directory_never_stands_for_a_shipped_bundle(tmp_path, monkeypatch):
-    for name in ("ct_gtv", "mine"):
+    for name in ("mm_gtv", "mine"):
         (tmp_path / name / "configs").mkdir(parents=True)
         (tmp_path / name / "configs" / "metadata.json").write_text('{"version": "6.6.6"}')
     monkeypatch.chdir(tmp_path)
-    assert find_bundle("ct_gtv").folder == bundle_folders()["ct_gtv"]
-    assert find_bundle("./ct_gtv").version == "6.6.6" == find_bundle(Path("ct_gtv")).version
+    assert find_bundle("mm_gtv").folder == bundle_folders()["mm_gtv"]
+    assert find_bundle("./mm_gtv").version == "6.6.6" == find_bundle(Path("mm_gtv")).version
     with pytest.raises(BundleError, match="For the folder of that name write ./mine"):
         find_bundle("mine")
-    with pytest.raises(BundleError, match="Did you mean ct_gtv"):
-        find_bundle("ct-gtv")
+    with pytest.raises(BundleError, match="Did you mean mm_gtv"):
+        find_bundle("mm-gtv")

@@ -78,9 +78,9 @@ def test_a_worker_process_with_a_shipped_bundle_answers_as_medseg_segment_does(t
     chiral_series(tmp_path / "CT")  # no sarcoma, but 105 cc that the network takes for one
     queue = Queue(tmp_path / "jobs.sqlite")
     options = {"formats": ("rtstruct", "nifti"), "allow": ("out_of_distribution",), "engine": "torch"}
-    id = queued(queue, tmp_path / "CT", "ct_gtv", tmp_path / "queued", **options)
-    process = worker(tmp_path / "jobs.sqlite", ["ct_gtv"])
-    direct = segment(Request(tmp_path / "CT", "ct_gtv", tmp_path / "direct", **options))
+    id = queued(queue, tmp_path / "CT", "mm_gtv", tmp_path / "queued", **options)
+    process = worker(tmp_path / "jobs.sqlite", ["mm_gtv"])
+    direct = segment(Request(tmp_path / "CT", "mm_gtv", tmp_path / "direct", **options))
     job = wait_for(queue, id, "done", "failed", "set aside", seconds=120)
     assert stopped(process)[0] == 0
     assert job.state == "done", job.reason
@@ -144,7 +144,7 @@ def test_an_inputs_fault_fails_the_job_and_medsegs_own_sets_it_aside(bright_bund
 
 def test_a_job_of_a_bundle_that_the_operator_did_not_list_is_left_alone(bright_bundle, tmp_path):
     queue = Queue(tmp_path / "jobs.sqlite")
-    other = queued(queue, tmp_path / "CT", "ct_gtv", tmp_path / "out")
+    other = queued(queue, tmp_path / "CT", "mm_gtv", tmp_path / "out")
     stop = threading.Event()
     threading.Timer(0.5, stop.set).start()
     assert work(queue, bundles=[str(bright_bundle)], stop=stop, poll_s=0.05) == 0
@@ -164,13 +164,13 @@ def segment(request, report, networks):
         time.sleep(0.01)
 sys.modules["medseg.bundles.cohort"] = types.SimpleNamespace(segment=segment)
 sys.modules["medseg.bundles.job"] = types.SimpleNamespace(Networks=dict)  # without torch it begins sooner
-sys.exit(worker.main([sys.argv[1], "--bundles", "ct_gtv", "--lease-s", sys.argv[2], "--poll-s", "0.05"]))
+sys.exit(worker.main([sys.argv[1], "--bundles", "mm_gtv", "--lease-s", sys.argv[2], "--poll-s", "0.05"]))
 """
 
 
 def slow_worker(queue, tmp_path, lease_s):
     """(process, job that it has begun and would work on for a minute)."""
-    id = queued(queue, tmp_path / "CT", "ct_gtv", tmp_path / "begun")
+    id = queued(queue, tmp_path / "CT", "mm_gtv", tmp_path / "begun")
     command = [sys.executable, "-c", SLOW, str(tmp_path / "jobs.sqlite"), str(lease_s)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -209,7 +209,7 @@ def test_a_cancelled_job_is_left_within_a_heartbeat_and_the_worker_goes_on(tmp_p
     while queue.get(id).lease_until is not None and time.monotonic() < deadline:
         time.sleep(0.05)
     queue.remove(id)  # the worker has let go of it
-    following = queued(queue, tmp_path / "CT", "ct_gtv", tmp_path / "begun")
+    following = queued(queue, tmp_path / "CT", "mm_gtv", tmp_path / "begun")
     wait_for(queue, following, "running", seconds=10)
     assert stopped(process)[0] == 0
 
@@ -231,7 +231,7 @@ except MemoryError:
 def test_a_request_survives_the_way_through_a_queue(tmp_path):
     request = Request(
         tmp_path,
-        find_bundle("ct_gtv"),
+        find_bundle("mm_gtv"),
         tmp_path / "out",
         formats=("seg",),
         within="0,1,0,1,0,1",
@@ -243,7 +243,7 @@ def test_a_request_survives_the_way_through_a_queue(tmp_path):
     )
     payload = payload_of(request)
     back = request_of(json.loads(json.dumps(payload)))
-    assert payload["bundle"] == back.bundle == "ct_gtv"
+    assert payload["bundle"] == back.bundle == "mm_gtv"
     assert {**vars(back), "bundle": None} == {**vars(request), "bundle": None}
 
 
@@ -262,7 +262,7 @@ def test_a_request_survives_the_way_through_a_queue(tmp_path):
     ],
 )
 def test_a_payload_that_cannot_be_meant_is_refused(change, words, tmp_path):
-    payload = payload_of(Request(tmp_path, "ct_gtv", tmp_path / "out"))
+    payload = payload_of(Request(tmp_path, "mm_gtv", tmp_path / "out"))
     with pytest.raises(InputError, match=words):
         request_of({**payload, **change})
 

@@ -59,7 +59,7 @@ def test_ctrl_c_ends_in_one_line_and_the_code_that_shells_expect(capsys, tmp_pat
     "arguments",
     [
         ("inspect", "does/not/exist"),
-        ("segment", "does/not/exist", "--bundle", "ct_gtv", "-o", "out"),
+        ("segment", "does/not/exist", "--bundle", "mm_gtv", "-o", "out"),
         ("bundles", "verify"),
         ("bundles", "verify", "nonsense"),
     ],
@@ -156,8 +156,8 @@ def test_what_the_operating_system_refuses_is_not_called_a_fault_of_medseg(
 
 
 def test_a_name_after_bundles_list_is_not_ignored(capsys):
-    code, out, err = run(capsys, "bundles", "list", "ct_gtv")
-    assert code == 2 and out == "" and "medseg bundles verify ct_gtv" in err
+    code, out, err = run(capsys, "bundles", "list", "mm_gtv")
+    assert code == 2 and out == "" and "medseg bundles verify mm_gtv" in err
 
 
 BUFFERED = {**os.environ, "PYTHONUNBUFFERED": ""}

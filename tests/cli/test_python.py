@@ -73,7 +73,7 @@ def test_a_set_compared_with_itself_agrees_and_prints_a_line_per_structure(set_o
 
 def test_an_unknown_option_is_refused_with_those_that_there_are(tmp_path):
     with pytest.raises(TypeError, match="'format'; expected some of formats, device"):
-        medseg.segment(tmp_path, "ct_gtv", tmp_path / "out", format="rtstruct")
+        medseg.segment(tmp_path, "mm_gtv", tmp_path / "out", format="rtstruct")
     with pytest.raises(TypeError, match="'reference'; expected some of rois"):
         medseg.convert("RS.dcm", "masks", reference="CT")
 
@@ -122,7 +122,7 @@ def test_one_text_where_several_are_taken_is_not_taken_apart_into_letters(name, 
 
 def test_an_empty_path_is_not_the_current_folder_in_python_either():
     for call in (
-        lambda: medseg.segment("", "ct_gtv", "out"),
+        lambda: medseg.segment("", "mm_gtv", "out"),
         lambda: medseg.convert("RS.dcm", "", "CT"),
         lambda: medseg.compare("a", "b", ""),
     ):

@@ -22,11 +22,11 @@ def refused(capsys, *arguments) -> str:
 @pytest.mark.parametrize(
     ("arguments", "meant"),
     [
-        (("segment", "x", "--bundle", "ct_gtv", "-o", "o", "--devise", "cpu"), "--device"),
-        (("segment", "x", "--bundle", "ct_gtv", "-o", "o", "--devise=cpu"), "--device"),
+        (("segment", "x", "--bundle", "mm_gtv", "-o", "o", "--devise", "cpu"), "--device"),
+        (("segment", "x", "--bundle", "mm_gtv", "-o", "o", "--devise=cpu"), "--device"),
         (("convert", "a", "b", "--referense", "c"), "--reference"),
         (("segmnet", "x"), "segment"),
-        (("segment", "x", "--bundle", "ct_gtv", "-o", "o", "--device", "cdua"), "cuda"),
+        (("segment", "x", "--bundle", "mm_gtv", "-o", "o", "--device", "cdua"), "cuda"),
     ],
 )
 def test_the_nearest_word_is_suggested(arguments, meant, capsys):
@@ -39,7 +39,7 @@ def test_nothing_is_suggested_where_the_command_has_nothing_like_it(option, caps
     assert option in words and "did you mean" not in words
 
 
-SEGMENT = ("segment", "x", "--bundle", "ct_gtv", "-o", "o")
+SEGMENT = ("segment", "x", "--bundle", "mm_gtv", "-o", "o")
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,12 @@ def test_what_is_named_by_its_value_is_not_taken_twice_either():
             _tolerances(texts)
 
 
-@pytest.mark.parametrize("command", [("inspect", ""), ("segment", "x", "--bundle", "ct_gtv", "-o", "")])
+@pytest.mark.parametrize("command", [("inspect", ""), ("segment", "x", "--bundle", "mm_gtv", "-o", "")])
 def test_an_empty_path_is_not_the_current_folder(command, capsys):
     assert "is empty; expected a path" in refused(capsys, *command)
 
 
 def test_a_path_that_no_system_can_follow_is_refused_by_name(capsys, tmp_path):
     os.symlink(tmp_path / "circle", tmp_path / "circle")
-    assert "circle: " in refused(capsys, "segment", "x", "--bundle", "ct_gtv", "-o", str(tmp_path / "circle"))
+    assert "circle: " in refused(capsys, "segment", "x", "--bundle", "mm_gtv", "-o", str(tmp_path / "circle"))
     assert "File name too long" in refused(capsys, "inspect", "a" * 5000)

@@ -1,5 +1,5 @@
-"""Training of the ct_gtv bundle on tiny random volumes: resume, determinism, refusals, two processes,
-evaluation."""
+"""Training of the mm_gtv bundle on tiny random CTs without PET and MR, as a user has them: resume,
+determinism, refusals, two processes, evaluation."""
 
 import csv
 import json
@@ -19,11 +19,11 @@ from monai.networks.nets import UNet
 from medseg.errors import BundleError
 from medseg.training.checkpoints import AutocastInferer, Checkpoints, load_checkpoint, save_atomically
 
-BUNDLE = Path(__file__).resolve().parents[2] / "monai_bundles" / "ct_gtv"
+BUNDLE = Path(__file__).resolve().parents[2] / "monai_bundles" / "mm_gtv"
 TINY_NETWORK = {
     "_target_": "medseg.networks.ResUNetSE",
     "spatial_dims": 3,
-    "in_channels": 1,
+    "in_channels": 5,
     "out_channels": 1,
     "channels": [2, 4],
     "strides": [2],

@@ -335,7 +335,7 @@ def test_every_bundle_has_a_gate_right_behind_reader_and_region(name, tmp_path):
     assert steps[at].gate.fitted["command"].startswith(f"python tools/gates/fit.py {name} ")
 
 
-@pytest.mark.parametrize("name", ["ct_gtv", "ct_head_neck"])
+@pytest.mark.parametrize("name", ["mm_gtv", "ct_head_neck"])
 def test_a_label_map_passes_no_gate_of_a_ct_bundle(name, tmp_path):
     labels = np.zeros((40, 40, 40))
     labels[10:30, 10:30, 10:30] = 1

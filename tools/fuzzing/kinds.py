@@ -267,11 +267,11 @@ def bundle(root: Path) -> Kind:
     from medseg.bundles.find import Bundle, find_bundle
 
     shutil.copytree(
-        REPOSITORY / "monai_bundles" / "ct_gtv", root, ignore=shutil.ignore_patterns("*.pt", "datalist.json")
+        REPOSITORY / "monai_bundles" / "mm_gtv", root, ignore=shutil.ignore_patterns("*.pt", "datalist.json")
     )
 
     def read(path: Path) -> tuple[str, list[str]]:
-        found = Bundle("ct_gtv", root, derived_from=find_bundle("ct_gtv"))
+        found = Bundle("mm_gtv", root, derived_from=find_bundle("mm_gtv"))
         words = [found.version, found.result_kind, found.modality]
         return digest(words, load_config(found, "inference", {}).get()), []
 

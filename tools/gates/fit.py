@@ -1,7 +1,6 @@
 """Fit the gate of a bundle to what it learned from, and say how often it refuses what it should take.
 
     python tools/gates/fit.py ct_head_neck DATASET_DIR
-    python tools/gates/fit.py ct_gtv DATASET_DIR
     python tools/gates/fit.py mm_gtv DATASET_DIR
     python tools/gates/fit.py cxr_anatomy DATASET_DIR --also CXR/nih_mass_nodule/images
     python tools/gates/fit.py eye_lesion DATASET_DIR
@@ -66,7 +65,6 @@ class Kind:
 
 KINDS = {
     "ct_head_neck": Kind("planning CTs of the head and neck", ("CT",), ("head", "neck"), "neck", 1.5),
-    "ct_gtv": Kind("regions around sarcomas of the limbs on CT", ("CT",), ("limb", "pelvis"), "tissue", 1.1),
     "mm_gtv": Kind("regions around sarcomas of the limbs on CT", ("CT",), ("limb", "pelvis"), "tissue", 1.1),
     "cxr_anatomy": Kind(
         "frontal radiographs of the chest", ("CR", "DX", "RG"), ("chest",), "film", 1.1, shrinkage=0.3

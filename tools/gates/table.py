@@ -4,7 +4,7 @@
     python tools/gates/table.py DATA --each cases.csv        also each image on a line, with the whole reason
 
 DATA is searched for DICOM series, NIfTI files, pictures and DICOM radiographs. Every one goes through the
-first steps of a bundle's own inference.json, up to the gate; no network runs. ct_gtv is shown each volume
+first steps of a bundle's own inference.json, up to the gate; no network runs. mm_gtv is shown each volume
 whole, and regions around structures that lie beside it (10 mm around). cxr_anatomy is shown every picture,
 and pictures made of what is there: fundus photographs made grey, slices of CTs, films inverted or turned, and
 noise.
@@ -39,7 +39,7 @@ from medseg.transforms import CheckInputd, CropWithind
 
 MARGIN_MM = 10.0
 TARGETS = ("GTV-1", "GTV_Mass_CT", "Lung L", "Spinal cord")
-"""ROIs of structure sets beside a series that ct_gtv is asked to look around."""
+"""ROIs of structure sets beside a series that mm_gtv is asked to look around."""
 
 OPENKBP_BITS = {"PTV70": 9, "Parotid": 2}
 WHY = ("tag", "values", "size", "look")

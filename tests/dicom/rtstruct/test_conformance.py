@@ -24,7 +24,7 @@ def test_dciodvfy_finds_no_error(holes, masks, series, program, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MedsegWarning)
         everything = {**masks, "Lung_L": masks["L"], "Empty": np.zeros(SHAPE, bool), "PTV_High": masks["GTV"]}
-        out = write_rtstruct(everything, series, tmp_path / "rs.dcm", holes=holes, model=("ct_gtv", "1.2"))
+        out = write_rtstruct(everything, series, tmp_path / "rs.dcm", holes=holes, model=("mm_gtv", "1.2"))
     assert conformance_errors(program, out) == []
 
 

@@ -20,7 +20,7 @@ def run_cohort(data: str) -> dict:
     from medseg.cases.find import CaseFiles, find_cases
     from medseg.cases.volume import _open
 
-    bundle = find_bundle("ct_gtv")
+    bundle = find_bundle("mm_gtv")
     answers: dict[str, list[list[float]]] = {"overlapped": [], "in sequence": []}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -28,7 +28,7 @@ def run_cohort(data: str) -> dict:
             for way in answers:
                 with tempfile.TemporaryDirectory() as scratch:
                     request = Request(
-                        Path(data) / "sts", "ct_gtv", Path(scratch) / "out", within="RS.dcm:GTV_Mass_CT"
+                        Path(data) / "sts", "mm_gtv", Path(scratch) / "out", within="RS.dcm:GTV_Mass_CT"
                     )
                     pipeline = Pipeline(bundle, request, ("rtstruct", "preview"), Path(scratch) / "staging")
                     cases = find_cases(request.input, "CT")[0]
@@ -55,7 +55,7 @@ def cohort(given) -> str:
     best = {way: min(wall for wall, _ in rounds) for way, rounds in answers.items()}
     gain = 100 * (1 - best["overlapped"] / best["in sequence"])
     text = (
-        "Eight sarcoma patients, `ct_gtv`, RTSTRUCT and preview: seconds, processor seconds in brackets. "
+        "Eight sarcoma patients, `mm_gtv`, RTSTRUCT and preview: seconds, processor seconds in brackets. "
         f"{note()}"
     )
     rounds = table(["way", "first", "second", "third"], rows)

@@ -1,0 +1,54 @@
+"""A bundle of CT alone in a box, as somebody writes it who has no other series: mm_gtv's files with the
+steps that put PET and MR beside the CT taken out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+SHIPPED = Path(__file__).resolve().parents[1] / "monai_bundles" / "mm_gtv"
+WINDOW = {
+    "_target_": "ScaleIntensityRanged",
+    "keys": "image",
+    "a_min": "$@window_hu[0]",
+    "a_max": "$@window_hu[1]",
+    "b_min": 0.0,
+    "b_max": 1.0,
+    "clip": True,
+}
+
+
+def edit(path: Path, change) -> None:
+    """Write what ``change`` makes of the content of a JSON file."""
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+def plain_bundle(folder: Path) -> Path:
+    """``folder``, made, without weights; its inference.json prepares one channel, the CT's window as 0 to
+    1."""
+    shutil.copytree(SHIPPED, folder, ignore=shutil.ignore_patterns("*.pt"))
+    (folder / "models").mkdir(exist_ok=True)
+    edit(folder / "configs" / "metadata.json", _metadata)
+    edit(folder / "configs" / "inference.json", _inference)
+    return folder
+
+
+def _metadata(meta: dict) -> dict:
+    meta = {key: value for key, value in meta.items() if key not in ("modalities", "optional_modalities")}
+    image = meta["network_data_format"]["inputs"]["image"]
+    image |= {"modality": "CT", "num_channels": 1, "channel_def": {"0": "CT"}}
+    return meta
+
+
+def _inference(config: dict) -> dict:
+    steps = config["preprocessing"]["transforms"]
+    steps[:] = [
+        WINDOW if step["_target_"] == "medseg.transforms.StackSeriesd" else step
+        for step in steps
+        if step["_target_"] != "medseg.transforms.LoadSeriesd"
+    ]
+    items = {"_target_": "medseg.bundles.case_items", "path": "@dataset_dir", "modality": "CT"}
+    config["dataset"]["data"] = items
+    config["inferer"] = config["inferer"]["inferer"]  # an answer is the network's, not a mean of eight
+    return config
