@@ -20,7 +20,6 @@ def run_engines(data: str, bundle_name: str) -> dict:
     from medseg.bundles.job import Pipeline
     from medseg.bundles.request import Request
     from medseg.inference import FlipAverage
-    from medseg.inference.engines import OpenVINOEngine, TorchEngine
     from medseg.inference.sliding_window import SlidingWindow
 
     bundle = find_bundle(bundle_name)
@@ -40,22 +39,12 @@ def run_engines(data: str, bundle_name: str) -> dict:
             Path(scratch),
         )
         image = pipeline.prepare({"image": source, "case_name": "case"}, untimed)["image"][None].as_tensor()
-    network, inferer = pipeline.network, pipeline.inferer
+    inferer = pipeline.inferer
     if isinstance(inferer, FlipAverage):
         inferer = inferer.inferer  # of eight passes one, so that engines are compared and not means
 
-    def bfloat16(batch):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            return network(batch).float()
-
-    variants = {
-        "torch, float32": TorchEngine(network),
-        "torch, bfloat16": bfloat16,
-        "openvino, float32": OpenVINOEngine(network),
-        "openvino, bfloat16": OpenVINOEngine(network, precision="bf16"),
-    }
     answers, reference, window = {}, None, torch.rand(1, image.shape[1], *inferer.roi_size)
-    for name, run in variants.items():
+    for name, run in _variants(pipeline.network).items():
         with torch.no_grad():
             run(window)
             wall, processor = time.perf_counter(), time.process_time()
@@ -74,6 +63,24 @@ def run_engines(data: str, bundle_name: str) -> dict:
             int(reference.sum()),
         ]
     return answers
+
+
+def _variants(network) -> dict:
+    """What answers a window, by name; the first is what the others are compared with."""
+    import torch
+
+    from medseg.inference.engines import OpenVINOEngine, TorchEngine
+
+    def bfloat16(batch):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return network(batch).float()
+
+    return {
+        "torch, float32": TorchEngine(network),
+        "torch, bfloat16": bfloat16,
+        "openvino, float32": OpenVINOEngine(network),
+        "openvino, bfloat16": OpenVINOEngine(network, precision="bf16"),
+    }
 
 
 def engines(given) -> str:
