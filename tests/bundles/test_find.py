@@ -25,14 +25,14 @@ def test_every_bundle_that_comes_with_medseg_passes_every_check(name):
 
 def test_the_variants_of_a_bundle_are_its_other_configs_and_each_says_its_own_name():
     found = {name: find_bundle(name).variants for name in bundle_folders()}
-    assert found["ct_gtv"] == () and found["cxr_anatomy"] == ("unet",)
+    assert found["mm_gtv"] == () and found["cxr_anatomy"] == ("unet",)
     assert "source_segnet" in found["eye_lesion"] and "gate" not in found["eye_lesion"]
     for bundle, names in found.items():
         configs = find_bundle(bundle).folder / "configs"
         said = [json.loads((configs / f"{name}.json").read_text())["variant"] for name in names]
         assert tuple(said) == names, "what the checkpoint records"
-    with pytest.raises(BundleError, match="ct_gtv: no variant 'unet'; expected one of \\(none\\)"):
-        find_bundle("ct_gtv").require_variant("unet")
+    with pytest.raises(BundleError, match="mm_gtv: no variant 'unet'; expected one of \\(none\\)"):
+        find_bundle("mm_gtv").require_variant("unet")
     with pytest.raises(BundleError, match="no variant 'train'"):
         find_bundle("cxr_anatomy").require_variant("train")
 
