@@ -22,8 +22,8 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.models.segmentation.deeplabv3 import ASPP, DeepLabV3
 from torchvision.models.segmentation.fcn import FCN, FCNHead
 
-from medseg.errors import BundleError, InputError
-from medseg.networks.fitting import unfitting
+from medseg.errors import InputError
+from medseg.networks.pretrained import load_backbone
 from medseg.networks.segnet import SegNet
 
 NARROW = 4
@@ -116,7 +116,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 """By name. FCN, DeepLabv3 and the ResNet are torchvision's, the U-Net MONAI's, DeepLabv3+ that of
 segmentation-models-pytorch, with Xception65 from timm. No kept library has DRN."""
 
-CLASSIFIER_KEYS = ("fc.", "classifier.", "head.")
+CLASSIFIERS = ("fc.", "classifier.", "head.")
 """The part of a classification network that a segmentation network has no use for."""
 
 
@@ -145,8 +145,17 @@ class Segmenter(nn.Module):
         resnet101, read with ``weights_only``; None leaves it as it is. Nothing is ever downloaded.
         InputError for a file that is missing and an architecture without a published backbone, BundleError
         for a file that does not fit."""
-        if pretrained is not None:
-            _load_backbone(self.network, self.architecture, Path(pretrained))
+        if pretrained is None:
+            return self
+        known = ARCHITECTURES[self.architecture]
+        if not known.encoder:
+            raise InputError(
+                f"architecture {self.architecture} has no backbone that anybody publishes weights of; leave "
+                "`pretrained` out."
+            )
+        load_backbone(
+            self.network.get_submodule(known.encoder), Path(pretrained), known.made_for, CLASSIFIERS
+        )
         return self
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -173,33 +182,3 @@ def _free_single_pixels(network: nn.Module) -> None:
             for place, layer in enumerate(module):
                 if isinstance(layer, nn.BatchNorm2d):
                     module[place] = nn.Identity()
-
-
-def _load_backbone(network: nn.Module, architecture: str, path: Path) -> None:
-    known = ARCHITECTURES[architecture]
-    if not known.encoder:
-        raise InputError(
-            f"architecture {architecture} has no backbone that anybody publishes weights of; leave "
-            "`pretrained` out."
-        )
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected weights of {known.made_for}.")
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        weights = {
-            name.removeprefix("features."): tensor
-            for name, tensor in weights.items()
-            if not name.startswith(CLASSIFIER_KEYS)
-        }
-    except Exception as error:  # torch raises whatever a damaged or foreign file leads to
-        raise BundleError(
-            f"{path}: not a plain state dict ({type(error).__name__}); expected weights of {known.made_for}."
-        ) from error
-    backbone = network.get_submodule(known.encoder)
-    unfit = unfitting(backbone, weights)
-    if unfit:
-        raise BundleError(
-            f"{path} does not fit the backbone of {architecture}: {len(unfit)} tensors, first {unfit[0]}; "
-            f"expected weights of {known.made_for}."
-        )
-    backbone.load_state_dict(weights)

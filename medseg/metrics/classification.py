@@ -1,0 +1,101 @@
+"""How well labels of whole images fit: rows of a confusion matrix, Brier score, net benefit, temperature.
+
+Ranking and calibration (ROC AUC, AUPR, sensitivity at a specificity, ECE, the points of a reliability plot)
+are those of :mod:`medseg.metrics.pixels`, with an image for a pixel: give its functions
+``count_levels(probability, truth)``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from medseg.errors import InputError
+
+
+class ClassScore(NamedTuple):
+    """Of one class: ``precision`` (share of those called so that are so), ``recall`` (share of those that are
+    so that were called so), their harmonic mean ``f1``, and ``support``, how many are so. nan where nothing
+    was called so, or is so."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+def class_scores(truth: np.ndarray, called: np.ndarray, classes: int) -> list[ClassScore]:
+    """One row per class. ``truth`` and ``called``: int (N,), class numbers from 0. InputError for other
+    lengths and for a number that is no class."""
+    truth, called = np.asarray(truth), np.asarray(called)
+    _check(truth, called, classes)
+    rows = []
+    for number in range(classes):
+        right = int(((truth == number) & (called == number)).sum())
+        said, there = int((called == number).sum()), int((truth == number).sum())
+        precision = right / said if said else float("nan")
+        recall = right / there if there else float("nan")
+        f1 = 2 * right / (said + there) if said + there else float("nan")
+        rows.append(ClassScore(precision, recall, f1, there))
+    return rows
+
+
+def _check(truth: np.ndarray, called: np.ndarray, classes: int) -> None:
+    if truth.shape != called.shape or truth.ndim != 1:
+        raise InputError(f"truth {truth.shape} and answers {called.shape}: expected one of each per image.")
+    for values in (truth, called):
+        if values.size and not (0 <= values.min() and values.max() < classes):
+            raise InputError(f"class numbers {values.min()} to {values.max()}: expected 0 to {classes - 1}.")
+
+
+def brier_score(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    """Mean squared error of probabilities of two classes. ``probabilities``: float (N,), of class 1;
+    ``truth``: bool (N,). 0 is perfect, a constant 0.5 gives 0.25; nan without images. Source: Brier 1950,
+    in the one-column form."""
+    return float(np.mean((probabilities - truth) ** 2)) if len(truth) else float("nan")
+
+
+def net_benefit(probabilities: np.ndarray, truth: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """What a decision at each threshold is worth: true positives less false positives at the threshold's
+    odds, per image (Vickers and Elkin 2006). float (T,); nan without images.
+
+    Compare with treating nobody, 0, and everybody: ``net_benefit(ones, truth, thresholds)``. InputError for a
+    threshold outside 0 to 1, which 1 itself is: its odds are infinite.
+    """
+    thresholds = np.asarray(thresholds, float)
+    if thresholds.size and not (0 <= thresholds.min() and thresholds.max() < 1):
+        raise InputError(
+            f"thresholds {thresholds.min():g} to {thresholds.max():g}: expected from 0 to below 1."
+        )
+    if not len(truth):
+        return np.full(thresholds.shape, np.nan)
+    called = np.asarray(probabilities)[None] >= thresholds[:, None]
+    right, wrong = (called & truth).sum(1), (called & ~np.asarray(truth, bool)).sum(1)
+    return (right - wrong * thresholds / (1 - thresholds)) / len(truth)
+
+
+def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
+    """The number above 0 that logits are divided by so that softmax fits best on images that were not trained
+    on (Guo et al., ICML 2017): above 1 the network was too sure.
+
+    ``logits``: float (N, C), ``truth``: int (N,). Between 0.05 and 20; order and decisions stay. InputError
+    without images, for a class that no logit has, and for a number that is not finite.
+    """
+    logits, truth = np.asarray(logits, float), np.asarray(truth)
+    if not len(logits) or logits.ndim != 2 or len(logits) != len(truth):
+        raise InputError(
+            f"logits {logits.shape}, truth {truth.shape}: expected (N, C) and (N,), N at least 1."
+        )
+    if not np.isfinite(logits).all():
+        raise InputError("logits that are not finite.")
+    _check(truth, truth, logits.shape[1])
+
+    def loss(log_temperature: float) -> float:
+        chances = log_softmax(logits / np.exp(log_temperature), axis=1)
+        return -float(chances[np.arange(len(truth)), truth].mean())
+
+    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
+    return float(np.exp(found.x))

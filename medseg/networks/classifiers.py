@@ -1,0 +1,103 @@
+"""Networks for whole images by name, behind one contract: (B, 1 + covariates, H, W) -> logits (B, classes).
+
+The backbones are torchvision's, in their published widths; ``resnet18_narrow`` has a quarter of the widths,
+for a processor and a file of 10 MB.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torchvision import models
+from torchvision.models.resnet import BasicBlock, ResNet
+
+from medseg.errors import InputError
+from medseg.networks.pretrained import load_backbone
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """``build()`` gives torchvision's network; ``head``: its last linear layer, whose input are the features;
+    ``maps``: the layer whose maps a class activation map is drawn of."""
+
+    build: Callable[[], nn.Module]
+    head: str
+    maps: str
+
+
+class _Quarter(ResNet):
+    """ResNet of a quarter of the usual widths, the stem apart."""
+
+    def _make_layer(self, block, planes, *args, **kwargs):
+        return super()._make_layer(block, planes // 4, *args, **kwargs)
+
+
+def _narrow() -> nn.Module:
+    network = _Quarter(BasicBlock, [2, 2, 2, 2])
+    network.fc = nn.Linear(512 // 4, 1000)
+    return network
+
+
+BACKBONES: dict[str, Backbone] = {
+    "resnet18": Backbone(models.resnet18, "fc", "layer4"),
+    "resnet18_narrow": Backbone(_narrow, "fc", "layer4"),
+    "resnet34": Backbone(models.resnet34, "fc", "layer4"),
+    "resnet50": Backbone(models.resnet50, "fc", "layer4"),
+    "googlenet": Backbone(lambda: models.googlenet(aux_logits=False, init_weights=True), "fc", "inception5b"),
+    "densenet121": Backbone(models.densenet121, "classifier", "features"),
+    "vgg16": Backbone(models.vgg16, "classifier.6", "features"),
+    "efficientnet_b0": Backbone(models.efficientnet_b0, "classifier.1", "features"),
+}
+"""By name; all but the narrow one take torchvision's published weights from a local file."""
+
+
+class Classifier(nn.Module):
+    """A radiograph, and numbers about the patient, to logits of classes.
+
+    The first channel is the image, 0 to 1, given three times to a backbone that learned from colours; each
+    further channel is a covariate, the same number in all pixels (age, height …, scaled to about -1 to 1),
+    that joins the features behind the backbone. ``covariates`` says how many; 0 is the image alone. Weights
+    are drawn at random. InputError for an unknown backbone, fewer than two classes, and an input of other
+    channels.
+    """
+
+    def __init__(self, backbone: str = "resnet18", classes: int = 2, covariates: int = 0) -> None:
+        super().__init__()
+        if backbone not in BACKBONES:
+            raise InputError(f"unknown backbone {backbone!r}; choose one of {', '.join(BACKBONES)}.")
+        if classes < 2 or covariates < 0:
+            raise InputError(f"{classes} classes and {covariates} covariates: expected at least 2 and 0.")
+        self.name, self.covariates = backbone, covariates
+        self.backbone = BACKBONES[backbone].build()
+        owner, _, place = BACKBONES[backbone].head.rpartition(".")
+        head = self.backbone.get_submodule(BACKBONES[backbone].head)
+        setattr(self.backbone.get_submodule(owner), place, nn.Identity())
+        self.head = nn.Linear(head.in_features + covariates, classes)
+
+    @property
+    def maps(self) -> str:
+        """The layer of this network whose maps :mod:`medseg.inference.cams` draws."""
+        return f"backbone.{BACKBONES[self.name].maps}"
+
+    def with_backbone(self, pretrained: str | os.PathLike[str] | None) -> Classifier:
+        """This network, its backbone filled from a local file: torchvision's plain state dict, read with
+        ``weights_only``; None leaves it as it is. Nothing is ever downloaded. InputError for a missing file,
+        BundleError for one that does not fit."""
+        if pretrained is not None:
+            without = (f"{BACKBONES[self.name].head}.", "aux1.", "aux2.")
+            load_backbone(self.backbone, Path(pretrained), f"torchvision {self.name}", without)
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.ndim != 4 or x.shape[1] != 1 + self.covariates:
+            raise InputError(
+                f"{self.name} got an input of shape {tuple(x.shape)}; expected (B, {1 + self.covariates}, H, "
+                "W)."
+            )
+        features = self.backbone(x[:, :1].expand(-1, 3, -1, -1))
+        return self.head(torch.cat([features, x[:, 1:, 0, 0]], dim=1))
