@@ -54,8 +54,7 @@ def _maps_of(network: nn.Module, layer: str) -> Iterator[list[torch.Tensor]]:
 
 
 def _on_image(found: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    large = F.interpolate(
-        found.float()[None, None], size=image.shape[2:], mode="bilinear", align_corners=False
-    )[0, 0].clamp(min=0)
+    found = found.float().clamp(min=0)[None, None]
+    large = F.interpolate(found, size=image.shape[2:], mode="bilinear", align_corners=False)[0, 0]
     highest = large.max()
     return large / highest if highest > 1e-12 else torch.zeros_like(large)
