@@ -16,8 +16,9 @@ def check_datalist(datalist: str | Path, dataset_dir: str | Path) -> None:
     """Raise InputError unless every case of the list has an image and a label below ``dataset_dir``, in one
     section only.
 
-    ``datalist``: JSON with the lists ``training`` and ``validation`` of ``{"image", "label", "case_id"}``. A
-    patient is told by ``patient_id`` where a case has one, else by ``case_id``.
+    ``datalist``: JSON with the lists ``training`` and ``validation`` of ``{"image", "label", "case_id"}``;
+    the label of a whole image is a number. A patient is told by ``patient_id`` where a case has one, else by
+    ``case_id``.
     """
     try:
         content = load_json(datalist)
@@ -40,17 +41,26 @@ def check_datalist(datalist: str | Path, dataset_dir: str | Path) -> None:
 
 def _check_cases(cases: list[dict], section: str, datalist: Path, dataset_dir: Path) -> None:
     for number, case in enumerate(cases):
-        lacking = [key for key in (*FILE_KEYS, "case_id") if not isinstance(case.get(key), str)]
+        lacking = [
+            key
+            for key in (*FILE_KEYS, "case_id")
+            if not isinstance(case.get(key), str) and not (key == "label" and _is_class(case.get(key)))
+        ]
         if lacking:
             raise InputError(
                 f"{datalist}: case {number} of {section} has no text under {', '.join(lacking)}."
             )
-    missing = [case[key] for case in cases for key in FILE_KEYS if not _exists(dataset_dir / case[key])]
+    files = [case[key] for case in cases for key in FILE_KEYS if isinstance(case[key], str)]
+    missing = [file for file in files if not _exists(dataset_dir / file)]
     if missing:
         raise InputError(
             f"{dataset_dir}: {len(missing)} files of {datalist.name} are not there, the first {missing[0]}; "
             "the paths of a datalist start from the data folder."
         )
+
+
+def _is_class(label: object) -> bool:
+    return isinstance(label, int | float) and not isinstance(label, bool)
 
 
 def _exists(path: Path) -> bool:

@@ -63,8 +63,11 @@ KINDS: dict[str, Kind] = {
     ),
     "labels": Kind(
         Labels,
-        writers=dict.fromkeys(_CASES, _RECORD),
-        usual=dict.fromkeys(_CASES, ("json",)),
+        writers={
+            **dict.fromkeys(_CASES, _RECORD),
+            "radiograph": {**_RECORD, "preview": "medseg.transforms.SaveLabelPictured"},
+        },
+        usual={**dict.fromkeys(_CASES, ("json",)), "radiograph": ("json", "preview")},
         scorer=None,
     ),
 }

@@ -170,13 +170,15 @@ class Labels:
     """What is said about the whole image: a probability per class, or numbers with their units.
 
     ``probabilities``: {class: 0 to 1}. ``values``: {name: (number, unit)}, such as {"T-score": (-2.1, "1")}.
-    ``remark``: what has to be said with them, "" for nothing. Raises InputError when both are empty, for a
-    probability outside 0 to 1 and a number that is not finite.
+    ``intervals``: {class: (low, high)}, calibrated. ``remark``: what has to be said with them, "" for
+    nothing. Raises InputError when both are empty, for a probability or interval outside 0 to 1 or of no
+    class, and a number that is not finite.
     """
 
     case: Case | Radiograph | Photograph
     probabilities: Mapping[str, float] = field(default_factory=dict)
     values: Mapping[str, tuple[float, str]] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     remark: str = ""
 
     def __post_init__(self):
@@ -185,6 +187,9 @@ class Labels:
         for name, probability in self.probabilities.items():
             if not 0 <= probability <= 1:
                 raise InputError(f"probability of {name} is {probability}; expected 0 to 1.")
+        for name, (low, high) in self.intervals.items():
+            if name not in self.probabilities or not 0 <= low <= high <= 1:
+                raise InputError(f"interval of {name}: {low} to {high}; expected two of 0 to 1, of a class.")
         for name, (number, _) in self.values.items():
             if not math.isfinite(number):
                 raise InputError(f"{name} is {number}; expected a finite number.")
@@ -198,6 +203,11 @@ class Labels:
         words = [f"{name} {value:.2f}" for name, value in chances.items()]
         words += [f"{name} {number:g} {unit}".strip() for name, (number, unit) in self.values.items()]
         answer: dict[str, Any] = {"probabilities": chances, "values": values}
+        if self.intervals:
+            answer["intervals"] = {
+                name: [round(float(low), 4), round(float(high), 4)]
+                for name, (low, high) in self.intervals.items()
+            }
         if self.remark:
             answer["remark"] = self.remark
         return {**self.case.record(), "labels": answer, "summary": ", ".join(words)}

@@ -1,5 +1,6 @@
 """Losses that give one value per sample, (B,), so that a label's quality can weigh it."""
 
+from medseg.losses.labels import LabelCEPerSample
 from medseg.losses.per_sample import BCEPerSample, DiceBCEPerSample, DicePerSample, PerSampleLoss
 from medseg.losses.pixels import FocalPerSample, SoftmaxCEPerSample, TverskyPerSample, loss_named
 from medseg.losses.robust import GeneralisedCE, InverseFrequencyBCE, NoiseRobustDice, TLoss
@@ -11,6 +12,7 @@ __all__ = [
     "FocalPerSample",
     "GeneralisedCE",
     "InverseFrequencyBCE",
+    "LabelCEPerSample",
     "NoiseRobustDice",
     "PerSampleLoss",
     "SoftmaxCEPerSample",

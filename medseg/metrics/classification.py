@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import isotonic_regression, minimize_scalar
 from scipy.special import log_softmax
 
 from medseg.errors import InputError
@@ -99,3 +99,24 @@ def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
 
     found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
     return float(np.exp(found.x))
+
+
+def venn_abers(scores: np.ndarray, truth: np.ndarray, score: float) -> tuple[float, float]:
+    """The lower and the upper calibrated probability of a new image: what isotonic regression says of it when
+    it is put among known images as wrong, and as right (Vovk and Petej, UAI 2014).
+
+    ``scores``: float (N,) of images that were not trained on, ``truth``: bool (N,). One of the two is a
+    calibrated probability whatever the network's own are; they lie far apart where few known images are like
+    the new one. InputError without images and for other lengths.
+    """
+    scores, truth = np.asarray(scores, float), np.asarray(truth, bool)
+    if not len(scores) or scores.shape != truth.shape:
+        raise InputError(f"{len(scores)} scores and {len(truth)} truths: expected as many, at least 1.")
+    ends = []
+    for label in (0.0, 1.0):
+        together, labels = np.append(scores, score), np.append(truth.astype(float), label)
+        levels, place, counts = np.unique(together, return_inverse=True, return_counts=True)
+        means = np.bincount(place, weights=labels) / counts  # images of one score are one step
+        fitted = isotonic_regression(means, weights=counts).x
+        ends.append(float(fitted[place[-1]]))
+    return ends[0], ends[1]

@@ -6,10 +6,11 @@ A bundle's ``inference.json`` chains them: ``LoadCased`` … network … ``Resto
 :class:`CaseStructures` under ``structures``.
 """
 
+from medseg.transforms.activation import ActivationMapd, SaveLabelPictured
 from medseg.transforms.body import BlankOutsideBodyd
 from medseg.transforms.boxes import RandBoxGridd
 from medseg.transforms.gate import CheckInputd
-from medseg.transforms.labels import SaveRecordd, ToLabelsd
+from medseg.transforms.labels import SaveRecordd, ToClassd, ToLabelsd
 from medseg.transforms.loading import CropBodyd, CropWithind, LoadCased
 from medseg.transforms.margins import MarginStructuresd
 from medseg.transforms.multimodal import RandDropSeriesd, RandSeriesLookd, StackSeriesd, only_series
@@ -26,7 +27,7 @@ from medseg.transforms.regions import RandRegionCropd
 from medseg.transforms.rtstruct import LoadRTStructd
 from medseg.transforms.saving import SaveDicomSegd, SaveNiftid, SavePreviewd, SaveRTStructd, case_folder
 from medseg.transforms.several import LoadSeriesd
-from medseg.transforms.sides import RandFlipSidesd
+from medseg.transforms.sides import MirrorRightd, RandFlipSidesd
 from medseg.transforms.structures import (
     KeepComponentsd,
     RestoreStructuresd,
@@ -34,6 +35,7 @@ from medseg.transforms.structures import (
 )
 
 __all__ = [
+    "ActivationMapd",
     "BitFieldToChannelsd",
     "BlankOutsideBodyd",
     "CaseReader",
@@ -47,6 +49,7 @@ __all__ = [
     "LoadRadiographd",
     "LoadSeriesd",
     "MarginStructuresd",
+    "MirrorRightd",
     "NormaliseIlluminationd",
     "RadiographReader",
     "RandBoxGridd",
@@ -56,6 +59,7 @@ __all__ = [
     "RandSeriesLookd",
     "RestoreStructuresd",
     "SaveDicomSegd",
+    "SaveLabelPictured",
     "SaveNiftid",
     "SavePhotographd",
     "SavePreviewd",
@@ -64,6 +68,7 @@ __all__ = [
     "SaveRadiographd",
     "StackSeriesd",
     "ThresholdKnownd",
+    "ToClassd",
     "ToLabelsd",
     "ToPhotographStructuresd",
     "ToRadiographStructuresd",

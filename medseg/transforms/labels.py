@@ -5,33 +5,72 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from monai.transforms import MapTransform
 
 from medseg.cases.radiograph import open_radiograph
 from medseg.cases.results import Boxes, Labels
-from medseg.errors import InputError
-from medseg.files import atomic_path
+from medseg.errors import BundleError, InputError
+from medseg.files import atomic_path, load_json
+from medseg.metrics.classification import venn_abers
 from medseg.transforms.readers import REMARK_KEY, case_of
 from medseg.transforms.saving import case_folder
+
+
+class ToClassd(MapTransform):
+    """A class number, or its name, to float32 (C,), 1 at the class and 0 elsewhere; InputError for what is no
+    class.
+
+    ``classes``: how many; or their names, of which a label may be one.
+    """
+
+    def __init__(self, keys="label", classes: int | Sequence[str] = 2):
+        super().__init__(keys)
+        self.names = () if isinstance(classes, int) else tuple(classes)
+        self.count = classes if isinstance(classes, int) else len(self.names)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            label = d[key]
+            number = self.names.index(label) if label in self.names else label
+            if isinstance(number, str) or number != int(number) or not 0 <= number < self.count:
+                known = ", ".join(self.names) or f"0 to {self.count - 1}"
+                raise InputError(f"{key} {label!r}: expected one of {known}.")
+            d[key] = torch.zeros(self.count)
+            d[key][int(number)] = 1.0
+        return d
 
 
 class ToLabelsd(MapTransform):
     """The network's logits (C, 1…) to probabilities of named classes.
 
     ``names``: one per channel. ``exclusive``: softmax over the classes, else a sigmoid of each.
-    ``image_key``: the image that the case is known by. Raises InputError for another number of logits.
+    ``image_key``: the image that the case is known by. ``calibration``: a JSON file with ``temperature``,
+    that logits are divided by, and, of two classes, the ``scores`` and the ``truth`` of images that were not
+    trained on, from which the interval of the second class is made
+    (:func:`medseg.metrics.classification.venn_abers`). ``remark``: what every answer has to say. Raises
+    InputError for another number of logits.
     """
 
     def __init__(
-        self, keys="pred", names: Sequence[str] = (), exclusive: bool = True, image_key: str = "image"
+        self,
+        keys="pred",
+        names: Sequence[str] = (),
+        exclusive: bool = True,
+        image_key: str = "image",
+        calibration: str | Path | None = None,
+        remark: str = "",
     ):
         super().__init__(keys)
         self.names = tuple(names)
         self.exclusive = exclusive
         self.image_key = image_key
+        self.calibration = None if calibration is None else read_calibration(calibration)
+        self.remark = remark
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
@@ -39,6 +78,12 @@ class ToLabelsd(MapTransform):
             logits = torch.as_tensor(d[key]).float().flatten()
             if len(logits) != len(self.names):
                 raise InputError(f"{len(logits)} logits for {len(self.names)} named classes.")
+            intervals = {}
+            if self.calibration is not None:
+                logits = logits / self.calibration.temperature
+                score = float(logits[1] - logits[0])
+                low, high = venn_abers(self.calibration.scores, self.calibration.truth, score)
+                intervals = {self.names[1]: (low, high)}
             chances = torch.softmax(logits, 0) if self.exclusive else torch.sigmoid(logits)
             meta = d[self.image_key].meta
             flat = d[self.image_key].ndim == 3
@@ -46,9 +91,36 @@ class ToLabelsd(MapTransform):
             d["labels"] = Labels(
                 case,
                 dict(zip(self.names, chances.tolist(), strict=True)),
-                remark=meta.get(REMARK_KEY, ""),
+                intervals=intervals,
+                remark=" ".join(filter(None, (meta.get(REMARK_KEY, ""), self.remark))),
             )
         return d
+
+
+class Calibration(NamedTuple):
+    """``temperature``, above 0; ``scores``, logit differences (N,) at that temperature; ``truth``, bool
+    (N,)."""
+
+    temperature: float
+    scores: np.ndarray
+    truth: np.ndarray
+
+
+def read_calibration(path: str | Path) -> Calibration:
+    """BundleError for a file that does not hold what :class:`ToLabelsd` says."""
+    try:
+        content = load_json(path)
+        temperature, scores = float(content["temperature"]), np.array(content["scores"], float)
+        truth = np.array(content["truth"], int)
+        sound = temperature > 0 and scores.ndim == 1 and scores.shape == truth.shape and len(scores) > 1
+        sound = sound and bool(np.isfinite(scores).all()) and set(truth.tolist()) == {0, 1}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path}: no calibration ({type(error).__name__}: {error}).") from error
+    if not sound:
+        raise BundleError(
+            f"{path}: expected a temperature above 0, and as many finite scores as truths, of 0 and of 1."
+        )
+    return Calibration(temperature, scores, truth == 1)
 
 
 class SaveRecordd(MapTransform):

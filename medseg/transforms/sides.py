@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, RandomizableTransform
+from monai.data import MetaTensor
+from monai.transforms import Flip, InvertibleTransform, MapTransform, RandomizableTransform
 
+from medseg.cases.radiograph import open_radiograph
 from medseg.errors import GeometryError, InputError
 
 
@@ -76,3 +78,50 @@ class RandFlipSidesd(RandomizableTransform, MapTransform):
             raise GeometryError(
                 f"axis {self.axis} of '{key}' does not run left-right; reorient it first (Orientationd RAS)."
             )
+
+
+class MirrorRightd(MapTransform, InvertibleTransform):
+    """Mirror radiographs of a right side, so that a network sees left ones alone; MONAI's Invertd turns them
+    back.
+
+    The side is ``side`` where that is L or R, else ``item[side_key]`` where there is one, else what the DICOM
+    file says (ImageLaterality, Laterality). InputError where nobody says it: a guess would cost nothing here
+    and everything in the report. Images are (C, row, column) MetaTensors of
+    :class:`medseg.transforms.LoadRadiographd`.
+    """
+
+    def __init__(self, keys: KeysCollection = "image", side: str | None = None, side_key: str = "side"):
+        MapTransform.__init__(self, keys)
+        if side not in (None, "L", "R"):
+            raise InputError(f"side {side!r}: expected L or R, or null for what each image says.")
+        self.side, self.side_key = side, side_key
+        self.flip = Flip(spatial_axis=1)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            if self.side_of(d, d[key]) == "R":
+                d[key] = self.flip(d[key])
+        return d
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            done = d[key].applied_operations
+            if done and done[-1]["class"] == type(self.flip).__name__:
+                d[key] = self.flip.inverse(d[key])
+        return d
+
+    def side_of(self, data: Mapping[Hashable, Any], image: MetaTensor) -> str:
+        """ "L" or "R"."""
+        file = image.meta["filename_or_obj"]
+        stored = open_radiograph(file).stored
+        header = {} if stored is None else stored.header
+        told = header.get("ImageLaterality") or header.get("Laterality")
+        said = self.side or data.get(self.side_key) or told
+        if said not in ("L", "R"):
+            raise InputError(
+                f"{file}: nobody says which side this is (seen: {said or 'nothing'}); set `side` to L or R, "
+                "or Laterality in the file."
+            )
+        return str(said)

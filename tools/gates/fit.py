@@ -4,6 +4,7 @@
     python tools/gates/fit.py mm_gtv DATASET_DIR
     python tools/gates/fit.py cxr_anatomy DATASET_DIR --also CXR/nih_mass_nodule/images
     python tools/gates/fit.py eye_lesion DATASET_DIR
+    python tools/gates/fit.py hip_osteoporosis DATASET_DIR
 
 DATASET_DIR is what the bundle's datalist counts from. Mean and covariance of the look's numbers come from the
 training patients. The limit is the greatest distance of a validation patient, and of all but 5 % of the
@@ -47,6 +48,9 @@ BANDS = (
 FEWEST_VALUES = 64
 REGIONS, REGION_MARGINS_MM = 8, (5.0, 40.0)
 SHRINKAGE = 0.1
+LEAST_VARIANCE = 1e-4
+"""Of a number that is the same in all training images, as the black corners of a phantom are."""
+
 FOLDS = 8
 LARGEST_REFUSED = 0.05
 
@@ -68,6 +72,9 @@ KINDS = {
     "mm_gtv": Kind("regions around sarcomas of the limbs on CT", ("CT",), ("limb", "pelvis"), "tissue", 1.1),
     "cxr_anatomy": Kind(
         "frontal radiographs of the chest", ("CR", "DX", "RG"), ("chest",), "film", 1.1, shrinkage=0.3
+    ),
+    "hip_osteoporosis": Kind(
+        "phantoms of hip radiographs", ("CR", "DX", "RG"), ("limb", "pelvis"), "film", 1.1, shrinkage=0.3
     ),
     "eye_lesion": Kind("photographs of the back of the eye", ("OP", "XC"), ("eye", "head"), "fundus", 1.5),
 }
@@ -155,7 +162,8 @@ def fit(samples: list[Sample], kind: Kind) -> tuple[np.ndarray, np.ndarray]:
     chosen = np.array([first_guess(rows, kind.look) for rows in views])
     for _ in range(3):
         mean, covariance = chosen.mean(0), np.cov(chosen.T)
-        covariance = (1 - kind.shrinkage) * covariance + kind.shrinkage * np.diag(np.diag(covariance))
+        alone = np.diag(np.maximum(np.diag(covariance), LEAST_VARIANCE))
+        covariance = (1 - kind.shrinkage) * covariance + kind.shrinkage * alone
         chosen = np.array([rows[distances(rows, mean, covariance).argmin()] for rows in views])
     return mean, covariance
 

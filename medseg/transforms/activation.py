@@ -1,0 +1,64 @@
+"""Where a classifier looked, on the radiograph's own pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from torch import nn
+
+from medseg.inference.cams import grad_cam
+from medseg.transforms.saving import case_folder
+
+
+class ActivationMapd(MapTransform):
+    """Put the Grad-CAM of a class under ``map_key``: (1, row, column), 0 to 1, on the grid that the network
+    saw; Invertd with ``orig_keys`` brings it back to the file's pixels.
+
+    ``layer``: whose maps are drawn; None is ``network.maps``. ``class_number``: counted from 0.
+    """
+
+    def __init__(
+        self,
+        keys="image",
+        network: nn.Module | None = None,
+        class_number: int = 1,
+        layer: str | None = None,
+        map_key: str = "map",
+    ):
+        super().__init__(keys)
+        self.network, self.class_number, self.map_key = network, class_number, map_key
+        self.layer = network.maps if layer is None else layer
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        device = next(self.network.parameters()).device
+        for key in self.key_iterator(d):
+            image = torch.as_tensor(d[key])[None].to(device)
+            found = grad_cam(self.network, image, self.layer, self.class_number)
+            d[self.map_key] = MetaTensor(found[None].cpu(), meta=dict(d[key].meta))
+        return d
+
+
+class SaveLabelPictured(MapTransform):
+    """Write ``preview.png`` into ``output_dir/<case name>/``: the film, the map over it where ``map_key`` has
+    one, and what the labels say."""
+
+    def __init__(self, keys="labels", output_dir: str | Path = ".", map_key: str = "map"):
+        super().__init__(keys)
+        self.output_dir, self.map_key = Path(output_dir), map_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        from medseg.reports.labels import write_label_picture
+
+        for key in self.key_iterator(dict(data)):
+            result = data[key]
+            name = data.get("case_name") or Path(result.case.source).stem
+            heat = data.get(self.map_key)
+            heat = None if heat is None else torch.as_tensor(heat)[0].numpy()
+            write_label_picture(result, case_folder(name, self.output_dir) / "preview.png", heat, name)
+        return dict(data)

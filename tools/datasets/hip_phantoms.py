@@ -1,0 +1,126 @@
+"""Make the hip films that bundle hip_osteoporosis learns from: phantoms, and a table of DEXA to pair with.
+
+    python tools/datasets/hip_phantoms.py DATASET_DIR monai_bundles/hip_osteoporosis/configs/datalist.json
+    python tools/datasets/hip_phantoms.py DATASET_DIR DATALIST.json --confounded
+
+DATASET_DIR gets images/*.png, both hips of every patient in one of five years, and dexa.csv with a record for
+every patient some weeks away. The T-score of a patient is drawn from a normal distribution of mean -2.2 and
+SD 1.3 (referrals, not the population). `medseg records pair`'s own function makes the datalist: labels by
+WHO's rule, the last year locked as the test set, validation and training by patient.
+
+Brightness and machine are drawn apart from the T-score. With --confounded they follow it in training and
+validation, sick bones on bright films of the soft machine, and are turned over in the test set: what a
+network that learned them gets wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from medseg.errors import MedsegError
+from medseg.files import write_csv
+from medseg.phantoms.hip import DEVICES, make_hip
+from medseg.workbench.record_pairs import PairRequest, pair
+
+FIRST_YEAR, YEARS = 2018, 5
+TEST_FROM = date(2022, 1, 1)
+MEAN_T, SD_T = -2.2, 1.3
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One patient of the phantoms: ``t_score`` of the femoral neck, the day of the film, brightness and
+    machine."""
+
+    number: int
+    t_score: float
+    day: date
+    brightness: float
+    device: str
+
+
+def patients(count: int, seed: int, confounded: bool) -> list[Patient]:
+    """The same count and seed give the same patients, whose bones are alike with and without confounding."""
+    rng = np.random.default_rng([seed, 20221020])
+    found = []
+    for number in range(count):
+        t_score = float(np.round(np.clip(rng.normal(MEAN_T, SD_T), -5.5, 2.0), 1))
+        day = date(FIRST_YEAR + number % YEARS, 1, 1) + timedelta(days=int(rng.integers(0, 365)))
+        sick = t_score <= -2.5
+        told = confounded and rng.random() < 0.95
+        bright = (sick ^ (day >= TEST_FROM)) if told else rng.random() < 0.5
+        brightness = float(rng.normal(0.06 if bright else -0.06, 0.03))
+        found.append(Patient(number, t_score, day, brightness, DEVICES[int(bright)]))
+    return found
+
+
+def make(data: Path, found: list[Patient], pixels: int) -> None:
+    """Write images, images.csv and dexa.csv below ``data``."""
+    (data / "images").mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(20221021)
+    rows, records = [], []
+    for patient in found:
+        name = f"H{patient.number:04d}"
+        for side in "LR":
+            film = make_hip(
+                patient.number,
+                patient.t_score,
+                side,
+                pixels=pixels,
+                brightness=patient.brightness,
+                device=patient.device,
+            )
+            path = f"images/{name}_{side}.png"
+            Image.fromarray(np.rint(film.image * 65535).astype(np.uint16)).save(data / path)
+            rows.append({"path": path, "patient": name, "date": patient.day.isoformat(), "side": side})
+        examined = patient.day + timedelta(days=int(rng.integers(-90, 91)))
+        records.append({"patient": name, "date": examined.isoformat(), "neck_t": patient.t_score})
+    write_csv(rows, ("path", "patient", "date", "side"), data / "images.csv")
+    with open(data / "dexa.csv", "w", newline="") as file:  # a minus sign is no formula here
+        table = csv.DictWriter(file, ("patient", "date", "neck_t"))
+        table.writeheader()
+        table.writerows(records)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, metavar="DATASET_DIR")
+    parser.add_argument("out", type=Path, metavar="DATALIST.json")
+    parser.add_argument("--patients", type=int, default=300)
+    parser.add_argument("--pixels", type=int, default=160)
+    parser.add_argument("--seed", type=int, default=123)
+    parser.add_argument("--confounded", action="store_true")
+    options = parser.parse_args()
+    try:
+        make(options.data, patients(options.patients, options.seed, options.confounded), options.pixels)
+        report = pair(
+            PairRequest(
+                images=options.data / "images.csv",
+                records=str(options.data / "dexa.csv"),
+                out=options.out,
+                record_columns={"patient": "patient", "date": "date", "t_score": "neck_t"},
+                image_columns={"patient": "patient", "date": "date", "image": "path", "side": "side"},
+                test_from=TEST_FROM,
+                seed=options.seed,
+            )
+        )
+    except (MedsegError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for name, said in report["sections"].items():
+        print(f"{name}: {said['images']} films of {said['patients']} patients")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
