@@ -136,8 +136,8 @@ def pair(request: PairRequest, progress: bool = False) -> dict[str, Any]:
     An image gets the nearest record of its patient (and side, where the records have one), and a record
     serves the images of the nearest date only; see :func:`medseg.workbench.nearest.nearest_records`. The
     datalist's items have image, case_id, patient_id, side, label, days_apart (record minus image) and
-    image_date. Report: {"images", "records", "paired", "left_out": {reason: images}, "records_without_figure",
-    "sections": {name: {"images", "patients"}}}. InputError when nothing is paired, and for columns, dates and
+    image_date. Report: {"images", "records", "paired", "left_out": {reason: images},
+    "records_without_figure", "sections": {name: {"images", "patients"}}}. InputError when nothing is paired, and for columns, dates and
     figures that cannot be read at all.
     """
     images = _images(request, progress)
