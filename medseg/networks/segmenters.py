@@ -22,7 +22,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.models.segmentation.deeplabv3 import ASPP, DeepLabV3
 from torchvision.models.segmentation.fcn import FCN, FCNHead
 
-from medseg.errors import BundleError, InputError
+from medseg.errors import BundleError, InputError, unusable
 from medseg.networks.fitting import unfitting
 from medseg.networks.segnet import SegNet
 
@@ -183,7 +183,7 @@ def _load_backbone(network: nn.Module, architecture: str, path: Path) -> None:
             "`pretrained` out."
         )
     if not path.is_file():
-        raise InputError(f"{path}: no such file; expected weights of {known.made_for}.")
+        raise unusable(path, f"weights of {known.made_for}")
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
         weights = {
