@@ -1,13 +1,14 @@
 """Medical images to contours: MONAI bundles on DICOM, exact RTSTRUCT out. Research use only.
 
 The functions of PUBLIC are handed out when they are first asked for, so ``import medseg`` loads neither torch
-nor pydicom.
+nor pydicom, and nothing at all that takes time.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.2.0"
 
@@ -27,6 +28,8 @@ __all__ = ["__version__", *PUBLIC]
 def __getattr__(name: str) -> Any:
     if name not in PUBLIC:
         raise AttributeError(f"module 'medseg' has no attribute {name!r}; it has {', '.join(PUBLIC)}")
+    import importlib
+
     return getattr(importlib.import_module(PUBLIC[name]), name)
 
 

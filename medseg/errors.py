@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 
 
 class MedsegError(Exception):
@@ -60,9 +61,41 @@ def noted_in(notes: list[str]) -> Iterator[None]:
         _NOTES.reset(token)
 
 
+def unusable(path: Path, expected: str = "a file or folder") -> InputError:
+    """What to raise for a path where there is nothing, or a device, pipe, socket, file or folder where
+    ``expected`` should be."""
+    kinds = {
+        "a folder": path.is_dir(),
+        "a file": path.is_file(),
+        "a device": path.is_char_device() or path.is_block_device(),
+        "a pipe": path.is_fifo(),
+        "a socket": path.is_socket(),
+        "a link to nothing": path.is_symlink() and not path.exists(),
+    }
+    seen = next((f"is {kind}" for kind, true in kinds.items() if true), "no such file or folder")
+    return InputError(f"{path}: {seen}; expected {expected}.")
+
+
 def system_error_line(error: OSError) -> str:
     """What the operating system refused, and for which file: "OUT/CT: Permission denied"."""
     return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+
+
+def why(error: BaseException) -> str:
+    """What stopped the reading of a file, for people: a KeyError tells what is missing, an OSError what the
+    system said, and what only speaks of Python's types that something is of another kind."""
+    if isinstance(error, KeyError):
+        return f"there is no {str(error.args[0] if error.args else '')!r}"
+    if isinstance(error, TypeError | AttributeError | IndexError):
+        return "a value in it is of another kind"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:160] or "it is damaged"
+
+
+def sizes(shape: Iterable[int]) -> str:
+    """The shape of an array as words: "30 x 48 x 56"."""
+    return " x ".join(map(str, shape))
 
 
 def printable(text: str, keep: str = "\n\t") -> str:

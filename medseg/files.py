@@ -19,8 +19,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from medseg import limits
 from medseg.errors import InputError, system_error_line
 
@@ -113,11 +111,22 @@ def _naming(temporary: Path, out: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(out)) from error
 
 
+FILE_ENDINGS = tuple(
+    ".csv .dcm .gz .html .jpg .json .log .mha .mhd .nii .nrrd .pdf .png .pt .stl .tar .txt .zip".split()
+)
+"""Who writes ``-o scores.csv`` expects a file: no new folder is called so."""
+
+
 def make_folder(folder: Path) -> None:
-    """Make an output folder and those above it. InputError when it is a file or cannot be made."""
+    """Make an output folder and those above it. InputError when it is a file, is named as one or cannot be
+    made."""
     for path in (folder, *folder.parents):
         if path.exists() and not path.is_dir():
             raise InputError(f"{path} is a file; expected a folder to write into.")
+    if folder.suffix.lower() in FILE_ENDINGS and not folder.exists():
+        raise InputError(
+            f"{folder} is named as a file; a folder is written: leave out {folder.suffix}, or make it first."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -128,9 +137,7 @@ def make_folder(folder: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what processes of this computer that were killed left unfinished in ``folder``."""
-    with os.scandir(folder) as entries:
-        left = [entry.path for entry in entries if entry.name.startswith(_UNFINISHED)]
-    for path in map(Path, left):
+    for path in list(folder.glob(f"{_UNFINISHED}*")):
         if may_be_alive(path.name.removeprefix(_UNFINISHED)):
             continue
         if path.is_dir():
@@ -149,12 +156,8 @@ DECIMALS = 6
 
 def plain(value: Any) -> Any:
     """A value as JSON can hold it: numpy's numbers and arrays as Python's, floats rounded, None for nan and
-    infinity.
-
-    Goes through dicts, lists and tuples; all else comes back as it is.
-    """
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
+    infinity, also in dicts, lists and tuples; all else comes back as it is."""
+    value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, float):
         return round(value, DECIMALS) if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -204,8 +207,7 @@ def write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], out: st
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
+    value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, float):
         return round(value, DECIMALS)
     is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))

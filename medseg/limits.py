@@ -31,6 +31,7 @@ LIMITS = {
     "text_bytes": Limit(2**26, "bytes"),  # of a JSON file
     "table_bytes": Limit(2**32, "bytes"),  # of a table of records, packed and unpacked
     "trailing_bytes": Limit(2**20, "bytes"),  # behind the voxels of a compressed NIfTI file
+    "margin_mm": Limit(300, "mm"),  # of a margin, gap or inset: several times the widest in use
     "decode_seconds": Limit(60, "seconds"),  # for one compressed image
     "decode_bytes": Limit(2**32, "bytes"),  # of memory for the decoder's process
 }
@@ -58,4 +59,13 @@ def check(name: str, seen: int, what: str) -> None:
         raise InputError(
             f"{what}: {seen} {LIMITS[name].unit}, at most {most(name)} are read; if the file is sound, set "
             f"MEDSEG_LIMIT_{name.upper()}"
+        )
+
+
+def check_margin(mm: float) -> None:
+    """InputError for a margin, gap or inset, of either sign, beyond the limit ``margin_mm``."""
+    if abs(mm) > most("margin_mm"):
+        raise InputError(
+            f"margin of {mm:g} mm: at most {most('margin_mm')} mm are made, more than any target "
+            "needs; check the number, or set MEDSEG_LIMIT_MARGIN_MM."
         )

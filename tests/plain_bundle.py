@@ -25,12 +25,13 @@ def edit(path: Path, change) -> None:
 
 
 def plain_bundle(folder: Path) -> Path:
-    """``folder``, made, without weights; its inference.json prepares one channel, the CT's window as 0 to
-    1."""
+    """``folder``, made, without weights; its inference.json and train.json prepare one channel, the CT's
+    window as 0 to 1."""
     shutil.copytree(SHIPPED, folder, ignore=shutil.ignore_patterns("*.pt"))
     (folder / "models").mkdir(exist_ok=True)
     edit(folder / "configs" / "metadata.json", _metadata)
     edit(folder / "configs" / "inference.json", _inference)
+    edit(folder / "configs" / "train.json", _train)
     return folder
 
 
@@ -41,13 +42,23 @@ def _metadata(meta: dict) -> dict:
     return meta
 
 
-def _inference(config: dict) -> dict:
-    steps = config["preprocessing"]["transforms"]
+def _of_ct_alone(steps: list[dict]) -> None:
+    several = [f"medseg.transforms.{name}" for name in ("LoadSeriesd", "RandSeriesLookd", "RandDropSeriesd")]
     steps[:] = [
         WINDOW if step["_target_"] == "medseg.transforms.StackSeriesd" else step
         for step in steps
-        if step["_target_"] != "medseg.transforms.LoadSeriesd"
+        if step["_target_"] not in several
     ]
+
+
+def _train(config: dict) -> dict:
+    for part in ("deterministic_transforms", "random_transforms"):
+        _of_ct_alone(config["train"][part])
+    return config
+
+
+def _inference(config: dict) -> dict:
+    _of_ct_alone(config["preprocessing"]["transforms"])
     items = {"_target_": "medseg.bundles.case_items", "path": "@dataset_dir", "modality": "CT"}
     config["dataset"]["data"] = items
     config["inferer"] = config["inferer"]["inferer"]  # an answer is the network's, not a mean of eight

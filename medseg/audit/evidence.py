@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medseg.errors import GeometryError, InputError, StructureError
+from medseg.errors import GeometryError, InputError, StructureError, sizes, why
 from medseg.files import atomic_path
 from medseg.geometry import Geometry
 
@@ -64,14 +64,17 @@ class Evidence:
         count, shape = len(self.names), self.label.shape[1:]
         if self.label.shape != self.probability.shape or len(self.label) != count or len(self.known) != count:
             raise GeometryError(
-                f"{self.case}: label {self.label.shape} and prediction {self.probability.shape} for {count} "
-                "structures; expected one mask and one prediction of each, on one grid."
+                f"{self.case}: label of {sizes(self.label.shape)} and prediction of "
+                f"{sizes(self.probability.shape)} values for {count} structures; expected one mask and one "
+                "prediction of each, on one grid."
             )
         if self.image is not None and self.image.shape != shape:
-            raise GeometryError(f"{self.case}: label of {shape} on an image of {self.image.shape} voxels.")
+            raise GeometryError(
+                f"{self.case}: label of {sizes(shape)} on an image of {sizes(self.image.shape)} voxels."
+            )
         if len(shape) not in DIRECTIONS or len(self.spacing) != len(shape):
             raise GeometryError(
-                f"{self.case}: label of shape {shape}; expected two or three spatial axes and spacings."
+                f"{self.case}: label of {sizes(shape)} values; expected 2 or 3 spatial axes, and spacings."
             )
         if (
             not np.isfinite(self.probability).all()
@@ -165,7 +168,7 @@ def load_evidence(path: Path, group: str | None = None) -> Evidence:
         return Evidence(label=label, known=known, probability=probability, **arrays, **words)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, *_BROKEN_ZIP) as error:
         raise InputError(
-            f"{path}: not the prediction of a case as an audit keeps it ({error}); delete it."
+            f"{path}: not the prediction of a case as an audit keeps it ({why(error)}); delete it."
         ) from error
 
 

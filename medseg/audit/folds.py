@@ -24,7 +24,7 @@ from medseg.audit.patients import group_of, patient_of
 from medseg.bundles.config import build, load_config
 from medseg.bundles.datalist import check_datalist
 from medseg.bundles.find import Bundle
-from medseg.errors import BundleError, GeometryError
+from medseg.errors import BundleError, GeometryError, sizes, why
 from medseg.files import load_json, make_folder, write_json
 from medseg.geometry import Geometry
 
@@ -136,7 +136,7 @@ def _state(fold: Fold) -> str:
         record = load_json(path)
         same = record["fingerprint"] == fold.fingerprint
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BundleError(f"{path}: not the record of a fold ({error}); delete the folder.") from error
+        raise BundleError(f"{path}: not the record of a fold ({why(error)}); delete the folder.") from error
     if not same and not (fold.folder / LAST).exists():
         return "new"
     if not same:
@@ -238,7 +238,7 @@ def channel_names(bundle: Bundle) -> list[str]:
         return [str(defined[key]) for key in sorted(defined, key=int)]
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
-            f"bundle {bundle.name}: metadata.json has no channel_def of its outputs ({error})."
+            f"bundle {bundle.name}: metadata.json has no channel_def of its outputs ({why(error)})."
         ) from error
 
 
@@ -250,8 +250,8 @@ def _evidence(
         label = np.stack([label[0] == number for number in range(len(names))]).astype(np.float32)
     if label.shape != probability.shape or label.shape[1:] != image.shape[1:] or len(label) != len(names):
         raise GeometryError(
-            f"{name}: label {label.shape}, prediction {probability.shape}, image {image.shape} for "
-            f"{len(names)} structures; label and image must have the same size."
+            f"{name}: label of {sizes(label.shape)}, prediction of {sizes(probability.shape)}, image of "
+            f"{sizes(image.shape)} values for {len(names)} structures; label and image must have one size."
         )
     affine_ras = np.asarray(getattr(sample["image"], "affine", np.eye(4)), dtype=np.float64)
     kept = [number for number, structure in enumerate(names) if structure.lower() != "background"]

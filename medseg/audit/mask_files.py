@@ -19,7 +19,7 @@ from medseg.audit.evidence import PIXEL_SUFFIXES, Evidence, grey_levels, turn
 from medseg.cases.mask_sources import is_nifti, modality, open_masks
 from medseg.cases.nifti import read_mask
 from medseg.cases.volume import open_case, resample
-from medseg.errors import GeometryError, InputError
+from medseg.errors import GeometryError, InputError, sizes, unusable
 from medseg.geometry import Geometry
 from medseg.shapes.boxes import box_of
 
@@ -111,7 +111,7 @@ def evidence_from_files(
     """
     label, folder = data_dir / item["label"], predictions_dir / item["case_id"]
     if not label.exists():
-        raise InputError(f"{label}: no such file or folder of labels.")
+        raise unusable(label, "a file or folder of labels")
     files = {stem(path): path for path in sorted(folder.iterdir()) if _is_mask(path)}
     flat = any(path.suffix.lower() == ".png" for path in files.values())
     make = _picture_evidence if flat else _volume_evidence
@@ -145,7 +145,8 @@ def _picture_evidence(
     ):
         if array.shape != shape:
             raise GeometryError(
-                f"{item['case_id']}: {what} has {array.shape} pixels (rows, columns), a label {shape}."
+                f"{item['case_id']}: {what} has {sizes(array.shape)} pixels (rows x columns), a label "
+                f"{sizes(shape)}."
             )
     masks, known, probability = _stack(drawn, predicted, names, shape)
     return Evidence(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medseg.errors import InputError
+from medseg.errors import InputError, why
 from medseg.files import load_json
 
 
@@ -20,7 +20,7 @@ def read_cases(datalist: Path, section: str = "training") -> list[dict]:
         content = load_json(datalist)
         cases = content[section]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{datalist}: no JSON datalist with a list {section!r} ({error}).") from error
+        raise InputError(f"{datalist}: no JSON datalist with a list {section!r} ({why(error)}).") from error
     if not isinstance(cases, list) or not cases or not all(isinstance(case, dict) for case in cases):
         raise InputError(f"{datalist}: {section!r} is no list of cases.")
     for number, case in enumerate(cases):

@@ -18,7 +18,7 @@ from medseg.audit.pictures import draw_worst
 from medseg.audit.ranking import Ranking, rank
 from medseg.audit.worklist import read_worklist, write_worklist
 from medseg.bundles.trust import trusted_bundle
-from medseg.errors import InputError
+from medseg.errors import InputError, unusable
 from medseg.files import make_folder, no_empty_folders, own_folder, write_json
 
 LEAST_DRAWN = 6
@@ -61,8 +61,8 @@ def audit(request: AuditRequest, report: Callable[[str], None] = print) -> dict[
             "an audit needs a bundle to train, or `predictions` that exist already, and not both."
         )
     for path in filter(None, (request.data_dir, request.predictions, request.datalist)):
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder.")
+        if not (path.is_file() or path.is_dir()):
+            raise unusable(path)
     if request.worst < 0 or not 0 <= request.least_score <= 1:
         raise InputError(
             f"worst {request.worst} and least score {request.least_score}: expected 0 or more, and 0 to 1."

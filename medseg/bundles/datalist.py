@@ -29,7 +29,7 @@ def check_datalist(datalist: str | Path, dataset_dir: str | Path) -> None:
         cases = sections.get(name)
         if not isinstance(cases, list) or not cases or not all(isinstance(case, dict) for case in cases):
             raise InputError(f"{datalist}: no list of cases {name!r}; expected {', '.join(SECTIONS)}.")
-        _check_cases(cases, name, Path(datalist), Path(dataset_dir))
+        check_cases(cases, name, Path(datalist), Path(dataset_dir))
     patients = [{_patient(case) for case in sections[name]} for name in SECTIONS]
     both = sorted(patients[0] & patients[1])
     if both:
@@ -39,7 +39,8 @@ def check_datalist(datalist: str | Path, dataset_dir: str | Path) -> None:
         )
 
 
-def _check_cases(cases: list[dict], section: str, datalist: Path, dataset_dir: Path) -> None:
+def check_cases(cases: list[dict], section: str, datalist: Path, dataset_dir: Path) -> None:
+    """Raise InputError unless every case of a section has a name, and an image and a label that are there."""
     for number, case in enumerate(cases):
         lacking = [
             key

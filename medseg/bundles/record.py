@@ -12,7 +12,7 @@ from typing import Any
 
 import medseg
 from medseg.cases.results import Result
-from medseg.errors import InputError
+from medseg.errors import InputError, why
 from medseg.files import load_json, write_json
 from medseg.reports.preview import DISCLAIMER
 
@@ -89,7 +89,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         record = load_json(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable run record ({error}); move it away.") from error
+        raise InputError(f"{path}: not a readable run record ({why(error)}); move it away.") from error
     if not (
         isinstance(record, dict)
         and isinstance(record.get("source"), str)

@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 
 from medseg.bundles.cohort import segment
+from medseg.bundles.datalist import check_cases
 from medseg.bundles.find import Bundle, read_json
 from medseg.bundles.kinds import case_kind, kind_of
 from medseg.bundles.request import Request
 from medseg.bundles.trust import WEIGHTS_KEY, trusted_bundle
+from medseg.cases.find import folder_name
 from medseg.cases.nifti import load_image
 from medseg.cases.volume import ALLOWABLE_AT_THE_GATE
 from medseg.errors import BundleError, InputError, MedsegWarning
@@ -174,14 +176,7 @@ def _score_datalist(bundle: Bundle, request: ScoreRequest) -> Scored:
             f"bundle {bundle.name}: train.json names no `bits` of a label, so its datalist cannot be scored; "
             "name the ROI that is the truth: `truth`."
         )
-    content = read_json(request.datalist or configs / "datalist.json")
-    cases = content.get(request.section)
-    if not isinstance(cases, list) or not cases:
-        sections = ", ".join(name for name, value in content.items() if isinstance(value, list))
-        raise InputError(f"the datalist has no section {request.section!r}; it has {sections}.")
-    missing = [case["image"] for case in cases if not (request.data / case["image"]).exists()]
-    if missing:
-        raise InputError(f"{request.data}: no {missing[0]}; the paths of the datalist begin there.")
+    cases = _cases_of(request.datalist or configs / "datalist.json", request)
     if case_kind(bundle) == "photograph":
         return _score_photographs(bundle, request, cases, bits)
     on_slices = case_kind(bundle) == "volume"
@@ -199,6 +194,28 @@ def _score_datalist(bundle: Bundle, request: ScoreRequest) -> Scored:
         }
     patients = {case["case_id"]: str(case.get("patient_id", case["case_id"])) for case in cases}
     return Scored(unit, _columns(request.tolerances, unit), scores, patients, failed)
+
+
+def _cases_of(datalist: Path, request: ScoreRequest) -> list[dict]:
+    """The section's cases. InputError for a case without its files, and for a case_id that is there twice or
+    cannot name the folder of a result."""
+    content = read_json(datalist)
+    cases = content.get(request.section)
+    if not isinstance(cases, list) or not cases or not all(isinstance(case, dict) for case in cases):
+        sections = ", ".join(name for name, value in content.items() if isinstance(value, list))
+        raise InputError(
+            f"{datalist}: no cases in the section {request.section!r}; it has {sections or 'none'}."
+        )
+    check_cases(cases, request.section, datalist, request.data)
+    names = [case["case_id"] for case in cases]
+    for name in names:
+        if folder_name(name) != name:
+            raise InputError(
+                f"{datalist}: the case_id {name!r} cannot name a folder; expected letters, digits, - and _."
+            )
+        if names.count(name) > 1:
+            raise InputError(f"{datalist}: two cases are called {name!r}; give each its own case_id.")
+    return cases
 
 
 def _contour_cases(

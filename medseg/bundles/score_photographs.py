@@ -43,12 +43,14 @@ COLUMNS = ("DSC", "AUPR", "ROC AUC", f"sens. at spec. {SPECIFICITY:g}")
 @dataclass(frozen=True)
 class PhotographScore:
     """What is kept of one image for pooling. ``look_alikes``: {kind: (pixels, of which taken for the lesion,
-    from a probability of 0.5)}."""
+    from a probability of 0.5)}. ``apart``: the counts without the pixels of any look-alike, None where they
+    were not kept."""
 
     patient: str
     pixels: LevelCounts
     lesions: LesionCounts
     look_alikes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    apart: LevelCounts | None = None
 
 
 def score_photograph(
@@ -64,9 +66,11 @@ def score_photograph(
     truth = (bit_field & bits[0]) != 0
     seen = {name: ((bit_field & number) != 0) & ~truth for name, number in bits[1].items()}
     counts = count_levels(probability, truth, field)
+    alike = np.any([np.zeros(truth.shape, dtype=bool), *seen.values()], axis=0)
+    apart = count_levels(probability, truth, field & ~alike) if alike.any() else counts
     inside = probability >= (32768 if probability.dtype == np.uint16 else 0.5)
     taken = {name: (int(part.sum()), int((part & inside).sum())) for name, part in seen.items()}
-    return PhotographScore(patient, counts, count_lesions(probability * field, truth & field), taken)
+    return PhotographScore(patient, counts, count_lesions(probability * field, truth & field), taken, apart)
 
 
 def row_of(score: PhotographScore) -> dict[str, float]:
@@ -98,10 +102,15 @@ def pooled_scores(scores: list[PhotographScore]) -> dict[str, Any]:
         for name, (pixels, taken) in score.look_alikes.items():
             found = kinds.setdefault(name, [0, 0])
             found[0], found[1] = found[0] + pixels, found[1] + taken
+    apart = [s.apart for s in scores if s.apart is not None]
+    without = {}
+    if len(apart) == len(scores):
+        without["AUPR, look-alikes left out"] = pooled_interval(average_precision, apart, patients)
     return {
         "images": len(scores),
         "with lesions": sum(c.positives > 0 for c in counts),
         "AUPR": pooled_interval(average_precision, counts, patients),
+        **without,
         "ROC AUC": pooled_interval(roc_auc, counts, patients),
         "Dice at 0.5": pooled_interval(dice_at, counts, patients),
         f"sensitivity at specificity {SPECIFICITY:g}": sensitivity_at(whole, SPECIFICITY),

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundles.find import Bundle, bundle_folders, find_bundle, read_json
-from medseg.errors import BundleError, InputError
+from medseg.errors import BundleError, InputError, why
 from medseg.files import write_json
 
 TRUST_FILE_VARIABLE = "MEDSEG_TRUST_FILE"
@@ -103,7 +103,9 @@ def _recorded() -> dict[str, Any]:
     try:
         bundles = json.loads(path.read_text(encoding="utf-8"))["bundles"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: not a readable list of trusted bundles ({error}); delete it.") from error
+        raise InputError(
+            f"{path}: not a readable list of trusted bundles ({why(error)}); delete it."
+        ) from error
     if not isinstance(bundles, dict):
         raise InputError(f"{path}: not a list of trusted bundles; delete it.")
     return bundles

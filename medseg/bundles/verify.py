@@ -128,7 +128,8 @@ def _series(bundle: Bundle) -> str | None:
             loaded |= {step["keys"]} if isinstance(step["keys"], str) else set(step["keys"])
     if declared == loaded:
         return None
-    return f"metadata.json says further modalities {sorted(declared)}, inference.json loads {sorted(loaded)}"
+    says, loads = (", ".join(sorted(keys)) or "none" for keys in (declared, loaded))
+    return f"metadata.json says further modalities {says}; inference.json loads {loads}"
 
 
 def _properties(bundle: Bundle) -> str | None:

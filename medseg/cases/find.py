@@ -16,7 +16,7 @@ from medseg.cases.nifti import is_nifti
 from medseg.cases.photograph import is_photograph_file
 from medseg.cases.radiograph import is_picture
 from medseg.cases.volume import UID_SEPARATOR
-from medseg.errors import InputError
+from medseg.errors import InputError, unusable
 
 PROJECTION_MODALITIES = ("CR", "DX")
 """What a bundle's metadata says of its image when it takes radiographs instead of slices."""
@@ -73,11 +73,9 @@ def find_cases(
     if modality in PHOTOGRAPH_MODALITIES:
         return find_photographs(path, is_result)
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder.")
     if is_nifti(path) and path.is_file():
         return [(unique_name(_nifti_name(Path(path.name)), []), str(path))], []
-    cases, notes = _dicom_cases(path, modality)
+    cases, notes, nothing = _dicom_cases(path, modality)
     if path.is_dir():
         found = sorted(
             p for p in path.rglob("*") if is_nifti(p) and p.is_file() and not is_hidden(p.relative_to(path))
@@ -89,8 +87,8 @@ def find_cases(
             if file not in own:
                 cases.append((unique_name(_nifti_name(file.relative_to(path)), cases), str(file)))
     if not cases:
-        seen = f" Seen: {'; '.join(notes[:5])}." if notes else ""
-        raise InputError(f"{path}: no image series and no NIfTI file found.{seen}")
+        seen = f" Seen: {'; '.join(notes[:5])}." if notes and not nothing else ""
+        raise InputError(f"{path}: no {modality or 'image'} series and no NIfTI file found{nothing}.{seen}")
     return sorted(cases), notes
 
 
@@ -121,8 +119,10 @@ def unique_name(name: str, cases: Cases) -> str:
     return next(candidate for candidate in candidates if candidate.casefold() not in taken)
 
 
-def _dicom_cases(path: Path, modality: str | None) -> tuple[Cases, list[str]]:
+def _dicom_cases(path: Path, modality: str | None) -> tuple[Cases, list[str], str]:
+    """(cases, what was passed over, what there is where there is no series: the end of a message)."""
     from medseg.dicom import find_series
+    from medseg.dicom.images.series import why_nothing
 
     found = find_series(path)
     notes = [f"{note.path}: {note.why}" for note in found.broken]
@@ -135,10 +135,10 @@ def _dicom_cases(path: Path, modality: str | None) -> tuple[Cases, list[str]]:
             notes.append(f"series {files}{' is a localizer' if files.is_localizer else ''}: {expected}")
             continue
         if path.is_file():
-            return [(unique_name(path.stem, []), str(path))], notes
+            return [(unique_name(path.stem, []), str(path))], notes, ""
         name = "_".join(folder.relative_to(path).parts) or path.resolve().name
         cases.append((unique_name(name, cases), source))
-    return cases, notes
+    return cases, notes, "" if found.series else why_nothing(found)
 
 
 def series_sources(found) -> dict[str, tuple[Path, str]]:
@@ -187,10 +187,12 @@ def _find_pictures(
     what: str,
     kinds: str,
 ) -> tuple[Cases, list[str]]:
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder.")
+    if not (path.is_file() or path.is_dir()):
+        raise unusable(path)
+    from medseg.dicom.images.scan import files_below
+
     root = path if path.is_dir() else path.parent
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files, refused = files_below(path) if path.is_dir() else ([path], {})
     cases: Cases = []
     passed_over: dict[str, list[Path]] = {}
     for file in files:
@@ -202,7 +204,8 @@ def _find_pictures(
             cases.append((unique_name(name.removesuffix(file.suffix), cases), str(file)))
         elif why:
             passed_over.setdefault(why, []).append(file)
-    notes = [_note(why, found) for why, found in passed_over.items()]
+    notes = [f"{folder}: {why}" for folder, why in refused.items()]
+    notes += [_note(why, found) for why, found in passed_over.items()]
     if not cases:
         suffixes = Counter(file.suffix.lower() or "no suffix" for file in files)
         seen = (

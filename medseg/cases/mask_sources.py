@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from medseg.cases.nifti import is_nifti, load_image, read_mask
-from medseg.dicom import ALLOWABLE, Series, read_series
+from medseg.dicom import ALLOWABLE, Series, find_series, read_series
 from medseg.dicom.damage import PARSE_ERRORS
 from medseg.dicom.opening import read_dicom
 from medseg.dicom.rtstruct.read import ALLOWABLE_IN_STRUCTURE_SETS, placeable
 from medseg.dicom.rtstruct.structure_set import read_structure_set
 from medseg.dicom.seg.read import read_seg
-from medseg.errors import InputError, StructureError
+from medseg.errors import InputError, StructureError, unusable, why
 from medseg.files import load_json
 from medseg.geometry import Geometry
 from medseg.structures.structure import Structure, structure_from_name
@@ -117,7 +117,7 @@ def open_masks(
             _check_made_on(path, series)
         return _nifti_source(path, series.geometry if series else geometry)
     if not path.is_file():
-        raise InputError(f"{path}: no such file or folder; expected a structure set (.dcm) or NIfTI masks.")
+        raise unusable(path, "a structure set (.dcm) or NIfTI masks")
     if series is None:
         raise InputError(
             f"{path}: contours need the images they were drawn on; name their folder: `reference`."
@@ -226,6 +226,11 @@ def mask_files(path: Path) -> dict[str, Path]:
         files = sorted(file for file in path.iterdir() if is_nifti(file) and not file.name.startswith("."))
         if not files:
             raise InputError(f"{path}: holds no NIfTI file (.nii, .nii.gz), but {_held(path)}.")
+        if holds_slices(path):
+            raise InputError(
+                f"{path}: holds images and {_count(files)} beside them; which are the masks? Name the "
+                "file of one, or put them into a folder of their own."
+            )
     named: dict[str, Path] = {}
     for file in files:
         name = re.sub(r"\.nii(\.gz)?$", "", file.name, flags=re.IGNORECASE)
@@ -233,6 +238,15 @@ def mask_files(path: Path) -> dict[str, Path]:
             raise InputError(f"{named[name]} and {file} would both be called {name!r}; rename one.")
         named[name] = file
     return named
+
+
+def _count(files: Sequence[Path]) -> str:
+    return f"the NIfTI file {files[0].name}" if len(files) == 1 else f"{len(files)} NIfTI files"
+
+
+def holds_slices(folder: Path) -> bool:
+    """True for a folder with slices of CT, MR or PET in it, not below it."""
+    return bool(find_series([file for file in folder.iterdir() if file.is_file() and is_dicom(file)]).series)
 
 
 def _held(folder: Path) -> str:
@@ -267,7 +281,7 @@ def read_index(folder: Path) -> dict[str, Structure]:
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{path}: not a list of structures by medseg ({error}); repair or remove it."
+            f"{path}: not a list of structures by medseg ({why(error)}); repair or remove it."
         ) from error
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg import limits
-from medseg.errors import GeometryError, InputError
+from medseg.errors import GeometryError, InputError, unusable
 from medseg.files import atomic_path
 from medseg.geometry import Geometry
 
@@ -84,7 +84,7 @@ def read_mask(path: str | Path, geometry: Geometry) -> np.ndarray:
 
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a NIfTI mask.")
+        raise unusable(path, "a NIfTI mask")
     image, array = load_image(path)
     array = array[..., 0] if array.ndim == 4 and array.shape[3] == 1 else array
     if array.ndim != 3 or image.affine is None:

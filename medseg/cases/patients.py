@@ -14,6 +14,7 @@ from medseg.cases.find import CaseFiles, find_cases, series_sources, unique_name
 from medseg.cases.nifti import is_nifti
 from medseg.cases.volume import source_path
 from medseg.dicom.images.scan import Found, SeriesFiles, find_series
+from medseg.dicom.images.series import why_nothing
 from medseg.dicom.together import PatientSeries, patients_in
 from medseg.errors import InputError
 
@@ -76,15 +77,15 @@ def find_patients(
     if path is None or is_nifti(path):
         return [_named_case(wanted, path)], []
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder.")
     found = find_series(path)
     notes = [f"{note.path}: {note.why}" for note in found.broken] + _nifti_notes(path, is_result)
     search = _Search(path, found, wanted)
     cases = search.cases()
     if not cases:
-        seen = f" Seen: {'; '.join(notes[:5])}." if notes else ""
-        raise InputError(f"{path}: no series of {' or '.join(wanted.modalities.values())} found.{seen}")
+        nothing = "" if found.series else why_nothing(found)
+        seen = f" Seen: {'; '.join(notes[:5])}." if notes and not nothing else ""
+        wanted_series = " or ".join(wanted.modalities.values())
+        raise InputError(f"{path}: no series of {wanted_series} found{nothing}.{seen}")
     return sorted(cases, key=lambda case: case.name), notes + search.notes
 
 

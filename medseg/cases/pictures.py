@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from medseg import limits
-from medseg.errors import InputError
+from medseg.errors import InputError, unusable
 from medseg.files import atomic_path
 
 if TYPE_CHECKING:  # both are loaded only where a picture is opened or written
@@ -31,7 +31,7 @@ def file_state(source: str | os.PathLike) -> tuple[int, int]:
     empty."""
     path = Path(source)
     if not path.is_file():
-        raise InputError(f"{path}: no such file.")
+        raise unusable(path, "a picture")
     state = path.stat()
     if not state.st_size:
         raise InputError(f"{path}: the file is empty (0 bytes); copy it again.")

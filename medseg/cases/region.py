@@ -118,7 +118,7 @@ def _roi_mask(file: Path, roi: str, case: Case) -> np.ndarray:
     if not wanted:
         names = ", ".join(sorted(repr(row.structure.name) for row in structure_set.rois))
         raise InputError(f"`within` {file}: no ROI {roi!r}; the structure set has {names}.")
-    masks, notices = place(replace(structure_set, rois=wanted), case.series)
+    masks, notices = place(replace(structure_set, rois=wanted), case.series, allow=None)
     if roi not in masks:
         raise InputError(f"`within` {file}: {' '.join(notices)}")
     for notice in notices:

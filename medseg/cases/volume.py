@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medseg.cases.nifti import is_nifti, load_image
-from medseg.errors import InputError
+from medseg.errors import InputError, unusable
 from medseg.geometry import Geometry
 from medseg.metrics import volume_cc
 
@@ -96,8 +96,8 @@ def fingerprint(source: str, leave_out: Path | None = None) -> tuple:
     """Sizes and times of the files, so that a folder which was exported anew is never answered from
     memory."""
     path = source_path(source)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder.")
+    if not (path.is_file() or path.is_dir()):
+        raise unusable(path)
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     kept = [p for p in files if leave_out is None or leave_out not in p.parents]
     return tuple((os.fspath(p), p.stat().st_mtime_ns, p.stat().st_size) for p in kept)

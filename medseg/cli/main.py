@@ -121,7 +121,7 @@ def _add_inspect(command: argparse.ArgumentParser):
         if options.json:
             say(json.dumps(report, indent=1))
         else:
-            say_lines(report_lines(report))
+            say_lines(map(in_flags, report_lines(report)))
         return 0
 
     return run

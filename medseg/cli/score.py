@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from medseg.cli.suggest import path_of
 from medseg.cli.words import add_trust, say
-from medseg.errors import InputError
+from medseg.errors import InputError, unusable
 
 
 def add_score(command: argparse.ArgumentParser):
@@ -69,8 +69,8 @@ def _run(options) -> int:
     from medseg.files import atomic_path
 
     for path in filter(None, (options.data, options.datalist, options.weights)):
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder.")
+        if not (path.is_file() or path.is_dir()):
+            raise unusable(path)
     request = ScoreRequest(
         bundle,
         options.data.resolve(),

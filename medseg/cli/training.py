@@ -8,7 +8,7 @@ import sys
 from medseg.cli.settings import settings_of
 from medseg.cli.suggest import path_of
 from medseg.cli.words import add_trust, in_flags, say
-from medseg.errors import InputError
+from medseg.errors import InputError, unusable
 from medseg.files import no_empty_folders, own_folder
 
 
@@ -94,8 +94,8 @@ def _run_bundle(options, configs: list[str], run_id: str, settings: dict) -> int
     if options.variant:
         configs = [*configs, bundle.require_variant(options.variant)]
     for path in filter(None, (options.data, options.datalist, getattr(options, "weights", None))):
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder.")
+        if not (path.is_file() or path.is_dir()):
+            raise unusable(path)
     settings = {**settings, "dataset_dir": str(options.data.resolve()), **settings_of(options.set)}
     if options.datalist:
         settings["datalist"] = str(options.datalist.resolve())

@@ -34,13 +34,34 @@ def read_dicom(path: str | os.PathLike, *, pixel_bytes: int | None = None) -> Fi
     """The data set of a DICOM file, with or without preamble, up to the end of its pixel data.
 
     ``pixel_bytes``: how many bytes the pixels may take as stored; None stops before them. Raises InputError
-    for a file above a limit, and what pydicom raises for damage (:mod:`medseg.dicom.damage`).
+    for a file above a limit and for one that is no DICOM file, and what pydicom raises for damage
+    (:mod:`medseg.dicom.damage`).
     """
     try:
         with open(path, "rb") as file:
+            head = file.read(132)
+            if not starts_like_dicom(head):
+                raise InputError(f"no DICOM file, {no_dicom(head)}")
+            file.seek(0)
             return read_open(file, path, pixel_bytes=pixel_bytes)[0]
     except InputError as error:
         raise InputError(f"{path}: {error}.") from error
+
+
+def starts_like_dicom(head: bytes) -> bool:
+    """Whether the first 132 bytes of a file hold the DICM mark, or begin with an element that a data set
+    without preamble starts with: low in group 2 or 8."""
+    if head[128:132] == b"DICM":
+        return True
+    starts = [struct.unpack(f"{order}HH", head[:4]) for order in "<>"] if len(head) >= 8 else []
+    return any(group in (0x0002, 0x0008) and element <= 0x0018 for group, element in starts)
+
+
+def no_dicom(head: bytes) -> str:
+    """Why a file that does not start so is none, from its first bytes."""
+    if not head:
+        return "it is empty (0 bytes)"
+    return "neither the DICM mark nor a DICOM element stands at its start"
 
 
 def read_open(

@@ -20,7 +20,7 @@ from medseg.dicom.images.header import (
 from medseg.dicom.nesting import check_nesting
 from medseg.dicom.opening import read_dicom
 from medseg.dicom.patient import patient_of
-from medseg.errors import InputError, printable
+from medseg.errors import InputError, printable, unusable
 
 REGISTRATION_SEQUENCE = 0x00700308
 
@@ -72,7 +72,7 @@ def read_registration(path: str | os.PathLike) -> Registration:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a Spatial Registration object (REG).")
+        raise unusable(path, "a Spatial Registration object (REG)")
     with damage_as_input_error(path):
         dataset = read_dicom(path)
         sop_class = str(dataset.get("SOPClassUID", ""))

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from medseg.errors import BundleError, InputError
+from medseg.errors import BundleError, unusable
 from medseg.networks.fitting import unfitting
 
 
@@ -19,7 +19,7 @@ def load_backbone(backbone: nn.Module, path: Path, made_for: str, without: tuple
     should be of, for messages. InputError for a file that is missing, BundleError for one that does not fit.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; expected weights of {made_for}.")
+        raise unusable(path, f"weights of {made_for}")
     prefix = "" if any(name.startswith("features.") for name in backbone.state_dict()) else "features."
     try:
         weights = {

@@ -20,6 +20,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from medseg import limits
 from medseg.errors import GeometryError, InputError, StructureError
 from medseg.geometry import Geometry
 from medseg.shapes.boxes import box_of
@@ -58,7 +59,8 @@ def expand(volume: np.ndarray, geometry: Geometry, mm: float | Mapping[str, floa
     no surface: growth ends there, and nothing is shrunk from there. An empty structure stays empty; a margin
     of 0 gives back the values as they are. StructureError for an array of another type or with values outside
     0 to 1, GeometryError for one of another shape and for a single slice, whose height is not known,
-    InputError for an unknown direction or a margin that cannot be used.
+    InputError for an unknown direction, a margin that cannot be used and one beyond
+    the limit ``margin_mm``.
     """
     volume = _as_map(volume, geometry)
     margins_mm, shrink = _margins(mm)
@@ -136,6 +138,7 @@ def _margins(mm: float | Mapping[str, float]) -> tuple[np.ndarray, bool]:
     if not isinstance(mm, Mapping):
         if not np.isfinite(mm):
             raise InputError(f"margin {mm} mm: expected a finite number.")
+        limits.check_margin(mm)
         margins_mm[:] = abs(mm)
         return margins_mm, mm < 0
     for name, value in mm.items():
@@ -145,6 +148,7 @@ def _margins(mm: float | Mapping[str, float]) -> tuple[np.ndarray, bool]:
             raise InputError(
                 f"margin of {value} mm to the {name}: expected 0 or more; only one margin for all can shrink."
             )
+        limits.check_margin(value)
         axis, sign = DIRECTIONS[name]
         margins_mm[axis, int(sign > 0)] = value
     return margins_mm, False

@@ -27,9 +27,10 @@ class RandBoxGridd(Randomizable, MapTransform):
 
     Turning, cutting and resizing are one linear interpolation: RandAffined, RandRegionCropd and Resized in a
     row interpolate twice, on the whole image, and take 20 to 50 times as long. Beyond the image its border
-    goes on. Labels come out as 0 and 1. Images are channel-first (C, x, y, z) MetaTensors of one size whose
-    axes are upright in space. With `turn_deg` and `bend_mm` 0 and one margin the result is not random.
-    Raises InputError when keys differ in size and for a label without a voxel.
+    goes on. Labels come out as 0 and 1. The affine is that of the box as it was before bending. Images are
+    channel-first (C, x, y, z) MetaTensors of one size whose axes are upright in space. With `turn_deg` and
+    `bend_mm` 0 and one margin the result is not random. Raises InputError when keys differ in size and for a
+    label without a voxel.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class RandBoxGridd(Randomizable, MapTransform):
                     f"{tuple(label.shape[1:])}."
                 )
         voxel_mm = np.asarray(label.pixdim[:3], dtype=np.float64)
-        points = self._points_mm((label > 0).any(dim=0).numpy(), voxel_mm) / voxel_mm
+        points_mm, to_mm = self._points_mm((label > 0).any(dim=0).numpy(), voxel_mm)
+        points = points_mm / voxel_mm
+        to_index = torch.from_numpy(np.diag([*(1 / voxel_mm), 1.0]) @ to_mm)
         # grid_sample counts from -1 to 1 between the outer edges, and the last axis first.
         relative = (2 * points + 1) / np.array(label.shape[1:]) - 1
         grid = torch.from_numpy(relative[..., ::-1].astype(np.float32))[None]
@@ -71,11 +74,13 @@ class RandBoxGridd(Randomizable, MapTransform):
             )[0]
             if key == self.source_key:
                 values = (values >= 0.5).float()
-            sample[key] = MetaTensor(values, meta=_meta(sample[key]))
+            affine = sample[key].affine @ to_index.to(sample[key].affine)
+            sample[key] = MetaTensor(values, affine=affine, meta=_meta(sample[key]))
         return sample
 
-    def _points_mm(self, inside: np.ndarray, voxel_mm: np.ndarray) -> np.ndarray:
-        """float64 (*size, 3): where each voxel of the box lies, in mm along the image's axes."""
+    def _points_mm(self, inside: np.ndarray, voxel_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(float64 (*size, 3): where each voxel of the box lies, in mm along the image's axes; 4x4 that takes
+        an index of the box there, before it is bent)"""
         if not inside.any():
             raise InputError(f"'{self.source_key}' has no voxel to draw a box around.")
         turn = _turn(np.radians(self.R.uniform(-1, 1, size=3) * self.turn_deg))
@@ -85,15 +90,17 @@ class RandBoxGridd(Randomizable, MapTransform):
         turned = (np.argwhere(inside) * voxel_mm) @ turn.T
         low = turned.min(0) - voxel_mm / 2 - margins_mm[0]
         high = turned.max(0) + voxel_mm / 2 + margins_mm[1]
-        axes = [a + (np.arange(n) + 0.5) / n * (b - a) for a, b, n in zip(low, high, self.size, strict=True)]
-        axes = [axis[::-1] if flip else axis for axis, flip in zip(axes, mirrored, strict=True)]
-        points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+        step = (high - low) / self.size * np.where(mirrored, -1, 1)
+        first = np.where(mirrored, high, low) + step / 2
+        points = np.stack(np.meshgrid(*map(np.arange, self.size), indexing="ij"), axis=-1) * step + first
+        to_mm = np.eye(4)
+        to_mm[:3, :3], to_mm[:3, 3] = turn.T * step, turn.T @ first
         if self.bend_mm:
             smooth = functional.interpolate(
                 torch.from_numpy(bend_mm)[None], size=self.size, mode="trilinear", align_corners=True
             )
             points = points + np.moveaxis(smooth[0].numpy(), 0, -1)
-        return points @ turn  # the inverse of a rotation is its transpose
+        return points @ turn, to_mm  # the inverse of a rotation is its transpose
 
 
 def _turn(angles: np.ndarray) -> np.ndarray:
@@ -108,4 +115,4 @@ def _turn(angles: np.ndarray) -> np.ndarray:
 
 
 def _meta(image: torch.Tensor) -> dict:
-    return dict(image.meta) if isinstance(image, MetaTensor) else {}
+    return {key: value for key, value in image.meta.items() if key != "affine"}

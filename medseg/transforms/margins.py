@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from monai.transforms import MapTransform
 
+from medseg import limits
 from medseg.cases.region import region_mask
 from medseg.cases.results import Structures
 from medseg.cases.volume import Case
@@ -50,15 +51,17 @@ class MarginStructuresd(MapTransform):
         for margin in margins:
             if set(margin) - {"not_into"} != self.FIELDS:
                 raise InputError(
-                    f"margin {dict(margin)}: expected the fields {', '.join(sorted(self.FIELDS))}, and "
-                    f"not_into where it is wanted."
+                    f"margin with {', '.join(map(str, margin))}: expected the fields "
+                    f"{', '.join(sorted(self.FIELDS))}, and not_into where it is wanted."
                 )
+            limits.check_margin(margin["margin_mm"])
             if not margin["margin_mm"] >= 0:
                 raise InputError(
                     f"margin {margin['name']}: {margin['margin_mm']} mm; expected 0 (off) or more."
                 )
         if crop_to_body_mm is not None and not crop_to_body_mm >= 0:
             raise InputError(f"crop_to_body_mm is {crop_to_body_mm}; expected 0 or more, or null: no crop.")
+        limits.check_margin(crop_to_body_mm or 0)
         self.margins = tuple(margins)
         self.crop_to_body_mm = crop_to_body_mm
 

@@ -16,7 +16,7 @@ from monai.transforms import MapTransform
 from medseg.cases.region import region_mask
 from medseg.cases.results import Structures, binary
 from medseg.cases.volume import resample
-from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
+from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError, sizes
 from medseg.geometry import Geometry
 from medseg.inference.sampling import Sampling
 from medseg.inference.sliding_window import PACKED_SIZE, unpack
@@ -141,7 +141,7 @@ class RestoreStructuresd(MapTransform):
 def _check_prediction(pred: torch.Tensor, shape: tuple[int, ...], image: MetaTensor) -> None:
     if shape != tuple(image.shape[1:]):
         raise GeometryError(
-            f"the prediction has {shape} voxels, the image that the network saw {tuple(image.shape[1:])}."
+            f"the prediction has {sizes(shape)} voxels, the image the network saw {sizes(image.shape[1:])}."
         )
     if isinstance(pred, MetaTensor):
         seen, own = (Geometry.from_ras_affine(np.asarray(t.affine), shape) for t in (image, pred))
@@ -155,7 +155,8 @@ def structure_of(fields: Mapping[str, Any]) -> Structure:
         return Structure(**values)
     except TypeError as error:
         raise StructureError(
-            f"structure {dict(fields)}: expected the fields name, number, colour_rgb, interpreted_type."
+            f"structure with {', '.join(map(str, fields))}: expected the fields name, number, colour_rgb, "
+            "interpreted_type."
         ) from error
 
 

@@ -143,7 +143,7 @@ def item_of(
         # From the folder, as at the training: a damaged file beside the slices may be the missing end of the
         # stack.
         series = read_series(folder_of(files), series_uid=files.series_uid)
-        masks, notices = place(replace(structure_set, rois=wanted), series)
+        masks, notices = place(replace(structure_set, rois=wanted), series, allow=None)
     except MedsegError as error:
         report.not_readable.append(relative(error, structure_set.path, name_of))
         return None

@@ -16,18 +16,20 @@ from medseg.cases.mask_sources import (
     MaskSource,
     Reference,
     file_names,
+    holds_slices,
     is_nifti,
-    modality,
     open_masks,
     read_index,
 )
 from medseg.cases.nifti import write_mask, write_volume
 from medseg.dicom import Series, write_rtstruct, write_seg
+from medseg.dicom.damage import damage_as_input_error
 from medseg.dicom.derived import refuse_existing
+from medseg.dicom.opening import read_dicom
 from medseg.dicom.rtstruct.structure_set import read_structure_set
 from medseg.dicom.rtstruct.volumes import structure_set_volumes
-from medseg.errors import GeometryError, InputError, MedsegWarning
-from medseg.files import load_json, staging_folder, write_json
+from medseg.errors import GeometryError, InputError, MedsegWarning, unusable
+from medseg.files import FILE_ENDINGS, load_json, staging_folder, write_json
 from medseg.metrics import volume_cc
 from medseg.structures.structure import Structure
 
@@ -63,8 +65,8 @@ def convert(request: Conversion) -> dict[str, Any]:
     StructureError as the readers and writers do.
     """
     source, out = request.source, request.out
-    if not source.exists():
-        raise InputError(f"{source}: no such file or folder; expected one of {DIRECTIONS}.")
+    if not (source.is_file() or source.is_dir()):
+        raise unusable(source, f"one of {DIRECTIONS}")
     if request.format not in FORMATS:
         raise InputError(f"format {request.format!r}: expected one of {', '.join(FORMATS)}.")
     with warnings.catch_warnings(record=True) as said:
@@ -76,17 +78,14 @@ def convert(request: Conversion) -> dict[str, Any]:
     return {"source": str(source), "out": str(out), **record}
 
 
-NO_FOLDER = (".dcm", ".nii", ".gz", ".zip", ".tar", ".nrrd", ".mha", ".mhd", ".png", ".json", ".stl")
-"""Endings of a file: masks go into a folder, and none of these names is meant as one."""
-
-
 def _direction(request: Conversion):
     """The function for what the two paths are; InputError with what would be possible."""
     source, out = request.source, request.out
-    holds_masks = is_nifti(source) or source.is_dir() and any(is_nifti(file) for file in source.iterdir())
-    kind = modality(source) if source.is_file() else ""
-    kind = kind if kind in ("RTSTRUCT", "SEG") else ""
-    if is_nifti(out) and not (holds_masks or kind):
+    is_folder = source.is_dir()
+    holds_masks = is_nifti(source) or is_folder and any(map(is_nifti, source.glob("[!.]*")))
+    found = "" if is_folder or is_nifti(source) else _modality(source)
+    kind = found if found in ("RTSTRUCT", "SEG") else ""
+    if is_nifti(out) and not kind and (not holds_masks or is_folder and holds_slices(source)):
         _refuse_options(
             request, "an image", rois=(), append_to=None, simplify_mm=0.0, holes="keyhole", format="rtstruct"
         )
@@ -97,19 +96,19 @@ def _direction(request: Conversion):
         if request.format == "seg":
             _refuse_options(request, "a Segmentation", append_to=None, simplify_mm=0.0, holes="keyhole")
         return _masks_to_dicom
-    if kind and (out.is_dir() or out.suffix.lower() not in NO_FOLDER):
+    if kind and (out.is_dir() or out.suffix.lower() not in FILE_ENDINGS):
         _refuse_options(request, "masks", append_to=None, simplify_mm=0.0, holes="keyhole", format="rtstruct")
         return _set_to_masks
-    what = (
-        "a structure set"
-        if kind
-        else "NIfTI masks"
-        if holds_masks
-        else "a folder"
-        if source.is_dir()
-        else "a file"
-    )
+    what = "NIfTI masks" if holds_masks else f"a DICOM file of modality {found or 'unknown'}"
+    what = "a folder" if is_folder and not holds_masks else what
     raise InputError(f"{source} is {what} and {out} does not go with it; medseg convert does: {DIRECTIONS}.")
+
+
+def _modality(path: Path) -> str:
+    """Modality of a DICOM file, "" where it has none; InputError for one that is damaged, unreadable or no
+    DICOM file."""
+    with damage_as_input_error(path):
+        return str(read_dicom(path).get("Modality", ""))
 
 
 def _refuse_options(request: Conversion, what: str, **defaults) -> None:

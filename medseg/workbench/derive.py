@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import medseg
+from medseg import limits
 from medseg.cases.mask_sources import MaskSource, Reference, is_nifti, open_masks
 from medseg.dicom import write_rtstruct
 from medseg.dicom.derived import refuse_existing
@@ -48,6 +49,12 @@ class Recipe:
         """Every structure that it needs."""
         cropped = [self.crop_to] if self.crop_to is not None else []
         return [self.start, *self.union, *self.intersect, *(name for name, _ in self.minus), *cropped]
+
+    def check_margins(self) -> None:
+        """InputError for a number of mm beyond the limit, before anything is read."""
+        margins_mm = self.mm.values() if isinstance(self.mm, Mapping) else [self.mm]
+        for mm in (*margins_mm, *(gap_mm for _, gap_mm in self.minus), self.crop_mm):
+            limits.check_margin(mm)
 
     def __str__(self) -> str:
         words = " or ".join([self.start, *self.union])
@@ -113,6 +120,7 @@ def derive_structure_set(request: Derivation) -> dict[str, Any]:
     write_rtstruct do.
     """
     _check_paths(request)
+    request.recipe.check_margins()
     series = request.reference.series()
     source = open_masks(request.source, series, allow=request.reference.allow_in_sets)
     if source.kind != "RT Structure Set":

@@ -225,7 +225,7 @@ def report_lines(report: dict) -> list[str]:
     if not any(study["series"] for patient in report["patients"] for study in patient["studies"]):
         lines.append(f"No CT, MR or PET series in {report['path']}")
     if report["broken"]:
-        lines.append(f"Broken files ({len(report['broken'])})")
+        lines.append(f"Broken or unreadable files ({len(report['broken'])})")
         lines += [f"  ! {note['file']}: {note['why']}" for note in report["broken"]]
     if report["ignored"]:
         lines.append(f"Ignored files ({len(report['ignored'])})")
@@ -261,7 +261,7 @@ def _series_lines(series: dict) -> list[str]:
     ]
     lines.append(f"    Frame of Reference {series['frame_of_reference_uid'] or 'not known'}")
     for problem in series["problems"]:
-        hint = f' (can be accepted: allow "{problem["fault"]}")' if problem["allowable"] else ""
+        hint = f" (can be accepted: `allow={problem['fault']}`)" if problem["allowable"] else ""
         lines.append(f"  ! {problem['fault']}: {problem['message']}{hint}")
     return lines + [f"    note: {remark}" for remark in series["remarks"]]
 

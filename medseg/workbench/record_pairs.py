@@ -137,8 +137,8 @@ def pair(request: PairRequest, progress: bool = False) -> dict[str, Any]:
     serves the images of the nearest date only; see :func:`medseg.workbench.nearest.nearest_records`. The
     datalist's items have image, case_id, patient_id, side, label, days_apart (record minus image) and
     image_date. Report: {"images", "records", "paired", "left_out": {reason: images},
-    "records_without_figure", "sections": {name: {"images", "patients"}}}. InputError when nothing is paired, and for columns, dates and
-    figures that cannot be read at all.
+    "records_without_figure", "sections": {name: {"images", "patients"}}}. InputError when nothing is paired,
+    and for columns, dates and figures that cannot be read at all.
     """
     images = _images(request, progress)
     records = read_table(request.records, request.record_columns, request.sql_table)

@@ -21,7 +21,7 @@ TINY = {
     },
     "grid_size": [8, 8, 8],
     "spacing_mm": [4.0, 4.0, 4.0],
-    "val_margin_mm": 100.0,
+    "val_margin_mm": 8.0,
     "epochs": 1,
     "device": "cpu",
 }

@@ -97,7 +97,7 @@ def listed(tmp_path: Path) -> Path:
     ("change", "expected"),
     [
         ("empty folder", "none of Heart, Lung_L, Lung_R is there"),
-        ("size", r"has \(64, 81\) pixels .* a label \(64, 80\)"),
+        ("size", r"has 64 x 81 pixels \(rows x columns\), a label 64 x 80\."),
         ("no predictions", "no folder of predictions for 1 cases, the first c1"),
         ("all empty", "every label of Heart, Lung_L, Lung_R is empty in all 10 cases"),
         ("not a picture", "cannot be read as a picture"),

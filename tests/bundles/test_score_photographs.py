@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -46,7 +48,13 @@ def test_pooled_figures_of_a_sick_and_a_healthy_eye():
     assert found["specificity at 0.5, images without lesions"] == 1 - 1 / 399
     assert found["taken for the lesion at 0.5, share of pixels"] == {"drusen": 0.5}
     assert isinstance(found["AUPR"], Interval) and 0.75 < found["AUPR"].value < 0.95
+    assert found["AUPR, look-alikes left out"].value == 1.0, "only drusen rank above a part of the lesion"
     finds = found["lesions found at false finds per image"]
     assert finds["1"] == 1.0 and finds["0.5"] == 1.0, "the lesion ranks above the drusen"
     words = in_words("Exudate", found)
     assert "| images | 2 |" in words and "drusen | 0.500 |" in words
+
+
+def test_scores_that_kept_no_counts_apart_say_nothing_of_look_alikes_left_out():
+    found = pooled_scores([scored("a"), replace(scored("b"), apart=None)])
+    assert "AUPR, look-alikes left out" not in found and "AUPR" in found

@@ -247,7 +247,7 @@ def test_the_end_of_the_scan_is_no_surface():
 def test_a_structure_shrinks_to_nothing():
     geometry = stack(3.0 * np.arange(8), pixels=24)
     mask = ball(geometry, [12, 12, 11], 6)
-    for margin_mm in (-7.0, -500.0):
+    for margin_mm in (-7.0, -300.0):
         gone = expand(mask, geometry, margin_mm)
         assert mask.any() and not (gone >= 0.5).any() and volume_cc(gone, geometry) == 0
 
@@ -316,7 +316,18 @@ def test_a_margin_beyond_the_image_fills_it_without_looking_farther():
     geometry = stack(3.0 * np.arange(4), 12)
     mask = np.zeros(geometry.shape, dtype=bool)
     mask[1, 5, 5] = True
-    assert expand(mask, geometry, 1e6).all()
-    assert not expand(~mask, geometry, -1e6).any()
-    left = expand(mask, geometry, {"left": 1e6})
+    assert expand(mask, geometry, 300).all()
+    assert not expand(~mask, geometry, -300).any()
+    left = expand(mask, geometry, {"left": 300})
     assert left[1, 5, 5:].all() and np.count_nonzero(left >= 0.5) == 7
+
+
+@pytest.mark.parametrize("mm", [301, -301, {"left": 1e9}])
+def test_a_margin_beyond_the_limit_is_refused_with_the_limit(mm, monkeypatch):
+    geometry = stack(3.0 * np.arange(4), 12)
+    mask = np.zeros(geometry.shape, dtype=bool)
+    mask[1, 5, 5] = True
+    with pytest.raises(InputError, match="at most 300 mm are made.*MEDSEG_LIMIT_MARGIN_MM"):
+        expand(mask, geometry, mm)
+    monkeypatch.setenv("MEDSEG_LIMIT_MARGIN_MM", "2000000000")
+    assert expand(mask, geometry, mm)[1].any() == (mm != -301)

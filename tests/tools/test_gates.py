@@ -32,12 +32,20 @@ def test_every_rule_that_refuses_is_counted_in_its_own_column(tmp_path, capsys):
 
     assert table.main([str(tmp_path), "-o", str(tmp_path / "page.md")]) == 0
     page = (tmp_path / "page.md").read_text()
-    assert page.startswith("<!-- gates -->\n### ct_head_neck") and "### mm_gtv" in page
+    assert page.startswith("<!-- gate of ct_head_neck -->\n### ct_head_neck") and "### mm_gtv" in page
     # 24 mm are too few for either; values come first only for the two that are no HU.
     assert "| ct/set, image.nii.gz | 3 | 0 |  |  |  | 2 | 3 |  |" in page
     assert "| ct | 1 | 0 |  |  |  |  |  | 1 |" in page
     assert "| made: noise of 20 grains | 20 |" in page
     assert "### cxr_anatomy" in capsys.readouterr().out
+    # A grey picture is none to a bundle that learned from colours; of what is made, noise and phantoms are.
+    eye = page.split("### eye_lesion")[1]
+    assert "| ct | 1 | 0 | 1 |" in eye and "| made: noise of 20 grains, coloured | 20 |" in eye
+    assert "| made: fundus phantoms | 20 |" in eye
+
+    assert table.main([str(tmp_path), "--bundle", "cxr_anatomy", "-o", str(tmp_path / "page.md")]) == 0
+    assert (tmp_path / "page.md").read_text() == page, "the other tables stay"
+    assert "### ct_gtv" not in capsys.readouterr().out
 
 
 def test_the_fit_is_mean_and_covariance_over_the_likeliest_place_of_each_image():

@@ -38,6 +38,19 @@ def test_without_chance_it_is_the_widened_box_resampled_linearly():
     assert inside.max(0).tolist() == [12, 9]
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_affine_says_where_the_voxels_of_a_turned_box_lie(flip):
+    # Along a slope the grey value of a voxel is its own place, whatever was done to the box.
+    place = torch.stack(torch.meshgrid(*[torch.arange(float(n)) for n in (40, 44, 30)], indexing="ij"))
+    mm = MetaTensor(place * AFFINE.diagonal()[:3, None, None, None].float(), affine=AFFINE)
+    transform = RandBoxGridd(("image", "label"), (6, 7, 5), (2, 5), turn_deg=(5, 5, 10), flip=flip)
+    boxed = transform.set_random_state(4)({**sample(), "image": mm})["image"]
+    index = np.stack(np.meshgrid(*map(np.arange, (6, 7, 5)), indexing="ij"))
+    told = np.einsum("ij,jxyz->ixyz", boxed.affine[:3, :3].numpy(), index)
+    told += boxed.affine[:3, 3].numpy()[:, None, None, None]
+    np.testing.assert_allclose(boxed.numpy(), told, atol=1e-3)
+
+
 def test_the_same_seed_gives_the_same_box_and_another_gives_another():
     transform = RandBoxGridd(
         ("image", "label"), (16, 16, 16), (5, 20), turn_deg=(15, 15, 30), bend_mm=4, flip=True

@@ -147,7 +147,7 @@ def test_the_report_survives_json_and_reads_as_a_table(case):
     assert "    CT  7 x 20 x 24  1 x 0.5 mm, 2.5 to 5 mm slices  axial  Thorax" in text
     assert any(line.startswith("      ! missing_slice: 5.00 mm between slices 3 and 4") for line in text)
     assert any(line.split() == ["1", "GTV", "GTV", "3", "contours,", "0.13", "cc"] for line in text)
-    assert "Broken files (1)" in text and "Ignored files (1)" in text
+    assert "Broken or unreadable files (1)" in text and "Ignored files (1)" in text
 
 
 def test_an_empty_folder_gives_an_empty_report_and_a_missing_one_an_error(tmp_path):

@@ -1,13 +1,14 @@
 """What the gate of every bundle makes of every image under a folder, as the table of docs/reference/gates.md.
 
     python tools/gates/table.py DATA -o docs/reference/gates.md
+    python tools/gates/table.py DATA --bundle eye_lesion     only this one's table; several may be named
     python tools/gates/table.py DATA --each cases.csv        also each image on a line, with the whole reason
 
 DATA is searched for DICOM series, NIfTI files, pictures and DICOM radiographs. Every one goes through the
 first steps of a bundle's own inference.json, up to the gate; no network runs. mm_gtv is shown each volume
-whole, and regions around structures that lie beside it (10 mm around). cxr_anatomy is shown every picture,
-and pictures made of what is there: fundus photographs made grey, slices of CTs, films inverted or turned, and
-noise.
+whole, and regions around structures that lie beside it (10 mm around). cxr_anatomy and eye_lesion are shown
+every picture, and pictures made of what is there: fundus photographs made grey, slices of CTs, films inverted
+or turned, and noise; photographs with exchanged or inverted colours, tinted films, and fundus phantoms.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ from scipy import ndimage
 from medseg.bundles.config import build, load_config
 from medseg.bundles.find import bundle_folders, find_bundle
 from medseg.bundles.kinds import case_kind
-from medseg.cases.find import find_cases, find_radiographs
+from medseg.cases.find import find_cases, find_photographs, find_radiographs
 from medseg.cases.nifti import is_nifti, load_image
+from medseg.cases.photograph import open_photograph
 from medseg.cases.radiograph import open_radiograph
 from medseg.cases.volume import open_case, source_path
 from medseg.dicom import read_rtstruct
 from medseg.errors import GeometryError, InputError, MedsegError, MedsegWarning
+from medseg.phantoms.fundus import make_fundus
 from medseg.transforms import CheckInputd, CropWithind
 
 MARGIN_MM = 10.0
@@ -43,7 +46,9 @@ TARGETS = ("GTV-1", "GTV_Mass_CT", "Lung L", "Spinal cord")
 
 OPENKBP_BITS = {"PTV70": 9, "Parotid": 2}
 WHY = ("tag", "values", "size", "look")
-EVERY_SLICE = 6
+EVERY_SLICE, EVERY_PHOTOGRAPH, FILMS_TINTED = 6, 4, 40
+TINT = np.array([0.9, 0.5, 0.2])
+"""Red, green and blue of a retina."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +205,39 @@ def made_pictures(data: Path, films: list[str]) -> Iterator[tuple[str, str, np.n
         yield "noise of 20 grains", str(number), (noise - noise.min()) / np.ptp(noise)
 
 
+def photographs(data: Path, doors: list[Door]) -> Iterator[Answer]:
+    """Every picture and DICOM photograph, and coloured pictures that are none of a fundus, or no camera's."""
+    photos, films = [], []
+    for name, source in find_photographs(data)[0]:
+        group = str(Path(source).relative_to(data).parent)
+        for door in doors:
+            answer = door.answer(group, name, source)
+            photos += [] if answer.why else [source]
+            films += [source] if answer.why == ("reader",) and group.endswith("images") else []
+            yield answer
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (group, name, colours) in enumerate(made_photographs(photos, films)):
+            file = Path(folder) / f"{number}.png"
+            Image.fromarray((np.clip(colours, 0, 1) * 255).astype(np.uint8)).save(file)
+            for door in doors:
+                yield door.answer(f"made: {group}", name, str(file))
+
+
+def made_photographs(photos: list[str], films: list[str]) -> Iterator[tuple[str, str, np.ndarray]]:
+    """(group, name, colours 0 to 1 [row, column, 3])."""
+    for photo in photos[::EVERY_PHOTOGRAPH]:
+        pixels = open_photograph(photo).pixels
+        yield "photographs, red and blue exchanged", photo, pixels[..., ::-1]
+        yield "photographs, colours inverted", photo, 1 - pixels
+    for film in films[:: max(1, len(films) // FILMS_TINTED)]:
+        yield "films, tinted like an eye", film, open_radiograph(film).pixels[..., None] * TINT
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        noise = ndimage.gaussian_filter(rng.random((256, 256, 3)), (number, number, 0))
+        yield "noise of 20 grains, coloured", str(number), (noise - noise.min()) / np.ptp(noise)
+        yield "fundus phantoms", str(number), make_fundus(number, 0, 512).image
+
+
 # ---- the table ---------------------------------------------------------------------------------------------
 
 
@@ -227,16 +265,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, metavar="DATA")
     parser.add_argument(
-        "-o", dest="out", type=Path, metavar="PAGE.md", help="the page whose table is replaced"
+        "-o", dest="out", type=Path, metavar="PAGE.md", help="the page whose tables are replaced"
     )
+    parser.add_argument("--bundle", action="append", choices=tuple(bundle_folders()), help="default: all")
     parser.add_argument("--each", type=Path, metavar="FILE.csv", help="each image on a line, with the reason")
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore", MedsegWarning)
-    doors = [Door(name) for name in bundle_folders()]
+    doors = [Door(name) for name in options.bundle or bundle_folders()]
     answers = []
-    for show, takes in ((volumes, "volume"), (pictures, "radiograph")):
+    shows = {"volume": volumes, "radiograph": pictures, "photograph": photographs}
+    for takes, show in shows.items():
+        shown = [door for door in doors if door.takes == takes]
         try:
-            answers += show(options.data, [door for door in doors if door.takes == takes])
+            answers += show(options.data, shown) if shown else ()
         except InputError as error:
             print(f"no {takes}: {error}", file=sys.stderr)
     if not answers:
@@ -252,7 +293,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "docs"))
         from page_section import put_section
 
-        put_section(options.out, "gates", text)
+        for bundle in dict.fromkeys(answer.bundle for answer in answers):
+            own = [answer for answer in answers if answer.bundle == bundle]
+            put_section(options.out, f"gate of {bundle}", table(own))
     return 0
 
 

@@ -94,12 +94,13 @@ def _broken_files(files: SeriesFiles, found: Found) -> tuple[list[Fault], list[s
     others = [note for note in near if note not in own]
     faults, remarks = [], []
     if own:
-        count = f"{len(own)} files beside its slices are" if len(own) > 1 else "a file beside its slices is"
-        what = f"{count} broken and may be a slice: {own[0].path.name}: {own[0].why}."
+        count = f"{len(own)} files" if len(own) > 1 else "a file"
+        what = f"{count} beside its slices could not be read and may be a slice: "
+        what += f"{own[0].path.name}: {own[0].why}."
         faults.append(Fault("broken_file", what))
     for note in others[:3]:
         remarks.append(
-            f"{note.path.name} beside the slices, of series {note.series_uid}, is broken: {note.why}."
+            f"{note.path.name} beside the slices, of series {note.series_uid}, could not be read: {note.why}."
         )
     return faults, remarks
 

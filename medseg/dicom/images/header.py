@@ -20,8 +20,8 @@ from pydicom.uid import (
 )
 
 from medseg import limits
-from medseg.dicom.damage import PARSE_ERRORS
-from medseg.dicom.opening import Source, read_open
+from medseg.dicom.damage import PARSE_ERRORS, reading_failed
+from medseg.dicom.opening import Source, no_dicom, read_open, starts_like_dicom
 from medseg.errors import InputError
 
 SLICE_CLASSES = {
@@ -88,11 +88,9 @@ def read_header(path: Path) -> tuple[Dataset | None, PixelElement | None]:
     with open(path, "rb") as file:
         head = file.read(132)
         part10 = head[128:132] == b"DICM"
-        if not part10 and not _looks_like_bare_dataset(head):
+        if not starts_like_dicom(head):
             if path.suffix.lower() in (".dcm", ".dicom", ".ima"):
-                raise InputError(
-                    "named as DICOM, but neither the DICM mark nor a DICOM element stands at its start"
-                )
+                raise InputError(f"named as DICOM, but {no_dicom(head)}")
             return None, None
         file.seek(0)
         dataset, source = read_open(file, path)
@@ -116,19 +114,7 @@ def why_refused(path: Path, other_kind: Callable[[Dataset], str | None]) -> str 
     except InputError as error:
         return str(error)
     except PARSE_ERRORS as error:
-        return f"damaged DICOM ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
-
-
-def _looks_like_bare_dataset(head: bytes) -> bool:
-    """True when the first element is one that a data set without preamble starts with: low in group 2 or
-    8."""
-    if len(head) < 8:
-        return False
-    for order in "<>":
-        group, element = struct.unpack(f"{order}HH", head[:4])
-        if group in (0x0002, 0x0008) and element <= 0x0018:
-            return True
-    return False
+        return reading_failed(error)
 
 
 def class_name(sop_class: str) -> str:

@@ -15,7 +15,7 @@ from pydicom.uid import (
     UID,
 )
 
-from medseg.dicom.damage import PARSE_ERRORS
+from medseg.dicom.damage import PARSE_ERRORS, reading_failed
 from medseg.dicom.images.header import (
     MODALITIES,
     MULTI_FRAME_CLASSES,
@@ -28,7 +28,7 @@ from medseg.dicom.images.header import (
     read_header,
     require_pixels,
 )
-from medseg.errors import InputError
+from medseg.errors import InputError, unusable
 
 READ_LATER = (
     "SpecificCharacterSet",
@@ -144,12 +144,11 @@ def find_series(path: str | os.PathLike | Iterable[str | os.PathLike]) -> Found:
     """Read the header of every file of a folder (nested), of one file or of a list, and group slices by
     series.
 
-    Pixels are not decoded. Files that are no DICOM or no slices go to ``ignored``, damaged ones to
-    ``broken``; a folder without images gives an empty ``series``. Raises InputError only when ``path`` does
-    not exist.
+    Pixels are not decoded. Files that are no DICOM or no slices go to ``ignored``, damaged and unreadable
+    ones to ``broken``, with the folders that cannot be looked into; a folder without images gives an empty
+    ``series``. Raises InputError only when ``path`` is no file or folder.
     """
-    files, root = _list_files(path)
-    found = Found(root)
+    files, found = _list_files(path)
     for file in files:
         with warnings.catch_warnings():
             # pydicom warns about values it can live with; what medseg needs of them is checked below.
@@ -158,21 +157,40 @@ def find_series(path: str | os.PathLike | Iterable[str | os.PathLike]) -> Found:
     return found
 
 
-def _list_files(path) -> tuple[list[Path], str]:
-    """Files in a stable order, and a name for messages."""
+def _list_files(path) -> tuple[list[Path], Found]:
+    """Files in a stable order, and an empty scan but for the folders that cannot be looked into."""
     if not isinstance(path, (str, os.PathLike)):
         files = [Path(item) for item in path]
-        missing = [file for file in files if not file.is_file()]
-        if missing:
-            raise InputError(f"{missing[0]}: no such file.")
-        return files, f"list of {len(files)} files"
+        for file in files:
+            if not file.is_file():
+                raise unusable(file, "a file")
+        return files, Found(f"list of {len(files)} files")
     path = Path(path)
-    if path.is_dir():
-        # is_file() also keeps pipes and devices away, whose opening would hang.
-        return sorted(file for file in path.rglob("*") if file.is_file()), str(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file or folder.")
-    return [path], str(path)
+    if path.is_file():
+        return [path], Found(str(path))
+    if not path.is_dir():
+        raise unusable(path)
+    files, refused = files_below(path)
+    return files, Found(str(path), broken=[FileNote(folder, why) for folder, why in refused.items()])
+
+
+def files_below(folder: Path) -> tuple[list[Path], dict[Path, str]]:
+    """(every file in a folder and the folders below it, sorted; {folder that cannot be looked into: why}).
+
+    Links to folders are not followed. Pipes and devices, whose opening would hang, are left out.
+    """
+    refused: dict[Path, str] = {}
+
+    def note(error: OSError) -> None:
+        refused[Path(error.filename)] = f"the folder cannot be read ({error.strerror})"
+
+    files: list[Path] = []
+    for where, _, names in os.walk(folder, onerror=note):
+        if os.access(where, os.X_OK):
+            files += (file for file in map(Path(where).joinpath, names) if file.is_file())
+        else:
+            refused[Path(where)] = "the folder cannot be entered (no right to its files)"
+    return sorted(files), refused
 
 
 def _sort_in(path: Path, found: Found) -> None:
@@ -207,12 +225,19 @@ def _sort_in(path: Path, found: Found) -> None:
                 raise InputError(
                     f"SOPClassUID {sop_class[:64]!r}; expected that of a slice (the header is damaged)"
                 )
-            found.ignored.append(FileNote(path, f"{class_name(kind)}, not a slice", _series_uid(dataset)))
+            found.ignored.append(
+                FileNote(path, f"{_object_name(dataset, kind)}, not a slice", _series_uid(dataset))
+            )
     except InputError as error:
         found.broken.append(FileNote(path, str(error), _series_uid(dataset)))
     except PARSE_ERRORS as error:
-        why = f"damaged DICOM ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
-        found.broken.append(FileNote(path, why, _series_uid(dataset)))
+        found.broken.append(FileNote(path, reading_failed(error), _series_uid(dataset)))
+
+
+def _object_name(dataset: Dataset, sop_class: str) -> str:
+    """What a DICOM object is, for people: "RT Plan Storage (RTPLAN)"."""
+    modality = str(dataset.get("Modality", ""))
+    return class_name(sop_class) + (f" ({modality})" if modality else "")
 
 
 def _series_uid(dataset: Dataset | None) -> str | None:

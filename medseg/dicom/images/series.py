@@ -123,8 +123,8 @@ def _refusal(faults: list[Fault]) -> str:
     faults = sorted(faults, key=lambda fault: fault.name in ALLOWABLE)
     names = list(dict.fromkeys(fault.name for fault in faults))
     if all(name in ALLOWABLE for name in names):
-        quoted = " and ".join(f'"{name}"' for name in names)
-        return f"{faults[0].message} To accept it, allow {quoted}."
+        quoted = " and ".join(f"`allow={name}`" for name in names)
+        return f"{faults[0].message} To accept it: {quoted}."
     also = f" Also: {', '.join(names[1:])}." if names[1:] else ""
     return f"{faults[0].message}{also}"
 
@@ -140,7 +140,7 @@ def _choose(found: Found, series_uid: str | None) -> SeriesFiles:
         found.series.values()
     )
     if not candidates:
-        raise InputError(f"{found.root}: no CT, MR or PET series{_why_nothing(found)}.")
+        raise InputError(f"{found.root}: no CT, MR or PET series{why_nothing(found)}.")
     if len(candidates) > 1:
         listed = "; ".join(str(files) for files in candidates[:8]) + ("; …" if len(candidates) > 8 else "")
         raise InputError(
@@ -153,18 +153,20 @@ MOST_KINDS = 5
 """Kinds of files that a message names."""
 
 
-def _why_nothing(found: Found) -> str:
+def why_nothing(found: Found) -> str:
     """What there is instead of slices, for the end of a message."""
     kinds = Counter(map(_kind, found.ignored))
-    kinds["structure set"] = len(found.structure_sets)
-    kinds["registration object"] = len(found.registrations)
+    kinds["RT Structure Set (RTSTRUCT)"] = len(found.structure_sets)
+    kinds["registration object (REG)"] = len(found.registrations)
     held = [f"{kind} ({count})" if count > 1 else kind for kind, count in kinds.most_common() if count]
-    broken = [f"{note.path.name}: {note.why}" for note in found.broken]
+    is_file = Path(found.root).is_file()
+    broken = [note.why if is_file else f"{note.path.name}: {note.why}" for note in found.broken]
     if len(broken) > 1:
-        broken = [f"{len(broken)} broken files, e.g. {broken[0]}"]
+        broken = [f"{len(broken)} broken or unreadable files, e.g. {broken[0]}"]
     if not held and not broken:
         return "; there is no file"
-    return f"; it holds: {'; '.join([*held[:MOST_KINDS], *(['…'] if held[MOST_KINDS:] else []), *broken])}"
+    holds = "is" if is_file else "holds"
+    return f"; it {holds}: {'; '.join([*held[:MOST_KINDS], *(['…'] if held[MOST_KINDS:] else []), *broken])}"
 
 
 def _kind(note: FileNote) -> str:

@@ -53,9 +53,12 @@ def read_rtstruct(path: str | Path, series: Series, *, allow: Collection[str] = 
 
 
 def place(
-    structure_set: StructureSet, series: Series, allow: Collection[str] = ()
+    structure_set: StructureSet, series: Series, allow: Collection[str] | None = ()
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The masks of read_rtstruct, and a sentence about everything that was odd, instead of warnings."""
+    """The masks of read_rtstruct, and a sentence about everything that was odd, instead of warnings.
+
+    ``allow`` None: the caller takes no faults, so that no message offers to accept one.
+    """
     readers, notices = placeable(structure_set, series, allow)
     masks: dict[str, np.ndarray] = {}
     for name, read in readers.items():
@@ -65,25 +68,27 @@ def place(
 
 
 def placeable(
-    structure_set: StructureSet, series: Series, allow: Collection[str] = ()
+    structure_set: StructureSet, series: Series, allow: Collection[str] | None = ()
 ) -> tuple[dict[str, MaskReader], list[str]]:
     """({ROI name: function that gives its mask and what was odd about it}, what was odd about the set), all
     checked.
 
     For whoever cannot hold the masks of all ROIs at once.
     """
+    may_allow, allow = allow is not None, allow or ()
     unknown = sorted(set(allow) - set(ALLOWABLE_IN_STRUCTURE_SETS))
     if unknown:
         known = ", ".join(ALLOWABLE_IN_STRUCTURE_SETS)
         raise InputError(
             f"allow={unknown[0]!r} is not known for structure sets; expected names from {known}."
         )
-    notices = _check_patient(structure_set, series, allow)
+    notices = _check_patient(structure_set, series, allow if may_allow else None)
     try:
         check_same_frame(structure_set.frame_of_reference_uids, series, structure_set.path)
     except GeometryError as error:
         if "frame_of_reference" not in allow:
-            raise GeometryError(f'{error} If both are known to agree, allow "frame_of_reference".') from error
+            hint = " If both are known to agree: `allow=frame_of_reference`." if may_allow else ""
+            raise GeometryError(f"{error}{hint}") from error
         notices.append(
             "accepted frame_of_reference: the structure set has "
             f"{', '.join(structure_set.frame_of_reference_uids) or 'none'}, the images have "
@@ -115,15 +120,16 @@ def placeable(
     return {name: reader(name, roi) for name, roi in drawn.items()}, notices
 
 
-def _check_patient(structure_set: StructureSet, series: Series, allow: Collection[str]) -> list[str]:
+def _check_patient(structure_set: StructureSet, series: Series, allow: Collection[str] | None) -> list[str]:
     """Raise GeometryError for another patient; a notice where only details differ and that is allowed."""
     try:
         check_same_patient(structure_set.patient, series, structure_set.path)
     except PatientError as error:
         is_detail = error.field != "PatientID" and bool(structure_set.patient_id)
-        if is_detail and "patient_details" in allow:
+        if is_detail and "patient_details" in (allow or ()):
             return [f"accepted patient_details: its {error.field} is not that of the images."]
-        hint = ' If both are known to be one person, allow "patient_details".' if is_detail else ""
+        hint = " If both are known to be one person: `allow=patient_details`."
+        hint = hint if is_detail and allow is not None else ""
         raise GeometryError(f"{error}{hint}") from error
     return []
 
@@ -178,8 +184,7 @@ def _drawable(
             numbers = ", ".join(str(roi.structure.number) for roi in filled)
             raise StructureError(
                 f"{structure_set.path}: {len(filled)} ROIs are called {name!r} (numbers {numbers}); rename "
-                f"them, or "
-                'allow "repeated_names".'
+                "them, or take them by their numbers: `allow=repeated_names`."
             )
         for roi in filled:
             drawn[name if len(filled) == 1 else f"{name} (number {roi.structure.number})"] = roi

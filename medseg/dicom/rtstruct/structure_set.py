@@ -18,7 +18,7 @@ from medseg.dicom.nesting import check_nesting
 from medseg.dicom.opening import read_dicom
 from medseg.dicom.patient import PATIENT_FIELDS, patient_of
 from medseg.dicom.rtstruct.encode import Contour, parse_points_lps_mm
-from medseg.errors import InputError, StructureError
+from medseg.errors import InputError, StructureError, unusable
 from medseg.structures.structure import GENERATION_ALGORITHMS, INTERPRETED_TYPES, Structure, stored_name
 
 CONTOUR_DATA = 0x30060050
@@ -148,7 +148,7 @@ def _parse(path: Path) -> StructureSet:
 def open_structure_set(path: Path) -> Dataset:
     """The file's dataset, checked to be an RT Structure Set with at least one ROI and unique ROI numbers."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file; expected an RT Structure Set.")
+        raise unusable(path, "an RT Structure Set")
     with warnings.catch_warnings(), damage_as_input_error(path):
         warnings.simplefilter("ignore")
         dataset = read_dicom(path)

@@ -58,7 +58,7 @@ def test_no_way_out_is_offered_where_another_fault_has_none(files):
 def test_a_way_out_names_everything_that_has_to_be_accepted(files):
     shutil.copy(files[2], files[2].with_name("copy.dcm"))
     files[4].unlink()
-    assert 'To accept it, allow "duplicate_position" and "missing_slice"' in refusal(files[0].parent)
+    assert "To accept it: `allow=duplicate_position` and `allow=missing_slice`." in refusal(files[0].parent)
     series = read_series(files[0].parent, allow=["duplicate_position", "missing_slice"])
     assert series.geometry.shape[0] == 5
 

@@ -25,7 +25,7 @@ def test_another_or_no_frame_can_be_accepted_and_both_uids_are_said(frame, chang
         dataset.FrameOfReferenceUID = frame
         dataset.save_as(file)
     other = read_series(tmp_path / "other")
-    with pytest.raises(GeometryError, match='allow "frame_of_reference"'):
+    with pytest.raises(GeometryError, match="`allow=frame_of_reference`"):
         read_rtstruct(path, other)
     masks, words = accepted(path, other, "frame_of_reference")
     assert np.array_equal(masks["GTV"], box(slice(4, 12), slice(5, 15)))

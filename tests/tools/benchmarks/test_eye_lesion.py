@@ -4,7 +4,11 @@ file."""
 from __future__ import annotations
 
 import csv
+import hashlib
+import importlib
 import json
+import re
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +18,11 @@ import pytest
 from eye_files import write_photo
 
 from medseg.errors import InputError
+from medseg.networks.segmenters import Segmenter
+from medseg.training.checkpoints import load_checkpoint
 
 TOOLS = Path(__file__).resolve().parents[3] / "tools"
+BUNDLE = TOOLS.parent / "monai_bundles" / "eye_lesion"
 
 
 @pytest.fixture
@@ -23,15 +30,11 @@ def bench(monkeypatch):
     """The modules of the benchmark's folder, forgotten again afterwards: other benchmarks have a cell.py
     too."""
     monkeypatch.syspath_prepend(str(TOOLS / "benchmarks" / "eye_lesion"))
-    for name in ("cell", "report", "run", "leak"):
+    names = ("cell", "report", "run", "leak", "ship")
+    for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
-    import cell
-    import leak
-    import report
-    import run
-
-    yield {"cell": cell, "leak": leak, "report": report, "run": run}
-    for name in ("cell", "report", "run", "leak"):
+    yield {name: importlib.import_module(name) for name in names}
+    for name in names:
         sys.modules.pop(name, None)
 
 
@@ -79,17 +82,76 @@ def test_a_baseline_cell_is_done_once_and_its_scores_survive_the_file(bench, pho
         cell.run_cell(cell.Cell(cell.BASELINE, 0), replace(cell.Budget(), epochs=9), photos, tmp_path)
 
 
-def test_a_network_cell_trains_scores_and_goes_into_the_table(bench, photos, tmp_path):
+@pytest.fixture
+def grid(bench, photos, tmp_path) -> Path:
+    """A finished grid of one fold, one architecture and the baseline."""
     cell = bench["cell"]
     budget = cell.Budget(epochs=1, patch_pixels=64, longest_side=96)
     for name in (cell.BASELINE, "segnet_narrow"):
-        cell.run_cell(cell.Cell(name, 0), budget, photos, tmp_path)
-    cost = json.loads((tmp_path / "cells" / "segnet_narrow_fold0.json").read_text())["cost"]
+        cell.run_cell(cell.Cell(name, 0), budget, photos, tmp_path / "grid")
+    return tmp_path / "grid"
+
+
+def test_a_finished_grid_goes_into_the_table_and_its_best_network_into_the_bundle(
+    bench, photos, grid, tmp_path, capsys
+):
+    cost = json.loads((grid / "cells" / "segnet_narrow_fold0.json").read_text())["cost"]
     assert cost["parameters"] > 1_000_000 and cost["training_minutes"] > 0 and cost["ms_per_image"] > 0
-    page = tmp_path / "page.md"
-    assert bench["run"].main(["report", str(tmp_path), "-o", str(page)]) == 0
+    page = tmp_path / "docs" / "reference" / "page.md"
+    page.parent.mkdir(parents=True)
+    assert bench["run"].main(["report", str(grid), "-o", str(page)]) == 0
     text = page.read_text()
     assert "| segnet_narrow |" in text and "| tophat |" in text and "Budget of every cell: 1 epochs" in text
+
+    bundle = tmp_path / "eye_lesion"
+    shutil.copytree(BUNDLE, bundle, ignore=shutil.ignore_patterns("*.pt"))
+    words = ["ship", str(grid), str(photos), "--bundle", str(bundle)]
+    assert bench["run"].main(words) == 0
+    model = bundle / "models" / "model.pt"
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert metadata["weights_sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
+    assert metadata["description"].endswith("; segnet_narrow by default")
+    weights, trained = (load_checkpoint(path) for path in (model, grid / "runs/segnet_narrow_fold0/last.pt"))
+    Segmenter("segnet_narrow").load_state_dict(weights)
+    name = "network.head.weight"
+    assert weights[name].element_size() == 2 and model.stat().st_size < 5e6
+    assert np.allclose(weights[name].float(), trained["network"][name], atol=1e-3)
+    for config in ("train", "inference"):
+        content = json.loads((bundle / "configs" / f"{config}.json").read_text())
+        assert [content[key] for key in ("architecture", "longest_side", "patch_size")] == [
+            "segnet_narrow",
+            96,
+            [64, 64],
+        ]
+    datalist = json.loads((bundle / "configs" / "datalist.json").read_text())
+    own = json.loads((grid / "runs" / "segnet_narrow_fold0" / "datalist.json").read_text())
+    assert {section: datalist[section] for section in own} == own
+    card = (bundle / "docs" / "README.md").read_text()
+    assert "no weights yet" not in card and re.search(r"`segnet_narrow`, [\d,]+ parameters", card)
+
+    (grid / "cells" / "tophat_fold1.json").write_text((grid / "cells" / "tophat_fold0.json").read_text())
+    assert bench["run"].main(words) == 2
+    assert "finish the grid first" in capsys.readouterr().err
+
+
+def test_what_medseg_score_wrote_goes_into_the_card_and_into_the_row_of_readme(bench, tmp_path, capsys):
+    bundle, readme = tmp_path / "eye_lesion", tmp_path / "README.md"
+    shutil.copytree(BUNDLE, bundle, ignore=shutil.ignore_patterns("*.pt"))
+    readme.write_text("| `eye` | a | b | keep | c |\n| `eye_lesion` | exudates | data | untrained | card |\n")
+    words = ["card", str(tmp_path), "--bundle", str(bundle), "--readme", str(readme)]
+    assert bench["run"].main(words) == 2 and "no scores.json" in capsys.readouterr().err
+    figure = {"value": 0.25, "low": 0.125, "high": 0.5}
+    pooled = {"AUPR": figure, "ROC AUC": {**figure, "value": 0.875}, "images": 25, "with lesions": 8}
+    (tmp_path / "scores.json").write_text(json.dumps({"pooled": {"Exudate": pooled}}))
+    (tmp_path / "scores.md").write_text("| the table |\n")
+    assert bench["run"].main(words) == 0
+    assert readme.read_text().splitlines() == [
+        "| `eye` | a | b | keep | c |",
+        "| `eye_lesion` | exudates | data | pooled AUPR 0.250 (95 % 0.125 to 0.500), ROC AUC 0.875 (95 % "
+        "0.125 to 0.500) on 25 patients, 8 with exudates | card |",
+    ]
+    card = (bundle / "docs" / "README.md").read_text()
+    assert "| the table |" in card and "have not been looked at" not in card
 
 
 def test_a_network_that_does_not_beat_the_baseline_is_named(bench):

@@ -3,6 +3,8 @@
     python tools/benchmarks/eye_lesion/run.py train DATASET_DIR OUT
     python tools/benchmarks/eye_lesion/run.py train DATASET_DIR OUT_GPU --width full --epochs 60
     python tools/benchmarks/eye_lesion/run.py report OUT -o docs/reference/benchmark_eye_lesion.md
+    python tools/benchmarks/eye_lesion/run.py ship OUT DATASET_DIR
+    python tools/benchmarks/eye_lesion/run.py card SCORES_DIR --readme README.md
 
 DATASET_DIR is the layout of tools/datasets/hei_med.py, whose split it uses: --folds names validation folds of
 five; the locked test patients are not touched. `train` writes OUT/cells/<cell>.json and .npz for every
@@ -12,6 +14,10 @@ whose name contains TEXT, `--minutes` starts no cell after that time. Width narr
 published widths, made for a processor: a cell takes about ten minutes of one core. No epoch is chosen; the
 last one is scored. `report` writes a table per device and width; means are over all validation patients of
 the folds, with 95 % intervals over patients.
+
+`ship` puts the best architecture that fits 10 MB in half precision into the bundle: weights of --fold with
+their digest, recipe, the fold's datalist, and a section of the card. `card` puts what `medseg score
+eye_lesion -o SCORES_DIR` wrote into the card, and its figures into README.
 """
 
 from __future__ import annotations
@@ -27,6 +33,7 @@ from cell import BASELINE, Budget, Cell, read_record, run_cell
 from medseg.errors import MedsegError
 
 ARCHITECTURES = ("unet", "fcn_resnet101", "segnet", "deeplabv3", "deeplabv3plus")
+BUNDLE = Path(__file__).resolve().parents[3] / "monai_bundles" / "eye_lesion"
 WIDTHS = {"narrow": "_narrow", "full": ""}
 
 
@@ -100,13 +107,29 @@ def main(arguments: list[str] | None = None) -> int:
     verb = verbs.add_parser("report")
     verb.add_argument("out", type=Path, metavar="OUT")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="PAGE")
+    verb = verbs.add_parser("ship")
+    verb.add_argument("out", type=Path, metavar="OUT")
+    verb.add_argument("data", type=Path, metavar="DATASET_DIR")
+    verb.add_argument("--bundle", type=Path, default=BUNDLE, help="default: the bundle of this checkout")
+    verb.add_argument("--fold", type=int, default=0, help="whose weights; default 0, which the gate knows")
+    verb.add_argument("--architecture", metavar="NAME", help="instead of the best")
+    verb = verbs.add_parser("card")
+    verb.add_argument("scores", type=Path, metavar="SCORES_DIR")
+    verb.add_argument("--bundle", type=Path, default=BUNDLE)
+    verb.add_argument("--readme", type=Path, metavar="README.md")
     options = parser.parse_args(arguments)
     try:
         if options.verb == "train":
             return train(options)
-        from report import report
+        if options.verb == "report":
+            from report import report
 
-        return report(options.out, options.output)
+            return report(options.out, options.output)
+        from ship import card, ship
+
+        if options.verb == "ship":
+            return ship(options.out, options.data, options.bundle, options.fold, options.architecture)
+        return card(options.scores, options.bundle, options.readme)
     except MedsegError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

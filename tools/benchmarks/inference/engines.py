@@ -34,7 +34,7 @@ def run_engines(data: str, bundle_name: str) -> dict:
         within = "RTSTRUCT.dcm:GTV-1" if bundle.metadata.get("requires_region") else None
         pipeline = Pipeline(
             bundle,
-            Request(Path(source), bundle_name, Path(scratch), within=within),
+            Request(Path(source), bundle_name, Path(scratch), within=within, allow=("out_of_distribution",)),
             ("rtstruct",),
             Path(scratch),
         )
