@@ -6,6 +6,7 @@ call, which a server would gather.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -41,9 +42,16 @@ def eigen_cam(network: nn.Module, image: torch.Tensor, layer: str) -> torch.Tens
 
 @contextmanager
 def _maps_of(network: nn.Module, layer: str) -> Iterator[list[torch.Tensor]]:
-    """Within the block the network only answers, and what ``layer`` gives is put into the list."""
+    """Within the block the network only answers, and what ``layer`` gives in this thread is put into the
+    list: another thread may be at the next case with the same network."""
     kept: list[torch.Tensor] = []
-    hook = network.get_submodule(layer).register_forward_hook(lambda _layer, _input, maps: kept.append(maps))
+    own = threading.get_ident()
+
+    def keep(_layer: nn.Module, _input: tuple, maps: torch.Tensor) -> None:
+        if threading.get_ident() == own:
+            kept.append(maps)
+
+    hook = network.get_submodule(layer).register_forward_hook(keep)
     was_training = network.training
     network.eval()
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from monai.visualize import GradCAM
@@ -107,6 +109,28 @@ def test_an_image_of_one_value_has_an_empty_component_and_the_mode_stays():
     assert grad_cam(network, torch.zeros(1, 1, 8, 8), "layer", 1).sum() == 0
     assert network.training
     assert not network.layer._forward_hooks
+
+
+def test_another_thread_at_the_same_network_changes_no_map():
+    """A cohort draws a case's map while the network is at the next case, in inference mode."""
+    torch.manual_seed(0)
+    network, image = Classifier("resnet18_narrow").eval(), torch.rand(1, 1, 64, 64)
+    alone = grad_cam(network, image, network.maps, 1)
+    stop = threading.Event()
+
+    def answer_others():
+        while not stop.is_set():
+            with torch.inference_mode():
+                network(torch.rand(1, 1, 64, 64))
+
+    other = threading.Thread(target=answer_others)
+    other.start()
+    try:
+        for _ in range(10):
+            assert torch.equal(grad_cam(network, image, network.maps, 1), alone)
+    finally:
+        stop.set()
+        other.join()
 
 
 def test_other_weights_give_another_map():

@@ -23,6 +23,7 @@ from monai.bundle import ConfigParser
 from scipy.special import softmax
 
 from medseg.bundles.find import read_json
+from medseg.cases.radiograph import open_radiograph
 from medseg.errors import InputError, MedsegError
 from medseg.files import write_json
 from medseg.metrics.classification import brier_score, class_scores, fit_temperature, net_benefit, venn_abers
@@ -50,25 +51,26 @@ def cases_of(datalist: Path, section: str) -> list[dict]:
     return cases
 
 
-def logits_of(data: Path, cases: list[dict], weights: Path) -> np.ndarray:
-    """float (N, classes) of the bundle's network."""
+def answers_of(data: Path, cases: list[dict], weights: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of the bundle's network, float (N, classes), and the mean grey of every film, (N,)."""
     parser = ConfigParser()
     parser.read_config(BUNDLE / "configs" / "inference.json")
     parser.update({"bundle_root": str(BUNDLE), "device": "cpu", "allow": ["out_of_distribution"]})
     network = parser.get_parsed_content("network")
     load_weights(network, load_checkpoint(weights), weights)
     prepare = parser.get_parsed_content("preprocessing")
-    found = []
+    found, greys = [], []
     with torch.no_grad():
         for case in cases:
             image = prepare({**case, "image": str(data / case["image"])})["image"]
             found.append(network(image[None].as_tensor())[0].numpy())
-    return np.array(found)
+            greys.append(float(open_radiograph(data / case["image"]).pixels.mean()))
+    return np.array(found), np.array(greys)
 
 
 def calibrate(options: argparse.Namespace) -> None:
     cases = cases_of(options.datalist, "validation")
-    logits = logits_of(options.data, cases, options.weights)
+    logits, _ = answers_of(options.data, cases, options.weights)
     truth = np.array([case["label"] for case in cases])
     temperature = fit_temperature(logits, truth)
     scores = (logits[:, 1] - logits[:, 0]) / temperature
@@ -85,7 +87,7 @@ def calibrate(options: argparse.Namespace) -> None:
 def score(options: argparse.Namespace) -> None:
     cases = cases_of(options.datalist, options.section)
     known = read_calibration(CALIBRATION)
-    logits = logits_of(options.data, cases, options.weights)
+    logits, greys = answers_of(options.data, cases, options.weights)
     truth = np.array([case["label"] for case in cases]) == 1
     patients = [case["patient_id"] for case in cases]
     plain, calibrated = (softmax(logits / t, axis=1)[:, 1] for t in (1.0, known.temperature))
@@ -96,7 +98,10 @@ def score(options: argparse.Namespace) -> None:
     ):
         print(f"| {name} | {row.precision:.3f} | {row.recall:.3f} | {row.f1:.3f} | {row.support} |")
     print("\n| | value (95 % interval over patients) |\n|---|--:|")
-    for name, statistic in figures(plain, calibrated, truth).items():
+    rules = figures(plain, calibrated, truth) | {
+        "AUROC of the film's mean grey alone": of_greys(greys, truth)
+    }
+    for name, statistic in rules.items():
         value, low, high = interval(statistic, patients, draws=1000)
         print(f"| {name} | {value:.3f} ({low:.3f} to {high:.3f}) |")
     ends = np.array(
@@ -126,6 +131,12 @@ def figures(
         f"net benefit at {TREAT_FROM}": worth(calibrated),
         f"net benefit at {TREAT_FROM}, sending everybody": worth(np.ones(len(truth))),
     }
+
+
+def of_greys(greys: np.ndarray, truth: np.ndarray) -> Callable[[np.ndarray], float]:
+    """The baseline that learned nothing: a dark film is called sick."""
+    darkness = 1 - greys
+    return lambda rows: roc_auc(count_levels(darkness[rows], truth[rows]))
 
 
 def main() -> int:
