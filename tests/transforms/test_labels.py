@@ -86,7 +86,7 @@ def test_a_side_that_nobody_says_is_not_guessed(tmp_path):
 
 def test_venn_abers_by_hand():
     scores, truth = np.array([-2.0, -1.0, 1.0, 2.0]), np.array([False, False, True, True])
-    # Between the wrong and the right ones: as wrong it is the last of three wrong, as right the first of three right.
+    # Between both: as wrong it is the last of three wrong, as right the first of three right.
     assert venn_abers(scores, truth, 0.0) == (0.0, 1.0)
     # Beside the sure ones: put in as wrong it drags 1, 2 and itself to 2/3.
     low, high = venn_abers(scores, truth, 3.0)

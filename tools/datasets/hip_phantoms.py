@@ -48,7 +48,7 @@ class Patient:
 
 
 def patients(count: int, seed: int, confounded: bool) -> list[Patient]:
-    """The same count and seed give the same patients, whose bones are alike with and without confounding."""
+    """The same arguments give the same patients."""
     rng = np.random.default_rng([seed, 20221020])
     found = []
     for number in range(count):
