@@ -13,6 +13,7 @@ from medseg.errors import BundleError
 from medseg.files import load_json
 
 COMMON_CONFIGS = (
+    "calibration",
     "datalist",
     "evaluate",
     "gate",
