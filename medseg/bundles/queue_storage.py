@@ -122,10 +122,11 @@ class SQLite:
         connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
         try:
             yield lambda statement, values=(): connection.execute(statement, values).fetchall()
+            connection.execute("COMMIT")  # on a full disk it fails, and the transaction is still open
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             raise
-        connection.execute("COMMIT")
 
 
 class _PostgreSQL:

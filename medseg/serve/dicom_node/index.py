@@ -34,6 +34,8 @@ TABLES = (
 :mod:`medseg.serve.dicom_node.answers`."""
 
 RECEIVING, COMPLETE = "receiving", "complete"
+COUNTERS = ("received", "duplicates", "rejected")
+"""Beside these, ``refused_`` and a status, where some object was refused with it."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ class Index:
     def figures(self) -> dict[str, int]:
         """Counters, and how many studies are in which state and associations bring something."""
         with self.database.transaction(writes=False) as execute:
-            found = {name: value for name, value in execute("SELECT name, value FROM counters")}
+            found = dict.fromkeys(COUNTERS, 0) | dict(execute("SELECT name, value FROM counters"))
             states = dict(execute("SELECT state, COUNT(*) FROM studies GROUP BY state"))
             ((busy,),) = execute("SELECT COUNT(DISTINCT association) FROM open")
         return (

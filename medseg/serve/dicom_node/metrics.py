@@ -32,8 +32,7 @@ LABELLED = {
 
 def figures(config: NodeConfig) -> dict[str, Any]:
     """Every figure by its name here."""
-    zero = {"received": 0, "duplicates": 0, "rejected": 0}
-    found = zero | Index(config.folder).figures() | Answers(config.folder).figures()
+    found = Index(config.folder).figures() | Answers(config.folder).figures()
     found |= {f"jobs_{state}": count for state, count in Queue(config.queue_url).counts().items()}
     return found | {"free_bytes": shutil.disk_usage(config.folder).free}
 

@@ -13,8 +13,10 @@ import sqlite3
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from pydicom.uid import UID as Uid
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
@@ -70,6 +72,8 @@ class Receiver:
     def __init__(self, config: NodeConfig, index: Index) -> None:
         self.config, self.index = config, index
         self.associations: dict[int, str] = {}
+        self.unclosed: set[str] = set()
+        self.server: Any = None
 
     def name_of(self, event: evt.Event) -> str:
         """What the association of an event is called here."""
@@ -88,7 +92,7 @@ class Receiver:
             content = event.request.DataSet.getbuffer()
             new = self._stored(event, content, sender, association)
         except Refused as error:
-            self.index.count(f"refused_{error.status:04X}")
+            self._count(f"refused_{error.status:04X}")
             log("refused", "warning", status=f"0x{error.status:04X}", **facts)
             return error.status
         except (OSError, sqlite3.Error) as error:  # the disk became full since we looked, or is broken
@@ -117,6 +121,10 @@ class Receiver:
             temporary.unlink(missing_ok=True)
         return self.index.add(received, association) and new
 
+    def _count(self, name: str) -> None:
+        with suppress(sqlite3.Error):  # a full disk must not keep the answer back
+            self.index.count(name)
+
     def began(self, event: evt.Event) -> None:
         """An association was accepted."""
         sender = str(event.assoc.requestor.ae_title).strip()
@@ -126,18 +134,27 @@ class Receiver:
         """An association was released, aborted or lost its connection; said several times, done once."""
         association = self.associations.pop(id(event.assoc), None)
         if association is not None:
-            self.index.closed(association)
+            self.unclosed.add(association)
+            self.close_ended()
             log("association", association=association, state=event.event.name.removeprefix("EVT_").lower())
+
+    def close_ended(self) -> None:
+        """Note that associations have ended; what a full disk does not take is noted the next time, or their
+        studies would never be complete."""
+        for association in tuple(self.unclosed):
+            with suppress(sqlite3.Error):
+                self.index.closed(association)
+                self.unclosed.discard(association)
 
     def rejected(self, event: evt.Event) -> None:
         """Somebody who may not send, or one too many at once."""
-        self.index.count("rejected")
+        self._count("rejected")
         log("association", "warning", state="rejected", sender=str(event.assoc.requestor.ae_title).strip())
 
 
-def listen(config: NodeConfig, index: Index):
-    """Start to listen; returns pynetdicom's running server, to be shut down. OSError when the port is taken,
-    InputError for TLS files that cannot be used."""
+def listen(config: NodeConfig, index: Index) -> Receiver:
+    """Start to listen; returns the receiver, whose ``server`` is to be shut down. OSError when the port is
+    taken, InputError for TLS files that cannot be used."""
     settings = config.listen
     config.incoming.mkdir(parents=True, exist_ok=True)
     index.close_all()
@@ -161,11 +178,11 @@ def listen(config: NodeConfig, index: Index):
         *((event, receiver.ended) for event in (evt.EVT_RELEASED, evt.EVT_ABORTED, evt.EVT_CONN_CLOSE)),
     ]
     context = server_context(settings.tls) if settings.tls else None
-    server = entity.start_server(
+    receiver.server = entity.start_server(
         (settings.host, settings.port), block=False, evt_handlers=handlers, ssl_context=context
     )
     log("listening", port=settings.port, images=found)
-    return server
+    return receiver
 
 
 def _class(name: str) -> Uid:
@@ -190,14 +207,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = read_config(Path(path))
         config.folder.mkdir(parents=True, exist_ok=True)
-        server = listen(config, Index(config.folder))
+        receiver = listen(config, Index(config.folder))
     except (MedsegError, OSError) as error:
         log("cannot listen", "error", error=type(error).__name__)
         sys.stderr.write(f"error: {error}\n")
         return 2
     while not stop.wait(0.5) and os.getppid() == parent:
-        pass
-    server.shutdown()
+        receiver.close_ended()
+    receiver.server.shutdown()
     return 0
 
 

@@ -33,7 +33,8 @@ def dry_run(config: NodeConfig, study_dir: Path | None, sender: str = "") -> Ite
         f"would listen as {listen.ae_title} on {listen.host}:{listen.port}"
         f"{' with TLS' if listen.tls else ''} for {who}, {listen.associations} associations at once"
     )
-    yield f"a study is complete after {listen.quiet_s:g} s of quiet; kept for {config.keep_days:g} days in {config.folder}"
+    yield f"a study is complete after {listen.quiet_s:g} s of quiet"
+    yield f"it is kept for {config.keep_days:g} days in {config.folder}"
     for name, target in config.targets.items():
         yield f"target {name}: {_address(target)}"
     for rule in config.rules:
