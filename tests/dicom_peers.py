@@ -149,7 +149,7 @@ class Orthanc:
         self.folder, self.http, self.port = folder, free_port(), free_port()
         self.stow = f"http://127.0.0.1:{self.http}/dicom-web"
 
-    def start(self) -> subprocess.Popen:
+    def start(self) -> None:
         self.folder.mkdir(exist_ok=True)
         content = {
             "StorageDirectory": str(self.folder),
@@ -166,10 +166,13 @@ class Orthanc:
         }
         (self.folder / "orthanc.json").write_text(json.dumps(content))
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen([ORTHANC, str(self.folder / "orthanc.json")], **quiet)
+        self.process = subprocess.Popen([ORTHANC, str(self.folder / "orthanc.json")], **quiet)
         wait_for_port(self.http)
         wait_for_port(self.port)
-        return process
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
     def get(self, path: str):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http}{path}", timeout=10) as answer:
@@ -185,12 +188,12 @@ def orthanc(folder: Path) -> Iterator[Orthanc]:
     if not Path(ORTHANC).exists() or not Path(ORTHANC_DICOMWEB).exists():
         pytest.skip("Orthanc is not installed (Debian: orthanc, orthanc-dicomweb)")
     one = Orthanc(folder)
-    process = one.start()
+    one.start()
     try:
         yield one
     finally:
-        process.terminate()
-        process.wait(30)
+        one.process.terminate()
+        one.process.wait(60)
 
 
 @contextmanager

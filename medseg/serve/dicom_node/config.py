@@ -115,7 +115,8 @@ class SeriesFacts:
 @dataclass(frozen=True)
 class NodeConfig:
     """The whole file. ``queue``: where the jobs wait, an SQLite file or ``postgresql://…``; by default a file
-    in ``folder``. ``keep_days``: after so long an answered study and its results are deleted.
+    in ``folder``. ``lease_s``: a worker that is silent for so long is taken for dead, and its job goes to
+    another. ``keep_days``: after so long an answered study and its results are deleted.
     ``keep_trying_days``: so long a target that refuses is asked again."""
 
     folder: Path
@@ -125,6 +126,7 @@ class NodeConfig:
     queue: str | None = None
     workers: int = 1
     worker_memory_gb: float | None = None
+    lease_s: float = 60.0
     keep_days: float = 30.0
     keep_trying_days: float = 7.0
     metrics_port: int | None = None

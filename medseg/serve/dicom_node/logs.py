@@ -27,6 +27,7 @@ FIELDS = frozenset(
         "seconds",
         "error",
         "process",
+        "pid",
         "code",
         "port",
     }

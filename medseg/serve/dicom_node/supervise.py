@@ -44,7 +44,7 @@ class Kept:
             self.process = None
         if self.process is None and now >= self.next_at:
             self.process, self.started = subprocess.Popen(self.command), now
-            log("started", process=self.name)
+            log("started", process=self.name, pid=self.process.pid)
 
 
 def processes(config: NodeConfig, path: Path) -> list[Kept]:

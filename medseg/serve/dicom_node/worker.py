@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = read_config(Path(path))
         if config.worker_memory_gb is not None:
             limit_memory(int(config.worker_memory_gb * 2**30))
-        work(Queue(config.queue_url), bundles=config.bundles, stop=threading.Event())
+        work(Queue(config.queue_url), bundles=config.bundles, stop=threading.Event(), lease_s=config.lease_s)
     except KeyboardInterrupt:
         return 0
     except (MedsegError, OSError) as error:
