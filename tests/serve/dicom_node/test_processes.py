@@ -191,7 +191,8 @@ def test_twenty_senders_of_134_slices_at_once_and_kills_of_receiver_worker_dispa
         assert queue.counts()["done"] == len(queue.jobs()) == senders + 1
     print(
         f"\n{senders} senders at once, {slices} slices each: all {senders * slices} acknowledged in "
-        f"{taken_s:.1f} s; with one more study and four kills every study was answered after {answered_s:.0f} s"
+        f"{taken_s:.1f} s; with one more study and four kills every study was answered after "
+        f"{answered_s:.0f} s"
     )
 
 
