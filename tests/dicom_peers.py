@@ -54,7 +54,7 @@ def node_config(folder: Path, listen=None, rules=None, **changes) -> tuple[NodeC
         "folder": "node",
         "listen": {"allowed": ["CT1"], "port": free_port(), "quiet_s": 0.5, "least_free_gb": 0.0}
         | (listen or {}),
-        "rules": [{"bundle": "ct_gtv", "modality": "CT"}] if rules is None else rules,
+        "rules": [{"bundle": "ct_head_neck", "modality": "CT"}] if rules is None else rules,
         **changes,
     }
     path = folder / "node.json"

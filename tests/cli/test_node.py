@@ -24,13 +24,15 @@ def test_a_start_with_a_wrong_file_or_bundle_ends_with_2_and_a_line(tmp_path, ca
     path = tmp_path / "node.json"
     path.write_text("{")
     assert main(["node", "start", str(path)]) == 2
-    _, path = node_config(tmp_path, rules=[{"bundle": "ct_gvt"}])
+    _, path = node_config(tmp_path, rules=[{"bundle": "ct_head_nekc"}])
     assert main(["node", "start", str(path)]) == 2
     _, path = node_config(tmp_path)
     assert main(["node", "start", str(path), "--study", str(tmp_path)]) == 2
     err = capsys.readouterr().err.splitlines()
     assert len(err) == 3 and all(line.startswith("error: ") for line in err)
-    assert "cannot be read as JSON" in err[0] and "Did you mean ct_gtv" in err[1] and "--dry-run" in err[2]
+    assert (
+        "cannot be read as JSON" in err[0] and "Did you mean ct_head_neck" in err[1] and "--dry-run" in err[2]
+    )
 
 
 def test_status_of_a_node_that_never_ran_and_of_one_that_did(tmp_path, capsys):

@@ -84,7 +84,7 @@ def node(tmp_path):
 def to_store(port):
     return {
         "targets": {"PACS": {"ae_title": "STORE", "port": port}},
-        "rules": [{"bundle": "ct_gtv", "modality": "CT", "targets": ["PACS"], "priority": 3}],
+        "rules": [{"bundle": "ct_head_neck", "modality": "CT", "targets": ["PACS"], "priority": 3}],
     }
 
 
@@ -96,7 +96,7 @@ def test_a_complete_study_becomes_one_job_with_its_own_view_of_the_files(node, t
     node.later()
     node.later()
     (job,) = node.queue.jobs()
-    assert (job.task, job.owner, job.payload["formats"]) == ("ct_gtv", "dicom node", ["rtstruct"])
+    assert (job.task, job.owner, job.payload["formats"]) == ("ct_head_neck", "dicom node", ["rtstruct"])
     linked = sorted((tmp_path / "node" / "work").glob("*/input/*/*.dcm"))
     assert {path.stem for path in linked} == {pydicom.dcmread(path).SOPInstanceUID for path in paths}
     assert job.payload["input"] == str(linked[0].parent.parent)
@@ -265,7 +265,7 @@ def test_old_answered_studies_go_with_their_files_and_undelivered_ones_stay(tmp_
 def test_a_real_orthanc_takes_the_result_by(way, tmp_path):
     with orthanc(tmp_path / "orthanc") as pacs:
         target = {"stow": pacs.stow} if way == "STOW-RS" else {"ae_title": "ORTHANC", "port": pacs.port}
-        rules = [{"bundle": "ct_gtv", "modality": "CT", "targets": ["PACS"]}]
+        rules = [{"bundle": "ct_head_neck", "modality": "CT", "targets": ["PACS"]}]
         node = Node(tmp_path, targets={"PACS": target}, rules=rules)
         node.receive(small_study(tmp_path / "ct", seed=1))
         node.later()
