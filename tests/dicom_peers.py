@@ -107,7 +107,7 @@ def node_process(module: str, path: Path, log: Path) -> Iterator[subprocess.Pope
             process.wait()
 
 
-def wait_for_port(port: int, seconds: float = 60.0) -> None:
+def wait_for_port(port: int, seconds: float = 300.0) -> None:
     def answers() -> bool:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
