@@ -27,6 +27,7 @@ ONLY_PARSED = {
     "medseg audit --data LABELS": "needs labels with errors in them; tests/audit/test_run.py plants some",
     "medseg audit": "trains, for minutes to hours; tests/audit/test_folds.py does so on small volumes",
     "medseg datalist": "needs exports of patients; tests/workbench/test_clinic_datalist.py makes some",
+    "medseg node": "runs until it is stopped; tests/serve/dicom_node/test_processes.py does so",
     "medseg records": "needs an archive and its records; tests/cli/test_records.py makes some",
     "medseg train": "trains for hours; tests/cli/test_train.py does so for one epoch",
     "medseg evaluate": "needs validation cases and the weights of a training",

@@ -52,7 +52,8 @@ def open_storage(url: str) -> Storage:
         return _PostgreSQL(url)
     if "://" in url:
         raise InputError(f"queue {url.split('://')[0]}://…: expected the path of a file, or postgresql://….")
-    return _SQLite(Path(url))
+    table = _TABLE.format(serial="INTEGER PRIMARY KEY AUTOINCREMENT")
+    return SQLite(Path(url), (table, *_INDICES), "queue")
 
 
 class _Connections:
@@ -81,23 +82,26 @@ class _Connections:
                 connection.close()
 
 
-class _SQLite:
-    """WAL: readers do not wait for the writer. A transaction that writes begins IMMEDIATE, so that none finds
-    out at its second statement that another was faster."""
+class SQLite:
+    """A database in a file, for several threads and processes of one host; ``statements`` make its tables
+    where they are not there yet. InputError, which calls it ``what``, when it cannot be opened.
+
+    WAL: readers do not wait for the writer. A transaction that writes begins IMMEDIATE, so that none finds
+    out at its second statement that another was faster.
+    """
 
     locking = ""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, statements: Sequence[str], what: str) -> None:
         self.path = path
         self.connections = _Connections(self._connect)
         try:
             with self.transaction() as execute:
-                execute(_TABLE.format(serial="INTEGER PRIMARY KEY AUTOINCREMENT"))
-                for index in _INDICES:
-                    execute(index)
+                for statement in statements:
+                    execute(statement)
         except sqlite3.Error as error:
             raise InputError(
-                f"queue {path}: {error}; expected an SQLite file in a folder that exists."
+                f"{what} {path}: {error}; expected an SQLite file in a folder that exists."
             ) from error
 
     def _connect(self) -> sqlite3.Connection:
@@ -118,10 +122,11 @@ class _SQLite:
         connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
         try:
             yield lambda statement, values=(): connection.execute(statement, values).fetchall()
+            connection.execute("COMMIT")  # on a full disk it fails, and the transaction is still open
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             raise
-        connection.execute("COMMIT")
 
 
 class _PostgreSQL:

@@ -16,6 +16,7 @@ from pathlib import Path
 import medseg
 from medseg.cli.audit import add_audit
 from medseg.cli.datalist import add_datalist
+from medseg.cli.node import add_node
 from medseg.cli.records import add_records
 from medseg.cli.score import add_score
 from medseg.cli.settings import settings_of
@@ -315,4 +316,5 @@ COMMANDS = {
     "audit": add_audit,
     "bundles": add_bundles,
     "demo": _add_demo,
+    "node": add_node,
 }

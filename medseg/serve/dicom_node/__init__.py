@@ -1,0 +1,1 @@
+"""A DICOM node that contours what a scanner sends: receiver, dispatcher and workers, a process each."""
