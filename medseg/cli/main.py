@@ -18,6 +18,7 @@ from medseg.cli.audit import add_audit
 from medseg.cli.datalist import add_datalist
 from medseg.cli.records import add_records
 from medseg.cli.score import add_score
+from medseg.cli.serve import add_serve
 from medseg.cli.settings import settings_of
 from medseg.cli.structures import add_compare, add_convert, add_margin
 from medseg.cli.suggest import SuggestingParser, path_of
@@ -315,4 +316,5 @@ COMMANDS = {
     "audit": add_audit,
     "bundles": add_bundles,
     "demo": _add_demo,
+    "serve": add_serve,
 }

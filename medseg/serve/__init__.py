@@ -1,0 +1,1 @@
+"""Doors that stay open: servers on the network."""
