@@ -83,7 +83,8 @@ def record_rows(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _volume_values(folder: Path, record: Mapping[str, Any], request: HttpRequest) -> dict[str, Any]:
     view = view_of(folder, record)
     asked = slice_asked(request, view)
-    presets = [*WINDOWS, "whole"] if view.about["is_ct"] else ["whole"]
+    presets = [(name, *ends) for name, ends in WINDOWS.items()] if view.about["is_ct"] else []
+    presets.append(("whole", *view.about["range"]))
     sizes = {row["name"]: row for row in record.get("structures", ())}
     structures = [
         {"number": number, "name": name, "class": f"c{number % 12}", "row": sizes.get(name, {})}

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from medseg.cases.find import folder_name
-from medseg.cases.nifti import read_mask, write_mask, write_volume
+from medseg.cases.nifti import read_mask, write_volume
 from medseg.cases.volume import Case, open_case, resample
 from medseg.errors import InputError
 from medseg.files import load_json, write_json
@@ -27,9 +27,9 @@ from medseg.reports.pictures import LUNG_WINDOW_HU, WINDOW_HU, anatomical_axes
 from medseg.shapes.outlines import mask_polygons
 from medseg.structures.structure import fixed_colour_rgb
 
-MOST_PIXELS = 256
-"""Along each axis of the reduced copy: a browser without a graphics card draws 171 x 171 x 134 in a second
-and 512 x 512 x 134 in fifty."""
+MOST_PIXELS, MOST_VIEWER_PIXELS = 256, 160
+"""Along each axis, of the server's slices and of the viewer's copy: a browser without a graphics card draws
+171 x 171 x 134 in a second and 512 x 512 x 134 in fifty."""
 
 DRAWN_PIXELS = 640
 """Of a slice's longer side, as the server draws it."""
@@ -37,7 +37,10 @@ DRAWN_PIXELS = 640
 WINDOWS = {"soft tissue": WINDOW_HU, "lung": LUNG_WINDOW_HU, "bone": (-450.0, 1550.0), "brain": (0.0, 80.0)}
 """Lowest and highest HU shown; "whole" stands for the image's own range."""
 
-AXES = ("axial", "coronal", "sagittal")
+LETTERS = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
+"""Of each plane: what lies at its left, right, top and bottom."""
+
+AXES = tuple(LETTERS)
 
 
 @dataclass(frozen=True)
@@ -83,24 +86,27 @@ def _make(case_folder: Path, record: Mapping[str, Any], out: Path) -> None:
     grid = case.geometry.regular_grid()
     volume = case.volume if grid is case.geometry else resample(case.volume, case.geometry, grid)
     order, flips = anatomical_axes(grid)
-    steps = tuple(-(-size // MOST_PIXELS) for size in grid.shape)
+    steps, viewer_steps = _steps(grid.shape, MOST_PIXELS), _steps(grid.shape, MOST_VIEWER_PIXELS)
 
-    def reduced(array: np.ndarray) -> np.ndarray:
-        small = array[tuple(slice(step // 2, None, step) for step in steps)]
+    def turned(array: np.ndarray) -> np.ndarray:
+        small = array[_every(steps)]
         return np.flip(small.transpose(order), [axis for axis, flip in enumerate(flips) if flip])
 
-    small = reduced(volume).astype(np.float32)
-    geometry = _reduced_geometry(grid, steps)
+    small = turned(volume).astype(np.float32)
     whole = small.min() >= -32768 and small.max() <= 32767 and np.abs(small).max() > 64
-    np.save(out / "volume.npy", small.astype(np.int16) if whole else small)
-    write_volume(_plain(volume, steps, whole), geometry, out / "image.nii.gz")
-    names, masks = [], []
+    np.save(out / "volume.npy", np.rint(small).astype(np.int16) if whole else small)
+    names, masks, viewer_masks = [], [], []
     for name, mask in _masks(case_folder, case, record):
         mask = mask if grid is case.geometry else resample(mask.astype(np.float32), case.geometry, grid)
         names.append(name)
-        masks.append(reduced(mask >= 0.5).astype(np.uint8))
-        write_mask(_strided(mask >= 0.5, steps), geometry, out / f"mask_{len(names):03d}.nii.gz")
+        masks.append(turned(mask >= 0.5).astype(np.uint8))
+        viewer_masks.append(mask[_every(viewer_steps)] >= 0.5)
     np.save(out / "masks.npy", np.array(masks, np.uint8).reshape(-1, *small.shape))
+    geometry = _reduced_geometry(grid, viewer_steps)
+    coarse = volume[_every(viewer_steps)]
+    write_volume(np.rint(coarse) if whole else coarse, geometry, out / "image.nii.gz")
+    labels = _painted(viewer_masks, geometry.shape)
+    write_volume(labels, geometry, out / "labels.nii.gz")
     spacing_mm = grid.spacing_mm if grid.shape[0] > 1 else (grid.pixel_spacing_mm[0], *grid.pixel_spacing_mm)
     about = {
         "shape": list(small.shape),
@@ -114,23 +120,35 @@ def _make(case_folder: Path, record: Mapping[str, Any], out: Path) -> None:
     write_json(about, out / "view.json")
 
 
-def _strided(array: np.ndarray, steps: tuple[int, ...]) -> np.ndarray:
-    return np.ascontiguousarray(array[tuple(slice(step // 2, None, step) for step in steps)])
+def _steps(shape: tuple[int, ...], most: int) -> tuple[int, ...]:
+    return tuple(-(-size // most) for size in shape)
 
 
-def _plain(volume: np.ndarray, steps: tuple[int, ...], whole: bool) -> np.ndarray:
-    small = _strided(volume, steps)
-    return np.rint(small) if whole else small
+def _every(steps: tuple[int, ...]) -> tuple[slice, ...]:
+    """Every step-th voxel, the first being in the middle of its group."""
+    return tuple(slice(step // 2, None, step) for step in steps)
 
 
 def _reduced_geometry(grid: Geometry, steps: tuple[int, ...]) -> Geometry:
-    """Every step-th voxel of a regular grid, the first being in the middle of its group."""
-    origins = grid.origins_lps_mm[steps[0] // 2 :: steps[0]]
+    """Where the voxels lie that :func:`_every` keeps of a regular grid."""
     shift = (steps[1] // 2) * grid.row_step_lps_mm + (steps[2] // 2) * grid.column_step_lps_mm
     shape = tuple(len(range(step // 2, size, step)) for size, step in zip(grid.shape, steps, strict=True))
     return Geometry(
-        shape, origins + shift, grid.row_step_lps_mm * steps[1], grid.column_step_lps_mm * steps[2]
+        shape,
+        grid.origins_lps_mm[_every(steps)[0]] + shift,
+        grid.row_step_lps_mm * steps[1],
+        grid.column_step_lps_mm * steps[2],
     )
+
+
+def _painted(masks: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """int16: the number from 1 of the structure at each voxel; of several there the smallest, so that what
+    lies inside another one shows."""
+    labels = np.zeros(shape, np.int16)
+    sizes = [np.count_nonzero(mask) for mask in masks]
+    for number in sorted(range(len(masks)), key=lambda number: -sizes[number]):
+        labels[masks[number]] = number + 1
+    return labels
 
 
 def _masks(case_folder: Path, case: Case, record: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
@@ -178,9 +196,25 @@ def slice_png(view: View, axis: str, index: int, window: str, hidden: set[int]) 
             for ring in (polygon.exterior, *polygon.holes):
                 points = (np.asarray(ring)[:, ::-1] + 0.5) * factor
                 draw.line([tuple(point) for point in [*points, points[0]]], fill=tuple(colour), width=2)
+    _letters(draw, LETTERS[axis], size)
     file = io.BytesIO()
     image.save(file, format="PNG")
     return file.getvalue()
+
+
+def _letters(draw, letters: str, size: tuple[int, ...]) -> None:
+    """Which way left, right, top and bottom of the slice lie in the patient."""
+    width, height = size
+    places = (
+        (8, height / 2, "lm"),
+        (width - 8, height / 2, "rm"),
+        (width / 2, 6, "mt"),
+        (width / 2, height - 6, "mb"),
+    )
+    for letter, (x, y, anchor) in zip(letters, places, strict=True):
+        draw.text(
+            (x, y), letter, fill="gold", anchor=anchor, font_size=18, stroke_width=1, stroke_fill="black"
+        )
 
 
 def _window(view: View, window: str) -> tuple[float, float]:

@@ -116,11 +116,10 @@ def one_slice(request: HttpRequest, id_: str, case: str) -> HttpResponse:
 
 @require_GET
 def volume(request: HttpRequest, id_: str, case: str, name: str) -> HttpResponse:
-    """``image.nii.gz`` or ``mask_001.nii.gz`` of the reduced copy."""
-    view = _view(request, id_, case)
-    known = {"image.nii.gz", *(f"mask_{n:03d}.nii.gz" for n in range(1, len(view.about["names"]) + 1))}
-    if name not in known:
+    """``image.nii.gz`` or ``labels.nii.gz`` of the reduced copy."""
+    if name not in ("image.nii.gz", "labels.nii.gz"):
         raise Http404
+    view = _view(request, id_, case)
     return FileResponse(open(view.folder / name, "rb"), content_type="application/octet-stream")
 
 

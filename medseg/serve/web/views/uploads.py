@@ -70,9 +70,9 @@ def _answers_in_json(view: Callable) -> Callable:
     """A refused upload is an answer that the script can show."""
 
     @wraps(view)
-    def answered(request: HttpRequest, *args) -> HttpResponse:
+    def answered(request: HttpRequest, **parts) -> HttpResponse:
         try:
-            return view(request, *args)
+            return view(request, **parts)
         except uploads.WrongPlace as error:
             return JsonResponse({"size": error.size}, status=409)
         except RefusedUpload as error:

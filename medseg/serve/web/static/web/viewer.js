@@ -1,32 +1,43 @@
 // Three planes by NiiVue, loaded when a user opens them: drawing takes a graphics card, or patience.
 const part = document.getElementById("three");
 const words = document.getElementById("three-words");
-const colours = [...document.querySelectorAll("data.structure-colour")].map((one) => one.value);
+const boxes = [...document.querySelectorAll("#slices [name=show]")];
 let begun = false;
 
-function colourMap(hex) {
-  const [r, g, b] = [1, 3, 5].map((place) => parseInt(hex.slice(place, place + 2), 16));
-  return { R: [0, r], G: [0, g], B: [0, b], A: [0, 255], I: [0, 255] };
+function labelMap() {
+  const channel = (place) => [0, ...boxes.map((box) => parseInt(box.dataset.colour.slice(place, place + 2), 16))];
+  return {
+    R: channel(1), G: channel(3), B: channel(5),
+    A: [0, ...boxes.map((box) => (box.checked ? 255 : 0))],
+    I: [0, ...boxes.map((_, number) => number + 1)],
+    labels: ["", ...boxes.map((box) => box.dataset.name)],
+  };
 }
 
 async function open() {
   const { Niivue, SHOW_RENDER } = await import("./vendor/niivue.js");
   const viewer = new Niivue({
-    isRadiologicalConvention: true, multiplanarShowRender: SHOW_RENDER.NEVER, backColor: [0, 0, 0, 1], show3Dcrosshair: false,
-    loadingText: part.dataset.loading, dragAndDropEnabled: false,
+    isRadiologicalConvention: true, multiplanarShowRender: SHOW_RENDER.NEVER, backColor: [0, 0, 0, 1],
+    loadingText: "", dragAndDropEnabled: false, isAntiAlias: false, crosshairWidth: 0.5, crosshairColor: [1, 0.8, 0.2, 0.7],
   });
   await viewer.attachTo("canvas");
-  const volumes = [{ url: part.dataset.image, name: "image.nii.gz" }];
-  for (let number = 1; number <= Number(part.dataset.masks); number += 1) {
-    const name = `mask_${String(number).padStart(3, "0")}.nii.gz`;
-    const colour = `structure${number}`;
-    viewer.addColormap(colour, colourMap(colours[number - 1]));
-    volumes.push({ url: part.dataset.mask.replace("mask_000.nii.gz", name), name, colormap: colour, opacity: 0.5, cal_min: 0, cal_max: 1 });
-  }
-  await viewer.loadVolumes(volumes);
-  document.getElementById("three-opacity").addEventListener("input", (event) => {
-    for (let number = 1; number < viewer.volumes.length; number += 1) viewer.setOpacity(number, Number(event.target.value));
-  });
+  await viewer.loadVolumes([
+    { url: part.dataset.image, name: "image.nii.gz" },
+    { url: part.dataset.labels, name: "labels.nii.gz", opacity: 0.5 },
+  ]);
+  const [image, labels] = viewer.volumes;
+  const choice = document.querySelector("#slices [name=window]");
+  const window_ = () => {
+    const { low, high } = choice.selectedOptions[0].dataset;
+    [image.cal_min, image.cal_max] = [Number(low), Number(high)];
+    viewer.updateGLVolume();
+  };
+  window_();
+  choice.addEventListener("change", window_);
+  const colour = () => { labels.setColormapLabel(labelMap()); viewer.updateGLVolume(); };
+  colour();
+  for (const box of boxes) box.addEventListener("change", colour);
+  document.getElementById("three-opacity").addEventListener("input", (event) => viewer.setOpacity(1, Number(event.target.value)));
 }
 
 part.addEventListener("toggle", async () => {
