@@ -12,22 +12,35 @@ from zip_files import zip_of
 
 from medseg.files import write_json
 
+OFFERED = ("ct_gtv", "cxr_anatomy", "eye_lesion")
+
 
 @pytest.fixture(scope="session")
-def site_dir(tmp_path_factory, bright_bundle) -> Path:
-    """The folder of a site that offers ``bright_bundle``; Django is set up for it, once for all tests of this
-    process."""
+def site_dir(tmp_path_factory) -> Path:
+    """The folder of a site; Django is set up for it, once for all tests of this process."""
     pytest.importorskip("django", reason="the web application needs medseg[serve]")
     from medseg.serve.web.run import ServeRequest, prepare, set_up_django
 
     folder = tmp_path_factory.mktemp("site")
-    prepare(ServeRequest(folder, bundles=(str(bright_bundle), "cxr_anatomy", "eye_lesion")))
+    prepare(ServeRequest(folder, bundles=OFFERED))
     os.environ["MEDSEG_WEB_URL"] = "http://testserver"
     set_up_django()
     from django.conf import settings
+    from django.test.utils import setup_test_environment
 
+    setup_test_environment()  # answers then tell the template's values
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # else a second each
     return folder
+
+
+@pytest.fixture(scope="session")
+def bright(site_dir, bright_bundle) -> str:
+    """``bright_bundle`` as the site's pages name it; from now on it is offered."""
+    from medseg.serve.web.site import BUNDLES_VARIABLE, the_site
+
+    os.environ[BUNDLES_VARIABLE] = ",".join((str(bright_bundle), *OFFERED))
+    the_site.cache_clear()
+    return str(bright_bundle)
 
 
 @pytest.fixture
@@ -83,7 +96,7 @@ def ct_zip(tmp_path_factory) -> bytes:
 
     from medseg.phantoms.series import stack_geometry, write_series
 
-    geometry = stack_geometry((12, 32, 40), gaps_mm=2.0, pixel_spacing_mm=(1.5, 1.5))
+    geometry = stack_geometry((12, 32, 40), gaps_mm=1.5, pixel_spacing_mm=(1.5, 1.5))
     volume = np.full(geometry.shape, -200.0, np.float32)
     volume[3:9, 8:20, 10:30] = 800.0
     folder = tmp_path_factory.mktemp("ct")
@@ -116,29 +129,49 @@ def study(upload, ct_zip):
 
 
 @pytest.fixture
-def work(bright_bundle):
+def work(bright):
     """A function that does what a worker process does until nothing waits."""
+    return lambda: do_the_work(bright)
 
-    def run() -> None:
-        from medseg.bundles.worker import work
-        from medseg.serve.web.tasks import the_queue
 
-        class UntilEmpty(threading.Event):
-            def is_set(self) -> bool:
-                return the_queue().counts()["waiting"] == 0
+def do_the_work(bundle: str) -> None:
+    from medseg.bundles.worker import work
+    from medseg.serve.web.tasks import the_queue
 
-        work(the_queue(), bundles=[str(bright_bundle), "cxr_anatomy"], stop=UntilEmpty())
+    class UntilEmpty(threading.Event):
+        def is_set(self) -> bool:
+            return the_queue().counts()["waiting"] == 0
 
-    return run
+    work(the_queue(), bundles=[bundle, "cxr_anatomy"], stop=UntilEmpty())
+
+
+@pytest.fixture(scope="session")
+def finished(site_dir, ct_zip, bright):
+    """(client, address) of one job that is done, for tests that only look."""
+    from django.contrib.auth.models import User
+    from django.core.files.uploadedfile import SimpleUploadedFile
+    from django.test import Client
+
+    from medseg.serve.web.accounts import new_account
+
+    client = Client()
+    client.username = "looks"
+    new_account(client.username, "user")
+    client.force_login(User.objects.get(username=client.username))
+    upload = {"title": "looked at", "files": [SimpleUploadedFile("ct.zip", ct_zip)]}
+    address = client.post("/upload/", upload).url
+    job = client.post(f"{address}contour", {"image": "series:s0001", "bundle": bright}).url
+    do_the_work(bright)
+    return client, job
 
 
 @pytest.fixture
-def contoured(study, bright_bundle, work):
+def contoured(study, bright, work):
     """A function that uploads the CT, contours it, and returns the job's address."""
 
     def make(client, **fields) -> str:
         address = study(client)
-        form = {"image": "series:s0001", "bundle": str(bright_bundle), **fields}
+        form = {"image": "series:s0001", "bundle": bright, **fields}
         answer = client.post(f"{address}contour", form)
         assert answer.status_code == 302, answer.content.decode()
         work()

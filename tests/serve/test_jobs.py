@@ -16,13 +16,11 @@ def case_files(client, address) -> str:
     return f"{address}cases/s0001/files/"
 
 
-def test_the_rtstruct_of_the_site_is_the_one_of_medseg_segment(
-    client, contoured, bright_bundle, ct_zip, tmp_path
-):
+def test_the_rtstruct_of_the_site_is_the_one_of_medseg_segment(finished, bright_bundle, ct_zip, tmp_path):
     from medseg.bundles.cohort import segment
     from medseg.bundles.request import Request
 
-    address = contoured(client)
+    client, address = finished
     with zipfile.ZipFile(io.BytesIO(ct_zip)) as archive:
         archive.extractall(tmp_path / "ct")
     segment(Request(tmp_path / "ct", bright_bundle, tmp_path / "out"))
@@ -36,8 +34,8 @@ def test_the_rtstruct_of_the_site_is_the_one_of_medseg_segment(
     assert np.count_nonzero(ours["GTV"]) == 6 * 12 * 20  # the block of ct_zip, voxel by voxel
 
 
-def test_everything_comes_as_one_zip_that_says_what_it_is_for(client, contoured):
-    address = contoured(client)
+def test_everything_comes_as_one_zip_that_says_what_it_is_for(finished):
+    client, address = finished
     answer = client.get(f"{address}everything.zip")
     with zipfile.ZipFile(io.BytesIO(b"".join(answer.streaming_content))) as archive:
         names = archive.namelist()
@@ -54,10 +52,11 @@ def test_everything_comes_as_one_zip_that_says_what_it_is_for(client, contoured)
     assert str(the_site().data_dir) not in record  # where the server keeps things is nobody's business
 
 
-def test_the_page_shows_volumes_the_run_record_and_the_research_notice(client, contoured):
-    page = client.get(contoured(client)).content.decode()
+def test_the_page_shows_volumes_the_run_record_and_the_research_notice(finished):
+    client, address = finished
+    page = client.get(address).content.decode()
     assert "Research use only, not a medical device." in page
-    assert "GTV" in page and "6.5 cc" in page  # 1440 voxels of 1.5 x 1.5 x 2 mm
+    assert "GTV" in page and "4.9 cc" in page  # 1440 voxels of 1.5 mm
     assert "Weights (SHA-256)" in page and "report.pdf" in page
     assert "Nobody has reviewed this result." in page
 
@@ -71,8 +70,9 @@ def test_the_page_shows_volumes_the_run_record_and_the_research_notice(client, c
         ("axis=axial&index=5&chosen=1", False),
     ],
 )
-def test_a_slice_follows_plane_window_and_structures(client, contoured, query, same):
-    address = contoured(client) + "cases/s0001/slice?"
+def test_a_slice_follows_plane_window_and_structures(finished, query, same):
+    client, address = finished
+    address += "cases/s0001/slice?"
     usual = client.get(address + "axis=axial&index=5")
     answer = client.get(address + query)
     assert answer["Content-Type"] == "image/png" and answer.content[:4] == b"\x89PNG"
@@ -92,14 +92,15 @@ def test_a_slice_follows_plane_window_and_structures(client, contoured, query, s
         "axis=axial&index=²",
     ],
 )
-def test_a_slice_that_there_is_not_becomes_one_that_there_is(client, contoured, query):
-    assert client.get(f"{contoured(client)}cases/s0001/slice?{query}").status_code == 200
+def test_a_slice_that_there_is_not_becomes_one_that_there_is(finished, query):
+    client, address = finished
+    assert client.get(f"{address}cases/s0001/slice?{query}").status_code == 200
 
 
-def test_the_viewer_gets_the_image_and_labels_on_one_grid(client, contoured, tmp_path):
+def test_the_viewer_gets_the_image_and_labels_on_one_grid(finished, tmp_path):
     import nibabel
 
-    address = contoured(client)
+    client, address = finished
     for name in ("image", "labels"):
         answer = client.get(f"{address}cases/s0001/volumes/{name}.nii.gz")
         (tmp_path / f"{name}.nii.gz").write_bytes(b"".join(answer.streaming_content))
@@ -111,9 +112,9 @@ def test_the_viewer_gets_the_image_and_labels_on_one_grid(client, contoured, tmp
     assert client.get(f"{address}cases/s0001/volumes/../run.json").status_code == 404
 
 
-def test_a_waiting_job_says_its_place_and_can_be_cancelled(client, study, bright_bundle):
+def test_a_waiting_job_says_its_place_and_can_be_cancelled(client, study):
     address = study(client)
-    form = {"image": "series:s0001", "bundle": str(bright_bundle)}
+    form = {"image": "series:s0001", "bundle": "ct_gtv"}
     first, second = (client.post(f"{address}contour", form).url for _ in range(2))
     said = client.get(f"{second}progress").json()
     assert said["state"] == "waiting"
@@ -145,7 +146,7 @@ def test_a_job_that_fails_says_why_without_paths_of_the_server(client, contoured
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("bundle", "ct_gtv", "does not offer that bundle"),
+        ("bundle", "mm_gtv", "does not offer that bundle"),
         ("bundle", "/etc", "does not offer that bundle"),
         ("bundle", "cxr_anatomy", "does not take this image"),
         ("image", "series:s0002", "has no such image"),
@@ -157,19 +158,19 @@ def test_a_job_that_fails_says_why_without_paths_of_the_server(client, contoured
         ("within_roi", "r0001:GTV", "has no such image"),
     ],
 )
-def test_a_form_that_makes_no_sense_queues_nothing(client, study, bright_bundle, field, value, words):
+def test_a_form_that_makes_no_sense_queues_nothing(client, study, field, value, words):
     from medseg.serve.web.models import Job
 
     address = study(client)
     before = Job.objects.count()
-    form = {"image": "series:s0001", "bundle": str(bright_bundle), field: value}
+    form = {"image": "series:s0001", "bundle": "ct_gtv", field: value}
     answer = client.post(f"{address}contour", form)
     assert answer.status_code == 400 and words in answer.content.decode()
     assert Job.objects.count() == before
 
 
 def test_a_structure_of_an_uploaded_set_is_the_region(
-    client, upload, contoured, ct_zip, bright_bundle, work, tmp_path
+    client, upload, contoured, ct_zip, bright, work, tmp_path
 ):
     from medseg.dicom import write_rtstruct
 
@@ -181,26 +182,39 @@ def test_a_structure_of_an_uploaded_set_is_the_region(
     write_rtstruct({"Half": mask}, read_series(tmp_path / "ct"), tmp_path / "RS.dcm")
     address = upload(client, {**files, "RS.dcm": (tmp_path / "RS.dcm").read_bytes()}).url
     assert b"Half" in client.get(address).content
-    form = {"image": "series:s0001", "bundle": str(bright_bundle), "within_roi": "r0001:Half"}
+    form = {"image": "series:s0001", "bundle": bright, "within_roi": "r0001:Half"}
     job = client.post(f"{address}contour", form).url
     work()
     page = client.get(job).content.decode()
-    assert "3.2 cc" in page  # 6 x 12 x 10 voxels of 4.5 mm3
+    assert "2.4 cc" in page  # 6 x 12 x 10 voxels of 1.5 mm
+
+
+def test_an_image_without_anything_on_it_is_an_answer_and_no_failure(client, upload, bright, work, tmp_path):
+    from medseg.phantoms.series import stack_geometry, write_series
+
+    geometry = stack_geometry((8, 24, 24), gaps_mm=2)
+    write_series(np.full(geometry.shape, -200.0, np.float32), geometry, tmp_path / "ct")
+    address = upload(client, {path.name: path.read_bytes() for path in (tmp_path / "ct").iterdir()}).url
+    job = client.post(f"{address}contour", {"image": "series:s0001", "bundle": bright}).url
+    work()
+    page = client.get(job).content.decode()
+    assert "empty" in page and "RS.dcm" in page and "no SEG.dcm" in page
 
 
 def test_an_uneven_stack_is_contoured_and_shown_though_nifti_cannot_hold_it(
-    client, upload, bright_bundle, work, tmp_path
+    client, upload, bright, work, tmp_path
 ):
     from medseg.phantoms.series import stack_geometry, write_series
 
     geometry = stack_geometry((8, 24, 24), gaps_mm=[2, 2, 2, 3, 3, 3, 3])
     volume = np.full(geometry.shape, -200.0, np.float32)
-    volume[2:6, 8:16, 8:16] = 800.0
+    volume[2:6, 6:18, 6:18] = 800.0
     write_series(volume, geometry, tmp_path / "ct")
     address = upload(client, {path.name: path.read_bytes() for path in (tmp_path / "ct").iterdir()}).url
-    job = client.post(f"{address}contour", {"image": "series:s0001", "bundle": str(bright_bundle)}).url
+    job = client.post(f"{address}contour", {"image": "series:s0001", "bundle": bright}).url
     work()
-    assert client.get(f"{job}progress").json()["state"] == "done", client.get(f"{job}progress").json()
+    said = client.get(f"{job}progress").json()
+    assert said["state"] == "done", said["reason"]
     page = client.get(job).content.decode()
     assert "RS.dcm" in page and "GTV.nii.gz" not in page
     assert client.get(f"{job}cases/s0001/slice?axis=coronal").status_code == 200
