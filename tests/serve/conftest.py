@@ -12,7 +12,7 @@ from zip_files import zip_of
 
 from medseg.files import write_json
 
-OFFERED = ("ct_gtv", "cxr_anatomy", "eye_lesion")
+OFFERED = ("ct_head_neck", "cxr_anatomy", "eye_lesion")
 
 
 @pytest.fixture(scope="session")

@@ -114,7 +114,7 @@ def test_the_viewer_gets_the_image_and_labels_on_one_grid(finished, tmp_path):
 
 def test_a_waiting_job_says_its_place_and_can_be_cancelled(client, study):
     address = study(client)
-    form = {"image": "series:s0001", "bundle": "ct_gtv"}
+    form = {"image": "series:s0001", "bundle": "ct_head_neck"}
     first, second = (client.post(f"{address}contour", form).url for _ in range(2))
     said = client.get(f"{second}progress").json()
     assert said["state"] == "waiting"
@@ -127,7 +127,7 @@ def test_a_waiting_job_says_its_place_and_can_be_cancelled(client, study):
 
 
 def test_a_job_that_fails_says_why_without_paths_of_the_server(client, contoured):
-    # The region of ct_gtv's kind of bundle lies far outside of the image.
+    # The region that is asked for lies far outside of the image.
     box = {
         "within_x0": "900",
         "within_x1": "950",
@@ -163,7 +163,7 @@ def test_a_form_that_makes_no_sense_queues_nothing(client, study, field, value, 
 
     address = study(client)
     before = Job.objects.count()
-    form = {"image": "series:s0001", "bundle": "ct_gtv", field: value}
+    form = {"image": "series:s0001", "bundle": "ct_head_neck", field: value}
     answer = client.post(f"{address}contour", form)
     assert answer.status_code == 400 and words in answer.content.decode()
     assert Job.objects.count() == before

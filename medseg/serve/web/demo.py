@@ -19,7 +19,7 @@ from medseg.serve.web.site import the_site
 
 ACCOUNT = "demo"
 TITLE = "Demo: phantom of a thigh with a sarcoma"
-BUNDLE = "ct_gtv"
+BUNDLE = "mm_gtv"
 MARGINS_MM = {"ctv_margin_mm": "10", "ptv_margin_mm": "5"}
 LONGEST_S = 600.0
 

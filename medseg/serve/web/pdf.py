@@ -23,7 +23,7 @@ def pdf_of(job: Job, folder: Path, record: Mapping[str, Any]) -> bytes:
 
     file = io.BytesIO()
     with PdfPages(file, metadata={"Title": f"medseg {job.id}", "Creator": "medseg"}) as pages:
-        lines = [*_head(job, folder, record), "", *_found(record), "", *_made(record)]
+        lines = lines_of(job, folder, record)
         for start in range(0, len(lines), LINES_OF_A_PAGE):
             pages.savefig(_text_page(lines[start : start + LINES_OF_A_PAGE]))
         if (folder / "preview.png").is_file():
@@ -31,7 +31,12 @@ def pdf_of(job: Job, folder: Path, record: Mapping[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def _head(job: Job, folder: Path, record: Mapping[str, Any]) -> list[str]:
+def lines_of(job: Job, folder: Path, record: Mapping[str, Any]) -> list[str]:
+    """What the report says, line by line."""
+    return [*_head(job, folder), "", *_found(record), "", *_made(record)]
+
+
+def _head(job: Job, folder: Path) -> list[str]:
     review = "not reviewed"
     if job.reviewed_by is not None and job.reviewed_at is not None:
         review = f"reviewed by {job.reviewed_by.username}, {job.reviewed_at:%Y-%m-%d %H:%M} UTC"

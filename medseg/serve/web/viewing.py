@@ -248,7 +248,7 @@ def _pixels(source: Path, kind: str) -> np.ndarray:
     if kind == "photograph":
         from medseg.cases.photograph import open_photograph
 
-        return open_photograph(source).pixels
+        return (np.asarray(open_photograph(source).pixels) * 255).round().astype(np.uint8)
     from medseg.cases.radiograph import open_radiograph
 
     grey = np.asarray(open_radiograph(source).pixels, dtype=np.float32)

@@ -85,7 +85,7 @@ def make(request: HttpRequest) -> HttpResponse:
     comparison = Comparison(study=study, reference=words[keys[0]][:200], other=words[keys[1]][:200])
     comparison.folder.mkdir(parents=True)
     sets = [str(reference), str(other), "--reference", str(images)]
-    outs = [f"--tolerance={tolerance:g}", "--html", str(comparison.folder / "comparison.html")]
+    outs = [f"--tolerance-mm={tolerance:g}", "--html", str(comparison.folder / "comparison.html")]
     comparison.problem = _run([*sets, *outs], study)
     comparison.save()
     note(request, "compared", comparison.id)
