@@ -60,7 +60,6 @@ class Job(models.Model):
 
     class Meta:
         ordering = ["-created"]
-        permissions = [("review_results", "May see everybody's results, review them and send them on")]
 
     @property
     def folder(self) -> Path:

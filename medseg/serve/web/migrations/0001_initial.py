@@ -108,9 +108,6 @@ class Migration(migrations.Migration):
             ],
             options={
                 "ordering": ["-created"],
-                "permissions": [
-                    ("review_results", "May see everybody's results, review them and send them on")
-                ],
             },
         ),
         migrations.CreateModel(

@@ -47,6 +47,13 @@ def test_a_reviewer_looks_at_everything_and_changes_nothing(finished, logged_in)
     assert owner.get(job).status_code == 200
 
 
+def test_an_administrator_keeps_accounts_and_sees_no_images(finished, logged_in):
+    _, job = finished
+    boss = logged_in("administrator")
+    assert boss.get(job).status_code == 404 and boss.get("/admin/auth/user/").status_code == 200
+    assert "looked at" not in boss.get("/").content.decode()
+
+
 def test_a_user_cannot_review_and_cannot_reach_the_administration(finished):
     owner, job = finished
     assert owner.post(f"{job}review", {"reviewed": "on"}).status_code == 403

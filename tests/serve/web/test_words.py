@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("django", reason="the web application needs medseg[serve]")
 from medseg.serve.web.words import table  # noqa: E402
 
-WEB = Path(__file__).resolve().parents[2] / "medseg" / "serve" / "web"
+WEB = Path(__file__).resolve().parents[3] / "medseg" / "serve" / "web"
 
 
 def said_in_templates() -> set[str]:
