@@ -121,7 +121,8 @@ def slice_asked(request: HttpRequest, view) -> dict[str, Any]:
     shown = {int(text) for text in said.getlist("show") if text.isdecimal()}
     hidden = set(range(count)) - shown if "chosen" in said else set()
     number = min(int(index), last) if index.isdecimal() and len(index) < 6 else middle(view, axis)
-    return {"axis": axis, "index": number, "window": window, "hidden": hidden}
+    fused = "fused" in said or "chosen" not in said
+    return {"axis": axis, "index": number, "window": window, "hidden": hidden, "fused": fused}
 
 
 # ---- pictures ----------------------------------------------------------------------------------------------

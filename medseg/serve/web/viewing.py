@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from medseg.cases.find import folder_name
+from medseg.cases.multimodal import Companion, open_multimodal
 from medseg.cases.nifti import read_mask, write_volume
 from medseg.cases.volume import Case, open_case, resample
 from medseg.errors import InputError
@@ -26,6 +27,9 @@ from medseg.geometry import Geometry
 from medseg.reports.pictures import LUNG_WINDOW_HU, WINDOW_HU, anatomical_axes
 from medseg.shapes.outlines import mask_polygons
 from medseg.structures.structure import fixed_colour_rgb
+
+SUV_WINDOW = (1.0, 8.0)
+"""Of a PET laid over the image, clear to full: that of the previews in medseg.transforms, without torch."""
 
 MOST_PIXELS, MOST_VIEWER_PIXELS = 256, 160
 """Along each axis, of the server's slices and of the viewer's copy: a browser without a graphics card draws
@@ -52,7 +56,7 @@ class View:
     @cached_property
     def about(self) -> dict[str, Any]:
         """``shape``, ``spacing_mm``, ``is_ct``, ``range`` (1st and 99th percentile), ``names``, ``colours``,
-        ``reduced``: whether voxels were left out."""
+        ``reduced``: whether voxels were left out, ``fused``: whether there is a PET."""
         return load_json(self.folder / "view.json")
 
     @cached_property
@@ -63,6 +67,11 @@ class View:
     def masks(self) -> np.ndarray:
         """uint8 [structure, slice, row, column], 1 inside."""
         return np.load(self.folder / "masks.npy", mmap_mode="r", allow_pickle=False)
+
+    @cached_property
+    def fused(self) -> np.ndarray:
+        """uint8 [slice, row, column]: the PET, 0 to 255 over SUV_WINDOW."""
+        return np.load(self.folder / "fused.npy", mmap_mode="r", allow_pickle=False)
 
 
 def view_of(case_folder: Path, record: Mapping[str, Any]) -> View:
@@ -101,6 +110,13 @@ def _make(case_folder: Path, record: Mapping[str, Any], out: Path) -> None:
         names.append(name)
         masks.append(turned(mask >= 0.5).astype(np.uint8))
         viewer_masks.append(mask[_every(viewer_steps)] >= 0.5)
+    pet = _pet(record)
+    if pet is not None:
+        values, covered = pet.sampled_on(_reduced_geometry(grid, steps))
+        low, high = SUV_WINDOW
+        share = np.clip((values - low) / (high - low), 0.0, 1.0) * covered
+        flipped = [axis for axis, flip in enumerate(flips) if flip]
+        np.save(out / "fused.npy", np.flip((share * 255).astype(np.uint8).transpose(order), flipped))
     np.save(out / "masks.npy", np.array(masks, np.uint8).reshape(-1, *small.shape))
     geometry = _reduced_geometry(grid, viewer_steps)
     coarse = volume[_every(viewer_steps)]
@@ -116,8 +132,20 @@ def _make(case_folder: Path, record: Mapping[str, Any], out: Path) -> None:
         "names": names,
         "colours": [list(fixed_colour_rgb(name)) for name in names],
         "reduced": max(steps) > 1,
+        "fused": pet is not None,
     }
     write_json(about, out / "view.json")
+
+
+def _pet(record: Mapping[str, Any]) -> Companion | None:
+    """The PET that a result was contoured with, laid on its image as it was then; None without one."""
+    further = dict(record.get("further_sources") or {})
+    if "pt" not in further:
+        return None
+    registrations = [source for key, source in further.items() if key.startswith("registration")]
+    others = {"pt": further["pt"]}
+    allow = record.get("options", {}).get("allow", ())
+    return open_multimodal(record["source"], others, registrations, allow=allow).companions["pt"]
 
 
 def _steps(shape: tuple[int, ...], most: int) -> tuple[int, ...]:
@@ -167,9 +195,10 @@ def _masks(case_folder: Path, case: Case, record: Mapping[str, Any]) -> Iterator
 # ---- slices ------------------------------------------------------------------------------------------------
 
 
-def slice_png(view: View, axis: str, index: int, window: str, hidden: set[int]) -> bytes:
+def slice_png(view: View, axis: str, index: int, window: str, hidden: set[int], fused: bool = False) -> bytes:
     """One slice as PNG with the outlines of the structures that are not ``hidden`` (by their number); index 0
-    is the lowest. InputError for an axis, index or window that there is not."""
+    is the lowest. ``fused``: with the PET over it, where there is one. InputError for an axis, index or
+    window that there is not."""
     from PIL import Image, ImageDraw
 
     if axis not in AXES or not 0 <= index < view.about["shape"][AXES.index(axis)]:
@@ -185,6 +214,9 @@ def slice_png(view: View, axis: str, index: int, window: str, hidden: set[int]) 
     size = tuple(max(1, round(mm * scale)) for mm in size_mm)
     image = Image.fromarray(grey[::-1] if upwards else grey).resize(size, Image.Resampling.BILINEAR)
     image = image.convert("RGB")
+    if fused and view.about["fused"]:
+        pet = np.asarray(view.fused.take(index, number))
+        image = _coloured(image, pet[::-1] if upwards else pet)
     draw = ImageDraw.Draw(image)
     for place, colour in enumerate(view.about["colours"]):
         if place in hidden:
@@ -200,6 +232,18 @@ def slice_png(view: View, axis: str, index: int, window: str, hidden: set[int]) 
     file = io.BytesIO()
     image.save(file, format="PNG")
     return file.getvalue()
+
+
+def _coloured(image, share: np.ndarray):
+    """The slice with the PET over it, clear where it is 0."""
+    from matplotlib import colormaps
+    from PIL import Image
+
+    strong = Image.fromarray(share).resize(image.size, Image.Resampling.BILINEAR)
+    part = np.asarray(strong, dtype=np.float32)[..., None] / 255
+    colours = colormaps["hot"](part[..., 0])[..., :3] * 255
+    weight = 0.6 * np.sqrt(part)
+    return Image.fromarray((np.asarray(image) * (1 - weight) + colours * weight).astype(np.uint8))
 
 
 def _letters(draw, letters: str, size: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""WCAG 2 AA, as far as a machine can tell: contrast, names of controls, texts for pictures, language, headings."""
+"""WCAG 2 AA, as far as a machine can tell: contrast, names of controls, texts for pictures, headings."""
 
 from __future__ import annotations
 

@@ -124,3 +124,37 @@ def test_the_pages_work_where_the_viewer_from_npm_is_not_installed(finished, mon
     assert "not installed on this site" in page and "viewer.js" not in page and 'id="slice"' in page
     monkeypatch.setattr(result_pages, "has_viewer", lambda: True)
     assert "viewer.js" in client.get(job).content.decode()
+
+
+def test_a_pet_lies_in_colour_over_the_place_where_it_is_hot(tmp_path):
+    import io
+
+    from patient_series import CENTRE_LPS_MM, ball, ct_geometry, write_patient
+    from PIL import Image
+
+    from medseg.cases.nifti import write_mask
+    from medseg.serve.web.viewing import SUV_WINDOW, slice_png, view_of
+    from medseg.transforms.saving import SUV_WINDOW as OF_THE_PREVIEW
+
+    assert SUV_WINDOW == OF_THE_PREVIEW
+    patient, case = write_patient(tmp_path / "patient"), tmp_path / "out" / "case"
+    case.mkdir(parents=True)
+    geometry = ct_geometry()
+    write_mask(ball(geometry), geometry, case / "GTV.nii.gz")
+    record = {"source": str(patient / "CT"), "structures": [{"name": "GTV"}]}
+    plain = view_of(case, record)
+    assert not plain.about["fused"]
+    (case.parent / ".view_case").rename(tmp_path / "plain")
+    further = {"pt": str(patient / "PET"), "registration 1": str(patient / "REG.dcm")}
+    view = view_of(case, {**record, "further_sources": further})
+    assert view.about["fused"]
+    index = round(float(CENTRE_LPS_MM[2] - geometry.origins_lps_mm[0, 2]) / 3.0)
+    pixels = [
+        np.asarray(Image.open(io.BytesIO(slice_png(view, "axial", index, "bone", {0}, fused=fused))), float)
+        for fused in (False, True)
+    ]
+    redder = pixels[1][..., 0] - pixels[1][..., 2]
+    rows, columns = np.nonzero(redder > 60)
+    # 80 mm are drawn on 640 pixels; the ball's middle lies at (x 8, y -4) from the image's own.
+    assert np.allclose([columns.mean(), rows.mean()], [320 + 8 * 8, 320 - 8 * 4], atol=12)
+    assert np.ptp(pixels[0], axis=2).max() < 260 and (np.ptp(pixels[0][200:400, 200:400], axis=2) < 1).all()

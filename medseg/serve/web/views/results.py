@@ -110,7 +110,7 @@ def _view(request: HttpRequest, id_: str, case: str) -> View:
 def one_slice(request: HttpRequest, id_: str, case: str) -> HttpResponse:
     view = _view(request, id_, case)
     asked = slice_asked(request, view)
-    content = slice_png(view, asked["axis"], asked["index"], asked["window"], asked["hidden"])
+    content = slice_png(view, **asked)
     return HttpResponse(content, content_type="image/png", headers={"Cache-Control": "private, max-age=600"})
 
 
