@@ -52,12 +52,13 @@ def prepare(request: ServeRequest) -> Site:
     for name in bundles:
         trusted_bundle(name)
     scheme = "https" if request.certificate else "http"
-    url = said.public_url or f"{scheme}://{request.host}:{request.port}"
-    if not url.startswith("https://") and not _is_loopback(request.host):
+    host = f"[{request.host}]" if ":" in request.host else request.host
+    url = said.public_url or f"{scheme}://{host}:{request.port}"
+    if not said.is_https and not _is_loopback(request.host):
         raise InputError(
-            f"host {request.host} is not this computer alone, and passwords and images would travel in the "
-            "open: give `certificate` and `key`, or set public_url in site.json to the https:// address of "
-            "the proxy in front."
+            f"host {request.host} is reached by others, and passwords and images would travel in the open: set "
+            "public_url in site.json to the https:// address that users type, and give `certificate` and `key` "
+            "unless a proxy in front has them."
         )
     os.environ |= {
         DATA_VARIABLE: str(request.data_dir.resolve()),

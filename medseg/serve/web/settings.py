@@ -10,7 +10,8 @@ _PUBLIC = urlsplit(_SITE.public_url or "http://127.0.0.1:8000")
 
 SECRET_KEY = secret_key(_SITE.data_dir)
 DEBUG = False
-ALLOWED_HOSTS = [_PUBLIC.hostname]
+_LOOPBACK = ("127.0.0.1", "localhost")
+ALLOWED_HOSTS = list(_LOOPBACK) if _PUBLIC.hostname in _LOOPBACK else [_PUBLIC.hostname]
 CSRF_TRUSTED_ORIGINS = [f"{_PUBLIC.scheme}://{_PUBLIC.netloc}"]
 ROOT_URLCONF = "medseg.serve.web.urls"
 WSGI_APPLICATION = "medseg.serve.web.wsgi.application"

@@ -97,6 +97,12 @@ def queued(job: Job) -> QueuedJob | None:
         return None
 
 
+def state(job: Job) -> str:
+    """The queue's word for where a job stands; "removed" when it is not there."""
+    row = queued(job)
+    return "removed" if row is None else row.state
+
+
 def progress(job: Job) -> dict[str, Any]:
     """State, position and expected wait, for the page and for its script."""
     row = queued(job)

@@ -24,7 +24,7 @@ def every(request: HttpRequest) -> HttpResponse:
     rows = []
     for study in studies:
         jobs = list(study.jobs.all())
-        states = [(job, tasks.progress(job)["state"]) for job in jobs[:3]]
+        states = [(job, tasks.state(job)) for job in jobs[:3]]
         rows.append({"study": study, "jobs": states, "more": max(0, len(jobs) - 3)})
     return render(request, "web/studies.html", {"rows": rows})
 
@@ -37,7 +37,7 @@ def show(request: HttpRequest, id_: str) -> HttpResponse:
         for entry in study.contents.get(kind, ()):
             offers = [] if entry.get("localizer") else offers_for(kind, entry)
             entries.append({"kind": kind, "entry": entry, "offers": offers})
-    jobs = [(job, tasks.progress(job)["state"]) for job in study.jobs.all()]
+    jobs = [(job, tasks.state(job)) for job in study.jobs.all()]
     rois = [
         (f"{one['id']}:{roi}", f"{one['label'] or one['name']}: {roi}")
         for one in study.contents.get("sets", ())
