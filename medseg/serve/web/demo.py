@@ -33,7 +33,7 @@ def make_demo() -> tuple[str, str, Job | None]:
         return ACCOUNT, password, None
     for study in Study.objects.filter(owner=user, title=TITLE, ready=True):
         job = study.jobs.first()
-        if job is not None and tasks.progress(job)["state"] in ("done", *tasks.UNFINISHED):
+        if job is not None and tasks.state(job) in ("done", *tasks.UNFINISHED):
             return ACCOUNT, password, job
     study = Study(owner=user, title=TITLE)
     with tempfile.TemporaryDirectory(dir=the_site().data_dir / "incoming") as folder:

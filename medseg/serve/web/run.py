@@ -56,9 +56,9 @@ def prepare(request: ServeRequest) -> Site:
     url = said.public_url or f"{scheme}://{host}:{request.port}"
     if not said.is_https and not _is_loopback(request.host):
         raise InputError(
-            f"host {request.host} is reached by others, and passwords and images would travel in the open: set "
-            "public_url in site.json to the https:// address that users type, and give `certificate` and `key` "
-            "unless a proxy in front has them."
+            f"host {request.host} is reached by others, and passwords and images would travel in the open: "
+            "set public_url in site.json to the https:// address that users type, and give `certificate` and "
+            "`key` unless a proxy in front has them."
         )
     os.environ |= {
         DATA_VARIABLE: str(request.data_dir.resolve()),
