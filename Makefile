@@ -1,9 +1,9 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Each sets up what it needs.
+# Three commands on a fresh machine: `make demo`, `make serve` and `make test`. Each sets up what it needs.
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 
-.PHONY: setup demo test lint docs
+.PHONY: setup demo serve viewer test lint docs
 
 setup: $(VENV)/.ready
 
@@ -15,6 +15,14 @@ $(VENV)/.ready: setup.cfg pyproject.toml
 
 demo: setup
 	$(RUN) -m medseg demo -o demo_output
+
+# The web application with a study that is contoured already; its address and a log-in are printed.
+serve: setup viewer
+	$(RUN) -m medseg serve --demo --data demo_site
+
+# What the web application takes from npm. The pages work without it, so a machine without npm or without the internet goes on.
+viewer: setup
+	-@test -f medseg/serve/web/static/web/vendor/niivue.js || $(RUN) tools/web/vendor.py
 
 # One process per core and one thread in each: together they are faster than one process with all the cores.
 test: setup

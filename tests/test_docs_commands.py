@@ -23,6 +23,7 @@ RUN_IN_ORDER = "docs/how_to/compare_and_margin.md"
 """Run by tests/test_docs.py, each on the files of those before it."""
 
 ONLY_PARSED = {
+    "medseg serve": "runs until it is stopped; tests/serve/web/test_run.py starts and stops it",
     "medseg segment demo_output/": "what medseg demo says it does; tests/cli/test_demo.py runs that",
     "medseg audit --data LABELS": "needs labels with errors in them; tests/audit/test_run.py plants some",
     "medseg audit": "trains, for minutes to hours; tests/audit/test_folds.py does so on small volumes",

@@ -19,6 +19,7 @@ from medseg.cli.datalist import add_datalist
 from medseg.cli.node import add_node
 from medseg.cli.records import add_records
 from medseg.cli.score import add_score
+from medseg.cli.serve import add_serve
 from medseg.cli.settings import settings_of
 from medseg.cli.structures import add_compare, add_convert, add_margin
 from medseg.cli.suggest import SuggestingParser, path_of
@@ -317,4 +318,5 @@ COMMANDS = {
     "bundles": add_bundles,
     "demo": _add_demo,
     "node": add_node,
+    "serve": add_serve,
 }

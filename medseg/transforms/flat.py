@@ -19,7 +19,7 @@ from medseg.cases.results import Structures, binary
 from medseg.errors import InputError, StructureError
 from medseg.structures.structure import Structure
 from medseg.transforms.readers import REMARK_KEY
-from medseg.transforms.saving import SaveCased
+from medseg.transforms.saving import SaveCased, is_empty_with_a_warning
 from medseg.transforms.structures import structure_of
 
 
@@ -102,5 +102,7 @@ class SaveFlatd(SaveCased):
                 f"{result.case.source}: DICOM SEG needs a DICOM image to refer to; this case is a picture "
                 f"file."
             )
+        if is_empty_with_a_warning(result):
+            return
         masks = {structure: binary(mask) for structure, mask in result.with_remark().items()}
         write_projection_seg(masks, result.case.stored, folder / "SEG.dcm", model=self.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from monai.transforms import MapTransform
 from medseg.cases.find import folder_name
 from medseg.cases.results import Structures, binary
 from medseg.cases.volume import source_path
-from medseg.errors import InputError
+from medseg.errors import InputError, MedsegWarning
 
 if TYPE_CHECKING:
     from medseg.cases.multimodal import Multimodal
@@ -98,9 +99,21 @@ class SaveRTStructd(SaveCased):
         write_rtstruct(result.with_remark(), series, folder / "RS.dcm", **self.options, **label)
 
 
+def is_empty_with_a_warning(result: Structures) -> bool:
+    """True when nothing was found. That is an answer, but none that a DICOM Segmentation can say: a
+    MedsegWarning does instead."""
+    empty = not any(binary(mask).any() for mask in result.masks.values())
+    if empty:
+        warnings.warn("no SEG.dcm: every structure is empty", MedsegWarning, stacklevel=2)
+    return empty
+
+
 class SaveDicomSegd(SaveCased):
     """Write ``SEG.dcm``, a binary DICOM Segmentation with one segment per structure; ``overwrite``: see
-    :func:`medseg.dicom.write_seg`."""
+    :func:`medseg.dicom.write_seg`.
+
+    Nothing is written, with a MedsegWarning, when every structure is empty.
+    """
 
     def __init__(self, keys="structures", output_dir=".", model_name="", model_version="", overwrite=False):
         super().__init__(keys, output_dir)
@@ -109,6 +122,8 @@ class SaveDicomSegd(SaveCased):
     def save(self, result: Structures, folder: Path) -> None:
         from medseg.dicom import write_seg
 
+        if is_empty_with_a_warning(result):
+            return
         masks = {structure: binary(mask) for structure, mask in result.with_remark().items()}
         write_seg(masks, _series(result, "DICOM SEG"), folder / "SEG.dcm", **self.options)
 

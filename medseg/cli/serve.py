@@ -1,0 +1,56 @@
+"""``medseg serve``: the web application."""
+
+from __future__ import annotations
+
+import argparse
+
+from medseg.cli.suggest import path_of
+from medseg.cli.words import say
+
+ROLES = ("user", "reviewer", "administrator")
+"""medseg.serve.web.access.ROLES, here without loading Django; a test compares them."""
+
+
+def add_serve(command: argparse.ArgumentParser):
+    """Serve the web application: upload, contour, look, review, download."""
+    command.add_argument(
+        "--data", type=path_of, required=True, metavar="DIR", help="everything of the site; made if missing"
+    )
+    command.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this computer alone")
+    command.add_argument("--port", type=int, default=8000)
+    command.add_argument(
+        "--bundles",
+        metavar="NAME,…",
+        help="the only ones offered; default: of site.json, or all with weights",
+    )
+    command.add_argument("--workers", type=int, default=1, help="processes that contour, default 1")
+    command.add_argument("--certificate", type=path_of, metavar="PEM", help="for https without a proxy")
+    command.add_argument("--key", type=path_of, metavar="PEM", help="the certificate's private key")
+    command.add_argument("--demo", action="store_true", help="with a study that is contoured already")
+    command.add_argument(
+        "--add-account", metavar="NAME", help="make an account, print its password and end; see --role"
+    )
+    command.add_argument("--role", default="user", choices=ROLES, help="of --add-account, default user")
+    return _run
+
+
+def _run(options) -> int:
+    from medseg.serve.web.run import ServeRequest, add_account, require_installed, serve
+
+    require_installed()
+    request = ServeRequest(
+        options.data.resolve(),
+        options.host,
+        options.port,
+        tuple(name for name in (options.bundles or "").split(",") if name),
+        max(1, options.workers),
+        certificate=options.certificate,
+        key=options.key,
+        demo=options.demo,
+    )
+    if options.add_account:
+        password = add_account(request, options.add_account, options.role)
+        say(f"{options.add_account} ({options.role}): {password}")
+        return 0
+    serve(request, say)
+    return 0

@@ -1,0 +1,1 @@
+"""The web application: log in, upload, contour, look, review, download, send."""
