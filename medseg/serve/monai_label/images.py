@@ -96,7 +96,9 @@ class FolderImages:
         try:
             return self._images[image_id]
         except KeyError:
-            raise UnknownImage(f"no image {image_id[:80]!r}; GET /datastore/?output=all lists them.") from None
+            raise UnknownImage(
+                f"no image {image_id[:80]!r}; GET /datastore/?output=all lists them."
+            ) from None
 
     local = get
 

@@ -75,7 +75,9 @@ def _read_nrrd(path: Path, geometry: Geometry) -> np.ndarray:
                 "the NRRD file holds several layers; in 3D Slicer switch overlapping segments off, or send "
                 "NIfTI."
             )
-        limits.check("volume_voxels", int(np.prod([float(side) for side in size])), "the NRRD header declares")
+        limits.check(
+            "volume_voxels", int(np.prod([float(side) for side in size])), "the NRRD header declares"
+        )
         if sorted(size) != sorted(geometry.shape):
             raise InputError(
                 f"the label is of {'x'.join(map(str, size))} voxels, the image of "
