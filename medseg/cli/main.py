@@ -16,6 +16,7 @@ from pathlib import Path
 import medseg
 from medseg.cli.audit import add_audit
 from medseg.cli.datalist import add_datalist
+from medseg.cli.label import add_label
 from medseg.cli.records import add_records
 from medseg.cli.score import add_score
 from medseg.cli.settings import settings_of
@@ -314,5 +315,6 @@ COMMANDS = {
     "score": add_score,
     "audit": add_audit,
     "bundles": add_bundles,
+    "label": add_label,
     "demo": _add_demo,
 }

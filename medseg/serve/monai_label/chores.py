@@ -10,93 +10,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from medseg.bundles.queue import Queue, QueuedJob
+from medseg.bundles.queue import QueuedJob
 from medseg.bundles.worker import worker_name
 from medseg.errors import MedsegError, system_error_line
+from medseg.serve.monai_label import scoring, training
+from medseg.serve.monai_label.service import Service
+from medseg.serve.monai_label.tasks import CHORE_TASK, LEASE_S, Report, Stopped
 
-if TYPE_CHECKING:
-    from medseg.serve.monai_label.service import Service
-
-CHORE_TASK = "medseg label chores"
-"""What workers that contour never claim."""
-
-SCORINGS = {
-    "uncertain": "Mean entropy of the model's probabilities, of every image",
-    "diverse": "Features of every image: grey levels, coarsely",
-}
-LEASE_S = 60.0
 LOG = logging.getLogger("medseg.label")
-
-
-class Stopped(Exception):
-    """The chore was cancelled, or belongs to another process now."""
-
-
-class Report:
-    """How a chore says how far it is, and learns that it was cancelled."""
-
-    def __init__(self, queue: Queue, job: QueuedJob):
-        self.queue, self.job = queue, job
-        self.progress, self.words, self.lost = 0.0, "", False
-
-    def __call__(self, progress: float, words: str = "") -> None:
-        """Raises Stopped when nobody wants the chore any more."""
-        self.progress, self.words = progress, words or self.words
-        self.beat()
-        if self.lost:
-            raise Stopped
-
-    def beat(self) -> None:
-        worker = str(self.job.worker)
-        self.lost = not self.queue.heartbeat(self.job.id, worker, LEASE_S, self.progress, self.words[:500])
-
-    def pause(self) -> None:
-        """Between two looks at what another process does."""
-        time.sleep(0.2)
-
-    @contextmanager
-    def beating(self):
-        """Within the block the chore stays this process's, however long a step takes; what medseg logs becomes
-        its note. A chore that was cancelled interrupts the main thread, as Ctrl-C does."""
-        import _thread
-
-        ended, handler = threading.Event(), _Note(self)
-
-        def beat() -> None:
-            while not ended.wait(2.0):
-                self.beat()
-                if self.lost:
-                    _thread.interrupt_main()
-                    return
-
-        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-        logging.getLogger("medseg").addHandler(handler)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-            logging.getLogger("medseg").removeHandler(handler)
-
-
-class _Note(logging.Handler):
-    def __init__(self, report: Report):
-        super().__init__(logging.INFO)
-        self.report = report
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.report.words = record.getMessage()
 
 
 def run_chore(service: Service, job: QueuedJob, report: Report) -> Mapping[str, Any]:
     """Do one chore; returns its result."""
-    from medseg.serve.monai_label import scoring, training
-
     chores: dict[str, Callable[..., Mapping[str, Any]]] = {
         "train": training.train,
         "score": scoring.score,
@@ -146,8 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    from medseg.serve.monai_label.service import Service
-
     try:
         service = Service(options.studies, options.bundles.split(","), Path(options.state))
         work(service, threading.Event())

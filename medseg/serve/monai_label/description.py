@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import medseg
-from medseg.serve.monai_label.chores import SCORINGS
 from medseg.serve.monai_label.images import Image
 from medseg.serve.monai_label.labels import FINAL, Version, current
 from medseg.serve.monai_label.people import Person
 from medseg.serve.monai_label.service import Service
 from medseg.serve.monai_label.strategies import STRATEGIES
+from medseg.serve.monai_label.tasks import SCORINGS
 
 TRAIN_CONFIG = {"epochs": 20, "annotators": "", "fuse": "majority", "method": "", "validation": 0.2}
 """What a client may set of a training, with what is taken otherwise."""
@@ -45,7 +45,7 @@ def _model(service: Service, name: str) -> dict[str, Any]:
         "labels": {label: number for number, label in enumerate(model.labels, 1)},
         "dimension": 3,
         "description": str(model.bundle.metadata.get("task", name)),
-        "config": {"within": ""},
+        "config": {"within": "", "allow": ""},
         "version": model.version,
         "versions": [one.version for one in service.models.versions(name)],
     }

@@ -52,7 +52,7 @@ def _structure(name: str, version: Version) -> Structure:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The label that an image is trained with: ``masks`` {structure: bool}, and the ``versions`` behind it."""
+    """The label that an image is trained with: ``masks`` {structure: bool}, and ``versions`` behind it."""
 
     image: Image
     masks: Mapping[str, np.ndarray]
@@ -114,8 +114,8 @@ def write_training_case(chosen: Chosen, bundle: Bundle, folder: Path) -> dict[st
         field[chosen.masks[names[0]]] = 1
     else:
         raise BundleError(
-            f"bundle {bundle.name}: its train.json has no `bits` for {len(names)} structures, so labels cannot "
-            "be written as it reads them."
+            f"bundle {bundle.name}: its train.json has no `bits` for {len(names)} structures, so labels "
+            "cannot be written as it reads them."
         )
     place = folder / chosen.image.key
     make_folder(place)

@@ -1,4 +1,4 @@
-"""The images that annotators work on, by id. An id is looked up in a table and never becomes part of a path."""
+"""The images that annotators work on, by id. An id is looked up in a table and never part of a path."""
 
 from __future__ import annotations
 

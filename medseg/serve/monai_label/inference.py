@@ -1,4 +1,4 @@
-"""A model's answer to an image: a job in the queue, contoured by a worker process, read back from its files."""
+"""A model's answer to an image: a job in the queue, contoured by a worker process, read from its files."""
 
 from __future__ import annotations
 
@@ -48,13 +48,15 @@ class StillRunning(Exception):
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a model. ``output``: a key of FORMATS. ``within``: a box in LPS mm, or None."""
+    """What is asked of a model. ``output``: a key of FORMATS. ``within``: a box in LPS mm, or None.
+    ``allow``: faults of an image to accept with a warning, as `medseg segment` has them."""
 
     model: Model
     image: Image
     owner: str
     output: str = "image"
     within: str | None = None
+    allow: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.output not in FORMATS:
@@ -83,6 +85,7 @@ class Question:
             "bundle": self.model.bundle.record(),
             "output": self.output,
             "within": self.within,
+            "allow": sorted(self.allow),
         }
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -106,6 +109,7 @@ class Inference:
             formats=(FORMATS[question.output],),
             device=self.device,
             within=question.within,
+            allow=question.allow,
         )
         payload = payload_of(request)
         job_id = self.queue.submit(payload, owner=question.owner, key=key)

@@ -96,8 +96,8 @@ def _read_nrrd(path: Path, geometry: Geometry) -> np.ndarray:
 
 
 def write_nrrd(values: np.ndarray, geometry: Geometry, out: Path) -> Path:
-    """Write a label map [slice, row, column] as uncompressed NRRD of one byte a voxel, atomically: what OHIF's
-    panel reads. StructureError for values above 255."""
+    """Write a label map [slice, row, column] as uncompressed NRRD of one byte a voxel, atomically: what
+    OHIF's panel reads. StructureError for values above 255."""
     import SimpleITK
 
     if values.max(initial=0) > 255:

@@ -1,4 +1,4 @@
-"""The bundles that the server runs: as their operator named them, and what training made of copies of them."""
+"""The bundles that the server runs: as their operator named them, and as trained copies of them."""
 
 from __future__ import annotations
 
@@ -120,8 +120,8 @@ def _check_served(bundle: Bundle) -> None:
     """BundleError for a bundle whose answers this protocol has no form for."""
     if kind_of(bundle).result is not Structures or case_kind(bundle) != "volume":
         raise BundleError(
-            f"bundle {bundle.name}: answers with {bundle.result_kind} on a {case_kind(bundle)}; MONAI Label's "
-            "clients take structures of CT, MR or PET volumes."
+            f"bundle {bundle.name}: answers with {bundle.result_kind} on a {case_kind(bundle)}; MONAI "
+            "Label's clients take structures of CT, MR or PET volumes."
         )
     if len(bundle.modalities) > 1:
         raise BundleError(

@@ -15,18 +15,18 @@ from medseg.files import load_json, make_folder, write_json
 from medseg.serve.monai_label.inference import Question
 
 if TYPE_CHECKING:
-    from medseg.serve.monai_label.chores import Report
     from medseg.serve.monai_label.images import Image
     from medseg.serve.monai_label.models import Model
     from medseg.serve.monai_label.service import Service
+    from medseg.serve.monai_label.tasks import Report
 
 COARSE = 4
 QUANTILES = np.linspace(0.0, 1.0, 17)
 
 
 def features(volume: np.ndarray) -> list[float]:
-    """81 numbers of an image [slice, row, column]: the means of 4 x 4 x 4 blocks, and 17 quantiles of its grey
-    levels. An image with fewer than four voxels along an axis repeats blocks."""
+    """81 numbers of an image [slice, row, column]: the means of 4 x 4 x 4 blocks, and 17 quantiles of its
+    grey levels. An image with fewer than four voxels along an axis repeats blocks."""
     means = []
     for slab in _parts(volume, 0):
         for rows in _parts(slab, 1):

@@ -14,7 +14,6 @@ from medseg.bundles.queue import Queue, QueuedJob
 from medseg.cases.volume import UID_SEPARATOR, source_path
 from medseg.errors import InputError, MedsegError
 from medseg.files import load_json, make_folder
-from medseg.serve.monai_label.chores import CHORE_TASK
 from medseg.serve.monai_label.dicomweb import DicomWebImages
 from medseg.serve.monai_label.export import write_dicom
 from medseg.serve.monai_label.images import FolderImages, Image, geometry_of
@@ -33,6 +32,7 @@ from medseg.serve.monai_label.models import Models
 from medseg.serve.monai_label.people import Person
 from medseg.serve.monai_label.sessions import Sessions
 from medseg.serve.monai_label.strategies import Choice, Situation, choose
+from medseg.serve.monai_label.tasks import CHORE_TASK
 
 RESULTS_LAST_DAYS = 7.0
 
@@ -137,7 +137,7 @@ class Service:
         return version
 
     def label(self, name: str, tag: str, person: Person) -> Version:
-        """The version called ``name``; or, of the image called so, the current one that the person may see."""
+        """The version called ``name``; or, of the image called so, the current one the person may see."""
         if name in self.images.ids():
             seen = [one for one in self.labels.of(self.images.get(name)) if person.owns(one.annotator)]
             version = current(seen, tag or FINAL)
@@ -159,8 +159,8 @@ class Service:
         )
 
     def store_back(self, version: Version) -> dict[str, Any]:
-        """RTSTRUCT and SEG of a label onto the DICOMweb server that its image is from; {} elsewhere. What goes
-        wrong is told, and the label is kept all the same."""
+        """RTSTRUCT and SEG of a label onto the DICOMweb server that its image is from; {} elsewhere. What
+        goes wrong is told, and the label is kept all the same."""
         if not isinstance(self.images, DicomWebImages):
             return {}
         stored = []
@@ -242,17 +242,3 @@ class Asked:
 
     person: Person
     tag: str = FINAL
-
-
-def with_state(job: QueuedJob) -> dict[str, Any]:
-    """A chore as MONAI Label's clients read a task."""
-    states = {"waiting": "SCHEDULED", "running": "RUNNING", "done": "DONE", "cancelled": "KILLED"}
-    return {
-        "id": job.id,
-        "status": states.get(job.state, "ERROR"),
-        "progress": job.progress,
-        "details": [line for line in (job.note, job.reason) if line],
-        "result": job.result,
-        "start_ts": job.started_at,
-        "end_ts": job.ended_at,
-    }

@@ -65,8 +65,8 @@ class Sessions:
         sweep(folder)
 
     def create(self, files: Sequence[tuple[str, Any]], owner: str, expiry_s: int = 0) -> Session:
-        """A session of the uploaded ``files``: (the client's name, an object with ``chunks()``): one NIfTI file, or
-        the DICOM files of one series.
+        """A session of the uploaded ``files``: (the client's name, an object with ``chunks()``): one NIfTI
+        file, or the DICOM files of one series.
 
         Of the client's names only the suffix is used. InputError for what is no image that medseg reads,
         TooManySessions.

@@ -1,5 +1,5 @@
-"""Training from submitted labels: in a copy of the bundle, and taken only when it is better on cases that never
-train."""
+"""Training from submitted labels: in a copy of the bundle, and taken only when it is better on cases that
+never train."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from medseg.files import load_json, make_folder, mark, sweep, write_json
 from medseg.serve.monai_label.export import Chosen, choose_labels, patient_key, write_training_case
 
 if TYPE_CHECKING:
-    from medseg.serve.monai_label.chores import Report
     from medseg.serve.monai_label.models import Model
     from medseg.serve.monai_label.service import Service
+    from medseg.serve.monai_label.tasks import Report
 
 OVERLAY = "medseg_label_start"
 """The config that lets a training begin with the weights there are; only the working copy has it."""
