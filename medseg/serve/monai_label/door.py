@@ -135,9 +135,10 @@ class Door:
 
 
 def _check_origin(request: HttpRequest) -> None:
-    """A page of another site that the annotator's browser shows must not act in their name."""
-    origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != request.get_host():
+    """A page of another site that the annotator's browser shows must not act in their name, neither under its
+    own name nor under one that it let point to this computer (DNS rebinding): get_host() raises for that."""
+    origin, host = request.headers.get("Origin"), request.get_host()
+    if origin is not None and urlsplit(origin).netloc != host:
         raise Refused(403, "requests from pages of another site are not taken.")
 
 

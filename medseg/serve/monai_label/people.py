@@ -50,6 +50,11 @@ class Denied(Exception):
         self.status = status
 
 
+def signer(secret: str) -> signing.TimestampSigner:
+    """What tokens are signed with: the service's own secret, not one of the site that it is mounted in."""
+    return signing.TimestampSigner(key=secret, salt=SALT, fallback_keys=[])
+
+
 class Nobody:
     """A server without accounts, on the loopback interface: everyone may do everything, under the name that
     their client gives."""
@@ -110,11 +115,11 @@ class People:
             with self._lock:
                 self._failures[name].append(time.monotonic())
             raise Denied(401, "wrong name or password.")
-        return signing.dumps({"name": name, "hash": _short(user["password"])}, key=self.secret, salt=SALT)
+        return signer(self.secret).sign_object({"name": name, "hash": _short(user["password"])})
 
     def _of_token(self, token: str) -> str:
         try:
-            content = signing.loads(token, key=self.secret, salt=SALT, max_age=TOKEN_LASTS_S)
+            content = signer(self.secret).unsign_object(token, max_age=TOKEN_LASTS_S)
             name, digest = str(content["name"]), str(content["hash"])
         except signing.SignatureExpired:
             raise Denied(401, "the token has expired; POST name and password to /auth/token.") from None
