@@ -61,8 +61,9 @@ def find_cases(
     """Every case under ``path``: ([(name, source), …] sorted by name, [what was passed over and why, …]).
 
     ``path``: a DICOM folder (one or many series and patients, nested), a NIfTI file, a folder of NIfTI files,
-    a single DICOM file, which is read alone, or ``FOLDER#SeriesInstanceUID``, one series of a folder. Hidden files and what an earlier run of medseg wrote are
-    passed over. ``modality``: only DICOM series of it ("CT") are cases; None takes every modality.
+    a single DICOM file, which is read alone, or ``FOLDER#SeriesInstanceUID``, one series of a folder. Hidden
+    files and what an earlier run of medseg wrote are passed over. ``modality``: only DICOM series of it
+    ("CT") are cases; None takes every modality.
     ``is_result``: which files medseg wrote itself, see :func:`medseg.bundles.record.is_result`. Names are
     unique and come from the folder names, never from the patient's name. Raises InputError when nothing is
     found. Of projection radiographs ("DX", "CR") and photographs ("OP", "XC") every file is a case, see

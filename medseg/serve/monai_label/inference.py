@@ -69,12 +69,18 @@ class Question:
                 f"output {self.output}: it refers to DICOM images, and this one is a NIfTI file."
             )
 
-    def source(self) -> str:
-        """The image as `medseg segment` takes it: one series, also of a folder that holds several."""
-        series = series_of(self.image)
-        if series is None:
-            return self.image.source
-        return f"{source_path(self.image.source)}{UID_SEPARATOR}{series.series_instance_uid}"
+    def place(self) -> dict[str, Any]:
+        """The fields of a Request that say which image: one series, also of a folder that holds several. A
+        bundle of several series is told that the others are left out."""
+        series, path = series_of(self.image), source_path(self.image.source)
+        modalities = self.model.bundle.modalities
+        if len(modalities) > 1:
+            own = [] if series is None else [(modalities["image"], series.series_instance_uid)]
+            others = [(name, "none") for key, name in modalities.items() if key != "image"]
+            return {"input": path, "series": (*own, *others)}
+        return {
+            "input": path if series is None else Path(f"{path}{UID_SEPARATOR}{series.series_instance_uid}")
+        }
 
     def key(self) -> str:
         """The same for the same question of the same person to the same weights about the same files."""
@@ -103,9 +109,9 @@ class Inference:
         """
         key = question.key()
         request = Request(
-            Path(question.source()),
-            question.model.task,
-            self.folder / key,
+            **question.place(),
+            bundle=question.model.task,
+            output_dir=self.folder / key,
             formats=(FORMATS[question.output],),
             device=self.device,
             within=question.within,

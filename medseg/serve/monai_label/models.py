@@ -123,10 +123,11 @@ def _check_served(bundle: Bundle) -> None:
             f"bundle {bundle.name}: answers with {bundle.result_kind} on a {case_kind(bundle)}; MONAI "
             "Label's clients take structures of CT, MR or PET volumes."
         )
-    if len(bundle.modalities) > 1:
+    needed = [name for key, name in bundle.modalities.items() if key not in ("image", *bundle.optional)]
+    if needed:
         raise BundleError(
-            f"bundle {bundle.name}: takes {', '.join(bundle.modalities.values())} of one patient, and MONAI "
-            "Label's clients name one image; use medseg segment or the web application."
+            f"bundle {bundle.name}: needs {', '.join(needed)} of the same patient too, and MONAI Label's "
+            "clients name one image; use medseg segment or the web application."
         )
     bundle.weights_sha256  # noqa: B018 - BundleError without weights, at the start and not for an annotator
     structures_of(bundle)

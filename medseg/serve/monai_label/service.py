@@ -123,7 +123,7 @@ class Service:
         path = str(source_path(image.source))
         models = [one for name in self.models.names() for one in self.models.versions(name)]
         for job in self.inference.queue.jobs(owner=person.name, state="done"):
-            asked = str(job.payload.get("input", ""))
+            asked = str(job.payload.get("input"))
             words = [one.words for one in models if one.task == job.payload.get("bundle")]
             if words and asked.partition(UID_SEPARATOR)[0] == path:
                 return f"{words[0]}, then by hand"

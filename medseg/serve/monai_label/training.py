@@ -164,7 +164,7 @@ def evaluate(copy: Bundle, weights: Path, out: Path, settings: Mapping[str, Any]
         copy, ["train", "evaluate"], "run", {**settings, "ckpt_dir": str(weights), "output_dir": str(out)}
     )
     file = out / "metrics.csv"
-    rows = list(csv.reader(file.open(), delimiter="\t")) if file.exists() else []
+    rows = list(csv.reader(file.open())) if file.exists() else []
     found = [float(row[1]) for row in rows if len(row) == 2 and row[0] == METRIC]
     if not found:
         raise BundleError(f"bundle {copy.name}: evaluate.json wrote no {METRIC} into metrics.csv.")

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from plain_bundle import WINDOW, edit
 
 from medseg.audit.worklist import WORKLIST
 from medseg.bundles.find import find_bundle
@@ -38,14 +39,18 @@ def images(tmp_path_factory):
     return folder, markers
 
 
-def made_bundle(bright_bundle, folder, bias):
-    """``bright_bundle`` with another threshold: at bias -80 it is right, at -10 it takes the whole body."""
+def made_bundle(bright_bundle, folder, threshold):
+    """``bright_bundle`` with another threshold, of its window of -1000 to 1000 HU as 0 to 1, and a slope so
+    small that a few steps of training move it: at 0.875 (750 HU) it is right, at 0.45 it takes the whole
+    body."""
     import torch
 
     from medseg.training.checkpoints import save_weights
 
     shutil.copytree(bright_bundle, folder)
-    weights = {"weight": torch.full((1, 1, 1, 1, 1), 100.0), "bias": torch.tensor([float(bias)])}
+    for name in ("train", "evaluate"):
+        edit(folder / "configs" / f"{name}.json", of_one_series)
+    weights = {"weight": torch.full((1, 1, 1, 1, 1), 0.01), "bias": torch.tensor([-0.01 * threshold])}
     save_weights(weights, folder / "models" / "model.pt")
     path = folder / "configs" / "metadata.json"
     metadata = json.loads(path.read_text())
@@ -55,10 +60,29 @@ def made_bundle(bright_bundle, folder, bias):
     return folder
 
 
+SEVERAL = ("LoadSeriesd", "RandDropSeriesd", "RandSeriesLookd")
+
+
+def of_one_series(config):
+    """A config without its steps for PET and MR, however deep they stand."""
+    if isinstance(config, dict):
+        if str(config.get("_target_")).endswith("StackSeriesd"):
+            return WINDOW
+        return {key: of_one_series(value) for key, value in config.items()}
+    if isinstance(config, list):
+        left = [step for step in config if not _is_of_several(step)]
+        return [of_one_series(step) for step in left]
+    return config
+
+
+def _is_of_several(step) -> bool:
+    return isinstance(step, dict) and str(step.get("_target_")).rpartition(".")[2] in SEVERAL
+
+
 @pytest.fixture
 def service_of(images, bright_bundle, tmp_path):
-    def make(bias, **options) -> Service:
-        bundle = made_bundle(bright_bundle, tmp_path / "bright", bias)
+    def make(threshold=0.875, **options) -> Service:
+        bundle = made_bundle(bright_bundle, tmp_path / "bright", threshold)
         return Service(str(images[0]), [bundle], tmp_path / "state", **options)
 
     return make
@@ -79,10 +103,10 @@ def done(service, job):
 
 
 def test_a_training_that_makes_it_better_is_taken_into_use_with_its_history(service_of, images):
-    service = service_of(-10)
+    service = service_of(0.45)
     label_all(service, images)
     before = service.models.get("bright")
-    job = done(service, service.put("train", ANN, model="bright", epochs=3, validation=0.2))
+    job = done(service, service.put("train", ANN, model="bright", epochs=10, validation=0.2))
     assert job.state == "done", job.reason
     result = job.result
     assert result["accepted"] and result["score_after"] > result["score_before"], result
@@ -105,7 +129,7 @@ def test_a_training_that_makes_it_better_is_taken_into_use_with_its_history(serv
 
 
 def test_a_training_that_makes_it_no_better_changes_nothing(service_of, images):
-    service = service_of(-80)
+    service = service_of()
     label_all(service, images)
     job = done(service, service.put("train", ANN, model="bright", epochs=1, validation=0.2))
     assert job.state == "done", job.reason
@@ -115,7 +139,7 @@ def test_a_training_that_makes_it_no_better_changes_nothing(service_of, images):
 
 
 def test_too_few_labels_are_said_and_a_half_training_is_no_version(service_of, images):
-    service = service_of(-80)
+    service = service_of()
     name = "a"
     marker, geometry = images[1][name]
     submission = Submission(marker.astype(np.int16), geometry, {"GTV": 1}, "ann")
@@ -146,7 +170,7 @@ def test_several_annotators_are_fused_and_a_choice_counts_alone(images, tmp_path
 
 
 def test_uncertain_and_diverse_go_by_scores_and_say_what_to_do_without(service_of, images):
-    service = service_of(-80)
+    service = service_of()
     with pytest.raises(NothingKnown, match="POST /scoring/uncertain"):
         service.next_sample("uncertain", {}, ANN)
     for method in ("uncertain", "diverse"):
@@ -182,7 +206,7 @@ def test_suspect_gives_the_worst_label_of_an_audit_with_its_reason_in_mm(service
     ]
     (audit / "audit.json").write_text(json.dumps({"findings": rows}))
     (audit / "worklist.csv").write_text(",".join(WORKLIST) + "\nb,GTV,0.9,closed,accepted,rev,,\n")
-    service = service_of(-80, audit=audit)
+    service = service_of(audit=audit)
     chosen = service.next_sample("suspect", {}, ANN)
     assert (chosen["id"], chosen["structure"], chosen["rank"]) == ("c", "GTV", 2)
     assert chosen["reason"] == f"GTV: {words}"
@@ -194,7 +218,7 @@ def test_suspect_gives_the_worst_label_of_an_audit_with_its_reason_in_mm(service
 
 def test_without_an_audit_suspect_says_so(service_of):
     with pytest.raises(NothingKnown, match="medseg audit"):
-        service_of(-80).next_sample("suspect", {}, ANN)
+        service_of().next_sample("suspect", {}, ANN)
 
 
 def test_a_fixed_validation_set_stays_as_it_was(images, tmp_path):
