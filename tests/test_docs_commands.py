@@ -28,6 +28,7 @@ ONLY_PARSED = {
     "medseg audit": "trains, for minutes to hours; tests/audit/test_folds.py does so on small volumes",
     "medseg datalist": "needs exports of patients; tests/workbench/test_clinic_datalist.py makes some",
     "medseg records": "needs an archive and its records; tests/cli/test_records.py makes some",
+    "medseg label": "serves until Ctrl-C; tests/serve/monai_label starts it",
     "medseg train": "trains for hours; tests/cli/test_train.py does so for one epoch",
     "medseg evaluate": "needs validation cases and the weights of a training",
     "medseg score": "needs the data set that the model card names; tests/bundles/test_score.py makes cases",
