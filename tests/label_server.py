@@ -35,7 +35,7 @@ class Server:
     state: Path
     log: Path
 
-    def ask(self, method, path, body=None, headers=None, timeout=60) -> Answer:
+    def ask(self, method, path, body=None, headers=None, timeout=600) -> Answer:
         """One request; a dict as body is sent as JSON."""
         headers = dict(headers or {})
         if isinstance(body, dict):
