@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from dicomweb_client.api import DICOMwebClient
@@ -30,6 +31,7 @@ class DicomWebImages:
 
     def __init__(self, url: str, cache: Path, modalities: Sequence[str] = MODALITIES):
         self.url, self.cache, self.modalities = url.rstrip("/"), cache, tuple(modalities)
+        self.shown = _without_password(self.url)
         self._lock, self._fetching, self._scanned = threading.Lock(), threading.Lock(), 0.0
         self._images: dict[str, Image] = {}
         self.rescan()
@@ -56,8 +58,8 @@ class DicomWebImages:
         try:
             return question(self._client()) or []
         except (requests.RequestException, OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"DICOMweb server {self.url}: {type(error).__name__}: {reason}") from error
+            reason = " ".join(str(error).split()).replace(self.url, self.shown)[:200]
+            raise InputError(f"DICOMweb server {self.shown}: {type(error).__name__}: {reason}") from error
 
     def _folder(self, uid: str) -> Path:
         return self.cache / Image(uid, "", {}).key
@@ -100,7 +102,7 @@ class DicomWebImages:
                 # The file's name is ours: no UID of a server becomes part of a path.
                 dataset.save_as(whole / f"{number:05d}.dcm", enforce_file_format=True)
             if not slices:
-                raise InputError(f"DICOMweb server {self.url}: series {uid} has no instances.")
+                raise InputError(f"DICOMweb server {self.shown}: series {uid} has no instances.")
             whole.rename(self._folder(uid))
 
     def store(self, file: Path) -> None:
@@ -111,6 +113,11 @@ class DicomWebImages:
     def forget(self, image_id: str) -> None:
         """Remove the local copy of a series; it is fetched again when it is needed."""
         shutil.rmtree(self._folder(image_id), ignore_errors=True)
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _value(row: Mapping[str, Any], tag: str) -> str:

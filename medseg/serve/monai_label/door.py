@@ -15,6 +15,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.multipartparser import MultiPartParserError
 from django.views.decorators.csrf import csrf_exempt
 
+from medseg.errors import printable
 from medseg.serve.monai_label.answers import Refused, as_error
 from medseg.serve.monai_label.people import Denied, Person
 from medseg.serve.monai_label.service import Service
@@ -84,7 +85,7 @@ class Door:
             except Exception as error:
                 answered = self._error(error)
             took_ms = (time.monotonic() - began) * 1000
-            who = person.name if person else "-"
+            who = printable(person.name if person else "-", keep="")
             # Neither address nor query: ids may be names of folders, and these may be names of patients.
             LOG.info("%s %s %s %d %.0f ms", request.method, name, who, answered.status_code, took_ms)
             answered["X-Content-Type-Options"] = "nosniff"

@@ -48,6 +48,8 @@ class ProxyViews:
         if not isinstance(images, DicomWebImages):
             raise Refused(404, "the images of this server are not on a DICOMweb server.")
         headers = {name: asking.request.headers[name] for name in PASSED_ON if name in asking.request.headers}
+        # What comes back is passed on as it is, so it must be what this client can read.
+        headers["Accept-Encoding"] = asking.request.headers.get("Accept-Encoding", "identity")
         if body is not None:
             headers["Content-Length"] = str(asking.request.META["CONTENT_LENGTH"])
         query = asking.request.META.get("QUERY_STRING", "")

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg.bundles.find import Bundle, read_json
-from medseg.bundles.queue import QueuedJob
+from medseg.bundles.queue import QueuedJob, UnknownJob
 from medseg.bundles.trust import WEIGHTS_KEY
-from medseg.errors import BundleError, InputError
+from medseg.errors import BundleError, InputError, MedsegError
 from medseg.files import load_json, make_folder, mark, sweep, write_json
 from medseg.serve.monai_label.export import Chosen, choose_labels, patient_key, write_training_case
 
@@ -27,18 +27,45 @@ OVERLAY = "medseg_label_start"
 """The config that lets a training begin with the weights there are; only the working copy has it."""
 
 METRIC = "val_dice"
+WORKING = ".training-"
 LEAST_PATIENTS = 2
 
 
 def train(service: Service, job: QueuedJob, report: Report) -> Mapping[str, Any]:
     """Train a model of ``job.payload`` and, if it is better, take it into use; the record of what happened.
 
-    A job that was interrupted goes on where it was. InputError for labels of fewer than two patients.
+    A job that was interrupted goes on where it was; its folder, which holds copies of images, goes at its end
+    in any other case. InputError for labels of fewer than two patients.
     """
-    asked = job.payload
-    model = service.models.get(str(asked["model"]))
-    folder = service.places.models / model.name / f".training-{job.id}"
+    model = service.models.get(str(job.payload["model"]))
+    place = service.places.models / model.name
+    folder = place / f"{WORKING}{job.id}"
+    _clear(service, place)
     make_folder(folder / "data")
+    try:
+        record = _trained(service, job, report, model, folder)
+    except MedsegError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    return record
+
+
+def _clear(service: Service, place: Path) -> None:
+    """Remove what trainings left that nobody will go on with."""
+    for folder in place.glob(f"{WORKING}*"):
+        try:
+            goes_on = service.chores.get(folder.name.removeprefix(WORKING)).state in ("waiting", "running")
+        except UnknownJob:
+            goes_on = False
+        if not goes_on:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _trained(
+    service: Service, job: QueuedJob, report: Report, model: Model, folder: Path
+) -> Mapping[str, Any]:
+    asked = job.payload
     chosen = _labelled(service, model, asked)
     kept_apart = fixed_validation(
         service.places.models / model.name, chosen, float(asked.get("validation", 0.2))
@@ -75,7 +102,6 @@ def train(service: Service, job: QueuedJob, report: Report) -> Mapping[str, Any]
     }
     if record["accepted"]:
         record["version"] = publish(service, model, folder / "ckpt" / "model.pt", record)
-    shutil.rmtree(folder, ignore_errors=True)
     return record
 
 

@@ -146,9 +146,12 @@ def test_too_few_labels_are_said_and_a_half_training_is_no_version(service_of, i
     service.labels.save(service.images.get(name), submission)
     job = done(service, service.put("train", ANN, model="bright", epochs=1))
     assert job.state == "failed" and "labels of 1 patients" in job.reason
-    killed = service.places.models / "bright" / ".training-x" / "bright"
-    killed.mkdir(parents=True)
+    place = service.places.models / "bright"
+    assert not list(place.glob(".training-*")), "copies of images are removed"
+    (place / ".training-killed" / "bright").mkdir(parents=True)
     assert [model.version for model in service.models.versions("bright")] == [FIRST]
+    done(service, service.put("train", ANN, model="bright", epochs=1))
+    assert not list(place.glob(".training-*")), "what a killed one left, too"
 
 
 def test_several_annotators_are_fused_and_a_choice_counts_alone(images, tmp_path):
