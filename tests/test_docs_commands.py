@@ -30,6 +30,7 @@ ONLY_PARSED = {
     "medseg datalist": "needs exports of patients; tests/workbench/test_clinic_datalist.py makes some",
     "medseg node": "runs until it is stopped; tests/serve/dicom_node/test_processes.py does so",
     "medseg records": "needs an archive and its records; tests/cli/test_records.py makes some",
+    "medseg label": "serves until Ctrl-C; tests/serve/monai_label starts it",
     "medseg train": "trains for hours; tests/cli/test_train.py does so for one epoch",
     "medseg evaluate": "needs validation cases and the weights of a training",
     "medseg score": "needs the data set that the model card names; tests/bundles/test_score.py makes cases",

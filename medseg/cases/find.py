@@ -15,7 +15,7 @@ from typing import Any
 from medseg.cases.nifti import is_nifti
 from medseg.cases.photograph import is_photograph_file
 from medseg.cases.radiograph import is_picture
-from medseg.cases.volume import UID_SEPARATOR
+from medseg.cases.volume import UID_SEPARATOR, source_path
 from medseg.errors import InputError, unusable
 
 PROJECTION_MODALITIES = ("CR", "DX")
@@ -61,8 +61,9 @@ def find_cases(
     """Every case under ``path``: ([(name, source), …] sorted by name, [what was passed over and why, …]).
 
     ``path``: a DICOM folder (one or many series and patients, nested), a NIfTI file, a folder of NIfTI files,
-    or a single DICOM file, which is read alone. Hidden files and what an earlier run of medseg wrote are
-    passed over. ``modality``: only DICOM series of it ("CT") are cases; None takes every modality.
+    a single DICOM file, which is read alone, or ``FOLDER#SeriesInstanceUID``, one series of a folder. Hidden
+    files and what an earlier run of medseg wrote are passed over. ``modality``: only DICOM series of it
+    ("CT") are cases; None takes every modality.
     ``is_result``: which files medseg wrote itself, see :func:`medseg.bundles.record.is_result`. Names are
     unique and come from the folder names, never from the patient's name. Raises InputError when nothing is
     found. Of projection radiographs ("DX", "CR") and photographs ("OP", "XC") every file is a case, see
@@ -73,6 +74,8 @@ def find_cases(
     if modality in PHOTOGRAPH_MODALITIES:
         return find_photographs(path, is_result)
     path = Path(path)
+    if not path.exists() and source_path(str(path)).is_dir():
+        return [_one_series(str(path), modality)], []
     if is_nifti(path) and path.is_file():
         return [(unique_name(_nifti_name(Path(path.name)), []), str(path))], []
     cases, notes, nothing = _dicom_cases(path, modality)
@@ -90,6 +93,21 @@ def find_cases(
         seen = f" Seen: {'; '.join(notes[:5])}." if notes and not nothing else ""
         raise InputError(f"{path}: no {modality or 'image'} series and no NIfTI file found{nothing}.{seen}")
     return sorted(cases), notes
+
+
+def _one_series(source: str, modality: str | None) -> tuple[str, str]:
+    """The case of ``FOLDER#SeriesInstanceUID``. InputError when the folder has no such series of the
+    modality."""
+    from medseg.dicom import find_series
+
+    folder = source_path(source)
+    uid = source.removeprefix(f"{folder}{UID_SEPARATOR}")
+    files = find_series(folder).series.get(uid)
+    if files is None:
+        raise InputError(f"{folder}: no series {uid} in it.")
+    if modality and files.modality != modality:
+        raise InputError(f"series {files}: this bundle contours {modality}.")
+    return unique_name(folder.resolve().name, []), source
 
 
 def is_hidden(path: Path) -> bool:

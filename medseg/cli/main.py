@@ -16,6 +16,7 @@ from pathlib import Path
 import medseg
 from medseg.cli.audit import add_audit
 from medseg.cli.datalist import add_datalist
+from medseg.cli.label import add_label
 from medseg.cli.node import add_node
 from medseg.cli.records import add_records
 from medseg.cli.score import add_score
@@ -316,6 +317,7 @@ COMMANDS = {
     "score": add_score,
     "audit": add_audit,
     "bundles": add_bundles,
+    "label": add_label,
     "demo": _add_demo,
     "node": add_node,
     "serve": add_serve,

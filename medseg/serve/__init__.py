@@ -1,1 +1,1 @@
-"""Doors that stay open: servers on the network."""
+"""Doors that stay open: processes on the network. None of them loads torch; networks run in workers."""

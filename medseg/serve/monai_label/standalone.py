@@ -1,0 +1,247 @@
+"""The service as a server of its own: settings, gunicorn, and the processes that work for it."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import logging.handlers
+import os
+import signal
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.errors import InputError
+from medseg.files import make_folder
+
+THREADS = 64
+"""Each waiting annotator takes one; the rest answer everybody else."""
+
+LOG_BYTES = 2_000_000
+NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a server is started. ``users``: the file of people; None: nobody is asked who they are, which only
+    the loopback interface may have. ``certificate``, ``key``: PEM files for TLS. ``names``: host names that
+    clients may call the server by, beside its address."""
+
+    studies: str
+    bundles: tuple[str, ...]
+    state: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    users: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    audit: Path | None = None
+    ohif: Path | None = None
+    names: tuple[str, ...] = ()
+    most_upload_mb: int = 2048
+    memory_gb: float | None = None
+
+    def __post_init__(self):
+        if not is_loopback(self.host) and self.users is None:
+            raise InputError(
+                f"host {self.host}: others could reach the server, so it needs to know who they are: `users` "
+                "(medseg label user)."
+            )
+        if not is_loopback(self.host) and self.certificate is None:
+            logging.getLogger("medseg.label").warning(
+                "no certificate: passwords and images cross the network unencrypted; give `certificate` and "
+                "`key`, or put a proxy with TLS in front."
+            )
+        if (self.certificate is None) != (self.key is None):
+            raise InputError("`certificate` and `key` belong together; give both or neither.")
+        for file in filter(None, (self.certificate, self.key, self.users)):
+            if not file.is_file():
+                raise InputError(f"{file}: no such file.")
+
+
+def is_loopback(host: str) -> bool:
+    """True for an address that only this computer reaches."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def configure(start: Start, secret: str) -> None:
+    """Django's settings: no database, no sessions, no templates."""
+    from django.conf import settings
+
+    temporary = start.state.resolve() / "temporary"
+    make_folder(temporary)
+    settings.configure(
+        DEBUG=False,
+        SECRET_KEY=secret,
+        ALLOWED_HOSTS=[*NAMES, start.host, *start.names],
+        ROOT_URLCONF="medseg_label_urls",
+        MIDDLEWARE=[],
+        INSTALLED_APPS=[],
+        USE_TZ=True,
+        APPEND_SLASH=False,
+        LOGGING_CONFIG=None,
+        DATA_UPLOAD_MAX_MEMORY_SIZE=4 * 2**20,
+        DATA_UPLOAD_MAX_NUMBER_FILES=3000,
+        FILE_UPLOAD_MAX_MEMORY_SIZE=2**20,
+        FILE_UPLOAD_TEMP_DIR=str(temporary),
+    )
+
+
+def application(start: Start):
+    """The WSGI application of a server that stands alone."""
+    import django
+    from django.core.handlers.wsgi import WSGIHandler
+    from django.http import JsonResponse
+
+    from medseg.serve.monai_label.people import Nobody, People, secret_of
+
+    secret = secret_of(start.state.resolve())
+    configure(start, secret)
+    django.setup(set_prefix=False)
+    from medseg.serve.monai_label.door import Door
+    from medseg.serve.monai_label.service import Service
+    from medseg.serve.monai_label.urls import addresses
+
+    known = People(start.users, secret) if start.users else Nobody()
+    service = Service(start.studies, start.bundles, start.state, start.audit)
+    door = Door(service, known, start.most_upload_mb * 2**20)
+    urls = types.ModuleType("medseg_label_urls")
+    urls.urlpatterns = addresses(door, log_file(start), start.ohif)
+
+    def said(status: int, words: str):
+        def answer(request, exception=None):
+            return JsonResponse({"detail": words, "error": "Refused"}, status=status)
+
+        return answer
+
+    urls.handler400 = said(400, "a bad request: its Host, or its address, is none of this server.")
+    urls.handler404 = said(404, "no such address; GET /info/ says what there is.")
+    urls.handler500 = said(500, "a fault in medseg; the server's log says more.")
+    sys.modules["medseg_label_urls"] = urls
+    return WSGIHandler(), service
+
+
+def log_file(start: Start) -> Path:
+    return start.state.resolve() / "logs" / "label.log"
+
+
+def log_to_file(start: Start) -> None:
+    """medseg's own log lines, of at most 2 MB and three files before it."""
+    make_folder(log_file(start).parent)
+    handler = logging.handlers.RotatingFileHandler(log_file(start), maxBytes=LOG_BYTES, backupCount=3)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
+    log = logging.getLogger("medseg.label")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+
+
+# ---- worker processes --------------------------------------------------------------------------------------
+
+
+class Workers:
+    """The processes that contour and train: started anew when one ends, and when training made a new
+    version."""
+
+    def __init__(self, start: Start, service):
+        self.start_of, self.service = start, service
+        self.running: dict[str, tuple[subprocess.Popen, list[str]]] = {}
+        self.stop = threading.Event()
+
+    def commands(self) -> dict[str, list[str]]:
+        """{what: command} of the processes that there should be."""
+        tied = ["-m", "medseg.serve.monai_label.tied", str(os.getpid())]
+        state, python = str(self.service.places.state), [sys.executable, *tied]
+        memory = [] if self.start_of.memory_gb is None else ["--memory-gb", str(self.start_of.memory_gb)]
+        contour = ["medseg.bundles.worker", self.service.places.jobs, "--poll-s", "0.1", *memory]
+        chores = ["medseg.serve.monai_label.chores", "--studies", self.start_of.studies, "--state", state]
+        return {
+            "contouring": [*python, *contour, "--bundles", ",".join(self.service.models.tasks())],
+            "chores": [*python, *chores, "--bundles", ",".join(self.start_of.bundles)],
+        }
+
+    def watch(self) -> None:
+        """Keep them running until ``stop`` is set."""
+        while not self.stop.is_set():
+            for what, command in self.commands().items():
+                process, begun = self.running.get(what, (None, None))
+                if process is not None and process.poll() is None and begun == command:
+                    continue
+                if process is not None and process.poll() is None:
+                    self._end(process)
+                elif process is not None and self.stop.wait(1.0):  # it died by itself: not in a tight circle
+                    break
+                self.running[what] = subprocess.Popen(command, stdin=subprocess.DEVNULL), command
+            self.stop.wait(1.0)
+        for process, _ in self.running.values():
+            self._end(process)
+
+    @staticmethod
+    def _end(process: subprocess.Popen) -> None:
+        process.send_signal(signal.SIGTERM)  # the job in hand waits again
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def serve(start: Start, say=print) -> int:
+    """Serve until Ctrl-C or SIGTERM. InputError for what it cannot be started with."""
+    from gunicorn.app.base import BaseApplication
+
+    log_to_file(start)
+    handler, service = application(start)
+    workers = Workers(start, service)
+    options = {
+        "bind": f"{start.host}:{start.port}",
+        "workers": 1,
+        "threads": THREADS,
+        "worker_class": "gthread",
+        "timeout": 0,
+        "graceful_timeout": 3,
+        "accesslog": None,
+        "loglevel": "warning",
+        "certfile": str(start.certificate) if start.certificate else None,
+        "keyfile": str(start.key) if start.key else None,
+        "worker_tmp_dir": None,
+    }
+
+    class Server(BaseApplication):
+        def load_config(self) -> None:
+            for key, value in options.items():
+                if value is not None:
+                    self.cfg.set(key, value)
+
+        def load(self):
+            return handler
+
+    thread = threading.Thread(target=workers.watch, name="workers", daemon=True)
+
+    def ready(_arbiter) -> None:
+        scheme = "https" if start.certificate else "http"
+        say(f"MONAI Label on {scheme}://{start.host}:{start.port}/ with {', '.join(service.models.names())}")
+        thread.start()
+
+    def ended(_arbiter) -> None:
+        workers.stop.set()
+        thread.join(25)
+
+    options |= {"when_ready": ready, "on_exit": ended}
+    Server().run()
+    return 0
+
+
+def check_bundles(names: Sequence[str]) -> tuple[str, ...]:
+    """Names or folders of bundles, without blanks. InputError for an empty one."""
+    kept = tuple(name.strip() for name in names)
+    if not all(kept):
+        raise InputError("bundles: a name is empty; expected names or folders with commas between them.")
+    return kept

@@ -1,0 +1,198 @@
+"""3D Slicer's and OHIF's own requests, as their clients send them, and what they need of the answers."""
+
+from __future__ import annotations
+
+import email.parser
+import email.policy
+import io
+import json
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+
+from medseg.bundles.cohort import segment
+from medseg.bundles.request import Request
+
+
+def parts_of(answer):
+    """{name: (file name, media type, bytes)} of a multipart answer, read by Python's own parser."""
+    assert answer.headers["content-type"].startswith("multipart/form-data; boundary=")
+    head = f"Content-Type: {answer.headers['content-type']}\r\n\r\n".encode()
+    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + answer.body)
+    return {
+        part.get_param("name", header="content-disposition"): (
+            part.get_filename(),
+            part.get_content_type(),
+            part.get_payload(decode=True),
+        )
+        for part in message.iter_parts()
+    }
+
+
+def nifti(content):
+    image = nibabel.Nifti1Image.from_bytes(__import__("gzip").decompress(content))
+    return np.asarray(image.dataobj).transpose(2, 1, 0), image.affine
+
+
+def infer(server, image="CT", query="", **params):
+    fields = {"params": json.dumps({"client_id": "ann", **params})}
+    return server.form("POST", f"/infer/sides?image={image}{query}", fields)
+
+
+@pytest.fixture(scope="module")
+def truth(studies, sides_bundle, tmp_path_factory):
+    """The right parotid by ``medseg segment``, read by nibabel."""
+    out = tmp_path_factory.mktemp("truth")
+    segment(Request(studies.folder / "CT", str(sides_bundle), out, formats=("nifti",)))
+    image = nibabel.load(next(out.rglob("Parotid_R.nii.gz")))
+    return np.asarray(image.dataobj).transpose(2, 1, 0) > 0, image.affine
+
+
+def test_info_has_what_slicer_and_ohif_read(server):
+    info = server.ask("GET", "/info/").json
+    assert info["models"]["sides"]["labels"] == {"Brainstem": 1, "Parotid_R": 2, "Parotid_L": 3}
+    assert info["models"]["sides"]["type"] == "segmentation" and info["models"]["sides"]["dimension"] == 3
+    assert info["labels"] == ["Brainstem", "Parotid_R", "Parotid_L"]
+    assert info["datastore"]["total"] == 2
+    assert set(info["strategies"]) == {"first", "random", "uncertain", "diverse", "suspect"}
+    assert server.ask("GET", "/auth/").json["enabled"] is False
+
+
+def test_slicer_gets_the_only_structure_that_is_there_as_number_1_with_its_name(server, truth):
+    parts = parts_of(infer(server, result_extension=".nii.gz", device="cpu", largest_cc=False))
+    name, kind, content = parts["image"]
+    assert (name, kind) == ("sides.nii.gz", "application/gzip")
+    assert parts["params"][1] == "application/json"
+    params = json.loads(parts["params"][2])
+    assert params["label_names"] == {"Parotid_R": 1} and params["ignored"] == ["largest_cc"]
+    assert {"job", "position", "expected_wait_s", "took_s"} == set(params["queue"])
+    values, affine = nifti(content)
+    assert set(np.unique(values)) == {0, 1}
+    # Voxel by voxel what medseg segment writes, in the same place.
+    assert np.array_equal(values == 1, truth[0]) and truth[0].any()
+    assert np.allclose(affine, truth[1])
+
+
+def test_ohif_gets_uncompressed_nrrd_bytes_by_the_numbers_of_info(server, truth):
+    params = {"result_extension": ".nrrd", "result_dtype": "uint8", "result_compress": False}
+    answer = infer(server, query="&output=image", restore_label_idx=False, **params)
+    header, _, voxels = answer.body.partition(b"\n\n")
+    assert answer.status == 200 and b"encoding: raw" in header and b"type: unsigned char" in header
+    values = np.frombuffer(voxels, dtype=np.uint8).reshape(truth[0].shape)
+    assert set(np.unique(values)) == {0, 2} and np.array_equal(values == 2, truth[0])
+    assert json.loads(answer.headers["x-medseg-label-names"]) == {"Parotid_R": 2}
+
+
+def test_a_script_gets_json_rtstruct_and_seg_by_medseg(server, truth):
+    told = infer(server, query="&output=json").json
+    assert told["label_names"] == {"Parotid_R": 1} and told["volumes_cc"]["Parotid_R"] > 1
+    rtstruct = pydicom.dcmread(io.BytesIO(infer(server, query="&output=rtstruct").body))
+    assert [row.ROIName for row in rtstruct.StructureSetROISequence] == [
+        "Brainstem",
+        "Parotid_R",
+        "Parotid_L",
+    ]
+    drawn = [row.ReferencedROINumber for row in rtstruct.ROIContourSequence if "ContourSequence" in row]
+    assert drawn == [2]
+    seg = pydicom.dcmread(io.BytesIO(infer(server, query="&output=dicom_seg").body))
+    by_number = {row.SegmentNumber: row.SegmentLabel for row in seg.SegmentSequence}
+    used = {
+        row.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        for row in seg.PerFrameFunctionalGroupsSequence
+    }
+    assert {by_number[number] for number in used} == {"Parotid_R"}
+    assert int(seg.pixel_array.sum()) == int(truth[0].sum())
+
+
+def test_a_session_is_contoured_and_belongs_to_nobody_elses_folder(server, studies, truth):
+    content = (studies.folder / "second.nii.gz").read_bytes()
+    made = server.form("PUT", "/session/", {"client_id": "ann"}, {"files": ("../../x.nii.gz", content)}).json
+    session = made["session_id"]
+    assert "path" not in made["session_info"]
+    assert server.ask("GET", f"/session/{session}").status == 200
+    answer = infer(server, image="anything", query=f"&session_id={session}")
+    values, _ = nifti(parts_of(answer)["image"][2])
+    assert np.array_equal(values == 1, truth[0])
+    assert server.ask("DELETE", f"/session/{session}").status == 200
+    assert server.ask("GET", f"/session/{session}").status == 404
+
+
+def test_an_image_is_downloaded_as_one_file_with_a_check_sum(server, studies):
+    answer = server.ask("GET", "/datastore/image?image=CT")
+    image = nibabel.Nifti1Image.from_bytes(answer.body)
+    assert np.array_equal(np.asarray(image.dataobj).transpose(2, 1, 0), studies.phantom.volume_hu)
+    assert 'filename="CT.nii"' in answer.headers["content-disposition"]
+    digest = __import__("hashlib").sha256(answer.body).hexdigest()
+    assert server.ask("HEAD", f"/datastore/image?image=CT&check_sum=SHA256:{digest}").status == 200
+    assert server.ask("HEAD", f"/datastore/image?image=CT&check_sum=SHA256:{'0' * 64}").status == 404
+
+
+def submit(server, content, name="label.nii.gz", info=None, client="ann", image="CT"):
+    params = {"client_id": client, **({"label_info": info} if info else {})}
+    fields = {"params": json.dumps(params)}
+    return server.form("PUT", f"/datastore/label?image={image}", fields, {"label": (name, content)})
+
+
+def test_slicers_and_ohifs_labels_are_kept_side_by_side_and_come_back(server, truth):
+    _, affine = truth
+    drawn = np.zeros(truth[0].shape, dtype=np.int16)
+    drawn[5, 10:20, 10:20] = 7
+    image = nibabel.Nifti1Image(drawn.transpose(2, 1, 0), affine)
+    content = __import__("gzip").compress(image.to_bytes())
+    by_ann = submit(server, content, "/tmp/tmpx.nii.gz", [{"name": "Parotid_L", "idx": 7}])
+    assert by_ann.status == 200, by_ann.body
+    by_ben = submit(server, (drawn == 7).astype(np.uint8).tobytes(), "label.bin", client="ben")
+    one, other = by_ann.json["label"], by_ben.json["label"]
+    assert one != other
+    told = server.ask("GET", "/datastore/?output=all").json["objects"]["CT"]
+    assert {row["annotator"] for row in told["versions"]} == {"ann", "ben"}
+    assert told["labels"]["final"]["info"]["id"] == other
+    back, _ = nifti(server.ask("GET", f"/datastore/label?label={one}&tag=final").body)
+    assert np.array_equal(back, drawn)
+    assert server.ask("GET", f"/datastore/label/info?label={one}&tag=final").json["label_names"] == {
+        "Parotid_L": 7
+    }
+    assert server.ask("GET", f"/datastore/label/info?label={other}&tag=").json["label_names"] == {
+        "Brainstem": 1
+    }
+    chosen = server.form(
+        "PUT", f"/datastore/label/info?label={one}&chosen=true", {"info": '{"comment": "ok"}'}
+    )
+    assert chosen.json["notes"]["comment"] == "ok"
+    assert server.ask("GET", "/datastore/label/info?label=CT&tag=final").json["id"] == one
+    rtstruct = server.ask("GET", f"/datastore/label?label={one}&output=rtstruct")
+    dataset = pydicom.dcmread(io.BytesIO(rtstruct.body))
+    roi = dataset.StructureSetROISequence[0]
+    assert (roi.ROIName, "ROIContourSequence" in dataset) == ("Parotid_L", True)
+    assert roi.ROIGenerationAlgorithm == "SEMIAUTOMATIC", "ann had a model's answer before"
+    assert server.ask("DELETE", f"/datastore/label?id={one}&tag=final").status == 200
+    assert server.ask("GET", "/datastore/label/info?label=CT&tag=final").json["id"] == other
+    assert server.ask("GET", f"/datastore/label?label={one}&tag=final").status == 200, "withdrawn, and kept"
+
+
+def test_strategies_choose_and_say_why(server):
+    first = server.ask("POST", "/activelearning/first", {"client_id": "zoe"}).json
+    assert first["id"] == "CT" and first["name"] == "CT.nii" and "path" not in first
+    again = [server.ask("POST", "/activelearning/random", {"seed": 3}).json["id"] for _ in range(2)]
+    assert again[0] == again[1]
+    for name in ("uncertain", "diverse", "suspect"):
+        assert server.ask("POST", f"/activelearning/{name}", {}).status in (200, 409)
+    assert server.ask("POST", "/activelearning/epistemic", {}).status == 404
+
+
+def test_a_job_can_be_left_alone_looked_at_and_cancelled(server):
+    asked = infer(server, image="second", wait=False, within="-60,60,-80,40,60,160")
+    assert asked.status == 202
+    job = asked.json["job"]
+    assert asked.json["position"] >= 0
+    stands = server.ask("GET", f"/infer/jobs/{job}").json
+    assert stands["state"] in ("waiting", "running", "done")
+    assert server.ask("DELETE", f"/infer/jobs/{job}").json["state"] in ("cancelled", "done")
+    assert server.ask("GET", "/infer/jobs/nothing").status == 404
+
+
+def test_the_process_that_answers_has_loaded_no_torch(server):
+    maps = server.memory_maps()
+    assert "sqlite" in maps and "libtorch" not in maps
