@@ -74,6 +74,7 @@ def train(*runs: tuple[Path, Path, list[str]]) -> list[tuple[int, str]]:
     lines = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     results = [tuple(json.loads(line)) for line in lines]
     assert len(results) == len(runs) and done.returncode == results[-1][0], done.stderr
+    assert "Traceback" not in done.stdout + "".join(said for _, said in results)
     return results
 
 
@@ -89,6 +90,18 @@ REFUSED = {
     "error: unknown method 'foo'; choose one of ce,": ["method=foo"],
     "error: method 'trimming' needs method_options drop_share.": ["method=trimming"],
     "error: no batch to train on: 4 cases and batch_size 9": ["batch_size=9"],
+    "error: bundle cxr_anatomy: epochs=0: expected a whole number from 1.": ["epochs=0"],
+    "error: bundle cxr_anatomy: seed=-1: expected a whole number from 0.": ["seed=-1"],
+    "error: bundle cxr_anatomy: learning_rate=0: expected a number above 0.": ["learning_rate=0"],
+    "error: bundle cxr_anatomy: method=null: would change nothing": ["method=null"],
+    "error: bundle cxr_anatomy: medseg.networks.ResUNetSE cannot be built with": [
+        "network_def#spatial_dims=7"
+    ],
+    "error: bundle cxr_anatomy: @network_def.to(@device) cannot be built with": ["device=tpu"],
+    "error: 'network_def#_target_=os.system': what a config calls": ["network_def#_target_=os.system"],
+    "error: --set ckpt_dir: use -o": ["ckpt_dir=elsewhere"],
+    "error: nothing was trained:": ["run=[]"],
+    "error: the training diverged in epoch 1, which is not kept:": ["learning_rate=1e30"],
     "error: bundle cxr_anatomy: no variant 'unnet'; expected one of unet. Did": ["--variant=unnet"],
 }
 
