@@ -36,7 +36,7 @@ def demo(
     when the contouring fails.
     """
     bundle = trusted_bundle(name or BUNDLE)
-    if bundle.modality != "CT" or "GTV" not in channel_names(bundle):
+    if bundle.modalities["image"] != "CT" or "GTV" not in channel_names(bundle):
         raise BundleError(
             f"bundle {bundle.name} contours no GTV on CT, which the demo shows; choose another."
         )

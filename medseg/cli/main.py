@@ -55,7 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             INTERRUPTED,
         )
     except OSError as error:  # no permission, no space, a file where a folder is wanted
-        return _fail(options, system_error_line(error), 2)
+        nameless = error.filename is None and error.strerror and getattr(options, "output", None)
+        return _fail(
+            options, f"{options.output}: {error.strerror}" if nameless else system_error_line(error), 2
+        )
     except Exception as error:
         return _fail(options, f"{type(error).__name__}: {error} (a fault in medseg; --debug shows where)", 1)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from medseg.cli.settings import settings_of
 from medseg.cli.suggest import path_of
 from medseg.cli.words import add_trust, in_flags, say
 from medseg.errors import BundleError, InputError, unusable
-from medseg.files import no_empty_folders, own_folder
+from medseg.files import no_empty_folders, own_folder, staging_folder
 
 
 def add_train(command: argparse.ArgumentParser):
@@ -65,11 +66,15 @@ def add_evaluate(command: argparse.ArgumentParser):
     )
 
     def run(options) -> int:
-        settings = {"output_dir": str(options.output.resolve())}
-        if options.weights:
-            settings["ckpt_dir"] = str(options.weights.resolve())
-        with no_empty_folders(options.output), own_folder(options.output):
-            return _run_bundle(options, ["train", "evaluate"], "run", settings)
+        settings = {"ckpt_dir": str(options.weights.resolve())} if options.weights else {}
+        with own_folder(options.output), staging_folder(options.output) as staging:
+            # MONAI writes its tables as they grow; here they appear whole.
+            code = _run_bundle(
+                options, ["train", "evaluate"], "run", {**settings, "output_dir": str(staging)}
+            )
+            for path in sorted(staging.iterdir()):
+                os.replace(path, options.output / path.name)
+        return code
 
     return run
 

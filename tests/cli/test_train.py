@@ -173,3 +173,23 @@ def test_a_run_is_not_overwritten_and_a_mask_of_another_size_than_its_picture_is
     assert again[0] == 2 and "would be overwritten; add --resume" in again[1]
     assert last.read_bytes() == b"of an earlier run"
     assert misfit[0] == 2 and "error: c1: 'label' has 20 x 40 pixels, its image 40 x 40" in misfit[1]
+
+
+# ---- tables of an evaluation appear whole ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [None, OSError(28, "No space left on device")])
+def test_an_evaluation_that_fails_leaves_no_half_written_table(error, monkeypatch, tmp_path, capsys):
+    def run_config(bundle, configs, run_id, settings):
+        (Path(settings["output_dir"]) / "metrics.csv").write_text("case,dice\n")
+        if error:
+            raise error
+
+    monkeypatch.setattr("medseg.bundles.config.run_config", run_config)
+    out = tmp_path / "out"
+    code = main(["evaluate", "cxr_anatomy", "--data", f"{tmp_path}", "-o", f"{out}"])
+    if error:
+        assert code == 2 and capsys.readouterr().err == f"error: {out}: No space left on device\n"
+        assert not out.exists()
+    else:
+        assert code == 0 and [path.name for path in out.iterdir()] == ["metrics.csv"]
