@@ -337,8 +337,9 @@ class Lock:
             os.close(descriptor)  # its holder removed the file between our two steps
         since = datetime.now().astimezone().isoformat(timespec="seconds")
         holder = {"host": socket.gethostname(), "process": os.getpid(), "since": since}
-        os.truncate(descriptor, 0)
-        os.write(descriptor, json.dumps(holder).encode())
+        with suppress(OSError):  # on a full disk the lock holds all the same
+            os.truncate(descriptor, 0)
+            os.write(descriptor, json.dumps(holder).encode())
         self._descriptor = descriptor
         _HELD.add(descriptor)
         return None

@@ -95,3 +95,15 @@ def test_of_marks_only_those_of_dead_processes_of_this_computer_are_dead():
     assert may_be_alive("another.computer-1-1") and may_be_alive("no mark at all")
     assert not may_be_alive(f"{host}-{dead.pid}-{began}")
     assert not may_be_alive(f"{host}-{process}-1"), "the number was given out again"
+
+
+def test_a_lock_holds_on_a_full_disk_where_it_cannot_say_whose_it_is(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.write", full)
+    with held(tmp_path / ".lock-CT", "OUT"):
+        monkeypatch.undo()
+        with pytest.raises(InputError, match="another run"), held(tmp_path / ".lock-CT", "OUT"):
+            pass
+    assert list(tmp_path.iterdir()) == []

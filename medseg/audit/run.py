@@ -67,6 +67,8 @@ def audit(request: AuditRequest, report: Callable[[str], None] = print) -> dict[
         raise InputError(
             f"worst {request.worst} and least score {request.least_score}: expected 0 or more, and 0 to 1."
         )
+    if request.seed < 0:
+        raise InputError(f"seed {request.seed}: expected 0 or more.")
     if request.output_dir in (request.data_dir, request.predictions):
         raise InputError(
             f"{request.output_dir}: holds what is audited; choose another folder for the output."

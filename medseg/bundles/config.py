@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from multiprocessing.dummy import DummyProcess
 from pathlib import Path
@@ -179,6 +181,7 @@ def run_config(bundle: Bundle, configs: Sequence[str], run_id: str, settings: Ma
         contents.update(read_json(folder / f"{name}.json"))
     for key, value in settings.items():
         check_override(bundle, " + ".join(configs), contents, key, value)
+        _check_training_value(bundle, contents, key, value)
     check_datalist(settings.get("datalist", folder / "datalist.json"), settings["dataset_dir"])
     if "evaluate" in configs:  # MONAI's loader would take damaged weights
         own = read_weights(bundle) if "ckpt_dir" not in settings else None
@@ -186,16 +189,71 @@ def run_config(bundle: Bundle, configs: Sequence[str], run_id: str, settings: Ma
     import monai.bundle
 
     try:
-        monai.bundle.run(
-            run_id=run_id,
-            config_file=[str(folder / f"{name}.json") for name in configs],
-            meta_file=str(folder / "metadata.json"),
-            logging_file=str(folder / "logging.conf"),
-            bundle_root=str(bundle.folder),
-            **settings,
-        )
+        with warnings.catch_warnings():
+            # What a config may run was said, and asked, when the bundle became trusted.
+            warnings.filterwarnings("ignore", message="parsing config_file")
+            monai.bundle.run(
+                run_id=run_id,
+                config_file=[str(folder / f"{name}.json") for name in configs],
+                meta_file=str(folder / "metadata.json"),
+                logging_file=str(folder / "logging.conf"),
+                bundle_root=str(bundle.folder),
+                **settings,
+            )
     except RuntimeError as error:
         cause = _first_cause(error)
         if isinstance(cause, (MedsegError, OSError)):  # a disk that is full is no fault of the bundle
             raise cause from error
-        raise
+        reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:300]
+        if "Error(s) in loading state_dict" in reason:
+            raise BundleError(
+                f"bundle {bundle.name}: the weights do not fit the network_def ({reason})."
+            ) from error
+        component = _not_built(error)
+        if component is None:
+            raise
+        raise BundleError(
+            f"bundle {bundle.name}: {component} cannot be built with these settings and data: {reason}"
+        ) from error
+
+
+def _check_training_value(bundle: Bundle, content: Mapping[str, Any], key: str, value: Any) -> None:
+    """BundleError for a setting of a training that would change nothing, or with which none could begin."""
+    if value is None and content.get(key) is not None:
+        raise BundleError(
+            f"bundle {bundle.name}: {key}=null: would change nothing, since MONAI takes null for a setting "
+            "that is not given; change the config instead."
+        )
+    if key == "learning_rate" and not (_is_number(value) and value > 0):
+        raise BundleError(f"bundle {bundle.name}: {key}={json.dumps(value)}: expected a number above 0.")
+    least, most = WHOLE_NUMBERS.get(key, (None, math.inf))
+    if least is not None and not (_is_number(value) and value == int(value) and least <= value <= most):
+        raise BundleError(
+            f"bundle {bundle.name}: {key}={json.dumps(value)}: expected a whole number from {least}."
+        )
+
+
+WHOLE_NUMBERS = {
+    "batch_size": (1, math.inf),
+    "epochs": (1, math.inf),
+    "num_workers": (0, math.inf),
+    "seed": (0, 2**32 - 1 - 10**6),  # epochs are added, and numpy takes 32 bits
+    "val_interval": (1, math.inf),
+}
+"""Settings that every bundle's train.json has, and from where to where they go."""
+
+
+def _not_built(error: BaseException) -> str | None:
+    """The innermost component of a config whose building failed, None when what was built failed at work."""
+    found: str | None = None
+    at: BaseException | None = error
+    while at is not None:
+        text = " ".join(str(at).split())
+        component = re.match(r"Failed to instantiate component '([^']*)'", text)
+        expression = re.match(r"Failed to evaluate ConfigExpression: ['\"]\$(.*)['\"]$", text)
+        if component:
+            found = component.group(1)
+        elif expression and not expression.group(1).endswith(".run()"):
+            found = re.sub(r"__local_refs\['([^']*)'\]", r"@\1", expression.group(1)).replace("::", "#")
+        at = at.__cause__
+    return found

@@ -3,6 +3,7 @@ split."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from medseg.errors import InputError
@@ -51,6 +52,12 @@ def check_cases(cases: list[dict], section: str, datalist: Path, dataset_dir: Pa
             raise InputError(
                 f"{datalist}: case {number} of {section} has no text under {', '.join(lacking)}."
             )
+    names = Counter(case["case_id"] for case in cases)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise InputError(
+            f"{datalist}: two cases of {section} are called {twice[0]!r}; give each its own case_id."
+        )
     files = [case[key] for case in cases for key in FILE_KEYS if isinstance(case[key], str)]
     missing = [file for file in files if not _exists(dataset_dir / file)]
     if missing:

@@ -28,6 +28,7 @@ from medseg.bundles.request import Request
 from medseg.bundles.trust import WEIGHTS_KEY, trusted_bundle
 from medseg.cases.find import folder_name
 from medseg.cases.nifti import load_image
+from medseg.cases.pictures import read_bit_field
 from medseg.cases.volume import ALLOWABLE_AT_THE_GATE
 from medseg.errors import BundleError, InputError, MedsegWarning
 from medseg.geometry import Geometry
@@ -76,6 +77,8 @@ class ScoreRequest:
             raise InputError(
                 f"`region_margins_mm` {self.region_margins_mm}: expected smallest, largest, from 0."
             )
+        if self.seed < 0:
+            raise InputError(f"seed {self.seed}: expected 0 or more.")
         if not self.tolerances or not all(0 <= tolerance < math.inf for tolerance in self.tolerances):
             raise InputError(f"`tolerances` {self.tolerances}: expected one or more numbers from 0.")
 
@@ -207,14 +210,11 @@ def _cases_of(datalist: Path, request: ScoreRequest) -> list[dict]:
             f"{datalist}: no cases in the section {request.section!r}; it has {sections or 'none'}."
         )
     check_cases(cases, request.section, datalist, request.data)
-    names = [case["case_id"] for case in cases]
-    for name in names:
+    for name in (case["case_id"] for case in cases):
         if folder_name(name) != name:
             raise InputError(
                 f"{datalist}: the case_id {name!r} cannot name a folder; expected letters, digits, - and _."
             )
-        if names.count(name) > 1:
-            raise InputError(f"{datalist}: two cases are called {name!r}; give each its own case_id.")
     return cases
 
 
@@ -301,9 +301,9 @@ def _flat_scores(
     from monai.metrics import compute_hausdorff_distance, compute_surface_dice
     from PIL import Image
 
-    bit_field = np.asarray(Image.open(request.data / case["label"]))
-    truth = (bit_field & sum(1 << n for n in numbers)) != 0
     mask = np.asarray(Image.open(folder / f"{name}.png")) > 0
+    bit_field = read_bit_field(request.data / case["label"], mask.shape)
+    truth = (bit_field & sum(1 << n for n in numbers)) != 0
     row = dict.fromkeys(_columns(request.tolerances, "px"), float("nan"))
     row |= {"true": float(truth.sum()), "contoured": float(mask.sum())}
     if name not in case.get("present", (name,)):

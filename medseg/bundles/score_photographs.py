@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from medseg.cases.photograph import field_of_view, open_photograph
+from medseg.cases.pictures import read_bit_field
 from medseg.metrics.intervals import Interval
 from medseg.metrics.lesions import (
     FALSE_FINDS,
@@ -148,8 +149,8 @@ def read_score(
     from PIL import Image
 
     photo = open_photograph(data / case["image"])
-    bit_field = np.asarray(Image.open(data / case["label"]))
     probability = np.asarray(Image.open(folder / f"{structure}_probability.png")).astype(np.uint16)
+    bit_field = read_bit_field(data / case["label"], probability.shape)
     patient = str(case.get("patient_id", case["case_id"]))
     score = score_photograph(probability, bit_field, field_of_view(photo.pixels), bits, patient)
     return score, probability, (bit_field & bits[0]) != 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from medseg import limits
-from medseg.errors import InputError, unusable
+from medseg.errors import InputError, sizes, unusable
 from medseg.files import atomic_path
 
 if TYPE_CHECKING:  # both are loaded only where a picture is opened or written
@@ -67,6 +67,23 @@ def grey_values(image: Image, path: Path) -> np.ndarray | None:
     if values.min() < 0 or values.max() > 65535:
         raise InputError(f"{path}: values {values.min()} to {values.max()}; expected 16 bits.")
     return values.astype(np.uint16)
+
+
+def read_bit_field(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Whole numbers [row, column] of a label picture whose bits are structures. InputError for a picture that
+    cannot be read, of colours, and of another size than ``shape``."""
+
+    def values_of(image: Image, path: Path, _orientation: int) -> np.ndarray:
+        values = np.asarray(image)
+        if values.ndim != 2 or values.dtype.kind not in "biu":
+            raise InputError(f"{path}: mode {image.mode}; expected a label of one whole number per pixel.")
+        if values.shape != shape:
+            raise InputError(
+                f"{path}: a label of {sizes(values.shape)} on an image of {sizes(shape)} pixels."
+            )
+        return values.astype(np.int64)
+
+    return read_picture(path, values_of)
 
 
 def opaque_colours(image: Image, path: Path, instead: str) -> np.ndarray:

@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from medseg.audit.folds import channel_names
 from medseg.bundles.cohort import segment
 from medseg.bundles.record import case_line, short_path
 from medseg.bundles.request import Request
 from medseg.bundles.trust import trusted_bundle
 from medseg.dicom import read_rtstruct, read_series
-from medseg.errors import MedsegError
+from medseg.errors import BundleError, MedsegError
 from medseg.files import make_folder
 from medseg.metrics import dice, surface_distances, volume_cc
 from medseg.phantoms.several import write_patient_phantom
@@ -34,8 +35,12 @@ def demo(
     Returns the GTV's metrics against the phantom's truth, read back from the RTSTRUCT. Raises MedsegError
     when the contouring fails.
     """
-    make_folder(out)  # before half a minute of work
     bundle = trusted_bundle(name or BUNDLE)
+    if bundle.modalities["image"] != "CT" or "GTV" not in channel_names(bundle):
+        raise BundleError(
+            f"bundle {bundle.name} contours no GTV on CT, which the demo shows; choose another."
+        )
+    make_folder(out)  # before half a minute of work
     several = name is not None and len(bundle.modalities) > 1
     what = "CT, PET and MR" if several else "CT"
     report(f"1. A {what} phantom of a thigh with a soft-tissue sarcoma -> {short_path(out / 'phantom')}")

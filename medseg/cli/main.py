@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with _escaped():
+        with _escaped(options.debug):
             code = options.run(options)
             say_the_rest()
             return code
@@ -58,7 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             INTERRUPTED,
         )
     except OSError as error:  # no permission, no space, a file where a folder is wanted
-        return _fail(options, system_error_line(error), 2)
+        nameless = error.filename is None and error.strerror and getattr(options, "output", None)
+        return _fail(
+            options, f"{options.output}: {error.strerror}" if nameless else system_error_line(error), 2
+        )
     except Exception as error:
         return _fail(options, f"{type(error).__name__}: {error} (a fault in medseg; --debug shows where)", 1)
 
@@ -72,11 +75,12 @@ def _fail(options: argparse.Namespace, message: str, code: int) -> int:
 
 
 @contextmanager
-def _escaped() -> Iterator[None]:
+def _escaped(debug: bool) -> Iterator[None]:
     """Within the block what libraries warn of and log, with values of the files in it, reaches the terminal
-    as :func:`say` would print it."""
+    as :func:`say` would print it; tracebacks that they log only with ``debug``."""
     factory = logging.getLogRecordFactory()
-    logging.setLogRecordFactory(_PrintableRecord)  # whoever handles them: a bundle configures its own log
+    # Whoever handles them: a bundle configures its own log.
+    logging.setLogRecordFactory(_TracedRecord if debug else _PrintableRecord)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}", file=sys.stderr)
@@ -86,13 +90,21 @@ def _escaped() -> Iterator[None]:
 
 
 class _PrintableRecord(logging.LogRecord):
+    """MONAI logs the traceback of a training that ends, and so of every wrong call that it notices."""
+
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        if self.exc_info:
-            self.exc_text = printable(logging.Formatter().formatException(self.exc_info))
+        self.exc_info = None
 
     def getMessage(self) -> str:
         return printable(super().getMessage())
+
+
+class _TracedRecord(_PrintableRecord):
+    def __init__(self, *args, **kwargs) -> None:
+        logging.LogRecord.__init__(self, *args, **kwargs)
+        if self.exc_info:
+            self.exc_text = printable(logging.Formatter().formatException(self.exc_info))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 from medseg.errors import InputError
@@ -15,6 +16,8 @@ def settings_of(pairs: Sequence[str]) -> dict:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise InputError(f"{pair!r}: expected ID=VALUE, as in min_volume_cc=2.")
+        if re.search(r"(^|[#:])_\w+_$", key):
+            raise InputError(f"{pair!r}: what a config calls, and how, is changed in the config alone.")
         if key in settings:
             raise InputError(f"{pair!r}: {key} is set twice; give it once.")
         try:

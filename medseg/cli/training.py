@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from medseg.cli.settings import settings_of
 from medseg.cli.suggest import path_of
 from medseg.cli.words import add_trust, in_flags, say
-from medseg.errors import InputError, unusable
-from medseg.files import no_empty_folders, own_folder
+from medseg.errors import BundleError, InputError, unusable
+from medseg.files import no_empty_folders, own_folder, staging_folder
 
 
 def add_train(command: argparse.ArgumentParser):
@@ -41,6 +42,11 @@ def add_train(command: argparse.ArgumentParser):
             settings["method"] = "qam_ocm"
         with no_empty_folders(options.output), own_folder(options.output):
             code = _run_bundle(options, ["train"], "training", settings)
+            if not (options.output / "last.pt").exists():
+                raise BundleError(
+                    f"nothing was trained: {options.output} has no last.pt; the settings of this call (rank, "
+                    "run, train#handlers) left no training, or nobody to save it."
+                )
         if not (options.output / "model.pt").exists():
             say(
                 "note: no model.pt, since no validation was due in so few epochs; last.pt holds the weights "
@@ -60,11 +66,15 @@ def add_evaluate(command: argparse.ArgumentParser):
     )
 
     def run(options) -> int:
-        settings = {"output_dir": str(options.output.resolve())}
-        if options.weights:
-            settings["ckpt_dir"] = str(options.weights.resolve())
-        with no_empty_folders(options.output), own_folder(options.output):
-            return _run_bundle(options, ["train", "evaluate"], "run", settings)
+        settings = {"ckpt_dir": str(options.weights.resolve())} if options.weights else {}
+        with own_folder(options.output), staging_folder(options.output) as staging:
+            # MONAI writes its tables as they grow; here they appear whole.
+            code = _run_bundle(
+                options, ["train", "evaluate"], "run", {**settings, "output_dir": str(staging)}
+            )
+            for path in sorted(staging.iterdir()):
+                os.replace(path, options.output / path.name)
+        return code
 
     return run
 
@@ -87,6 +97,17 @@ def _add_bundle_options(command: argparse.ArgumentParser, output_help: str) -> N
     add_trust(command)
 
 
+OWN_OPTIONS = {
+    "bundle_root": "BUNDLE",
+    "ckpt_dir": "-o (of evaluate: --weights)",
+    "datalist": "--datalist",
+    "dataset_dir": "--data",
+    "output_dir": "-o",
+    "resume": "--resume",
+}
+"""Settings that options set; a second way would silently win over them."""
+
+
 def _run_bundle(options, configs: list[str], run_id: str, settings: dict) -> int:
     from medseg.bundles.trust import trusted_bundle
 
@@ -96,7 +117,11 @@ def _run_bundle(options, configs: list[str], run_id: str, settings: dict) -> int
     for path in filter(None, (options.data, options.datalist, getattr(options, "weights", None))):
         if not (path.is_file() or path.is_dir()):
             raise unusable(path)
-    settings = {**settings, "dataset_dir": str(options.data.resolve()), **settings_of(options.set)}
+    given = settings_of(options.set)
+    for name in given:
+        if name in OWN_OPTIONS:
+            raise InputError(f"--set {name}: use {OWN_OPTIONS[name]} for it.")
+    settings = {**settings, "dataset_dir": str(options.data.resolve()), **given}
     if options.datalist:
         settings["datalist"] = str(options.datalist.resolve())
     from medseg.bundles.config import run_config

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from medseg.errors import BundleError, InputError
+from medseg.errors import BundleError, InputError, why
 from medseg.files import atomic_path
 from medseg.networks.fitting import unfitting
 from medseg.training.resuming import CHANGED, VARIANT, differences, settings_of, take_new_learning_rate
@@ -120,6 +120,7 @@ class Checkpoints:
             return
         self.directory.mkdir(parents=True, exist_ok=True)
         weights = self.network.state_dict()
+        _require_finite(weights, f"the training diverged in epoch {engine.state.epoch}, which is not kept")
         best = {}
         if self.evaluator is not None:
             best = {
@@ -146,11 +147,7 @@ class Checkpoints:
     def _load(self, engine: Engine) -> None:
         path = self.directory / self.LAST
         state = load_checkpoint(path)
-        missing = {"network", "optimizer", "lr_scheduler", "scaler", "trainer", "best"} - state.keys()
-        if missing:
-            raise BundleError(
-                f"{path} is no training checkpoint: {', '.join(sorted(missing))} missing in it."
-            )
+        _check_parts(state, path)
         epoch = state["trainer"]["epoch"]
         if epoch >= engine.state.max_epochs:
             raise BundleError(
@@ -173,9 +170,15 @@ class Checkpoints:
         if hasattr(engine, "load_method_state"):
             engine.load_method_state(state.get("method", {}))
         load_weights(self.network, state["network"], path)
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.lr_scheduler is not None and state["lr_scheduler"]:
-            self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.lr_scheduler is not None and state["lr_scheduler"]:
+                self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
+            raise BundleError(
+                f"{path}: its optimizer or learning rates are not those of this training ({why(error)}). "
+                "Delete or replace it."
+            ) from error
         take_new_learning_rate(before, now, self.optimizer, self.lr_scheduler)
         if engine.scaler is not None and state["scaler"]:
             engine.scaler.load_state_dict(state["scaler"])
@@ -227,8 +230,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises BundleError when the file is damaged or holds anything but tensors and plain values. torch writes a
     zip file with a checksum of every tensor and does not compare it when it reads.
     """
+    is_whole = not path.is_file() or zipfile.is_zipfile(path)
     try:
-        if zipfile.is_zipfile(path):
+        if is_whole:
             with zipfile.ZipFile(path) as parts:
                 packed = [
                     info.filename for info in parts.infolist() if info.compress_type != zipfile.ZIP_STORED
@@ -242,9 +246,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except MemoryError:
         raise
     except Exception as error:  # a damaged pickle ends in almost any of Python's errors
-        raise BundleError(
-            f"{path} is no readable checkpoint ({_first_line(error)}). Delete or replace it."
-        ) from error
+        reason = why(error) if is_whole else "it is cut off, or another kind of file"
+        raise BundleError(f"{path} is no readable checkpoint ({reason}). Delete or replace it.") from error
 
 
 def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
@@ -259,6 +262,47 @@ def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], path: Pat
     network.load_state_dict(weights)
 
 
+PARTS = ("network", "optimizer", "lr_scheduler", "scaler", "trainer", "best")
+LATER_PARTS = ("method", "settings")
+"""Of last.pt, a dict each; the later ones are not in files of earlier versions."""
+
+
+def _check_parts(state: Any, path: Path) -> None:
+    """BundleError for what was read of a last.pt and is not one, whole, with finite weights."""
+    missing = [name for name in PARTS if not isinstance(state, dict) or name not in state]
+    if missing:
+        raise BundleError(f"{path} is no training checkpoint: {', '.join(sorted(missing))} missing in it.")
+    wrong = [name for name in (*PARTS, *LATER_PARTS) if not isinstance(state.get(name, {}), dict)]
+    wrong += [
+        f"trainer {name}"
+        for name in ("epoch", "iteration")
+        if not isinstance(state["trainer"], dict) or not _is_count(state["trainer"].get(name))
+    ]
+    if isinstance(state["best"], dict) and state["best"] and set(state["best"]) != {"metric", "epoch"}:
+        wrong.append("best")
+    if wrong:
+        raise BundleError(
+            f"{path} is damaged: {', '.join(wrong)} in it is not what it should be. Replace it."
+        )
+    _require_finite(state["network"], f"{path} holds weights of a training that diverged")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _require_finite(weights: dict[str, Any], what: str) -> None:
+    for name, tensor in weights.items():
+        if (
+            isinstance(tensor, torch.Tensor)
+            and tensor.is_floating_point()
+            and not bool(tensor.isfinite().all())
+        ):
+            raise BundleError(
+                f"{what}: {name} is not finite (NaN or infinity). Try a lower learning_rate, or amp=false."
+            )
+
+
 def _true_or_false(name: str, value: bool) -> bool:
     # On MONAI's command line `--resume false` arrives as the text "false", which Python takes for true.
     if not isinstance(value, bool):
@@ -266,7 +310,3 @@ def _true_or_false(name: str, value: bool) -> bool:
             f"{name} is {value!r}; write True or False, with a capital letter on the command line."
         )
     return value
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

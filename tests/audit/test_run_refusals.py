@@ -61,6 +61,7 @@ def test_requests_that_make_no_sense(radiographs, tmp_path):
     refused(radiographs, tmp_path, "nothing is trained", settings={"epochs": 3})
     refused(radiographs, tmp_path, "expected 0 or more, and 0 to 1", least_score=float("nan"))
     refused(radiographs, tmp_path, "expected 0 or more, and 0 to 1", worst=-1)
+    refused(radiographs, tmp_path, "seed -1: expected 0 or more", seed=-1)
     refused(radiographs, tmp_path, "holds what is audited", output_dir=radiographs / "labels")
     refused(radiographs, tmp_path, "no case; expected a folder of label masks", data_dir=tmp_path)
     refused(

@@ -49,6 +49,11 @@ def test_a_patient_on_both_sides_is_refused(tmp_path):
         check_datalist(scans, tmp_path)
 
 
+def test_a_case_that_is_listed_twice_is_refused(tmp_path):
+    with pytest.raises(InputError, match="two cases of training are called 'A'"):
+        check_datalist(listed(tmp_path, [case("A"), case("A")], [case("B")]), tmp_path)
+
+
 def test_missing_files_keys_and_sections_are_named(tmp_path):
     path = listed(tmp_path, [case("A")], [case("B")])
     (tmp_path / "B_gtv.nii.gz").unlink()

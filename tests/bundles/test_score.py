@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import nibabel
@@ -12,6 +13,7 @@ from PIL import Image
 
 from medseg.bundles.score import ScoreRequest, ellipsoid, region_box, score_structures
 from medseg.bundles.score_tables import as_json, in_words
+from medseg.cases.pictures import read_bit_field
 from medseg.cli.main import main
 from medseg.dicom import read_series, write_rtstruct
 from medseg.errors import BundleError, InputError
@@ -108,6 +110,7 @@ def test_radiographs_are_scored_in_pixels_and_what_is_missing_with_the_diagonal(
         ({"variant": "unet"}, "`variant` is of the training of other weights"),
         ({"region_margins_mm": (5.0, 20.0)}, "needs the ROI"),
         ({"truth": {"GTV": "x"}, "region_margins_mm": (20.0, 5.0)}, "smallest, largest"),
+        ({"seed": -1}, "seed -1: expected 0 or more"),
         ({"tolerances": ()}, "expected one or more"),
         ({"tolerances": (-1.0,)}, "numbers from 0"),
         ({"tolerances": (float("nan"),)}, "numbers from 0"),
@@ -120,9 +123,9 @@ def test_requests_that_cannot_be_meant_are_refused(changes, words, tmp_path):
 
 
 def test_a_section_that_is_not_there_and_files_that_are_missing_are_named(tmp_path):
-    with pytest.raises(InputError, match="no section 'exam'; it has"):
+    with pytest.raises(InputError, match="no cases in the section 'exam'; it has training, validation, test"):
         score_structures(ScoreRequest("ct_head_neck", tmp_path, tmp_path / "out", section="exam"))
-    with pytest.raises(InputError, match="the paths of the datalist begin there"):
+    with pytest.raises(InputError, match="the paths of a datalist start from the data folder"):
         score_structures(ScoreRequest("ct_head_neck", tmp_path, tmp_path / "out"))
     with pytest.raises(BundleError, match="name the ROI that is the truth: `truth`"):
         score_structures(ScoreRequest("mm_gtv", tmp_path, tmp_path / "out"))
@@ -163,3 +166,40 @@ def test_a_structure_that_nobody_drew_is_not_scored_but_counted_when_contoured(
     # The network's grid of 1.5 mm rounds the corners of the box.
     assert scored.cases["drawn"]["GTV"]["DSC"] > 0.95 and np.isnan(scored.cases["none"]["GTV"]["DSC"])
     assert "| 1 of 1 |" in in_words(scored)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"case_id": "../film"}, r"case_id '\.\./film' cannot name a folder"),
+        ({"case_id": ""}, "case_id '' cannot name a folder"),
+        ({"case_id": 7}, "case 0 of test has no text under case_id"),
+        ({"label": 5}, "case 0 of test has no text under label"),
+        ({"label": "nowhere.png"}, "1 files of list.json are not there, the first nowhere.png"),
+        (None, "no cases in the section 'test'"),
+    ],
+)
+def test_a_case_that_cannot_be_scored_is_refused_before_anything_is_contoured(changes, words, tmp_path):
+    for name in ("image.png", "label.png"):
+        (tmp_path / name).write_bytes(b"")
+    case = {"image": "image.png", "label": "label.png", "case_id": "film"}
+    cases = ["film"] if changes is None else [{**case, **changes}]
+    datalist = tmp_path / "list.json"
+    datalist.write_text(json.dumps({"test": cases}))
+    with pytest.raises(InputError, match=words):
+        score_structures(ScoreRequest("cxr_anatomy", tmp_path, tmp_path / "out", datalist=datalist))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_label_picture_that_is_none_is_named(tmp_path):
+    path = tmp_path / "label.png"
+    Image.fromarray(np.full((4, 5), 9, np.uint8)).save(path)
+    assert read_bit_field(path, (4, 5)).sum() == 4 * 5 * 9
+    with pytest.raises(InputError, match="a label of 4 x 5 on an image of 5 x 4 pixels"):
+        read_bit_field(path, (5, 4))
+    os.truncate(path, 60)
+    with pytest.raises(InputError, match="label.png: the picture cannot be read"):
+        read_bit_field(path, (4, 5))
+    Image.new("RGB", (5, 4)).save(path)
+    with pytest.raises(InputError, match="mode RGB; expected a label of one whole number per pixel"):
+        read_bit_field(path, (4, 5))

@@ -6,7 +6,7 @@ import pytest
 from patient_series import CENTRE_LPS_MM, RADIUS_MM, ball, ct_geometry, write_patient
 
 from medseg.cli.demo import demo
-from medseg.errors import InputError
+from medseg.errors import BundleError, InputError
 from medseg.phantoms.thigh import Phantom
 
 
@@ -52,3 +52,10 @@ def test_a_demo_that_has_nowhere_to_write_says_so_before_it_begins(tmp_path):
     with pytest.raises(InputError, match="file is a file; expected a folder"):
         demo(tmp_path / "file", report=said.append)
     assert said == []
+
+
+def test_a_demo_of_a_bundle_that_contours_no_gtv_on_ct_is_refused_before_it_begins(tmp_path):
+    for name in ("cxr_anatomy", "ct_head_neck"):
+        with pytest.raises(BundleError, match=f"bundle {name} contours no GTV on CT"):
+            demo(tmp_path / "out", print, name=name)
+    assert not (tmp_path / "out").exists()

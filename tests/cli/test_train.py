@@ -74,6 +74,7 @@ def train(*runs: tuple[Path, Path, list[str]]) -> list[tuple[int, str]]:
     lines = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     results = [tuple(json.loads(line)) for line in lines]
     assert len(results) == len(runs) and done.returncode == results[-1][0], done.stderr
+    assert "Traceback" not in done.stdout + "".join(said for _, said in results)
     return results
 
 
@@ -89,6 +90,18 @@ REFUSED = {
     "error: unknown method 'foo'; choose one of ce,": ["method=foo"],
     "error: method 'trimming' needs method_options drop_share.": ["method=trimming"],
     "error: no batch to train on: 4 cases and batch_size 9": ["batch_size=9"],
+    "error: bundle cxr_anatomy: epochs=0: expected a whole number from 1.": ["epochs=0"],
+    "error: bundle cxr_anatomy: seed=-1: expected a whole number from 0.": ["seed=-1"],
+    "error: bundle cxr_anatomy: learning_rate=0: expected a number above 0.": ["learning_rate=0"],
+    "error: bundle cxr_anatomy: method=null: would change nothing": ["method=null"],
+    "error: bundle cxr_anatomy: medseg.networks.ResUNetSE cannot be built with": [
+        "network_def#spatial_dims=7"
+    ],
+    "error: bundle cxr_anatomy: @network_def.to(@device) cannot be built with": ["device=tpu"],
+    "error: 'network_def#_target_=os.system': what a config calls": ["network_def#_target_=os.system"],
+    "error: --set ckpt_dir: use -o": ["ckpt_dir=elsewhere"],
+    "error: nothing was trained:": ["run=[]"],
+    "error: the training diverged in epoch 1, which is not kept:": ["learning_rate=1e30"],
     "error: bundle cxr_anatomy: no variant 'unnet'; expected one of unet. Did": ["--variant=unnet"],
 }
 
@@ -160,3 +173,23 @@ def test_a_run_is_not_overwritten_and_a_mask_of_another_size_than_its_picture_is
     assert again[0] == 2 and "would be overwritten; add --resume" in again[1]
     assert last.read_bytes() == b"of an earlier run"
     assert misfit[0] == 2 and "error: c1: 'label' has 20 x 40 pixels, its image 40 x 40" in misfit[1]
+
+
+# ---- tables of an evaluation appear whole ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [None, OSError(28, "No space left on device")])
+def test_an_evaluation_that_fails_leaves_no_half_written_table(error, monkeypatch, tmp_path, capsys):
+    def run_config(bundle, configs, run_id, settings):
+        (Path(settings["output_dir"]) / "metrics.csv").write_text("case,dice\n")
+        if error:
+            raise error
+
+    monkeypatch.setattr("medseg.bundles.config.run_config", run_config)
+    out = tmp_path / "out"
+    code = main(["evaluate", "cxr_anatomy", "--data", f"{tmp_path}", "-o", f"{out}"])
+    if error:
+        assert code == 2 and capsys.readouterr().err == f"error: {out}: No space left on device\n"
+        assert not out.exists()
+    else:
+        assert code == 0 and [path.name for path in out.iterdir()] == ["metrics.csv"]

@@ -124,6 +124,44 @@ def test_a_checkpoint_of_an_earlier_version_says_nothing_and_is_resumed(tmp_path
     train(tmp_path, 2, seed=9, resume=True)
 
 
+DAMAGED_PARTS = {
+    "optimizer": ["text", {}],
+    "lr_scheduler": [[1]],
+    "trainer": [{}, {"epoch": -1, "iteration": 0}, {"epoch": "x", "iteration": 0}],
+    "best": [[1], {"a": 1.0}],
+    "settings": [[1]],
+    "method": [[1]],
+    "network": [[1], {}, {"weight": torch.tensor([[float("nan")]])}],
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "value"), [(part, value) for part, values in DAMAGED_PARTS.items() for value in values]
+)
+def test_a_checkpoint_whose_parts_are_not_what_they_should_be_is_refused_in_one_line(part, value, tmp_path):
+    train(tmp_path, 1)
+    path = tmp_path / "last.pt"
+    save_atomically({**load_checkpoint(path), part: value}, path)
+    before = path.read_bytes()
+    with pytest.raises(BundleError, match="last.pt") as caught:
+        train(tmp_path, 2, resume=True)
+    assert "\n" not in str(caught.value) and path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [[1, 2], torch.ones(3), {"weight": torch.ones(1, 1)}])
+def test_a_file_that_holds_no_training_is_refused_in_one_line(content, tmp_path):
+    torch.save(content, tmp_path / "last.pt")
+    with pytest.raises(BundleError, match="no training checkpoint: best, lr_scheduler, network"):
+        train(tmp_path, 2, resume=True)
+
+
+def test_a_training_that_diverges_ends_and_keeps_the_epoch_before(tmp_path):
+    weight, _ = train(tmp_path, 1)
+    with pytest.raises(BundleError, match=r"the training diverged in epoch 2, .*weight is not finite"):
+        train(tmp_path, 2, rate=float("inf"), resume=CHANGED)
+    assert float(load_checkpoint(tmp_path / "last.pt")["network"]["weight"]) == weight
+
+
 def test_a_word_that_is_no_way_to_resume_is_refused(tmp_path):
     with pytest.raises(BundleError, match="resume is 'other'"):
         train(tmp_path, 1, resume="other")
