@@ -171,6 +171,22 @@ def test_the_grid_has_five_architectures_and_a_baseline_for_every_fold(bench):
     assert len(cells) == 18 and len({cell.key for cell in cells}) == 18
 
 
+def test_the_top_hat_answers_on_the_test_patients_only_when_it_is_asked(bench, photos, monkeypatch, capsys):
+    import hei_med
+    import tophat
+
+    opened, read = [], tophat.read
+    monkeypatch.setattr(tophat, "read", lambda case, data: opened.append(case["case_id"]) or read(case, data))
+    parts = hei_med.split(hei_med.read_rows(photos / "cases.csv"), 123, 5, 0)
+    locked = {case["case_id"] for case in parts["test"]}
+    monkeypatch.setattr(sys, "argv", ["tophat.py", str(photos)])
+    assert tophat.main() == 0 and set(opened) == {f"p{n}" for n in range(15)} - locked
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["tophat.py", str(photos), "--test"])
+    assert tophat.main() == 0 and set(opened[-len(locked) :]) == locked
+    assert f"| images | {len(locked)} |" in capsys.readouterr().out
+
+
 def test_the_top_hat_sees_small_bright_spots_and_not_the_slope_they_lie_on(bench):
     import tophat
 
