@@ -249,9 +249,9 @@ def _score_photographs(
             own = sum(1 << n for n in numbers), alike
             score, levels, truth = photographs.read_score(case, name, folder, request.data, own)
             row = scores[case["case_id"]][name] = photographs.row_of(score)
-            words = f"{case['case_id']}  AUPR {row['AUPR']:.2f}  AUC {row['ROC AUC']:.3f}"
             found.append(score)
             image = request.data / case["image"]
+            words = f"{case['case_id']}  {photographs.tile_words(row)}"
             tiles.append(Tile(image, truth, levels >= 32768, words, row["AUPR"]))
         if found:
             pooled[name] = photographs.pooled_scores(found)

@@ -91,6 +91,14 @@ def row_of(score: PhotographScore) -> dict[str, float]:
     return {**dict(zip(COLUMNS, values, strict=True)), **sizes}
 
 
+def tile_words(row: Mapping[str, float]) -> str:
+    """What stands over the photograph on the sheet: its scores, or what was outlined though nothing is
+    there."""
+    if not row["true"]:
+        return f"no lesion, {row['contoured']:.0f} pixels outlined"
+    return f"AUPR {row['AUPR']:.2f}  AUC {row['ROC AUC']:.3f}"
+
+
 def pooled_scores(scores: list[PhotographScore]) -> dict[str, Any]:
     """Figures over all pixels and lesions of all images, with 95 % intervals over patients where one is
     given."""

@@ -115,9 +115,16 @@ def average_precision(counts: LevelCounts) -> float:
     times the precision there; nan without lesion pixels. A constant answer has the share of lesion pixels."""
     if not counts.positives:
         return float("nan")
-    found, raised = _above(counts)
     gained = counts.positive[::-1] / counts.positives
-    return float((gained * found / (found + raised)).sum())
+    return float((gained * precision_recall(counts)[0]).sum())
+
+
+def precision_recall(counts: LevelCounts) -> tuple[np.ndarray, np.ndarray]:
+    """(precision, recall) of what reaches each level that occurs, from the highest down; recall is nan
+    without lesion pixels, both are empty without pixels."""
+    found, raised = _above(counts)
+    recall = found / counts.positives if counts.positives else np.full(len(found), np.nan)
+    return found / (found + raised), recall
 
 
 def sensitivity_at(counts: LevelCounts, specificity: float) -> float:

@@ -7,7 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from medseg.bundles.score_photographs import in_words, pooled_scores, row_of, score_photograph
+from medseg.bundles.score_photographs import (
+    in_words,
+    pooled_scores,
+    row_of,
+    score_photograph,
+    tile_words,
+)
 from medseg.metrics.intervals import Interval
 
 BITS = (1, {"drusen": 2})
@@ -31,6 +37,7 @@ def scored(patient: str, lesion: bool = True):
 def test_one_photograph_by_hand():
     row = row_of(scored("a"))
     assert row["DSC"] == 2 * 3 / (4 + 4) and row["true"] == 4 and row["contoured"] == 4
+    assert tile_words(row) == "AUPR 0.95  AUC 0.999"
     # Recall 3/4 at precision 1, then 1/4 more at precision 4/5: 0.75 + 0.25 * 0.8.
     assert row["AUPR"] == pytest.approx(0.95)
     assert row["ROC AUC"] == pytest.approx((3 * 395 + 394) / (4 * 395))
@@ -40,6 +47,7 @@ def test_a_photograph_without_a_lesion_has_no_score_but_counts_what_was_outlined
     row = row_of(scored("b", lesion=False))
     assert np.isnan([row["DSC"], row["AUPR"], row["ROC AUC"]]).all()
     assert row["true"] == 0 and row["contoured"] == 1
+    assert tile_words(row) == "no lesion, 1 pixels outlined"
 
 
 def test_pooled_figures_of_a_sick_and_a_healthy_eye():

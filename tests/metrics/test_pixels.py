@@ -14,6 +14,7 @@ from medseg.metrics.pixels import (
     dice_at,
     pooled,
     pooled_interval,
+    precision_recall,
     reliability,
     roc_auc,
     sensitivity_at,
@@ -37,6 +38,14 @@ def test_four_pixels_by_hand():
     assert dice_at(counts) == 2 * 1 / (2 + 2)
     assert specificity_at(counts) == 0.5
     assert sensitivity_at(counts, 1.0) == 0.5 and sensitivity_at(counts, 0.5) == 1.0
+
+
+def test_the_curve_of_four_pixels_by_hand_and_of_an_image_without_lesions():
+    chances, truth = np.array([0.9, 0.6, 0.4, 0.1]), np.array([True, False, True, False])
+    precision, recall = precision_recall(count_levels(chances, truth))
+    assert precision == pytest.approx([1, 1 / 2, 2 / 3, 2 / 4]) and recall == pytest.approx([0.5, 0.5, 1, 1])
+    precision, recall = precision_recall(count_levels(chances, np.zeros(4, dtype=bool)))
+    assert (precision == 0).all() and np.isnan(recall).all()
 
 
 def test_ties_count_half_and_a_constant_answer_knows_nothing():

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from eye_files import write_photo
+from PIL import Image
 
 from medseg.errors import InputError
 from medseg.networks.segmenters import Segmenter
@@ -30,7 +31,7 @@ def bench(monkeypatch):
     """The modules of the benchmark's folder, forgotten again afterwards: other benchmarks have a cell.py
     too."""
     monkeypatch.syspath_prepend(str(TOOLS / "benchmarks" / "eye_lesion"))
-    names = ("cell", "report", "run", "leak", "ship")
+    names = ("cell", "curves", "report", "run", "leak", "ship")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     yield {name: importlib.import_module(name) for name in names}
@@ -102,6 +103,8 @@ def test_a_finished_grid_goes_into_the_table_and_its_best_network_into_the_bundl
     assert bench["run"].main(["report", str(grid), "-o", str(page)]) == 0
     text = page.read_text()
     assert "| segnet_narrow |" in text and "| tophat |" in text and "Budget of every cell: 1 epochs" in text
+    (picture,) = re.findall(r"\(\.\./(pictures/\w+\.png)\)", text)
+    assert Image.open(tmp_path / "docs" / picture).size == (960, 336)
 
     bundle = tmp_path / "eye_lesion"
     shutil.copytree(BUNDLE, bundle, ignore=shutil.ignore_patterns("*.pt"))
@@ -129,9 +132,12 @@ def test_a_finished_grid_goes_into_the_table_and_its_best_network_into_the_bundl
     card = (bundle / "docs" / "README.md").read_text()
     assert "no weights yet" not in card and re.search(r"`segnet_narrow`, [\d,]+ parameters", card)
 
-    (grid / "cells" / "tophat_fold1.json").write_text((grid / "cells" / "tophat_fold0.json").read_text())
+    begun = json.loads((grid / "cells" / "tophat_fold0.json").read_text()) | {"fold": 1}
+    (grid / "cells" / "tophat_fold1.json").write_text(json.dumps(begun))
+    shutil.copyfile(grid / "cells" / "tophat_fold0.npz", grid / "cells" / "tophat_fold1.npz")
     assert bench["run"].main(words) == 2
-    assert "finish the grid first" in capsys.readouterr().err
+    assert "folds segnet_narrow [0]; tophat [0, 1]; finish the grid first" in capsys.readouterr().err
+    assert bench["run"].main([*words, "--folds", "0"]) == 0
 
 
 def test_what_medseg_score_wrote_goes_into_the_card_and_into_the_row_of_readme(bench, tmp_path, capsys):
@@ -163,6 +169,22 @@ def test_a_network_that_does_not_beat_the_baseline_is_named(bench):
 def test_the_grid_has_five_architectures_and_a_baseline_for_every_fold(bench):
     cells = bench["run"].cells("narrow", [0, 1, 2])
     assert len(cells) == 18 and len({cell.key for cell in cells}) == 18
+
+
+def test_the_top_hat_answers_on_the_test_patients_only_when_it_is_asked(bench, photos, monkeypatch, capsys):
+    import hei_med
+    import tophat
+
+    opened, read = [], tophat.read
+    monkeypatch.setattr(tophat, "read", lambda case, data: opened.append(case["case_id"]) or read(case, data))
+    parts = hei_med.split(hei_med.read_rows(photos / "cases.csv"), 123, 5, 0)
+    locked = {case["case_id"] for case in parts["test"]}
+    monkeypatch.setattr(sys, "argv", ["tophat.py", str(photos)])
+    assert tophat.main() == 0 and set(opened) == {f"p{n}" for n in range(15)} - locked
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["tophat.py", str(photos), "--test"])
+    assert tophat.main() == 0 and set(opened[-len(locked) :]) == locked
+    assert f"| images | {len(locked)} |" in capsys.readouterr().out
 
 
 def test_the_top_hat_sees_small_bright_spots_and_not_the_slope_they_lie_on(bench):

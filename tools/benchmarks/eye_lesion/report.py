@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cell import BASELINE, load_scores, read_record
+from curves import draw
 
 from medseg.bundles.score_photographs import SPECIFICITY, PhotographScore, row_of
 from medseg.errors import InputError
@@ -42,13 +44,21 @@ HEADS = (
 COSTS = ("architecture", "parameters", "ms per image", "peak memory, MB", "training, min per fold")
 
 
-def report(out: Path, page: Path) -> int:
-    """Write the section of each device and budget; InputError when no cell is finished."""
-    from page_section import put_section
-
+def finished(out: Path, folds: list[int] | None = None) -> list[tuple[Path, dict[str, Any]]]:
+    """(file, record) of every finished cell of these folds, or of all. InputError when there is none."""
     records = [(path, read_record(path)) for path in sorted((out / "cells").glob("*.json"))]
+    records = [(path, record) for path, record in records if folds is None or record["fold"] in folds]
     if not records:
         raise InputError(f"{out}: no finished cell; run train first.")
+    return records
+
+
+def report(out: Path, page: Path, folds: list[int] | None = None) -> int:
+    """Write the section of each device and budget, of these folds only where some are named; InputError when
+    no cell is finished."""
+    from page_section import put_section
+
+    records = finished(out, folds)
     groups: dict[tuple[str, str], list[tuple[Path, dict[str, Any]]]] = {}
     for path, record in records:
         if record["architecture"] != BASELINE:
@@ -57,17 +67,20 @@ def report(out: Path, page: Path) -> int:
     baseline = [(path, record) for path, record in records if record["architecture"] == BASELINE]
     for (device, _), group in groups.items():
         budget = group[0][1]["budget"]
-        text = tables(baseline, group, device)
-        put_section(page, f"eye lesions, {device}, {budget['epochs']} epochs", text)
+        by_name: dict[str, list] = {}
+        for path, record in [*baseline, *group]:
+            by_name.setdefault(record["architecture"], []).append((path, record))
+        scores = best_first(by_name)
+        words = f"{device}, {budget['epochs']} epochs"
+        picture = f"eye_lesions_{re.sub(r'[^a-z0-9]+', '_', words.lower())}.png"
+        draw(scores, page.parent.parent / "pictures" / picture)
+        text = f"{tables(by_name, scores, device)}\n\n![The curves behind the table](../pictures/{picture})"
+        put_section(page, f"eye lesions, {words}", text)
     return 0
 
 
-def tables(baseline: list, group: list, device: str) -> str:
-    """Scores and costs of one group of cells, best first, and what the baseline has to say to them."""
-    budget = group[0][1]["budget"]
-    by_name: dict[str, list] = {}
-    for path, record in [*baseline, *group]:
-        by_name.setdefault(record["architecture"], []).append((path, record))
+def best_first(by_name: dict[str, list]) -> dict[str, list[PhotographScore]]:
+    """{architecture: scores of all its photographs}, the highest pooled AUPR first."""
     scores = {
         name: [
             score
@@ -76,10 +89,18 @@ def tables(baseline: list, group: list, device: str) -> str:
         ]
         for name, found in by_name.items()
     }
-    pooled_aupr = {
-        name: average_precision(pooled([score.pixels for score in found])) for name, found in scores.items()
-    }
-    order = sorted(scores, key=lambda name: -pooled_aupr[name])
+    return dict(sorted(scores.items(), key=lambda item: -pooled_aupr(item[1])))
+
+
+def pooled_aupr(scores: list[PhotographScore]) -> float:
+    return average_precision(pooled([score.pixels for score in scores]))
+
+
+def tables(by_name: dict[str, list], scores: dict[str, list[PhotographScore]], device: str) -> str:
+    """Scores and costs of one group of cells, in the order of ``scores``, and what the baseline has to say to
+    them."""
+    order = list(scores)
+    budget = by_name[next(name for name in order if name != BASELINE)][0][1]["budget"]
     folds = {name: sorted(record["fold"] for _, record in by_name[name]) for name in order}
     complete = len({tuple(numbers) for numbers in folds.values()}) == 1
     lines = [
@@ -94,18 +115,18 @@ def tables(baseline: list, group: list, device: str) -> str:
         "",
         _table(COSTS, [_cost_row(name, [record for _, record in by_name[name]]) for name in order]),
         "",
-        verdict(pooled_aupr),
+        verdict({name: pooled_aupr(found) for name, found in scores.items()}),
     ]
     if not complete:
         lines += ["", f"Not comparable yet, folds differ: {'; '.join(f'{n} {f}' for n, f in folds.items())}."]
     return "\n".join(lines)
 
 
-def verdict(pooled_aupr: dict[str, float]) -> str:
+def verdict(found: dict[str, float]) -> str:
     """Which networks do not beat the baseline."""
-    if BASELINE not in pooled_aupr:
+    if BASELINE not in found:
         return "The baseline has not been run."
-    behind = [n for n, value in pooled_aupr.items() if n != BASELINE and value <= pooled_aupr[BASELINE]]
+    behind = [n for n, value in found.items() if n != BASELINE and value <= found[BASELINE]]
     if not behind:
         return "Every network has a higher pooled AUPR than the green-channel top-hat."
     return f"**Not better than the green-channel top-hat** in pooled AUPR: {', '.join(behind)}."

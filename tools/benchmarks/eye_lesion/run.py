@@ -107,11 +107,13 @@ def main(arguments: list[str] | None = None) -> int:
     verb = verbs.add_parser("report")
     verb.add_argument("out", type=Path, metavar="OUT")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="PAGE")
+    verb.add_argument("--folds", type=int, nargs="+", metavar="FOLD", help="default: all that are finished")
     verb = verbs.add_parser("ship")
     verb.add_argument("out", type=Path, metavar="OUT")
     verb.add_argument("data", type=Path, metavar="DATASET_DIR")
     verb.add_argument("--bundle", type=Path, default=BUNDLE, help="default: the bundle of this checkout")
     verb.add_argument("--fold", type=int, default=0, help="whose weights; default 0, which the gate knows")
+    verb.add_argument("--folds", type=int, nargs="+", metavar="FOLD", help="to choose on; default: all")
     verb.add_argument("--architecture", metavar="NAME", help="instead of the best")
     verb = verbs.add_parser("card")
     verb.add_argument("scores", type=Path, metavar="SCORES_DIR")
@@ -124,11 +126,12 @@ def main(arguments: list[str] | None = None) -> int:
         if options.verb == "report":
             from report import report
 
-            return report(options.out, options.output)
-        from ship import card, ship
+            return report(options.out, options.output, options.folds)
+        from ship import Shipment, card, ship
 
         if options.verb == "ship":
-            return ship(options.out, options.data, options.bundle, options.fold, options.architecture)
+            places = (options.out, options.data, options.bundle)
+            return ship(Shipment(*places, options.fold, options.folds, options.architecture))
         return card(options.scores, options.bundle, options.readme)
     except MedsegError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from cell import BASELINE, FOLDS, SPLIT_SEED, load_scores, read_record
+from cell import BASELINE, FOLDS, SPLIT_SEED, read_record
 from hei_med import read_rows, split, words_of
+from report import best_first, finished, pooled_aupr
 
 from medseg.bundles.find import read_json
 from medseg.bundles.score_photographs import PhotographScore
 from medseg.errors import InputError
 from medseg.files import atomic_path, write_json
 from medseg.metrics.intervals import Interval
-from medseg.metrics.pixels import average_precision, pooled, pooled_interval, roc_auc
+from medseg.metrics.pixels import average_precision, pooled_interval, roc_auc
 from medseg.training.checkpoints import load_checkpoint, save_weights
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "docs"))
@@ -29,63 +31,68 @@ WEIGHTS, TEST = "weights", "test scores"
 """Sections of the card that are written here."""
 
 
-def ship(out: Path, data: Path, bundle: Path, fold: int, architecture: str | None = None) -> int:
-    """Write weights of ``fold`` in half precision with their digest, the settings they were trained with, the
-    fold's datalist and the card's section. Without ``architecture`` it is the one with the highest pooled
-    AUPR over the validation patients of all folds whose weights are small enough. InputError when a cell is
-    missing or nothing fits."""
+@dataclass(frozen=True)
+class Shipment:
+    """What is put where. ``fold``: whose weights; ``folds``: those that the choice is made on, None for all;
+    ``architecture``: instead of the one with the highest pooled AUPR whose weights are small enough."""
+
+    out: Path
+    data: Path
+    bundle: Path
+    fold: int = 0
+    folds: list[int] | None = None
+    architecture: str | None = None
+
+
+def ship(wanted: Shipment) -> int:
+    """Write weights in half precision with their digest, the settings they were trained with, the fold's
+    datalist and the card's section. InputError when a cell is missing or nothing fits."""
     from page_section import put_section
 
-    scores = scores_of_the_grid(out)
-    name, weights = chosen(out, scores, fold, architecture)
-    record = read_record(out / "cells" / f"{name}_fold{fold}.json")
-    model = bundle / "models" / "model.pt"
+    scores = scores_of_the_grid(wanted.out, wanted.folds)
+    name, weights = chosen(wanted, scores)
+    record = read_record(wanted.out / "cells" / f"{name}_fold{wanted.fold}.json")
+    model = wanted.bundle / "models" / "model.pt"
     model.parent.mkdir(exist_ok=True)
     save_weights(weights, model)
-    parts = split(read_rows(data / "cases.csv"), SPLIT_SEED, FOLDS, fold)
-    datalist = {"description": words_of(fold, FOLDS), "seed": SPLIT_SEED, **parts}
-    write_json(datalist, bundle / "configs" / "datalist.json")
-    set_recipe(bundle, record, fold)
+    parts = split(read_rows(wanted.data / "cases.csv"), SPLIT_SEED, FOLDS, wanted.fold)
+    datalist = {"description": words_of(wanted.fold, FOLDS), "seed": SPLIT_SEED, **parts}
+    write_json(datalist, wanted.bundle / "configs" / "datalist.json")
+    set_recipe(wanted.bundle, record)
     text = weights_section(record, scores, model.stat().st_size)
-    put_section(bundle / "docs" / "README.md", WEIGHTS, text)
+    put_section(wanted.bundle / "docs" / "README.md", WEIGHTS, text)
     print(text)
     return 0
 
 
-def chosen(
-    out: Path, scores: dict[str, list[PhotographScore]], fold: int, architecture: str | None
-) -> tuple[str, dict[str, torch.Tensor]]:
+def chosen(wanted: Shipment, scores: dict[str, list[PhotographScore]]) -> tuple[str, dict[str, torch.Tensor]]:
     """The best architecture that is small enough, or the one that is named, and its weights."""
-    ranked = sorted(
-        (name for name in scores if name != BASELINE), key=lambda name: -_aupr(scores[name]).value
-    )
-    for name in [architecture] if architecture else ranked:
-        weights = half(out / "runs" / f"{name}_fold{fold}" / "last.pt")
+    ranked = [name for name in scores if name != BASELINE]
+    for name in [wanted.architecture] if wanted.architecture else ranked:
+        weights = half(wanted.out / "runs" / f"{name}_fold{wanted.fold}" / "last.pt")
         size = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
         if size < MOST_BYTES:
             return name, weights
         print(f"{name}: {size / 1e6:.1f} MB in half precision; at most {MOST_BYTES / 1e6:g} are shipped")
-    raise InputError(f"{out}: no architecture whose weights are small enough to ship; train a narrow one.")
+    raise InputError(f"{wanted.out}: no architecture is small enough to ship; train a narrow one.")
 
 
-def scores_of_the_grid(out: Path) -> dict[str, list[PhotographScore]]:
-    """{architecture: scores of all validation photographs of all folds}. InputError unless every architecture
-    has the same folds under one budget: others cannot be compared."""
-    paths = sorted((out / "cells").glob("*.json"))
-    records = [(path, read_record(path)) for path in paths]
+def scores_of_the_grid(out: Path, folds_wanted: list[int] | None) -> dict[str, list[PhotographScore]]:
+    """{architecture: scores of all validation photographs of all folds}, best first. InputError unless every
+    architecture has the same folds under one budget: others cannot be compared."""
+    records = finished(out, folds_wanted)
     folds: dict[str, set[int]] = {}
     budgets = set()
     for _, record in records:
         folds.setdefault(record["architecture"], set()).add(record["fold"])
         budgets.add(str(sorted(record["budget"].items())))
     if len(budgets) != 1 or len({tuple(sorted(found)) for found in folds.values()}) != 1:
-        had = "; ".join(f"{name} {sorted(found)}" for name, found in folds.items()) or "no cell"
+        had = "; ".join(f"{name} {sorted(found)}" for name, found in folds.items())
         raise InputError(f"{out}: {len(budgets)} budgets, folds {had}; finish the grid first (run train).")
-    scores: dict[str, list[PhotographScore]] = {}
+    by_name: dict[str, list] = {}
     for path, record in records:
-        found = load_scores(path.with_suffix(".npz"), record["cases"])
-        scores.setdefault(record["architecture"], []).extend(found)
-    return scores
+        by_name.setdefault(record["architecture"], []).append((path, record))
+    return best_first(by_name)
 
 
 def half(last: Path) -> dict[str, torch.Tensor]:
@@ -99,7 +106,7 @@ def half(last: Path) -> dict[str, torch.Tensor]:
     return small
 
 
-def set_recipe(bundle: Path, record: dict[str, Any], fold: int) -> None:
+def set_recipe(bundle: Path, record: dict[str, Any]) -> None:
     """What the cell was trained with becomes the bundle's own: architecture, sizes, and, in metadata.json, in
     words."""
     budget, name = record["budget"], record["architecture"]
@@ -112,7 +119,7 @@ def set_recipe(bundle: Path, record: dict[str, Any], fold: int) -> None:
     for config in ("train", "inference"):
         _rewrite(bundle / "configs" / f"{config}.json", changes)
     metadata = read_json(bundle / "configs" / "metadata.json")
-    words = f"{name}, {budget['epochs']} epochs on fold {fold} of {FOLDS}; the five architectures"
+    words = f"{name}, {budget['epochs']} epochs on fold {record['fold']} of {FOLDS}; the five architectures"
     described = re.sub(r"; [^;]* by default$", f"; {name} by default", metadata["description"])
     log = {**metadata["changelog"], metadata["version"]: words}
     _rewrite(bundle / "configs" / "metadata.json", {"changelog": log, "description": described})
@@ -133,8 +140,9 @@ def weights_section(record: dict[str, Any], scores: dict[str, list[PhotographSco
     cost, budget, name, fold = record["cost"], record["budget"], record["architecture"], record["fold"]
     own = [score for score in scores[name] if score.patient in set(record["cases"])]
     auc = pooled_interval(roc_auc, [s.pixels for s in own], [s.patient for s in own])
-    others = {other: pooled_aupr(found) for other, found in scores.items() if other != name}
-    rivals = "; ".join(f"{other} {value:.3f}" for other, value in sorted(others.items(), key=lambda o: -o[1]))
+    rivals = "; ".join(
+        f"{other} {pooled_aupr(found):.3f}" for other, found in scores.items() if other != name
+    )
     return "\n".join(
         [
             f"**The weights**: `{name}`, {cost['parameters']:,} parameters, {size / 1e6:.1f} MB in half "
@@ -147,10 +155,6 @@ def weights_section(record: dict[str, Any], scores: dict[str, list[PhotographSco
             f"own fold: AUPR {_words(_aupr(own))}, ROC AUC {_words(auc)}.",
         ]
     )
-
-
-def pooled_aupr(scores: list[PhotographScore]) -> float:
-    return average_precision(pooled([score.pixels for score in scores]))
 
 
 def _aupr(scores: list[PhotographScore]) -> Interval:
