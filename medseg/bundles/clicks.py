@@ -13,8 +13,8 @@ from scipy import ndimage
 from medseg.bundles.find import Bundle
 from medseg.errors import BundleError, InputError
 
-MOST_LOOKS = 3
-"""Boxes looked at from each cube; the result's own is the last and needs none."""
+MOST_LOOKS = 2
+"""Boxes that are looked at on the way to the one that is contoured."""
 
 STILL_MM = 2.0
 """A box none of whose sides moves by more is found: a voxel of the network."""
@@ -26,30 +26,34 @@ LPS mm."""
 
 @dataclass(frozen=True)
 class Clicks:
-    """How a bundle starts from points: ``sides_mm`` of the cubes to begin with, ``margin_mm`` of the boxes
-    that it learned from."""
+    """How a bundle starts from points: the side of the cube to begin with, and the margin of the boxes that
+    it learned from."""
 
-    sides_mm: tuple[float, ...]
+    cube_mm: float
     margin_mm: float
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """``box_mm`` (3, 2) LPS, grown from the cube of ``side_mm`` in ``looks`` looks."""
+    """``box_mm`` (3, 2) LPS, found in so many looks."""
 
     box_mm: np.ndarray
-    side_mm: float
     looks: int
 
     @property
     def within(self) -> str:
         """The box as :func:`medseg.cases.region.region_mask` takes it."""
-        return ",".join(f"{value:.1f}" for value in self.box_mm.ravel())
+        return region_text(self.box_mm)
 
     def record(self, points_lps_mm: Sequence[Sequence[float]]) -> dict[str, Any]:
         """Plain values for run.json."""
         points = [list(map(float, point)) for point in points_lps_mm]
-        return {"at": points, "within": self.within, "from_cube_mm": self.side_mm, "looks": self.looks}
+        return {"at": points, "within": self.within, "looks": self.looks}
+
+
+def region_text(box_mm: np.ndarray) -> str:
+    """A box (3, 2) of LPS mm as the text of a region."""
+    return ",".join(f"{value:.1f}" for value in box_mm.ravel())
 
 
 def clicks_of(bundle: Bundle) -> Clicks:
@@ -59,15 +63,15 @@ def clicks_of(bundle: Bundle) -> Clicks:
     if said is None:
         raise InputError(f"`at`: {bundle.name} takes no points. Say where to look: `within`.")
     try:
-        sides, margin = tuple(map(float, said["sides_mm"])), float(said["margin_mm"])
-        if not sides or min(sides) <= 0 or margin < 0:
+        cube_mm, margin_mm = float(said["cube_mm"]), float(said["margin_mm"])
+        if not 0 <= 2 * margin_mm < cube_mm:
             raise ValueError
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
-            f'bundle {bundle.name}: metadata.json says clicks {said!r}; expected "sides_mm", one or more '
-            'numbers above 0, and "margin_mm".'
+            f'bundle {bundle.name}: metadata.json says clicks {said!r}; expected "cube_mm" and "margin_mm", '
+            "which fits into it twice."
         ) from error
-    return Clicks(sides, margin)
+    return Clicks(cube_mm, margin_mm)
 
 
 def search(look: Look, points_lps_mm: Sequence[Sequence[float]], clicks: Clicks) -> Found:
@@ -75,35 +79,24 @@ def search(look: Look, points_lps_mm: Sequence[Sequence[float]], clicks: Clicks)
 
     From a cube around the points: look, take the pieces of the answer that hold a point (the nearest one
     where it lies beside all), and draw the next box around these and the points, with the margin that the
-    network knows; until the box stays, or MOST_LOOKS times. Of several cubes the one counts in whose last box
-    the network is surest (mean distance of the probability from 0.5). InputError when nothing is found from
-    any cube.
+    network knows; until the box stays, or MOST_LOOKS times. InputError when nothing is found.
     """
     points = np.asarray(points_lps_mm, dtype=np.float64).reshape(-1, 3)
-    tried = [_grown(look, points, side_mm, clicks.margin_mm) for side_mm in clicks.sides_mm]
-    sound = [(sureness, found) for sureness, found in tried if found is not None]
-    if not sound:
-        raise InputError("nothing was found at the points of `at`; draw a box around the tumour: `within`.")
-    return max(sound, key=lambda pair: pair[0])[1]
-
-
-def _grown(look: Look, points: np.ndarray, side_mm: float, margin_mm: float) -> tuple[float, Found | None]:
-    """(how sure the network is in the last box it looked at, the box that follows from it)"""
     low, high = points.min(0), points.max(0)
-    half_mm = np.maximum(side_mm / 2, (high - low) / 2 + margin_mm)
-    box_mm, sureness = _box((low + high) / 2 - half_mm, (low + high) / 2 + half_mm), 0.0
-    looks = 0
+    half_mm = np.maximum(clicks.cube_mm / 2, (high - low) / 2 + clicks.margin_mm)
+    box_mm, looks = _box((low + high) / 2 - half_mm, (low + high) / 2 + half_mm), 0
     while looks < MOST_LOOKS:
         looks += 1
         logits, to_mm = look(box_mm)
-        sureness = float(np.abs(np.tanh(logits / 2)).mean())  # twice the distance of sigmoid from 0.5
         found = _at_points(logits >= 0, to_mm, points)
         if found is None:
-            return sureness, None
-        before, box_mm = box_mm, _around(found, to_mm, points, margin_mm)
+            raise InputError(
+                "nothing was found at the points of `at`; draw a box around the tumour: `within`."
+            )
+        before, box_mm = box_mm, _around(found, to_mm, points, clicks.margin_mm)
         if np.abs(box_mm - before).max() <= STILL_MM:
             break
-    return sureness, Found(box_mm, side_mm, looks)
+    return Found(box_mm, looks)
 
 
 def _box(low: np.ndarray, high: np.ndarray) -> np.ndarray:

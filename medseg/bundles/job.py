@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from medseg.bundles.clicks import Found, clicks_of, search
+from medseg.bundles.clicks import clicks_of, region_text, search
 from medseg.bundles.config import build, load_config, load_network
 from medseg.bundles.find import Bundle
 from medseg.bundles.finished import identity_of, previous_of
@@ -231,7 +231,7 @@ class Job:
         """From the points of the request to the region that is contoured."""
 
         def look(box_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            self.pipeline.look_within(Found(box_mm, 0.0, 0).within)
+            self.pipeline.look_within(region_text(box_mm))
             with warnings.catch_warnings():  # of boxes on the way nothing is said
                 warnings.simplefilter("ignore", MedsegWarning)
                 item = self.pipeline.prepare(self.files.item(), self._timed, gate=False)

@@ -26,8 +26,9 @@ REACH = 8
 NEAR_MM = 15.0
 """Round a point over which its usual level is taken."""
 
-HIGHEST_SUV = 1.0
-"""What is hotter counts as this warm, so that a tumour near the skin is no outline."""
+MOST_LEVELS = 2.0
+"""What is brighter than so many medians of the patient counts as this bright, so that a hot tumour near the
+skin is no outline."""
 
 LEAST_LIKENESS = 0.4
 """Outlines less alike than this in their best place (1: the same) tell no shift."""
@@ -76,7 +77,7 @@ def outline_shift(ct: Case, other: Companion) -> OutlineShift | None:
     values, covered = other.sampled_on(grid)
     seen = ndimage.binary_erosion(covered, np.ones((1, 3, 3), bool), border_value=1)
     one = _outline(body.astype(np.float32), seen)
-    two = _outline(_share_of_level(values, body & covered, _highest(other)), seen)
+    two = _outline(_share_of_level(values, body & covered), seen)
     strength = float(np.sqrt((one**2).sum() * (two**2).sum()))
     if strength == 0:
         return None
@@ -109,12 +110,11 @@ def _coarse(geometry: Geometry) -> Geometry:
     )
 
 
-def _highest(other: Companion) -> float:
-    return HIGHEST_SUV if other.units.startswith("SUV") else float(np.percentile(other.volume, 90))
-
-
-def _share_of_level(values: np.ndarray, inside: np.ndarray, highest: float) -> np.ndarray:
+def _share_of_level(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """``values`` as a share, 0 to 1, of their mean inside the patient within about NEAR_MM."""
+    if not inside.any():
+        return np.zeros_like(values)
+    highest = MOST_LEVELS * float(np.median(values[inside]))
     sigma = (0, NEAR_MM / PIXEL_MM, NEAR_MM / PIXEL_MM)
     weight = ndimage.gaussian_filter(inside.astype(np.float32), sigma, mode="nearest")
     total = ndimage.gaussian_filter(np.where(inside, np.minimum(values, highest), 0), sigma, mode="nearest")

@@ -74,8 +74,8 @@ def _check_outline(case: Multimodal, companion: Companion) -> None:
     shift = outline_shift(case, companion)
     if shift is not None and shift.length_mm > MOST_MM:
         warnings.warn(
-            f"{companion.name}: the patient's outline on it lies {shift.words} of that on the CT. It was used as "
-            "it lies: compare the two in the preview, and register them anew or leave it out: `series`.",
+            f"{companion.name}: the patient's outline on it lies {shift.words} of that on the CT. It was "
+            "used as it lies: compare both in the preview, and register them anew or leave it out: `series`.",
             MedsegWarning,
             stacklevel=3,
         )
