@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 SHIPPED = Path(__file__).resolve().parents[1] / "monai_bundles" / "mm_gtv"
+SERIES_AND_CLICKS = ("modalities", "optional_modalities", "clicks")
 WINDOW = {
     "_target_": "ScaleIntensityRanged",
     "keys": "image",
@@ -36,7 +37,7 @@ def plain_bundle(folder: Path) -> Path:
 
 
 def _metadata(meta: dict) -> dict:
-    meta = {key: value for key, value in meta.items() if key not in ("modalities", "optional_modalities")}
+    meta = {key: value for key, value in meta.items() if key not in SERIES_AND_CLICKS}
     image = meta["network_data_format"]["inputs"]["image"]
     image |= {"modality": "CT", "num_channels": 1, "channel_def": {"0": "CT"}}
     return meta

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from medseg.bundles.clicks import clicks_of
 from medseg.bundles.config import check_settings
 from medseg.bundles.find import Bundle
 from medseg.bundles.finished import all_finished
@@ -56,6 +57,7 @@ def segment(
     require_digest(bundle)
     cases, notes = cases_of(bundle, request)
     check_formats(bundle, request.formats, [files.source for files in cases])
+    check_clicks(bundle, request, len(cases))
     with no_empty_folders(request.output_dir):
         records = all_finished(cases, bundle, request)
         if records is None:
@@ -74,6 +76,12 @@ def segment(
         }
         write_record(cohort, request.output_dir / "run.json")
     return cohort
+
+
+def check_clicks(bundle: Bundle, request: Request, n_cases: int) -> None:
+    """Raise InputError for points that the bundle does not take, or that cannot be of all these cases."""
+    if request.at and clicks_of(bundle) and n_cases != 1:
+        raise InputError(f"`at`: {n_cases} patients; points belong to one. Give its folder as `input`.")
 
 
 def cases_of(bundle: Bundle, request: Request) -> tuple[list[CaseFiles], list[str]]:

@@ -48,6 +48,7 @@ def identity_of(bundle: Bundle, request: Request, files: CaseFiles) -> dict[str,
         "options": {
             "formats": sorted(formats_of(bundle, request.formats, source)),
             "within": request.within,
+            **({"at": [list(point) for point in request.at]} if request.at else {}),
             "region_sha256": hashlib.sha256(region[0].read_bytes()).hexdigest() if region else None,
             "allow": sorted(request.allow),
             "settings": dict(sorted(request.settings.items())),

@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from medseg.bundles.clicks import clicks_of, region_text, search
 from medseg.bundles.config import build, load_config, load_network
 from medseg.bundles.find import Bundle
 from medseg.bundles.finished import identity_of, previous_of
@@ -28,11 +32,11 @@ from medseg.bundles.record import (
 from medseg.bundles.request import Request
 from medseg.cases.find import CaseFiles, folder_name
 from medseg.cases.results import Result
-from medseg.errors import InputError, MedsegError, noted_in, system_error_line
+from medseg.errors import InputError, MedsegError, MedsegWarning, noted_in, system_error_line
 from medseg.files import LOCK_PREFIX, Lock
 from medseg.inference import FlipAverage, SlidingWindow
 from medseg.inference.engines import engine_name
-from medseg.transforms import case_folder
+from medseg.transforms import CheckInputd, case_folder
 
 NEEDS_REGION = (
     "this bundle learned from crops around tumours and was given the whole image; contours far from a tumour "
@@ -105,10 +109,17 @@ class Pipeline:
         self.preprocessing = build(bundle, parser, "preprocessing")
         self.postprocessing = build(bundle, parser, "postprocessing")
 
-    def prepare(self, item: dict[str, Any], stage: Callable) -> dict[str, Any]:
+    def look_within(self, within: str) -> None:
+        """From now on crop to this region, and contour in it."""
+        for step in (*self.preprocessing.transforms, *self.postprocessing.transforms):
+            if hasattr(step, "within"):
+                step.within = within
+
+    def prepare(self, item: dict[str, Any], stage: Callable, gate: bool = True) -> dict[str, Any]:
         """Read and preprocess one item (:meth:`medseg.cases.find.CaseFiles.item`); ``stage(name)`` times
-        each step."""
-        return _through(self.preprocessing, item, stage)
+        each step. ``gate``: whether the image is judged, which a box on the way to another is not."""
+        steps = self.preprocessing.transforms
+        return _through([step for step in steps if gate or not isinstance(step, CheckInputd)], item, stage)
 
     def predict(self, item: dict[str, Any], stage: Callable) -> dict[str, Any]:
         """Add the network's answer to a prepared item."""
@@ -120,11 +131,11 @@ class Pipeline:
 
     def finish(self, item: dict[str, Any], stage: Callable) -> Result:
         """Turn the answer into the bundle's kind of result and write its files."""
-        return _through(self.postprocessing, item, stage)[self.result_kind]
+        return _through(self.postprocessing.transforms, item, stage)[self.result_kind]
 
 
-def _through(chain, item: dict[str, Any], stage: Callable) -> dict[str, Any]:
-    for transform in chain.transforms:
+def _through(steps: Sequence, item: dict[str, Any], stage: Callable) -> dict[str, Any]:
+    for transform in steps:
         with stage(type(transform).__name__):
             item = transform(item)
     return item
@@ -161,6 +172,7 @@ class Job:
     record: dict[str, Any] = field(default_factory=dict)
     outcome: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    clicks: dict[str, Any] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
     started: float = 0.0
     seconds: float = 0.0
@@ -211,7 +223,25 @@ class Job:
     def _read(self) -> dict[str, Any]:
         if self.files.refusal:
             raise InputError(self.files.refusal)
+        if self.request.at:
+            self._find_region()
         return self.pipeline.prepare(self.files.item(), self._timed)
+
+    def _find_region(self) -> None:
+        """From the points of the request to the region that is contoured."""
+
+        def look(box_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            self.pipeline.look_within(region_text(box_mm))
+            with warnings.catch_warnings():  # of boxes on the way nothing is said
+                warnings.simplefilter("ignore", MedsegWarning)
+                item = self.pipeline.prepare(self.files.item(), self._timed, gate=False)
+            answer = self.pipeline.predict(item, self._timed)["pred"][0].numpy()
+            ras_to_lps = np.diag([-1.0, -1.0, 1.0, 1.0])
+            return answer, ras_to_lps @ np.asarray(item["image"].affine)
+
+        found = search(look, self.request.at, clicks_of(self.bundle))
+        self.pipeline.look_within(found.within)
+        self.clicks = found.record(self.request.at)
 
     def predict(self) -> Job:
         """Run the network."""
@@ -231,7 +261,7 @@ class Job:
         if (
             self.outcome["status"] == "done"
             and self.bundle.metadata.get("requires_region")
-            and not self.request.within
+            and not (self.request.within or self.request.at)
         ):
             self.notes.append(NEEDS_REGION)
         notes = dict.fromkeys([*self.outcome.get("warnings", ()), *self.notes])
@@ -239,6 +269,7 @@ class Job:
             "case": self.name,
             "folder": str(self.folder),
             **self.identity,
+            **({"clicks": self.clicks} if self.clicks else {}),
             **self.outcome,
             "warnings": list(notes),
             "device": str(self.pipeline.device),

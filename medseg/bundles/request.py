@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,10 @@ class Request:
     series to refer to, PNG and preview for a radiograph. ``series``: for a bundle of several modalities,
     (modality, what) of series that the caller names: a SeriesInstanceUID in ``input``, a folder or file, or
     "none"; and ("REG", file); without ``input`` all by path. ``bundle``: a name, a folder, or a Bundle.
-    ``trust_bundle``: record that this bundle, which did not come with medseg, may run; see
-    :mod:`medseg.bundles.trust`. Making a request loads no torch, so a mistyped one is refused at once.
+    ``at``: points (LPS mm) inside the tumour of one patient, from which a bundle that takes points finds its
+    region; see :mod:`medseg.bundles.clicks`. ``trust_bundle``: record that this bundle, which did not come
+    with medseg, may run; see :mod:`medseg.bundles.trust`. Making a request loads no torch, so a mistyped one
+    is refused at once.
     """
 
     input: Path | None
@@ -70,6 +73,7 @@ class Request:
     settings: dict[str, Any] = field(default_factory=dict)
     series: tuple[tuple[str, str], ...] = ()
     trust_bundle: bool = False
+    at: tuple[tuple[float, float, float], ...] = ()
 
     def __post_init__(self):
         if self.input is None and not self.series:
@@ -85,6 +89,7 @@ class Request:
             raise InputError("`within` is empty; leave it out to contour the whole image.")
         if self.within is not None:
             check_region(self.within)
+        check_points(self.at, self.within)
         for key in self.settings:
             name = key.replace("::", "#").split("#")[0]
             if name in OWN_FIELDS:
@@ -95,6 +100,16 @@ class Request:
             raise InputError(f"device {self.device!r}: expected auto, cpu or cuda.")
         if self.engine not in ENGINES:
             raise InputError(f"engine {self.engine!r}: expected one of {', '.join(ENGINES)}.")
+
+
+def check_points(at: Sequence[Sequence[float]], within: str | None) -> None:
+    """Raise InputError for points that are not three finite numbers each, and for points beside a region."""
+    for point in at:
+        numbers = not isinstance(point, str) and all(isinstance(value, int | float) for value in point)
+        if not numbers or len(point) != 3 or not all(map(math.isfinite, point)):
+            raise InputError(f"`at` {point!r}: expected a point x, y, z in LPS mm.")
+    if at and within is not None:
+        raise InputError("`at` and `within`: give points inside the tumour, or where to look, not both.")
 
 
 def _check_faults(names: tuple[str, ...]) -> None:
@@ -119,6 +134,7 @@ PAYLOAD_FIELDS = (
     "allow",
     "settings",
     "series",
+    "at",
 )
 """Fields of a Request that a queued job carries. Trust in a bundle is not among them: a person gives it."""
 
@@ -141,6 +157,7 @@ def payload_of(request: Request) -> dict[str, Any]:
         "allow": list(request.allow),
         "settings": dict(request.settings),
         "series": [list(pair) for pair in request.series],
+        "at": [list(point) for point in request.at],
     }
 
 
@@ -157,7 +174,13 @@ def request_of(payload: Mapping[str, Any]) -> Request:
         value = payload.get(name)
         if value is not None and not (isinstance(value, str) and Path(value).is_absolute()):
             raise InputError(f"job: `{name}` is {value!r}; expected an absolute path.")
-    for name, kind in (("formats", list), ("allow", list), ("series", list), ("settings", dict)):
+    for name, kind in (
+        ("formats", list),
+        ("allow", list),
+        ("series", list),
+        ("at", list),
+        ("settings", dict),
+    ):
         if not isinstance(payload.get(name, kind()), kind):
             raise InputError(f"job: `{name}` is {payload[name]!r}; expected a {kind.__name__}.")
     series = payload.get("series", [])
@@ -174,4 +197,5 @@ def request_of(payload: Mapping[str, Any]) -> Request:
         allow=tuple(payload.get("allow", ())),
         settings=dict(payload.get("settings", {})),
         series=tuple((modality, what) for modality, what in series),
+        at=tuple(tuple(point) if isinstance(point, list) else point for point in payload.get("at", [])),
     )

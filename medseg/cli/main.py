@@ -175,6 +175,13 @@ def _add_segment(command: argparse.ArgumentParser):
         help="contour only there: x0,x1,y0,y1,z0,z1 in LPS mm, RS.dcm:ROI, or RS.dcm:ROI+10: 10 mm around it",
     )
     command.add_argument(
+        "--at",
+        action="append",
+        default=[],
+        metavar="X,Y,Z",
+        help="a point inside the tumour instead of a region, LPS mm; again: the region holds all of them",
+    )
+    command.add_argument(
         "--series",
         nargs="+",
         action="extend",
@@ -240,6 +247,7 @@ def _run_segment(options) -> int:
         allow=tuple(options.allow),
         settings=settings,
         series=_series(options.series),
+        at=tuple(map(_point, options.at)),
     )
     from medseg.bundles.cohort import segment
     from medseg.bundles.record import case_line
@@ -264,6 +272,13 @@ def _run_segment(options) -> int:
     if not failed:
         return 0
     return 1 if any(case["fault"] == "medseg" for case in failed) else 2
+
+
+def _point(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        raise InputError(f"--at {text}: expected a point x,y,z in LPS mm.") from None
 
 
 def _crop_to_body_mm(text: str) -> float | None:

@@ -12,7 +12,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from medseg.cases.multimodal import Multimodal
+from medseg.cases.body_outlines import MOST_MM, outline_shift
+from medseg.cases.multimodal import Companion, Multimodal
 from medseg.errors import GeometryError, InputError, MedsegWarning
 from medseg.geometry import Geometry
 from medseg.transforms.readers import case_of, note_series
@@ -33,8 +34,9 @@ class LoadSeriesd(MapTransform):
     Output per key: MetaTensor (1, x, y, z), float32, on the reference's grid (SUV for PET in DICOM, stored
     numbers else), 0 where the series does not reach; and ``<key>_covered``, 1.0 where it does. A key that the
     item lacks stays absent, and run.json says that it is missing. A series that covers a part is a
-    MedsegWarning, one that covers nothing a GeometryError. Nothing is to invert: predictions lie on the
-    reference's grid.
+    MedsegWarning, one that covers nothing a GeometryError; a patient whose outline lies elsewhere than on the
+    reference is a MedsegWarning (:mod:`medseg.cases.body_outlines`). Nothing is to invert: predictions lie on
+    the reference's grid.
     """
 
     def __init__(self, keys=("pt", "mr"), reference: str = "image"):
@@ -56,6 +58,7 @@ class LoadSeriesd(MapTransform):
         for key, companion in case.companions.items():
             values, covered = companion.sampled_on(grid)
             _check_cover(companion.name, float(covered.mean()))
+            _check_outline(case, companion)
             d[key] = _on(image, values)
             d[f"{key}{COVERED}"] = _on(image, covered.astype(np.float32))
         return d
@@ -65,6 +68,17 @@ def _on(image: MetaTensor, array: np.ndarray) -> MetaTensor:
     """An array [slice, row, column] as a channel (1, x, y, z) with the place of ``image``."""
     channel = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 1, 0)))[None]
     return MetaTensor(channel, affine=image.affine, meta={"space": "RAS"})
+
+
+def _check_outline(case: Multimodal, companion: Companion) -> None:
+    shift = outline_shift(case, companion)
+    if shift is not None and shift.length_mm > MOST_MM:
+        warnings.warn(
+            f"{companion.name}: the patient's outline on it lies {shift.words} of that on the CT. It was "
+            "used as it lies: compare both in the preview, and register them anew or leave it out: `series`.",
+            MedsegWarning,
+            stacklevel=3,
+        )
 
 
 def _check_cover(name: str, share: float) -> None:

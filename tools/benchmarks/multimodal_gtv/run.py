@@ -5,6 +5,8 @@
     python tools/benchmarks/multimodal_gtv/run.py report OUT
     python tools/benchmarks/multimodal_gtv/run.py datalist DATASET_DIR OUT
     python tools/benchmarks/multimodal_gtv/run.py test DATASET_DIR TEST_DIR OUT
+    python tools/benchmarks/multimodal_gtv/run.py clicks DATASET_DIR OUT
+    python tools/benchmarks/multimodal_gtv/run.py outlines DATASET_DIR TEST_DIR
 
 DATASET_DIR holds sts_gtv, sts_pet and sts_mr, each with a folder per patient. `train` trains the bundle
 mm_gtv once for every fold, on the patients of the other four, and writes OUT/fold_K/scores.csv; `baselines`
@@ -12,12 +14,14 @@ writes OUT/fold_K/baselines.csv. Both skip what is done, and a training that was
 epoch. `report` puts everything into OUT/scores.csv and prints the tables of
 docs/reference/benchmark_multimodal_gtv.md. `test` contours the patients of TEST_DIR (a DICOM folder each,
 their PET and MR in DATASET_DIR) with the weights that the bundle ships, which are those of fold 0; `datalist`
-prints the bundle's datalist.
+prints the bundle's datalist. `clicks` begins with a point instead of a box, with the weights of each fold,
+and prints its table; `outlines` prints how far PET and MR lie from the CT by the patient's outline.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 from pathlib import Path
@@ -25,6 +29,8 @@ from pathlib import Path
 import cases
 import contour_scores
 import numpy as np
+
+from medseg.files import write_csv
 
 
 def folds(found: list[cases.Patient]) -> dict[str, int]:
@@ -114,7 +120,39 @@ def datalist(args: argparse.Namespace) -> None:
     print(json.dumps(content, indent=4))
 
 
-COMMANDS = {"train": train, "baselines": baselines, "report": report, "datalist": datalist, "test": test}
+def clicks(args: argparse.Namespace) -> None:
+    """Points instead of boxes, fold by fold; writes OUT/clicks/fold_K.csv and prints the table."""
+    import clicks as points
+
+    found = cases.patients(args.dataset_dir, args.out)
+    fold_of = folds(found)
+    for fold in args.folds:
+        path = args.out / "clicks" / f"fold_{fold}.csv"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held_out = [p for p in found if fold_of[p.name] == fold]
+            write_csv(points.rows(held_out, args.out / f"fold_{fold}" / "model.pt"), points.FIELDS, path)
+    paths = sorted(args.out.glob("clicks/fold_*.csv"))
+    boxes = [row for path in sorted(args.out.glob("fold_*/scores.csv")) for row in contour_scores.read(path)]
+    print(points.table([row for path in paths for row in csv.DictReader(path.open(newline=""))], boxes))
+
+
+def outlines(args: argparse.Namespace) -> None:
+    """How far the outlines on PET and MR lie from that on the CT, as they are and moved by 10 mm."""
+    import outlines as lines
+
+    print(lines.table(list(lines.rows(args.dataset_dir, args.test_dir))))
+
+
+COMMANDS = {
+    "train": train,
+    "baselines": baselines,
+    "report": report,
+    "datalist": datalist,
+    "test": test,
+    "clicks": clicks,
+    "outlines": outlines,
+}
 
 
 def main() -> None:
@@ -122,7 +160,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("train", "baselines", "datalist"):
+    for name in ("train", "baselines", "datalist", "clicks"):
         command = commands.add_parser(name)
         command.add_argument("dataset_dir", type=Path)
         command.add_argument("out", type=Path)
@@ -134,6 +172,9 @@ def main() -> None:
     command.add_argument("dataset_dir", type=Path)
     command.add_argument("test_dir", type=Path)
     command.add_argument("out", type=Path)
+    command = commands.add_parser("outlines")
+    command.add_argument("dataset_dir", type=Path)
+    command.add_argument("test_dir", type=Path)
     args = parser.parse_args()
     COMMANDS[args.command](args)
 
