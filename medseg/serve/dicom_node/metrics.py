@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import socket
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 from medseg.bundles.queue import Queue
@@ -30,11 +31,16 @@ LABELLED = {
 }
 
 
-def figures(config: NodeConfig) -> dict[str, Any]:
-    """Every figure by its name here."""
-    found = Index(config.folder).figures() | Answers(config.folder).figures()
-    found |= {f"jobs_{state}": count for state, count in Queue(config.queue_url).counts().items()}
-    return found | {"free_bytes": shutil.disk_usage(config.folder).free}
+def figures_of(config: NodeConfig) -> Callable[[], dict[str, Any]]:
+    """A function that reads every figure by its name here, again and again over one connection."""
+    index, answers, queue = Index(config.folder), Answers(config.folder), Queue(config.queue_url)
+
+    def read() -> dict[str, Any]:
+        jobs = {f"jobs_{state}": count for state, count in queue.counts().items()}
+        free = {"free_bytes": shutil.disk_usage(config.folder).free}
+        return index.figures() | answers.figures() | jobs | free
+
+    return read
 
 
 def text(found: dict[str, Any]) -> str:
@@ -49,12 +55,15 @@ def text(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def serve_metrics(config: NodeConfig) -> ThreadingHTTPServer:
+def serve_metrics(config: NodeConfig) -> HTTPServer:
     """Answer ``GET /metrics`` on the loopback, in a thread. OSError when the port is taken."""
+    read = figures_of(config)
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = 10  # a client that says nothing must not keep the others waiting
+
         def do_GET(self) -> None:
-            content = text(figures(config)).encode() if self.path == "/metrics" else b""
+            content = text(read()).encode() if self.path == "/metrics" else b""
             self.send_response(200 if content else 404)
             self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
             self.send_header("Content-Length", str(len(content)))
@@ -64,7 +73,7 @@ def serve_metrics(config: NodeConfig) -> ThreadingHTTPServer:
         def log_message(self, format: str, *values: Any) -> None:  # not into the node's log
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", int(config.metrics_port or 0)), Handler)
+    server = HTTPServer(("127.0.0.1", int(config.metrics_port or 0)), Handler)
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server
 

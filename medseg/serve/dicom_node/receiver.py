@@ -71,15 +71,14 @@ class Receiver:
 
     def __init__(self, config: NodeConfig, index: Index) -> None:
         self.config, self.index = config, index
-        self.associations: dict[int, str] = {}
+        self.associations: dict[int, tuple[str, Any]] = {}
         self.unclosed: set[str] = set()
         self.server: Any = None
 
     def name_of(self, event: evt.Event) -> str:
         """What the association of an event is called here."""
-        return self.associations.setdefault(
-            id(event.assoc), f"{os.getpid()}-{id(event.assoc)}-{time.time_ns()}"
-        )
+        new = f"{os.getpid()}-{id(event.assoc)}-{time.time_ns()}"
+        return self.associations.setdefault(id(event.assoc), (new, event.assoc))[0]
 
     def store(self, event: evt.Event) -> int:
         """Answer a C-STORE request."""
@@ -98,6 +97,8 @@ class Receiver:
         except (OSError, sqlite3.Error) as error:  # the disk became full since we looked, or is broken
             log("refused", "error", status="0xA700", error=type(error).__name__, **facts)
             return storage.OUT_OF_RESOURCES
+        # The connection may have been lost meanwhile: close_ended() must hear of the association once more.
+        self.associations.setdefault(id(event.assoc), (association, event.assoc))
         log("stored" if new else "duplicate", **facts)
         return SUCCESS
 
@@ -132,15 +133,19 @@ class Receiver:
 
     def ended(self, event: evt.Event) -> None:
         """An association was released, aborted or lost its connection; said several times, done once."""
-        association = self.associations.pop(id(event.assoc), None)
+        association, _ = self.associations.pop(id(event.assoc), (None, None))
         if association is not None:
             self.unclosed.add(association)
             self.close_ended()
             log("association", association=association, state=event.event.name.removeprefix("EVT_").lower())
 
     def close_ended(self) -> None:
-        """Note that associations have ended; what a full disk does not take is noted the next time, or their
+        """Note which associations have ended; what a full disk does not take is noted the next time, or their
         studies would never be complete."""
+        for key, (association, thread) in tuple(self.associations.items()):
+            if not thread.is_alive():
+                self.unclosed.add(association)
+                self.associations.pop(key, None)
         for association in tuple(self.unclosed):
             with suppress(sqlite3.Error):
                 self.index.closed(association)

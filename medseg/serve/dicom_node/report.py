@@ -13,7 +13,7 @@ from medseg.dicom.opening import read_dicom
 from medseg.errors import InputError
 from medseg.serve.dicom_node.answers import SENT, Answers
 from medseg.serve.dicom_node.config import ANYONE, NodeConfig, SeriesFacts, Target
-from medseg.serve.dicom_node.metrics import figures, listens
+from medseg.serve.dicom_node.metrics import figures_of, listens
 from medseg.serve.dicom_node.plan import plan
 from medseg.serve.dicom_node.storage import Refused, facts_of
 
@@ -134,7 +134,7 @@ def status(config: NodeConfig) -> dict[str, Any]:
                 "deliveries": deliveries,
             }
         )
-    return {"listening": listens(config), "figures": figures(config), "latest": rows}
+    return {"listening": listens(config), "figures": figures_of(config)(), "latest": rows}
 
 
 def status_lines(found: dict[str, Any]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from medseg.phantoms.series import phantom_uid
 from medseg.serve.dicom_node.answers import CONTOURED, FAILED, GIVEN_UP, SENT, SUPERSEDED, WAITING
 from medseg.serve.dicom_node.delivery import pause_s
 from medseg.serve.dicom_node.dispatch import Dispatcher
-from medseg.serve.dicom_node.metrics import figures, serve_metrics, text
+from medseg.serve.dicom_node.metrics import serve_metrics
 from medseg.serve.dicom_node.report import status, status_lines
 from medseg.serve.dicom_node.storage import facts_of, path_of
 
@@ -300,4 +300,4 @@ def test_metrics_are_in_prometheus_format_on_the_loopback_and_status_counts_the_
     assert found["figures"]["received"] == 4 and found["listening"] is False
     lines = "\n".join(status_lines(found))
     assert "NOT LISTENING" in lines and "PACS due after 1 attempts (status 0xA700)" in lines
-    assert "Wintergreen" not in lines + json.dumps(found) + content + text(figures(node.config))
+    assert "Wintergreen" not in lines + json.dumps(found) + content

@@ -173,6 +173,32 @@ def test_a_sender_that_aborts_in_the_middle_leaves_whole_files_and_no_open_assoc
     assert len(node.files()) == 4 and node.index.figures()["duplicates"] == 2
 
 
+def test_a_connection_lost_while_an_object_is_written_does_not_keep_its_study_open(
+    start, tmp_path, monkeypatch
+):
+    from types import SimpleNamespace
+
+    from medseg.serve.dicom_node import storage
+
+    node, paths = start(), small_study(tmp_path / "ct", seed=1, slices=2)
+    keep = storage.keep
+
+    def lost(*values):  # said by another thread of pynetdicom while the object is on its way to the disk
+        (assoc,) = [thread for _, thread in node.receiver.associations.values()]
+        node.receiver.ended(SimpleNamespace(assoc=assoc, event=SimpleNamespace(name="EVT_CONN_CLOSE")))
+        return keep(*values)
+
+    monkeypatch.setattr(storage, "keep", lost)
+    send(node.port, paths[:1])
+
+    def closed():
+        node.receiver.close_ended()  # as the process does twice a second
+        return node.index.figures()["open"] == 0
+
+    wait_until(closed)
+    assert [len(rows) for rows in (node.files(), node.index.quiet(0))] == [1, 1]
+
+
 def test_two_patients_interleaved_on_one_association_become_two_studies(start, tmp_path):
     node = start()
     one, other = (small_study(tmp_path / name, seed=name) for name in ("ann", "bob"))
