@@ -69,7 +69,7 @@ def node_config(folder: Path, listen=None, rules=None, **changes) -> tuple[NodeC
 def association(port: int, paths, calling: str = "CT1", called: str = "MEDSEG", **options):
     """An association that may send these files as they are encoded."""
     entity = AE(ae_title=calling)
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 60
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 600
     metas = (pydicom.dcmread(path, specific_tags=["SOPClassUID"]) for path in paths)
     for sop_class, syntax in dict.fromkeys((d.SOPClassUID, d.file_meta.TransferSyntaxUID) for d in metas):
         entity.add_requested_context(sop_class, syntax)

@@ -53,8 +53,9 @@ class Received:
 
 
 def open_database(folder: Path) -> SQLite:
-    """The node's database in its folder, made where there is none."""
-    return SQLite(folder / "node.sqlite", TABLES, "node")
+    """The node's database in its folder, made where there is none. After a power failure the receiver finds
+    its objects by their files, and what was sent to a target may be sent again, under the same UIDs."""
+    return SQLite(folder / "node.sqlite", TABLES, "node", durable=False)
 
 
 class Index:
