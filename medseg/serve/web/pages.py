@@ -14,7 +14,7 @@ RESEARCH_USE = "Research use only, not a medical device."
 def every_page(request: HttpRequest) -> dict:
     user = getattr(request, "user", None)
     known = bool(user and user.is_authenticated)
-    return {"site": the_site(), "may_review": known and may_review(user)}
+    return {"the_site": the_site(), "may_review": known and may_review(user)}
 
 
 def refusal(request: HttpRequest, message: str, status: int = 400) -> HttpResponse:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from medseg.bundles.config import check_settings
 from medseg.bundles.queue import Queue, QueuedJob, UnknownJob
 from medseg.bundles.record import read_record
 from medseg.bundles.request import Request, payload_of
@@ -38,6 +39,8 @@ def submit(study: Study, kind: str, entry_id: str, bundle_name: str, form: Mappi
         raise InputError(f"{bundle.name} does not take this image; choose a bundle that is offered for it.")
     if not bundle.has_weights:
         raise InputError(f"{bundle.name} has no weights yet; it has to be trained first.")
+    settings = _settings(form)
+    check_settings(bundle, "inference", settings)
     folder_name = new_id()
     several = len(bundle.modalities) > 1
     request = Request(
@@ -46,7 +49,7 @@ def submit(study: Study, kind: str, entry_id: str, bundle_name: str, form: Mappi
         study.folder / "jobs" / folder_name,
         formats=formats_for(bundle, entry),
         within=_within(study, form),
-        settings=_settings(form),
+        settings=settings,
         series=((bundle.modalities["image"], entry["uid"]),) if several and kind == "series" else (),
     )
     id_ = the_queue().submit(payload_of(request), owner=study.owner.username)

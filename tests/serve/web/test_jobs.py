@@ -153,6 +153,7 @@ def test_a_job_that_fails_says_why_without_paths_of_the_server(client, contoured
         ("image", "series:../../x", "has no such image"),
         ("image", "nonsense", "has no such image"),
         ("ctv_margin_mm", "-1", "expected a number"),
+        ("ptv_margin_mm", "5", "ptv_margin_mm"),
         ("ctv_margin_mm", "nan", "expected a number"),
         ("within_x0", "$(reboot)", "expected a number"),
         ("within_roi", "r0001:GTV", "has no such image"),

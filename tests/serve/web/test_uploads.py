@@ -92,6 +92,24 @@ def test_a_full_disk_refuses_an_upload_before_its_first_byte(client, site_dir, s
     assert begin(client, [1, 1]).status_code == 201
 
 
+def test_a_disk_that_fills_up_during_an_upload_is_said_and_loses_nothing(client, monkeypatch):
+    import errno
+
+    from medseg.serve.web import uploads
+
+    id_ = begin(client, [10]).json()["id"]
+    assert send(client, id_, 0, 0, b"12345").json() == {"size": 5}
+    with monkeypatch.context() as patch:
+
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(uploads, "add_piece", full)
+        answer = send(client, id_, 0, 5, b"67890")
+        assert answer.status_code == 507 and answer.json()["reason"] == "disk full"
+    assert send(client, id_, 0, 5, b"67890").json() == {"size": 10}
+
+
 def test_what_others_have_announced_is_no_longer_free(client, site_dir, site_says):
     free = shutil.disk_usage(site_dir).free
     site_says(free_bytes=0, max_bytes=free)

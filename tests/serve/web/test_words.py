@@ -63,6 +63,13 @@ def test_a_page_speaks_the_language_that_was_chosen(client, language, word):
     assert f'<html lang="{language}">' in page and word in page
 
 
+def test_the_log_in_page_says_how_long_studies_are_kept(site_dir):
+    from django.test import Client
+
+    # Django's own log-in view has a "site" of its own among the template's values.
+    assert b"Studies are deleted after 30 days." in Client().get("/log-in/").content
+
+
 def test_the_browser_s_language_is_the_first_choice(client):
     page = client.get("/", headers={"accept-language": "zh-TW,zh;q=0.9"}).content.decode()
     assert '<html lang="zh-hant">' in page and "檢查" in page

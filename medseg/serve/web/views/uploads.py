@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -78,6 +79,11 @@ def _answers_in_json(view: Callable) -> Callable:
         except RefusedUpload as error:
             status = 413 if error.reason in TOO_MUCH else 400
             return JsonResponse({"error": str(error), "reason": error.reason}, status=status)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            # Another program filled the disk in the meantime; what came in so far stays for a next try.
+            return JsonResponse({"error": "the server's disk is full.", "reason": "disk full"}, status=507)
 
     return answered
 

@@ -91,7 +91,7 @@ async function piece(upload, number, offset) {
         method: "POST", body, headers: { "Content-Type": "application/octet-stream" },
       });
       if (response.status === 409) return (await response.json()).size;
-      if (response.status < 500) return (await answer(response)).size;
+      if (response.status < 500 || response.status === 507) return (await answer(response)).size;
       throw new TypeError(`HTTP ${response.status}`);
     } catch (error) {
       if (!(error instanceof TypeError) || tried >= MOST_TRIES) throw error;
