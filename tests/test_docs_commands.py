@@ -36,7 +36,7 @@ ONLY_PARSED = {
     "medseg score": "needs the data set that the model card names; tests/bundles/test_score.py makes cases",
     "medseg segment FILM.dcm": "needs a chest radiograph; tests/bundles/test_radiographs.py has one",
     "medseg segment FOLDER": "needs chest radiographs; tests/bundles/test_radiographs.py has some",
-    "medseg segment PHOTOS --bundle eye_lesion": "needs photographs: tests/bundles/test_eye_lesion.py",
+    "medseg segment PHOTOS --bundle eye_lesion": "needs eyes; tests/bundles/test_eye_lesion.py has some",
     "medseg segment PATIENT --bundle mm_gtv": "tests/bundles/test_several_series.py has one",
     "medseg segment --bundle mm_gtv": "the same, each series by its path",
     "medseg inspect PATIENT": "the same patient; tests/workbench/test_inspect.py looks at one",

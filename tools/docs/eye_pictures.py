@@ -4,7 +4,7 @@
 
 Needs the weights of the bundle eye_lesion. Photographs and truth are phantoms (medseg.phantoms.fundus), so
 that no patient's picture lies in the repository; the network has never seen any. `medseg segment` outlines
-the first one, and `medseg score` all of them. Writes docs/pictures/eye_preview.png, eye_sheet.png and
+the first one, and `medseg score` all of them. Writes docs/pictures/eye_preview.jpg, eye_sheet.jpg and
 eye_reliability.png, and what both commands print into the page.
 """
 
@@ -25,7 +25,7 @@ from medseg.phantoms.fundus import make_fundus
 
 PAGE = ROOT / "docs" / "how_to" / "fundus_photographs.md"
 PICTURES = ROOT / "docs" / "pictures"
-SIDE, WIDTH = 1024, 1000
+SIDE, WIDTH = 1024, 1200
 PATIENTS, HEALTHY = range(5), (4,)
 """The phantoms, and which of them have look-alikes only."""
 
@@ -49,11 +49,11 @@ def write_photographs(folder: Path) -> None:
 
 
 def shrink(source: Path, out: Path) -> None:
-    """A copy of at most WIDTH pixels across and 256 colours, as a page needs."""
+    """A copy of at most WIDTH pixels across, as a page needs."""
     with Image.open(source) as picture:
         small = picture.convert("RGB")
-    small.thumbnail((WIDTH, 4 * WIDTH))
-    small.quantize(256).save(out, optimize=True)
+    small.thumbnail((WIDTH, 4 * WIDTH), Image.Resampling.LANCZOS)
+    small.save(out, quality=88, optimize=True)
 
 
 def main() -> int:
@@ -68,17 +68,17 @@ def main() -> int:
         every = ["score", "eye_lesion", "--data", ".", "--datalist", "datalist.json", "-o", "SCORES"]
         scored = medseg(*every, cwd=folder)
         for source, out in (
-            ("OUT/eye_0/preview.png", "eye_preview.png"),
-            ("SCORES/Exudate_sheet.png", "eye_sheet.png"),
+            ("OUT/eye_0/preview.png", "eye_preview.jpg"),
+            ("SCORES/Exudate_sheet.png", "eye_sheet.jpg"),
             ("SCORES/Exudate_reliability.png", "eye_reliability.png"),
         ):
             shrink(folder / source, PICTURES / out)
     text = f"```\n$ medseg {' '.join(one)}\n{said.rstrip()}\n```"
     put_section(
-        PAGE, "segment output", f"{text}\n\n![The photograph and the outline](../pictures/eye_preview.png)"
+        PAGE, "segment output", f"{text}\n\n![The photograph and the outline](../pictures/eye_preview.jpg)"
     )
     pictures = (
-        "![All phantoms, worst first](../pictures/eye_sheet.png)\n\n"
+        "![All phantoms, worst first](../pictures/eye_sheet.jpg)\n\n"
         "![What a probability is worth](../pictures/eye_reliability.png)"
     )
     put_section(PAGE, "score output", f"`medseg {' '.join(every)}`:\n\n{scored.rstrip()}\n\n{pictures}")
