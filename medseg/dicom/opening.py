@@ -21,7 +21,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from medseg import limits
 from medseg.errors import InputError
 
-PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+PIXEL_TAGS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 """Float Pixel Data, Double Float Pixel Data, Pixel Data."""
 
 CHUNK_BYTES = 1 << 16
@@ -74,11 +74,12 @@ def read_open(
     dataset.filename, dataset.buffer = os.fspath(path), None
     if prefix is not None:
         dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    most = limits.most("elements")
     for tag in dataset.keys():
         if tag in PIXEL_TAGS:
             _check_behind(source, dataset.get_item(tag))
         else:
-            _check_nested(dataset.get_item(tag))
+            _check_nested(dataset.get_item(tag), most)
     return dataset, source
 
 
@@ -206,13 +207,13 @@ def _check_behind(source: Source, pixels) -> None:
         )
 
 
-def _check_nested(element) -> None:
-    """Count the elements inside a sequence that pydicom keeps as bytes until somebody asks for it.
+def _check_nested(element, most: int) -> None:
+    """Count the elements inside a sequence that pydicom keeps as bytes until somebody asks for it; InputError
+    above ``most``.
 
     Only in one of enough bytes to hold too many. A header, of a sequence or item too, is one; a sequence's
     content is gone through, any other value is passed over.
     """
-    most = limits.most("elements")
     if not isinstance(element, RawDataElement) or len(element.value or b"") <= 8 * most:
         return
     content, place, count = element.value or b"", 0, 0

@@ -158,10 +158,7 @@ def _draw(loops: list[np.ndarray], plane: np.ndarray, said: Counter[str]) -> boo
     is_filled = bool(inside.any())
     if not is_filled:
         said["slices on which it encloses no voxel centre"] += 1
-    edge = np.array(plane.shape) - 0.49
-    said["contours that reach beyond the image, cut at its edge"] += sum(
-        bool((loop.min(axis=0) < -0.51).any() or (loop.max(axis=0) > edge).any()) for loop in loops
-    )
+    said["contours that reach beyond the image, cut at its edge"] += _beyond(loops, plane.shape)
     if found.enclosed.size and (found.enclosed.max() > 1 or found.enclosed.min() < 0):
         if 2 * np.count_nonzero(inside) < np.count_nonzero(found.enclosed):
             said[
@@ -173,6 +170,17 @@ def _draw(loops: list[np.ndarray], plane: np.ndarray, said: Counter[str]) -> boo
         else:
             _say_overlaps(loops, plane.shape, said)
     return is_filled
+
+
+def _beyond(loops: list[np.ndarray], shape: tuple[int, int]) -> int:
+    """How many loops reach more than half a pixel beyond the outermost voxel centres."""
+
+    def reaches(points: np.ndarray) -> bool:
+        rows, columns = points[:, 0], points[:, 1]
+        beyond = rows.max() > shape[0] - 0.49 or columns.max() > shape[1] - 0.49
+        return bool(beyond or rows.min() < -0.51 or columns.min() < -0.51)
+
+    return sum(map(reaches, loops))
 
 
 def _say_overlaps(loops: list[np.ndarray], shape: tuple[int, int], said: Counter[str]) -> None:

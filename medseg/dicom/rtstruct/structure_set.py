@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,11 +19,13 @@ from medseg.dicom.nesting import check_nesting
 from medseg.dicom.opening import read_dicom
 from medseg.dicom.patient import PATIENT_FIELDS, patient_of
 from medseg.dicom.rtstruct.encode import Contour, parse_points_lps_mm
+from medseg.dicom.rtstruct.raw_items import raw_items
 from medseg.errors import InputError, StructureError, unusable
 from medseg.structures.structure import GENERATION_ALGORITHMS, INTERPRETED_TYPES, Structure, stored_name
 
-CONTOUR_DATA = 0x30060050
-NUMBER_OF_CONTOUR_POINTS = 0x30060046
+CONTOUR_IMAGE_SEQUENCE, CONTOUR_SEQUENCE = 0x30060016, 0x30060040
+CONTOUR_GEOMETRIC_TYPE, NUMBER_OF_CONTOUR_POINTS, CONTOUR_DATA = 0x30060042, 0x30060046, 0x30060050
+REFERENCED_SOP_INSTANCE_UID = 0x00081155
 CHECKED_SEQUENCES = (0x30060020, 0x30060039, 0x30060080)
 """StructureSetROISequence, ROIContourSequence, RTROIObservationsSequence: what a wrong length would lose."""
 
@@ -249,42 +252,55 @@ def _contours(rows: list[Dataset], where: str, notices: list[str]) -> tuple[tupl
     """(contours, "") of one ROI from its items of the ROIContourSequence, or ((), what is damaged)."""
     if len(rows) > 1:
         return (), f"it has {len(rows)} sets of contours where one is expected"
-    found, empty = [], 0
     try:
-        for item in (rows[0].get("ContourSequence") if rows else None) or []:
-            points = _points_lps_mm(item)
-            if not len(points):
-                empty += 1
-                continue
+        read = list(_read_contours(rows[0])) if rows else []
+    except PARSE_ERRORS as error:
+        return (), " ".join(str(error).split())[:160] or type(error).__name__
+    found = tuple(contour for contour in read if len(contour.points_lps_mm))
+    if len(found) < len(read):
+        notices.append(f"{where}: {len(read) - len(found)} contours without points were ignored.")
+    return found, ""
+
+
+def _read_contours(row: Dataset) -> Iterator[Contour]:
+    """The contours of an item of the ROIContourSequence, also those without points."""
+    raw = raw_items(row.get_item(CONTOUR_SEQUENCE), CONTOUR_IMAGE_SEQUENCE)
+    if raw is None:
+        for item in row.get("ContourSequence") or []:
+            data, number = (_stored(item, tag) for tag in (CONTOUR_DATA, NUMBER_OF_CONTOUR_POINTS))
             images = item.get("ContourImageSequence") or []
             uids = tuple(str(image.get("ReferencedSOPInstanceUID") or "") for image in images)
             kind = str(item.get("ContourGeometricType") or "CLOSED_PLANAR").strip()
-            found.append(Contour(kind, points, uids))
-    except PARSE_ERRORS as error:
-        return (), " ".join(str(error).split())[:160] or type(error).__name__
-    if empty:
-        notices.append(f"{where}: {empty} contours without points were ignored.")
-    return tuple(found), ""
+            yield Contour(kind, _points_lps_mm(data, number), uids)
+        return
+    for item, images in raw:
+        points = _points_lps_mm(item.get(CONTOUR_DATA, b""), item.get(NUMBER_OF_CONTOUR_POINTS, b""))
+        uids = tuple(_text(image.get(REFERENCED_SOP_INSTANCE_UID, b"")) for image in images)
+        yield Contour(_text(item.get(CONTOUR_GEOMETRIC_TYPE, b"")) or "CLOSED_PLANAR", points, uids)
 
 
-def _points_lps_mm(item: Dataset) -> np.ndarray:
+def _text(value: bytes) -> str:
+    return value.decode("ascii").strip(" \0")
+
+
+def _stored(item: Dataset, tag: int) -> bytes:
+    """The value of an element as its file has it, b"" for none."""
+    element = item.get_item(tag)
+    value = None if element is None else element.value
+    if value is None or isinstance(value, bytes):
+        return value or b""
+    return "\\".join(map(str, np.atleast_1d(value))).encode()
+
+
+def _points_lps_mm(data: bytes, number: bytes) -> np.ndarray:
     """Points (n, 3) of one contour; ValueError when they are not triples of numbers, as many as the item
     says."""
-    raw = item.get_item(CONTOUR_DATA)
-    if raw is None or not raw.value:
-        points = np.zeros((0, 3))
-    else:
-        value = raw.value
-        if not isinstance(value, bytes):
-            value = "\\".join(map(str, np.atleast_1d(value))).encode()
-        try:
-            points = parse_points_lps_mm(value)
-        except ValueError as error:
-            raise ValueError(f"contour data are not triples of numbers ({error})") from error
-    declared = item.get_item(NUMBER_OF_CONTOUR_POINTS)
-    if declared is not None and declared.value not in (None, b"", ""):
-        text = declared.value.decode("ascii") if isinstance(declared.value, bytes) else declared.value
-        _check_number(int(text), points)
+    try:
+        points = parse_points_lps_mm(data)
+    except ValueError as error:
+        raise ValueError(f"contour data are not triples of numbers ({error})") from error
+    if number:
+        _check_number(int(number.decode("ascii")), points)
     return points
 
 
