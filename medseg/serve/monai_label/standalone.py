@@ -77,6 +77,7 @@ def configure(start: Start, secret: str) -> None:
     """Django's settings: no database, no sessions, no templates."""
     from django.conf import settings
 
+    logging.getLogger("django").setLevel(logging.CRITICAL)  # it would log addresses, with ids in them
     temporary = start.state.resolve() / "temporary"
     make_folder(temporary)
     settings.configure(
