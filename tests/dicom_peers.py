@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -76,11 +77,19 @@ def association(port: int, paths, calling: str = "CT1", called: str = "MEDSEG", 
     if not paths:
         entity.add_requested_context(Verification)
     link = entity.associate("127.0.0.1", port, ae_title=called, **options)
+    checkpoint = link._reactor_checkpoint
+    if link.is_established:
+        # On a busy machine pynetdicom's own thread of a requestor may take an answer from under the sender's
+        # hands, which then waits in vain (Association._run_reactor); here it rests as long as we send.
+        checkpoint.clear()
+        wait_until(lambda: link._is_paused)
+        checkpoint.set = lambda: None
     try:
         yield link
     finally:
         if link.is_established:
             link.release()
+        threading.Event.set(checkpoint)
 
 
 def send(port: int, paths, calling: str = "CT1", **options) -> list[int | None]:
