@@ -2,6 +2,7 @@
 folder, and a browser that looks at every page.
 
     python tools/docs/web_pictures.py
+    python tools/docs/web_pictures.py --data SITE    a demo site's folder, whose study is contoured already
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def site(folder: Path) -> tuple[subprocess.Popen, str, str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     archive = {"name": "Hospital archive", "url": "http://127.0.0.1:9/dicom-web"}
     target = {"name": "Planning system", "host": "127.0.0.1", "port": 104, "ae_title": "PLANNING"}
     write_json({"pacs": [archive], "targets": [target]}, folder / "site.json")
@@ -97,14 +98,15 @@ def visit(page, address: str, password: str, phantom: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.parse_args()
+    parser.add_argument("--data", type=Path, metavar="SITE", help="default: a temporary folder")
+    options = parser.parse_args()
     from playwright.sync_api import sync_playwright
 
     from medseg.phantoms.thigh import write_thigh_phantom
 
     with tempfile.TemporaryDirectory() as name, sync_playwright() as driver:
         phantom = write_thigh_phantom(Path(name) / "phantom", seed=1)
-        process, address, password = site(Path(name) / "site")
+        process, address, password = site(options.data or Path(name) / "site")
         try:
             browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=WITHOUT_A_SCREEN)
             page = browser.new_page(viewport={"width": 1100, "height": 720})
