@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from cell import BASELINE
 
 from medseg.bundles.score_photographs import PhotographScore, reliability_points
@@ -29,7 +30,10 @@ def draw(scores: dict[str, list[PhotographScore]], out: Path) -> None:
         style = {"color": "black", "linestyle": "--"} if name == BASELINE else {"color": f"C{number}"}
         precision, recall = precision_recall(pooled([score.pixels for score in found]))
         ranks.plot(recall, precision, label=name, **style)
-        lesions.plot(*froc([score.lesions for score in found]), **style)
+        finds, share = froc([score.lesions for score in found])
+        order = np.argsort(finds)  # of several thresholds with as many false finds the best one counts
+        best = np.maximum.accumulate(share[order])
+        lesions.plot(finds[order], best, drawstyle="steps-post", **style)
         if name != BASELINE:
             points = reliability_points(found)
             enough = points[2] >= FEWEST_PIXELS
