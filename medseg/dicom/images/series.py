@@ -158,7 +158,7 @@ def why_nothing(found: Found) -> str:
     kinds = Counter(map(_kind, found.ignored))
     kinds["RT Structure Set (RTSTRUCT)"] = len(found.structure_sets)
     kinds["registration object (REG)"] = len(found.registrations)
-    held = [f"{kind} ({count})" if count > 1 else kind for kind, count in kinds.most_common() if count]
+    held = [f"{count} x {kind}" if count > 1 else kind for kind, count in kinds.most_common() if count]
     is_file = Path(found.root).is_file()
     broken = [note.why if is_file else f"{note.path.name}: {note.why}" for note in found.broken]
     if len(broken) > 1:

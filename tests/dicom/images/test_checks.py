@@ -66,7 +66,7 @@ def test_a_way_out_names_everything_that_has_to_be_accepted(files):
 def test_a_folder_of_another_kind_says_what_it_holds(tmp_path):
     for name in ("a.nii.gz", "b.nii.gz", "notes.txt"):
         (tmp_path / name).write_text("not DICOM")
-    assert "it holds: .nii.gz file (2); .txt file" in refusal(tmp_path)
+    assert "it holds: 2 x .nii.gz file; .txt file" in refusal(tmp_path)
 
 
 def test_two_images_side_by_side_in_one_plane_are_refused_even_with_leave(files):
@@ -205,7 +205,7 @@ def test_a_broken_file_beside_the_slices_is_refused_and_with_leave_left_out(file
     (files[0].parent / "rest.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\x08\x00\x16\x00UI\xff\xff rubbish")
     (files[0].parent / "empty.dcm").touch()
     message = refusal(files[0].parent)
-    assert "2 files beside its slices are broken" in message and "empty.dcm" in message
+    assert "2 files beside its slices could not be read" in message and "empty.dcm" in message
     assert np.array_equal(read_series(files[0].parent, allow={"broken_file"}).volume(), ramp_hu())
 
 
@@ -266,7 +266,9 @@ def test_other_objects_beside_the_slices_are_no_damaged_slices(files, uid, modal
     else:
         bare(other, path)
     assert read_series(files[0].parent).files == tuple(files)
-    assert [note.why for note in find_series(files[0].parent).ignored] == [f"{name}, not a slice"]
+    assert [note.why for note in find_series(files[0].parent).ignored] == [
+        f"{name} ({modality}), not a slice"
+    ]
 
 
 def test_a_slice_without_preamble_that_has_another_class_is_broken(files):
@@ -288,7 +290,7 @@ def test_a_projection_radiograph_is_no_series(files):
     dataset = pydicom.dcmread(files[0])
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
     dataset.save_as(files[0])
-    assert "it holds: projection radiograph (CR)" in refusal(files[0])
+    assert "it is: projection radiograph (CR)" in refusal(files[0])
 
 
 def test_a_folder_without_images_and_a_path_that_is_not_there_are_refused(tmp_path):

@@ -66,11 +66,11 @@ READ_RIGHT = {
 
 REFUSED = {
     "malformed/no_meta.dcm": "neither the DICM mark nor a DICOM element",
-    "malformed/RS_eclipse_prostate_crlf_corrupted.dcm": "it holds: structure set",
+    "malformed/RS_eclipse_prostate_crlf_corrupted.dcm": "it is: RT Structure Set (RTSTRUCT)",
     "monochrome1": "projection radiograph (CR)",
     "non_ascii_names/chrGerm.dcm": "Secondary Capture",
     "non_ascii_names/chrSQEncoding.dcm": "SOPClassUID",
-    "non_ascii_names": "it holds: Secondary Capture Image Storage (6); projection",
+    "non_ascii_names": "it holds: 6 x Secondary Capture Image Storage (OT); projection",
     "compressed_ct": "3 series",
     "malformed": "2 series",
 }
