@@ -17,7 +17,7 @@ from medseg.phantoms.series import stack_geometry, write_series
 def test_one_series_of_a_folder_of_several_is_named_by_its_uid(tmp_path):
     for number in (1, 2):
         geometry = stack_geometry((4, 8, 8 + number))
-        write_series(chiral_phantom(geometry).volume_hu, geometry, tmp_path / "CT", seed=number)
+        write_series(chiral_phantom(geometry).volume_hu, geometry, tmp_path / "CT" / str(number), seed=number)
     first, second = sorted(find_series(tmp_path / "CT").series)
     assert len(find_cases(tmp_path / "CT", "CT")[0]) == 2
     widths = set()

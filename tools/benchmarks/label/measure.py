@@ -34,6 +34,11 @@ def what(pid: int) -> str:
     )
 
 
+def family_of(master: int) -> str:
+    family = {"master": master} | {what(pid): pid for pid in children(master)}
+    return ", ".join(f"{name} {resident_mb(pid):.0f} MB" for name, pid in family.items())
+
+
 def get(url: str, body: bytes | None = None, kind: str = "application/json", timeout: float = 1200) -> bytes:
     request = urllib.request.Request(url, body, {"Content-Type": kind} if body else {})
     with urllib.request.urlopen(request, timeout=timeout) as answer:
@@ -84,8 +89,7 @@ def measure(studies: Path, image: str, bundle: str, state: Path) -> None:
             except OSError:
                 time.sleep(0.05)
         print(f"first answer after {time.perf_counter() - began:.1f} s")
-        family = {"master": process.pid} | {what(pid): pid for pid in children(process.pid)}
-        print("idle: " + ", ".join(f"{name} {resident_mb(pid):.0f} MB" for name, pid in family.items()))
+        print(f"idle: {family_of(process.pid)}")
         took_ms, done = [], threading.Event()
 
         def watch() -> None:
@@ -109,7 +113,7 @@ def measure(studies: Path, image: str, bundle: str, state: Path) -> None:
                 middle, worst = np.median(took_ms), max(took_ms)
                 line += f"; /info/ meanwhile: median {middle:.0f} ms, worst {worst:.0f} ms of {len(took_ms)}"
             print(line)
-        print("after: " + ", ".join(f"{name} {resident_mb(pid):.0f} MB" for name, pid in family.items()))
+        print(f"after: {family_of(process.pid)}")
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
