@@ -74,7 +74,7 @@ def _fail(options: argparse.Namespace, message: str, code: int) -> int:
 
 
 @contextmanager
-def _escaped(debug: bool) -> Iterator[None]:
+def _escaped(debug: bool = False) -> Iterator[None]:
     """Within the block what libraries warn of and log, with values of the files in it, reaches the terminal
     as :func:`say` would print it; tracebacks that they log only with ``debug``."""
     factory = logging.getLogRecordFactory()

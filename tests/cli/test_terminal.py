@@ -76,21 +76,23 @@ def test_what_libraries_warn_of_and_log_is_escaped_too(capsys):
     assert logging.getLogRecordFactory() is before
 
 
-def test_lines_of_a_log_that_a_bundle_configures_are_escaped_too():
+@pytest.mark.parametrize("debug", [False, True])
+def test_lines_of_a_log_that_a_bundle_configures_are_escaped_and_tracebacks_are_for_debug(debug):
     """``medseg train`` logs through the handlers of the bundle's own logging.conf."""
     stream = io.StringIO()
     logger = logging.Logger("engine")
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(asctime)s - %(name)s - %(levelname)s - %(message)s"))
     logger.addHandler(handler)
-    with _escaped():
+    with _escaped(debug):
         logger.info("case %s of %d", STEERING, 3)
         try:
             raise ValueError(STEERING)
         except ValueError:
             logger.exception("failed")
     text = stream.getvalue()
-    assert "\x1b" not in text and text.count("\\u001b[2J") == 2 and "ValueError" in text
+    assert "\x1b" not in text and text.count("\\u001b[2J") == 1 + debug
+    assert "failed" in text and ("Traceback" in text and "ValueError" in text) == debug
 
 
 def test_lines_stay_lines(capsys):
