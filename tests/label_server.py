@@ -66,7 +66,9 @@ class Server:
     def memory_maps(self) -> str:
         """The libraries that the process which answers has loaded."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        answering = [pid for pid in children if b"tied" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        workers = (b"medseg.bundles.worker", b"medseg.serve.monai_label.chores")
+        commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
+        answering = [pid for pid, said in commands.items() if not any(one in said for one in workers)]
         return "".join(Path(f"/proc/{pid}/maps").read_text() for pid in answering)
 
 
@@ -87,7 +89,9 @@ def start_server(studies, bundles, state: Path, *options: str, port: int | None 
     port = port or free_port()
     state.mkdir(parents=True, exist_ok=True)
     log = state / "output.txt"
-    command = [sys.executable, "-m", "medseg", "label", "start", "--studies", str(studies)]
+    # Tied, so that it ends with the tests also where these are killed.
+    tied = ["-m", "medseg.serve.monai_label.tied", str(os.getpid())]
+    command = [sys.executable, *tied, "medseg", "label", "start", "--studies", str(studies)]
     command += [
         "--bundles",
         ",".join(map(str, bundles)),
