@@ -54,7 +54,7 @@ def page_of(job: Job, folder: Path, record: Mapping[str, Any], request: HttpRequ
     elif kind:
         values |= _picture_values(job, folder, record)
     if kind == "labels":
-        values["labels"] = record["labels"]
+        values["labels"] = _labels(record["labels"])
     if kind == "boxes":
         values["boxes"] = _boxes(record)
     return values
@@ -142,6 +142,13 @@ def _picture_values(job: Job, folder: Path, record: Mapping[str, Any]) -> dict[s
                 }
             )
     return {"picture": reverse("picture", args=[job.id, folder.name]), "layers": layers}
+
+
+def _labels(labels: Mapping[str, Any]) -> dict[str, Any]:
+    """Probabilities as (class, value, its calibrated interval or None), values and the remark."""
+    intervals = labels.get("intervals", {})
+    chances = [(name, value, intervals.get(name)) for name, value in labels["probabilities"].items()]
+    return {"probabilities": chances, "values": labels["values"], "remark": labels.get("remark", "")}
 
 
 def _boxes(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,11 +54,11 @@ def told(client):
 
 def test_labels_are_shown_as_numbers_with_their_remark(client, told, film):
     case = open_radiograph(film)
-    labels = Labels(
-        case, {"osteoporosis": 0.734, "normal": 0.266}, {"T-score": (-2.6, "")}, "look <b>again</b>"
-    )
+    chances, intervals = {"osteoporosis": 0.734, "normal": 0.266}, {"osteoporosis": (0.61, 0.8375)}
+    labels = Labels(case, chances, {"T-score": (-2.6, "")}, intervals, "look <b>again</b>")
     page = client.get(told(labels)).content.decode()
     assert "73.4 %" in page and "26.6 %" in page and "-2.6" in page
+    assert page.count("61.0 % – 83.8 %") == 1  # of the class that has one
     assert "look &lt;b&gt;again&lt;/b&gt;" in page and "no diagnosis" in page
     assert '<meter min="0" max="1" value="0.734"' in page
 

@@ -57,8 +57,9 @@ def download(request: HttpRequest, id_: str, case: str, name: str) -> HttpRespon
     path = next((path for path in _files(folder, record) if path.name == name), None)
     if path is None:
         raise Http404
-    note(request, "download", f"{job.id} {name}")
     inline = name == "preview.png" and "download" not in request.GET
+    if not inline:
+        note(request, "download", f"{job.id} {name}")
     kind = TYPES.get(path.suffix, "application/octet-stream")
     return FileResponse(open(path, "rb"), as_attachment=not inline, filename=name, content_type=kind)
 
