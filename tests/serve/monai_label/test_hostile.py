@@ -282,6 +282,6 @@ def test_the_log_names_people_and_views_but_neither_images_nor_queries(server):
 
 def test_a_host_that_others_reach_needs_people(studies, tmp_path):
     command = [sys.executable, "-m", "medseg", "label", "start", "--studies", str(studies.folder)]
-    command += ["--bundles", "ct_gtv", "--host", "0.0.0.0", "--state", str(tmp_path / "state")]
+    command += ["--bundles", "mm_gtv", "--host", "0.0.0.0", "--state", str(tmp_path / "state")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 2 and "--users" in result.stderr
