@@ -188,7 +188,11 @@ def test_twenty_senders_of_134_slices_at_once_and_kills_of_receiver_worker_dispa
             assert len(pacs.get("/instances")) == senders + 1
         stored = sorted(file.stem for file in config.incoming.rglob("*.dcm"))
         assert stored == sorted(pydicom.dcmread(f).SOPInstanceUID for paths in studies for f in paths)
-        assert queue.counts()["done"] == len(queue.jobs()) == senders + 1
+        # The killed receiver's study may have been quiet for so long that it passed for complete before its
+        # sender went on; the job of that part is then taken back.
+        counts = queue.counts()
+        assert counts["done"] == senders + 1 and counts["cancelled"] <= 1
+        assert counts["done"] + counts["cancelled"] == len(queue.jobs())
     print(
         f"\n{senders} senders at once, {slices} slices each: all {senders * slices} acknowledged in "
         f"{taken_s:.1f} s; with one more study and four kills every study was answered after "
