@@ -210,7 +210,9 @@ def _cases_of(datalist: Path, request: ScoreRequest) -> list[dict]:
             f"{datalist}: no cases in the section {request.section!r}; it has {sections or 'none'}."
         )
     check_cases(cases, request.section, datalist, request.data)
-    for name in (case["case_id"] for case in cases):
+    for name, label in ((case["case_id"], case["label"]) for case in cases):
+        if not isinstance(label, str):
+            raise InputError(f"{datalist}: the label of {name!r} is {label}; expected a file.")
         if folder_name(name) != name:
             raise InputError(
                 f"{datalist}: the case_id {name!r} cannot name a folder; expected letters, digits, - and _."
