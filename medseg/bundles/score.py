@@ -206,9 +206,7 @@ def _cases_of(datalist: Path, request: ScoreRequest) -> list[dict]:
     cases = content.get(request.section)
     if not isinstance(cases, list) or not cases or not all(isinstance(case, dict) for case in cases):
         sections = ", ".join(name for name, value in content.items() if isinstance(value, list))
-        raise InputError(
-            f"{datalist}: no cases in the section {request.section!r}; it has {sections or 'none'}."
-        )
+        raise InputError(f"{datalist}: no cases in the section {request.section!r}; it has {sections}.")
     check_cases(cases, request.section, datalist, request.data)
     for name, label in ((case["case_id"], case["label"]) for case in cases):
         if not isinstance(label, str):
