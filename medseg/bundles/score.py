@@ -206,11 +206,11 @@ def _cases_of(datalist: Path, request: ScoreRequest) -> list[dict]:
     cases = content.get(request.section)
     if not isinstance(cases, list) or not cases or not all(isinstance(case, dict) for case in cases):
         sections = ", ".join(name for name, value in content.items() if isinstance(value, list))
-        raise InputError(
-            f"{datalist}: no cases in the section {request.section!r}; it has {sections or 'none'}."
-        )
+        raise InputError(f"{datalist}: no cases in the section {request.section!r}; it has {sections}.")
     check_cases(cases, request.section, datalist, request.data)
-    for name in (case["case_id"] for case in cases):
+    for name, label in ((case["case_id"], case["label"]) for case in cases):
+        if not isinstance(label, str):
+            raise InputError(f"{datalist}: the label of {name!r} is {label}; expected a file.")
         if folder_name(name) != name:
             raise InputError(
                 f"{datalist}: the case_id {name!r} cannot name a folder; expected letters, digits, - and _."

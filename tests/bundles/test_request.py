@@ -23,7 +23,7 @@ def test_what_concerns_the_whole_run_is_refused_at_once(bright_bundle, tmp_path)
     with pytest.raises(InputError, match="no such file or folder"):
         segment(Request(tmp_path / "absent", str(bright_bundle), tmp_path / "out"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no image series and no NIfTI"):
+    with pytest.raises(InputError, match="no CT series and no NIfTI"):
         segment(Request(tmp_path / "empty", str(bright_bundle), tmp_path / "out"))
 
 

@@ -152,7 +152,7 @@ def test_a_choice_that_is_not_there_or_not_taken_is_refused_at_once(
         ((("PT", "none"), ("PT", "1.2")), "`series`: PT is given 2 times."),
         ((("CT", "none"),), "this bundle cannot do without it"),
         ((("CT", str(patient / "CT")),), "give one of the two"),
-        ((("PT", str(patient / "MR")),), "no image series"),
+        ((("PT", str(patient / "MR")),), "no PT series and no NIfTI file found"),
     ):
         with pytest.raises(InputError) as caught:
             failed = run(several_bundle, patient, out, series=series)

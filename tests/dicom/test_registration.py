@@ -182,7 +182,7 @@ def test_a_deformable_registration_and_an_image_are_refused_by_name(tmp_path):
     image = write_series(np.zeros(geometry.shape), geometry, tmp_path / "ct")[0]
     assert "CT Image Storage; expected a REG object" in refusal(image)
     (tmp_path / "empty.dcm").touch()
-    assert "no DICOM file, it is empty" in refusal(tmp_path / "empty.dcm")
+    assert "empty.dcm: no DICOM file, it is empty (0 bytes)" in refusal(tmp_path / "empty.dcm")
 
 
 def test_a_registration_that_maps_elsewhere_says_where_it_leads(tmp_path):
