@@ -186,8 +186,8 @@ def test_a_resumed_training_equals_an_uninterrupted_one(photos, trainable, tmp_p
 
 def test_noisy_labels_may_be_weighted_and_the_loss_is_one_setting(photos, trainable, tmp_path):
     train(trainable, photos, tmp_path / "a", method="qam_ocm", loss="focal")
-    train(trainable, photos, tmp_path / "b", loss="tversky")
-    train(trainable, photos, tmp_path / "c", loss="bce")
+    train(trainable, photos, tmp_path / "b", loss="tversky", architecture="unet_narrow")
+    train(trainable, photos, tmp_path / "c", loss="bce", architecture="unet_narrow")
     states = [torch.load(tmp_path / n / "last.pt", weights_only=True)["network"] for n in "bc"]
     name = "network.final_conv.weight"
     assert not torch.equal(states[0][name], states[1][name])

@@ -140,7 +140,7 @@ def test_a_backbone_comes_from_a_local_file_and_from_nowhere_else(tmp_path, monk
     torch.save({**more, "features.0.weight": torch.ones(4, 3, 3, 3, 3)}, tmp_path / "other.pth")
     with pytest.raises(BundleError, match=r"does not fit the backbone: 1 tensors, first '0.weight'"):
         Segmenter("tiny").with_backbone(tmp_path / "other.pth")
-    with pytest.raises(InputError, match="no such file; expected weights of a tiny VGG16"):
+    with pytest.raises(InputError, match="no such file or folder; expected weights of a tiny VGG16"):
         Segmenter("tiny").with_backbone(tmp_path / "missing.pth")
     with pytest.raises(InputError, match="no backbone that anybody publishes"):
         Segmenter("unet_narrow").with_backbone(tmp_path / "vgg.pth")

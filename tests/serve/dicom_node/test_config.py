@@ -89,7 +89,7 @@ def test_a_bundle_that_may_not_run_or_takes_no_such_setting_is_refused_at_the_st
         ({"bundle": "ct_head_neck", "settings": {"min_volume": 1}}, "no setting 'min_volume'"),
         ({"bundle": "ct_head_neck", "allow": ["holes"]}, "fault 'holes'"),
         ({"bundle": "cxr_anatomy"}, "format rtstruct"),
-        ({"bundle": "eye_lesion", "formats": ["seg"]}, "no weights"),
+        ({"bundle": "eye_lesion", "formats": ["rtstruct"]}, "format rtstruct"),
     ):
         with pytest.raises((BundleError, InputError), match=words):
             check_bundles(node_config(tmp_path, rules=[rule])[0])
