@@ -130,6 +130,7 @@ def test_a_study_sent_by_dcmtk_comes_back_to_orthanc_as_medseg_segments_it_thoug
             os.kill(pid_of(log, "worker 1"), signal.SIGKILL)
             direct = segment(Request(tmp_path / "CT", str(bright_bundle), tmp_path / "direct"))
             wait_until(lambda: pacs.modalities() == ["RTSTRUCT"], 300)
+            wait_until(lambda: '"delivery"' in log.read_text(), 60)  # it has heard that it was accepted
         (job,) = queue.jobs()
         assert (job.state, job.attempts) == ("done", 2)
         (instance,) = pacs.get("/instances")
