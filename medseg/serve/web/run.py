@@ -105,6 +105,8 @@ def commands(request: ServeRequest, site: Site) -> list[Kept]:
     web += ["--bind", f"{request.host}:{request.port}", "--worker-class", "gthread"]
     web += ["--workers", str(request.web_workers), "--threads", "8", "--backlog", "512"]
     web += ["--timeout", "120", "--graceful-timeout", "10", "--log-level", "warning"]
+    # Longer than the page of a job waits between two questions: a connection that closes under one is reset.
+    web += ["--keep-alive", "20"]
     # A copy of the memory after many requests is given back: image libraries keep some.
     web += ["--max-requests", "20000", "--max-requests-jitter", "2000", "--worker-tmp-dir", _shared_memory()]
     if site.proxies:

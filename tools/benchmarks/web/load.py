@@ -4,8 +4,8 @@ polls, looks at a slice and downloads a mask. Prints what was slow, and whether 
     python tools/benchmarks/web/load.py --users 100
 
 It starts ``medseg serve`` in a temporary folder on the loopback, with a bundle around a one-voxel network, so
-that what is measured is the site and not a network. Every user's CT holds a block of its own size; the volume
-on the page and the contours in the download have to be those of that block.
+that what is measured is the site and not a network. Every user's CT holds a block of its own size, and the
+mask in the download has to be that block.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def bright_bundle(folder: Path) -> Path:
     return folder
 
 
-def ct_of(user: int, folder: Path) -> tuple[bytes, int]:
-    """(a zip of a CT, how many voxels its block has): no two users' blocks are equal."""
+def ct_of(user: int, folder: Path) -> tuple[bytes, tuple[int, int, int]]:
+    """(a zip of a CT, slices, rows and columns of the block in it): no two users' blocks are equal."""
     from medseg.phantoms.series import stack_geometry, write_series
 
     geometry = stack_geometry(SHAPE, gaps_mm=SPACING_MM, pixel_spacing_mm=(SPACING_MM, SPACING_MM))
@@ -91,15 +91,21 @@ def ct_of(user: int, folder: Path) -> tuple[bytes, int]:
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(folder.iterdir()):
             archive.write(path, path.name)
-    return out.getvalue(), 6 * rows * columns
+    return out.getvalue(), (6, rows, columns)
 
 
 class User(threading.Thread):
     """One person's visit; what it took goes into ``took_s`` and what went wrong into ``faults``."""
 
-    def __init__(self, address: str, login: tuple[str, str], ct: tuple[bytes, int], start: threading.Barrier):
+    def __init__(
+        self,
+        address: str,
+        login: tuple[str, str],
+        ct: tuple[bytes, tuple[int, int, int]],
+        start: threading.Barrier,
+    ):
         super().__init__(daemon=True)
-        self.address, self.login, (self.zip, self.voxels), self.start_ = address, login, ct, start
+        self.address, self.login, (self.zip, self.block), self.start_ = address, login, ct, start
         self.session = requests.Session()
         self.session.trust_env = False
         self.took_s: dict[str, list[float]] = defaultdict(list)
@@ -145,21 +151,26 @@ class User(threading.Thread):
             time.sleep(min(2 + said["position"] / 5, 10))
         if said["state"] != "done":
             raise RuntimeError(f"job {said['state']}: {said['reason']}")
-        page = self.call("result page", "GET", f"/jobs/{self.job}/")
-        cc = float(re.search(r"([0-9.]+) cc", page.text).group(1))
+        self.call("result page", "GET", f"/jobs/{self.job}/")
         self.call("slice", "GET", f"/jobs/{self.job}/cases/s0001/slice?axis=coronal")
         content = self.call("download", "GET", f"/jobs/{self.job}/cases/s0001/files/GTV.nii.gz").content
-        if self.voxels_of(content) != self.voxels or abs(cc - self.voxels * SPACING_MM**3 / 1000) > 0.051:
-            self.faults.append(f"another user's result: {cc} cc for {self.voxels} voxels")
+        found = block_of(content)
+        if found != self.block:
+            self.faults.append(f"another user's result: a block of {found} instead of {self.block}")
 
-    @staticmethod
-    def voxels_of(nifti: bytes) -> int:
-        import gzip
 
-        import nibabel
+def block_of(nifti: bytes) -> tuple[int, ...]:
+    """Slices, rows and columns of the block in a mask; (0, 0, 0) of anything but one full block."""
+    import gzip
 
-        image = nibabel.Nifti1Image.from_bytes(gzip.decompress(nifti))
-        return int(np.count_nonzero(np.asarray(image.dataobj)))
+    import nibabel
+
+    mask = np.asarray(nibabel.Nifti1Image.from_bytes(gzip.decompress(nifti)).dataobj).transpose(2, 1, 0) > 0
+    inside = np.argwhere(mask)
+    if not len(inside):
+        return 0, 0, 0
+    size = tuple(int(n) for n in inside.max(axis=0) - inside.min(axis=0) + 1)
+    return size if len(inside) == np.prod(size) else (0, 0, 0)
 
 
 def accounts(data_dir: Path, bundle: Path, count: int) -> list[tuple[str, str]]:
