@@ -192,6 +192,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.memory_gb is not None:
         limit_memory(int(options.memory_gb * 2**30))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What a shell starts in the background ignores SIGINT, and a cancelled job would never be left.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # A URL may hold a password, which the list of processes would show.
     url = os.environ.get("MEDSEG_QUEUE", "") if options.queue == "-" else options.queue
     try:

@@ -21,7 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     use_json_logs()
     LOG.setLevel(logging.WARNING)
     (path,) = arguments if arguments is not None else sys.argv[1:]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):  # the latter is ignored where a shell started us with &
+        signal.signal(number, signal.default_int_handler)
     try:
         config = read_config(Path(path))
         if config.worker_memory_gb is not None:
