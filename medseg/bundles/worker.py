@@ -166,6 +166,13 @@ class _Held:
 # ---- as a process of its own -------------------------------------------------------------------------------
 
 
+def be_interruptible() -> None:
+    """From now on SIGTERM and SIGINT raise KeyboardInterrupt in this process. What a shell starts in the
+    background ignores SIGINT, by which a cancelled job is left."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
+
+
 def limit_memory(most_bytes: int) -> None:
     """From now on this process gets at most so much memory and fails its job rather than the host's other
     processes. Nothing happens where the system has no such limit."""
@@ -191,9 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if options.memory_gb is not None:
         limit_memory(int(options.memory_gb * 2**30))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # What a shell starts in the background ignores SIGINT, and a cancelled job would never be left.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    be_interruptible()
     # A URL may hold a password, which the list of processes would show.
     url = os.environ.get("MEDSEG_QUEUE", "") if options.queue == "-" else options.queue
     try:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 import threading
 from pathlib import Path
 
 from medseg.bundles.queue import Queue
-from medseg.bundles.worker import LOG, limit_memory, work
+from medseg.bundles.worker import LOG, be_interruptible, limit_memory, work
 from medseg.errors import MedsegError
 from medseg.serve.dicom_node.config import read_config
 from medseg.serve.dicom_node.logs import log, use_json_logs
@@ -21,8 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     use_json_logs()
     LOG.setLevel(logging.WARNING)
     (path,) = arguments if arguments is not None else sys.argv[1:]
-    for number in (signal.SIGTERM, signal.SIGINT):  # the latter is ignored where a shell started us with &
-        signal.signal(number, signal.default_int_handler)
+    be_interruptible()
     try:
         config = read_config(Path(path))
         if config.worker_memory_gb is not None:

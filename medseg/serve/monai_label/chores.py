@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 import threading
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundles.queue import QueuedJob
-from medseg.bundles.worker import worker_name
+from medseg.bundles.worker import be_interruptible, worker_name
 from medseg.errors import MedsegError, system_error_line
 from medseg.serve.monai_label import scoring, training
 from medseg.serve.monai_label.service import Service
@@ -73,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", required=True)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    be_interruptible()
     try:
         service = Service(options.studies, options.bundles.split(","), Path(options.state))
         work(service, threading.Event())
