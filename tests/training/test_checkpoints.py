@@ -254,6 +254,7 @@ def test_tensorboard_writes_only_when_asked(dataset, tmp_path):
     assert list(tmp_path.glob("on/eval/**/events*"))
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model_and_only_the_first_writes(dataset, tmp_path):
     overrides = tiny_overrides(dataset, tmp_path, epochs=2, batch_size=1)
     overrides.pop("device")

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
+import resource
+import signal
 import zipfile
 
 import pytest
@@ -14,7 +14,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data import CacheDataset, DataLoader
 
-from medseg.errors import BundleError, InputError
+from medseg.errors import BundleError, InputError, system_error_line
 from medseg.training.checkpoints import Checkpoints, load_checkpoint, save_atomically, save_weights
 from medseg.training.resuming import CHANGED
 
@@ -215,24 +215,21 @@ def test_weights_trained_into_a_bundle_are_those_that_its_metadata_names(tmp_pat
     assert sorted(p.name for p in tmp_path.iterdir()) == ["configs", "model.pt", "models"]
 
 
-def test_a_file_that_the_disk_has_no_room_for_is_named_in_one_line(tmp_path):
-    script = """
-import resource, signal, sys, torch
-from pathlib import Path
-from medseg.errors import system_error_line
-from medseg.training.checkpoints import save_atomically
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-try:
-    save_atomically({"layer": torch.ones(100_000)}, Path(sys.argv[1]))
-except OSError as error:
-    print(system_error_line(error))
-"""
+@pytest.fixture
+def room_of_10_kb():
+    """The operating system's limit of one file's size stands for a disk that is full."""
+    size, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, size[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, size)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_file_that_the_disk_has_no_room_for_is_named_in_one_line(tmp_path, room_of_10_kb):
     path = tmp_path / "last.pt"
-    done = subprocess.run(
-        [sys.executable, "-c", script, f"{path}"], capture_output=True, text=True, check=False
-    )
-    assert done.stdout == f"{path}: File too large\n", done.stderr
+    with pytest.raises(OSError) as error:
+        save_atomically({"layer": torch.ones(100_000)}, path)
+    assert system_error_line(error.value) == f"{path}: File too large"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -108,6 +108,7 @@ def pid_of(log: Path, name: str) -> int:
     return [row["pid"] for row in rows if row["event"] == "started" and row["process"] == name][-1]
 
 
+@pytest.mark.slow
 def test_a_study_sent_by_dcmtk_comes_back_to_orthanc_as_medseg_segments_it_though_its_worker_is_killed(
     bright_bundle, tmp_path, program
 ):
