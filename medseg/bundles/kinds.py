@@ -30,6 +30,7 @@ class Kind:
 
 _CASES = ("volume", "radiograph", "photograph")
 _RECORD = {"json": "medseg.transforms.SaveRecordd"}
+_REPORT = {"sr": "medseg.transforms.SaveDicomSRd"}
 
 KINDS: dict[str, Kind] = {
     "structures": Kind(
@@ -64,8 +65,8 @@ KINDS: dict[str, Kind] = {
     "labels": Kind(
         Labels,
         writers={
-            **dict.fromkeys(_CASES, _RECORD),
-            "radiograph": {**_RECORD, "preview": "medseg.transforms.SaveLabelPictured"},
+            **dict.fromkeys(_CASES, _RECORD | _REPORT),
+            "radiograph": {**_RECORD, **_REPORT, "preview": "medseg.transforms.SaveLabelPictured"},
         },
         usual={**dict.fromkeys(_CASES, ("json",)), "radiograph": ("json", "preview")},
         scorer=None,
@@ -82,7 +83,7 @@ FORMATS = tuple(
 
 _FLAT = {"radiograph": "a projection", "photograph": "a picture"}
 
-DICOM_FORMATS = ("rtstruct", "seg")
+DICOM_FORMATS = ("rtstruct", "seg", "sr")
 """Formats that refer to the images they were drawn on."""
 
 

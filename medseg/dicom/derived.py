@@ -3,6 +3,7 @@ they never overwrite, and whether a file that is read belongs to the images."""
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -147,6 +148,21 @@ def copy_patient_and_study(header: Dataset, dataset: Dataset) -> None:
             dataset[keyword] = header[keyword]
     if "DeidentificationMethod" not in dataset and "DeidentificationMethodCodeSequence" not in dataset:
         dataset.pop("PatientIdentityRemoved", None)  # which must not stand without a method (PS3.3 C.7.1.1)
+
+
+def without_patient(header: Dataset) -> Dataset:
+    """A header with empty patient and study: highdicom reads them from the first image, and fails at odd
+    values there."""
+    header = copy.deepcopy(header)  # a plain copy shares its elements with the series
+    study_instance_uid = header.StudyInstanceUID
+    for tag in [tag for tag in header.keys() if tag.group in (0x0010, 0x0012)]:
+        del header[tag]
+    for keyword in ("SpecificCharacterSet", *COPIED):
+        header.pop(keyword, None)
+    for keyword in EMPTY_IF_UNKNOWN:
+        setattr(header, keyword, "")
+    header.StudyInstanceUID = study_instance_uid
+    return header
 
 
 def maker(model: tuple[str, str] | None) -> str:

@@ -28,6 +28,7 @@ from medseg.transforms.rtstruct import LoadRTStructd
 from medseg.transforms.saving import SaveDicomSegd, SaveNiftid, SavePreviewd, SaveRTStructd, case_folder
 from medseg.transforms.several import LoadSeriesd
 from medseg.transforms.sides import MirrorRightd, RandFlipSidesd
+from medseg.transforms.structured_reports import SaveDicomSRd
 from medseg.transforms.structures import (
     KeepComponentsd,
     RestoreStructuresd,
@@ -58,6 +59,7 @@ __all__ = [
     "RandRegionCropd",
     "RandSeriesLookd",
     "RestoreStructuresd",
+    "SaveDicomSRd",
     "SaveDicomSegd",
     "SaveLabelPictured",
     "SaveNiftid",

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from chest_files import write_dx
 from PIL import Image
 
 from medseg.bundles.cohort import segment
 from medseg.bundles.request import Request
+from medseg.errors import InputError
 from medseg.phantoms.chest_film import make_radiograph
 from medseg.phantoms.hip import make_hip
 
@@ -63,7 +65,8 @@ def answered(tmp_path_factory):
     (folder / "in").mkdir()
     for name, t_score, side in (("sick_R", -4.0, "R"), ("sick_L", -4.0, "L"), ("sound_R", 0.0, "R")):
         write_hip(folder / "in" / f"{name}.dcm", 5001, t_score, side)
-    return segment(Request(folder / "in", "hip_osteoporosis", folder / "out")), folder / "out"
+    request = Request(folder / "in", "hip_osteoporosis", folder / "out", formats=("json", "preview", "sr"))
+    return segment(request), folder / "out"
 
 
 def test_sick_and_sound_bones_are_told_apart_with_an_interval(answered):
@@ -78,6 +81,36 @@ def test_sick_and_sound_bones_are_told_apart_with_an_interval(answered):
     low, high = labels["sick_R"]["intervals"]["osteoporosis"]
     assert 0.5 < low <= high <= 1
     assert "Not for diagnosis" in labels["sound_R"]["remark"]
+
+
+def test_the_structured_report_says_what_labels_json_says(answered):
+    _, out = answered
+    said = json.loads((out / "sick_R" / "labels.json").read_text())["labels"]
+    report = pydicom.dcmread(out / "sick_R" / "SR.dcm")
+    assert report.PatientID == "7" and report.VerificationFlag == "UNVERIFIED"
+    group = next(item for item in report.ContentSequence if item.ValueType == "CONTAINER").ContentSequence[0]
+    numbers = {
+        item.ConceptNameCodeSequence[0].CodeMeaning: float(item.MeasuredValueSequence[0].NumericValue)
+        for item in group.ContentSequence
+        if item.ValueType == "NUM"
+    }
+    low, high = said["intervals"]["osteoporosis"]
+    assert numbers == pytest.approx(
+        {
+            **{f"Probability of {name}": chance for name, chance in said["probabilities"].items()},
+            "Probability of osteoporosis, lower end": low,
+            "Probability of osteoporosis, upper end": high,
+        },
+        abs=1e-4,
+    )
+    assert "Learned from phantoms" in group.ContentSequence[-1].TextValue
+
+
+def test_a_picture_file_has_no_image_that_a_report_could_refer_to(tmp_path):
+    hip = np.rint(make_hip(5002, -1.0, pixels=160).image * 255).astype(np.uint8)
+    Image.fromarray(hip).save(tmp_path / "hip.png")
+    with pytest.raises(InputError, match="format sr: it refers to DICOM images"):
+        segment(Request(tmp_path / "hip.png", "hip_osteoporosis", tmp_path / "out", formats=("sr",)))
 
 
 def test_the_picture_shows_film_and_map_side_by_side(answered):

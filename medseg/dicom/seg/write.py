@@ -3,7 +3,6 @@ Structure Set."""
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +17,6 @@ import medseg
 from medseg.dicom import coded
 from medseg.dicom.charset import hold_texts
 from medseg.dicom.derived import (
-    COPIED,
-    EMPTY_IF_UNKNOWN,
     RESEARCH_ONLY,
     SERIES_NUMBER,
     check_is_no_image,
@@ -29,6 +26,7 @@ from medseg.dicom.derived import (
     mask_or_map,
     refuse_approved,
     refuse_existing,
+    without_patient,
 )
 from medseg.errors import GeometryError, MedsegWarning, StructureError
 from medseg.files import atomic_path
@@ -126,7 +124,7 @@ def write_projection_seg(
     if not any(mask.any() for mask in masks.values()):
         raise StructureError("every structure is empty; a DICOM Segmentation needs at least one pixel.")
     pixels = np.stack(list(masks.values()), axis=-1)[None]
-    image = _without_patient(projection.header)
+    image = without_patient(projection.header)
     own_class = image.SOPClassUID
     if image.pop("NumberOfFrames", None) is not None:
         # Ophthalmic photographs count their one frame, but have none of the functional groups that highdicom
@@ -181,7 +179,7 @@ def _save(dataset: Dataset, structures: list[Structure], out: str | Path, model)
 def _source_images(series: Series) -> tuple[list[Dataset], np.ndarray]:
     """The images as highdicom wants them, and the slice indices in their order: one per file, or the frames
     of one file."""
-    first = _without_patient(series.headers[0])
+    first = without_patient(series.headers[0])
     frames = [number for number in series.frame_numbers if number is not None]
     if not frames:
         return [first, *series.headers[1:]], np.arange(series.geometry.shape[0])
@@ -191,21 +189,6 @@ def _source_images(series: Series) -> tuple[list[Dataset], np.ndarray]:
             "a Segmentation needs all of them. Write an RT Structure Set."
         )
     return [first], np.argsort(frames)
-
-
-def _without_patient(header: Dataset) -> Dataset:
-    """A header with empty patient and study: highdicom reads them from the first image, and fails at odd
-    values there."""
-    header = copy.deepcopy(header)  # a plain copy shares its elements with the series
-    study_instance_uid = header.StudyInstanceUID
-    for tag in [tag for tag in header.keys() if tag.group in (0x0010, 0x0012)]:
-        del header[tag]
-    for keyword in ("SpecificCharacterSet", *COPIED):
-        header.pop(keyword, None)
-    for keyword in EMPTY_IF_UNKNOWN:
-        setattr(header, keyword, "")
-    header.StudyInstanceUID = study_instance_uid
-    return header
 
 
 def _segment(
