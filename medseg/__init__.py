@@ -6,11 +6,18 @@ nor pydicom, and nothing at all that takes time.
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 __version__ = "0.2.0"
+
+# MLflow, which MONAI loads, and Ray report their use over the internet unless they are told not to. A user
+# who set these has the last word.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 PUBLIC = {
     "segment": "medseg.cli.python",

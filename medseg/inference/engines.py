@@ -3,8 +3,10 @@ time."""
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
@@ -68,7 +70,8 @@ class OpenVINOEngine:
 
 
 def _compile(network: nn.Module, shape: tuple[int, ...], precision: str):
-    import openvino
+    with _without_telemetry():
+        import openvino
 
     # Parameters made under inference_mode cannot be traced outside it, nor others inside it: plain tensors
     # work in both.
@@ -92,6 +95,25 @@ def _compile(network: nn.Module, shape: tuple[int, ...], precision: str):
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
     return openvino.Core().compile_model(model, "CPU", options)
+
+
+@contextmanager
+def _without_telemetry():
+    """OpenVINO loaded here takes the stub that it brings for an installation without its telemetry.
+
+    Its telemetry reports the mere import over the internet, and does so from a thread that forks this
+    process: with torch's and OpenVINO's threads in it, and memory short, that ends in a segmentation fault
+    (`tools/fuzzing/memory.py`).
+    """
+    name = "openvino_telemetry"
+    loaded = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]  # an import of it now fails
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if loaded:
+            sys.modules[name] = loaded
 
 
 def _converted(traced: torch.jit.ScriptModule, shape: tuple[int, ...]):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,15 +72,48 @@ def test_a_network_is_compiled_once_and_again_when_its_weights_change():
         assert (after - network(image)).abs().max() < 1e-5 < (after - before).abs().max()
 
 
-def test_compiling_a_network_reports_to_nobody(monkeypatch):
-    telemetry = pytest.importorskip("openvino_telemetry").Telemetry
-    begun = []
-    for step in ("init", "start_session", "send_event"):
-        monkeypatch.setattr(telemetry, step, lambda *args, **kwargs: begun.append(args))
-    image, network = torch.ones(1, 1, 8, 8, 8), torch.nn.Conv3d(1, 1, 3).eval()
-    with torch.no_grad():
-        assert (engine_for("openvino", network, "cpu")(image) - network(image)).abs().max() < 1e-5
-    assert begun == []
+LISTENING = """
+import sys
+called = []
+def listen(event, arguments):
+    if event in ("os.fork", "socket.connect", "socket.getaddrinfo"):
+        called.append(event)
+sys.addaudithook(listen)
+"""
+COMPILES = """
+import threading, torch
+import medseg
+import mlflow  # as MONAI does
+from medseg.inference.engines import engine_for
+image, network = torch.ones(1, 1, 8, 8, 8), torch.nn.Conv3d(1, 1, 3).eval()
+with torch.no_grad():
+    assert (engine_for("openvino", network, "cpu")(image) - network(image)).abs().max() < 1e-5
+for thread in threading.enumerate():
+    assert thread is threading.current_thread() or thread.daemon, thread
+from mlflow.telemetry import get_telemetry_client
+print(called, get_telemetry_client())
+"""
+
+
+def said_of(script: str, home) -> str:
+    silent = ("CI", "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "PYTEST_CURRENT_TEST")
+    environment = {name: value for name, value in os.environ.items() if name not in silent}
+    environment = {**environment, "HOME": f"{home}", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENING + script], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_compiling_a_network_reports_to_nobody_and_forks_nothing(tmp_path):
+    pytest.importorskip("openvino_telemetry")
+    assert said_of(COMPILES, tmp_path) == "[] None"
+    assert not (tmp_path / "intel").exists()  # where the telemetry of OpenVINO keeps who reports
+
+
+def test_the_check_that_nobody_is_told_can_fail(tmp_path):
+    assert said_of("import os\nif not os.fork(): os._exit(0)\nprint(called)", tmp_path) == "['os.fork']"
 
 
 def test_auto_takes_openvino_on_a_processor_where_it_is_installed_and_torch_elsewhere(monkeypatch):
