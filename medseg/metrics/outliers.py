@@ -26,6 +26,9 @@ LEAST_SPREAD_LOG = 0.05
 LEAST_SPREAD_MM = 5.0
 """Spreads below these count as these: a cohort of copies would make every difference remarkable."""
 
+ROUNDS = 5
+"""Of two medians in turn, which settle in two or three."""
+
 
 class Outlier(NamedTuple):
     """``what``: "volume", "place" or "missing". ``words``: a sentence for people. ``score``: how many robust
@@ -42,8 +45,7 @@ def outliers(cases: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Outlier]:
     """Those of a cohort {case: rows of its structures}, the most remarkable first; [] below FEWEST_CASES.
 
     A row has ``name`` and ``empty``, and where they are known ``volume_cc`` and ``centre_lps_mm`` (x, y, z).
-    Places are compared relative to the case's other structures that most cases have (their median centre),
-    and in the coordinates of the scanner where there are none.
+    Places are compared relative to the case's other structures; of one structure alone none is known.
     """
     if len(cases) < FEWEST_CASES:
         return []
@@ -60,7 +62,8 @@ def outliers(cases: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Outlier]:
         if name not in rows
     ]
     for name in counts:
-        found += _by_volume(name, there) + _by_place(name, there, usual)
+        found += _by_volume(name, there)
+    found += _by_place(there, usual)
     return sorted(found, key=lambda one: (-one.score, one.case, one.structure))
 
 
@@ -80,27 +83,50 @@ def _by_volume(name: str, there: Mapping[str, Mapping[str, Mapping[str, Any]]]) 
     return found
 
 
-def _by_place(
-    name: str, there: Mapping[str, Mapping[str, Mapping[str, Any]]], usual: Sequence[str]
-) -> list[Outlier]:
-    places = {}
-    for case, rows in there.items():
-        own = rows.get(name, {}).get("centre_lps_mm")
-        others = [rows[other].get("centre_lps_mm") for other in usual if other != name and other in rows]
-        others = [centre for centre in others if centre]
-        if own:
-            places[case] = np.asarray(own) - (np.median(others, axis=0) if others else 0.0)
-    if len(places) < FEWEST_CASES:
+def _by_place(there: Mapping[str, Mapping[str, Mapping[str, Any]]], usual: Sequence[str]) -> list[Outlier]:
+    """Where each structure lies in its case, against where it lies in the others."""
+    centres = {
+        case: {
+            name: np.asarray(row["centre_lps_mm"]) for name, row in rows.items() if row.get("centre_lps_mm")
+        }
+        for case, rows in there.items()
+    }
+    known = {case: own for case, own in centres.items() if sum(name in own for name in usual) > 1}
+    if len(known) < FEWEST_CASES:
         return []
-    middle, spread = _middle_and_spread(np.array(list(places.values())), LEAST_SPREAD_MM)
+    origins = _origins(known, usual)
     found = []
-    for case, place in places.items():
-        away = place - middle
-        score = float(np.abs(away / spread).max())
-        if score > FAR:
-            words = f"{name} lies {_direction(away)} of where it lies in the other cases"
-            found.append(Outlier(case, name, "place", words, score))
+    for name in sorted({name for own in known.values() for name in own}):
+        places = {case: own[name] - origins[case] for case, own in known.items() if name in own}
+        if len(places) < FEWEST_CASES:
+            continue
+        middle, spread = _middle_and_spread(np.array(list(places.values())), LEAST_SPREAD_MM)
+        for case, place in places.items():
+            score = float(np.abs((place - middle) / spread).max())
+            if score > FAR:
+                words = f"{name} lies {_direction(place - middle)} of where it lies in the other cases"
+                found.append(Outlier(case, name, "place", words, score))
     return found
+
+
+def _origins(known: Mapping[str, Mapping[str, np.ndarray]], usual: Sequence[str]) -> dict[str, np.ndarray]:
+    """{case: where it lies in the scanner}: the shift by which most of its usual structures come to lie where
+    they lie in most cases. Medians in turn, so that neither a misplaced structure nor a missing one moves
+    it."""
+    own = {case: {name: rows[name] for name in usual if name in rows} for case, rows in known.items()}
+    origins = {case: np.mean(list(rows.values()), axis=0) for case, rows in own.items()}
+    for _ in range(ROUNDS):
+        usually = {
+            name: np.median(
+                [rows[name] - origins[case] for case, rows in own.items() if name in rows], axis=0
+            )
+            for name in usual
+        }
+        origins = {
+            case: np.median([centre - usually[name] for name, centre in rows.items()], axis=0)
+            for case, rows in own.items()
+        }
+    return origins
 
 
 def _middle_and_spread(values: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +135,7 @@ def _middle_and_spread(values: np.ndarray, least: float) -> tuple[np.ndarray, np
 
 
 def _direction(away_lps_mm: np.ndarray) -> str:
-    """The largest part of a shift in words: "31 mm to the left"."""
+    """The largest part of a shift in words: "31 mm left"."""
     axis = int(np.abs(away_lps_mm).argmax())
     words = (("right", "left"), ("anterior", "posterior"), ("inferior", "superior"))[axis]
     return f"{abs(away_lps_mm[axis]):.0f} mm {words[int(away_lps_mm[axis] > 0)]}"

@@ -32,7 +32,6 @@ class RayEngine:
 
     def __init__(self, task: Task, workers: Workers, address: str = LOCAL) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
             import ray
         except ImportError:
