@@ -91,7 +91,7 @@ def _run(options) -> int:
         from medseg.bundles.many.ray_engine import RayEngine
 
         start = partial(RayEngine, address=options.ray)
-    with _Bar(sys.stderr.isatty()) as bar:
+    with Bar(sys.stderr.isatty()) as bar:
         result = run_cohort(verb, workers, bar.report, retry=options.retry, tell=bar.tell, start=start)
     notes = verb.end(result["cases"]) + write_outputs(result, title, verb.output_dir)
     for note in [*result["passed_over"], *notes]:
@@ -223,13 +223,13 @@ def _summary(name: str, result: dict[str, Any], folder: Path) -> str:
     return f"{name}: {counts}{before}, in {timedelta(seconds=round(result['seconds']))} -> {folder}"
 
 
-class _Bar:
+class Bar:
     """The progress bar, on standard error and only on a terminal: cases, their rate, when the end comes."""
 
     def __init__(self, shown: bool) -> None:
         self.shown, self.bar = shown, None
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> Bar:
         return self
 
     def __exit__(self, *_) -> None:

@@ -24,9 +24,9 @@ DEFINITIONS = {
     "fail": "it was not; the words say what was seen. One of these, and the installation is not ready",
     "skipped": "what the check needs is not installed here, and medseg works without it",
     "told": "a figure without a limit: compare it with that of the day of commissioning",
-    "phantom": "a ball of 7 mm radius, an L and what is left of the body around it, known by formula; written "
-    "in each orientation and way, and read back. Expected: every voxel as it was (Dice 1), the ball's volume "
-    "within 3 % of 4/3 pi r^3 and its centre within 0.5 mm",
+    "phantom": "a ball of 7 mm radius, an L and what is left of the body around it, known by formula; "
+    "written in each orientation and way, and read back. Expected: every voxel as it was (Dice 1), the "
+    "ball's volume within 3 % of 4/3 pi r^3 and its centre within 0.5 mm",
     "contouring": "the shipped weights on a phantom of a thigh whose tumour is known; twice, and the same",
 }
 

@@ -29,8 +29,8 @@ WHOLE_PLANS = ("PLAN", "MULTI_PLAN", "FRACTION_SESSION")
 
 @dataclass(frozen=True, eq=False)
 class Dose:
-    """Dose in Gy [plane, row, column] on ``geometry``. ``summation``: DoseSummationType. ``plan_uids``: of the
-    plans it is of."""
+    """Dose in Gy [plane, row, column] on ``geometry``. ``summation``: DoseSummationType. ``plan_uids``: of
+    the plans it is of."""
 
     path: Path
     gy: np.ndarray
