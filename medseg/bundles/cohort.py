@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg.bundles.clicks import clicks_of
@@ -21,6 +22,7 @@ from medseg.bundles.trust import trusted_bundle
 from medseg.bundles.weights import require_digest
 from medseg.cases.find import CaseFiles, find_cases, folder_name
 from medseg.cases.patients import Wanted, find_patients
+from medseg.dicom.images.scan import Found, find_series
 from medseg.errors import InputError
 from medseg.files import make_folder, no_empty_folders, staging_folder
 from medseg.reports.cohort import write_cohort
@@ -84,15 +86,17 @@ def check_clicks(bundle: Bundle, request: Request, n_cases: int) -> None:
         raise InputError(f"`at`: {n_cases} patients; points belong to one. Give its folder as `input`.")
 
 
-def cases_of(bundle: Bundle, request: Request) -> tuple[list[CaseFiles], list[str]]:
+def cases_of(
+    bundle: Bundle, request: Request, scan: Callable[[Path], Found] = find_series
+) -> tuple[list[CaseFiles], list[str]]:
     """The cases that a request means, and what is passed over: patients with their series for a bundle that
-    takes several, else single images."""
+    takes several, else single images. ``scan``: as of :func:`medseg.cases.find.find_cases`."""
     if len(bundle.modalities) > 1:
         wanted = Wanted(bundle.modalities, bundle.optional, request.series)
-        return find_patients(request.input, wanted, is_result)
+        return find_patients(request.input, wanted, is_result, scan)
     if request.series or request.input is None:
         raise InputError(f"`series`: {bundle.name} takes one image of a case; give it as `input`.")
-    cases, notes = find_cases(request.input, bundle.modality, is_result)
+    cases, notes = find_cases(request.input, bundle.modality, is_result, scan)
     return [CaseFiles(name, source) for name, source in cases], notes
 
 
@@ -129,12 +133,12 @@ def _contoured(
                     records.append(record)
                     report(record)
             for job in [job for job in jobs if job.holder]:
-                records.append(_after_the_other_run(job, report))
+                records.append(after_the_other_run(job, report))
                 report(records[-1])
     return records
 
 
-def _after_the_other_run(job: Job, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def after_the_other_run(job: Job, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """The record of a case that another run had: what that run made of it, or what this one makes when the
     other failed or wanted something else. Waits as long as the other run works on it."""
     said = ""

@@ -42,6 +42,7 @@ def identity_of(bundle: Bundle, request: Request, files: CaseFiles) -> dict[str,
     prints = {key: fingerprint_sha256(other, request.output_dir) for key, other in further.items()}
     return {
         "source": source,
+        **({"address": files.address} if files.address else {}),
         "input_sha256": fingerprint_sha256(source, leave_out=request.output_dir),
         **({"further_sources": further, "further_sha256": prints} if len(bundle.modalities) > 1 else {}),
         "bundle": bundle.record(),

@@ -46,14 +46,15 @@ class Storage(Protocol):
         """A context that gives an :data:`Execute`; all of it takes place, or nothing when it raises."""
 
 
-def open_storage(url: str) -> Storage:
-    """The storage at a path or a ``postgresql://`` URL; makes the table where there is none. InputError."""
+def open_storage(url: str, durable: bool = True) -> Storage:
+    """The storage at a path or a ``postgresql://`` URL; makes the table where there is none. ``durable``: see
+    :class:`SQLite`; PostgreSQL is as its server is set up. InputError."""
     if url.startswith(("postgresql://", "postgres://")):
         return _PostgreSQL(url)
     if "://" in url:
         raise InputError(f"queue {url.split('://')[0]}://…: expected the path of a file, or postgresql://….")
     table = _TABLE.format(serial="INTEGER PRIMARY KEY AUTOINCREMENT")
-    return SQLite(Path(url), (table, *_INDICES), "queue")
+    return SQLite(Path(url), (table, *_INDICES), "queue", durable)
 
 
 class _Connections:

@@ -10,13 +10,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medseg.cases.nifti import is_nifti
 from medseg.cases.photograph import is_photograph_file
 from medseg.cases.radiograph import is_picture
 from medseg.cases.volume import UID_SEPARATOR, source_path
 from medseg.errors import InputError, unusable
+
+if TYPE_CHECKING:
+    from medseg.dicom.images.scan import Found
 
 PROJECTION_MODALITIES = ("CR", "DX")
 """What a bundle's metadata says of its image when it takes radiographs instead of slices."""
@@ -39,7 +42,8 @@ class CaseFiles:
     """One case of a cohort: its ``name``, and the ``source`` of the image that is contoured.
 
     ``others``: {item key: source} of further series of the patient. ``registrations``: REG files that may
-    say how these lie. ``refusal``: why the case cannot be contoured, "" where it can.
+    say how these lie. ``refusal``: why the case cannot be contoured, "" where it can. ``address``: where the
+    image is fetched from to be its ``source``, "" for one that lies there.
     """
 
     name: str
@@ -47,6 +51,7 @@ class CaseFiles:
     others: Mapping[str, str] = field(default_factory=dict)
     registrations: tuple[str, ...] = ()
     refusal: str = ""
+    address: str = ""
 
     def item(self) -> dict[str, Any]:
         """What a bundle's preprocessing begins with: ``image``, the keys of ``others``, ``registrations``
@@ -56,7 +61,10 @@ class CaseFiles:
 
 
 def find_cases(
-    path: str | Path, modality: str | None = None, is_result: Callable[[Path], bool] = lambda file: False
+    path: str | Path,
+    modality: str | None = None,
+    is_result: Callable[[Path], bool] = lambda file: False,
+    scan: Callable[[Path], Found] | None = None,
 ) -> tuple[Cases, list[str]]:
     """Every case under ``path``: ([(name, source), …] sorted by name, [what was passed over and why, …]).
 
@@ -64,7 +72,8 @@ def find_cases(
     a single DICOM file, which is read alone, or ``FOLDER#SeriesInstanceUID``, one series of a folder. Hidden
     files and what an earlier run of medseg wrote are passed over. ``modality``: only DICOM series of it
     ("CT") are cases; None takes every modality.
-    ``is_result``: which files medseg wrote itself, see :func:`medseg.bundles.record.is_result`. Names are
+    ``is_result``: which files medseg wrote itself, see :func:`medseg.bundles.record.is_result`. ``scan``:
+    what looks for series instead of :func:`medseg.dicom.find_series`, such as one that remembers. Names are
     unique and come from the folder names, never from the patient's name. Raises InputError when nothing is
     found. Of projection radiographs ("DX", "CR") and photographs ("OP", "XC") every file is a case, see
     :func:`find_radiographs` and :func:`find_photographs`.
@@ -78,7 +87,7 @@ def find_cases(
         return [_one_series(str(path), modality)], []
     if is_nifti(path) and path.is_file():
         return [(unique_name(_nifti_name(Path(path.name)), []), str(path))], []
-    cases, notes, nothing = _dicom_cases(path, modality)
+    cases, notes, nothing = _dicom_cases(path, modality, scan)
     if path.is_dir():
         found = sorted(
             p for p in path.rglob("*") if is_nifti(p) and p.is_file() and not is_hidden(p.relative_to(path))
@@ -137,12 +146,14 @@ def unique_name(name: str, cases: Cases) -> str:
     return next(candidate for candidate in candidates if candidate.casefold() not in taken)
 
 
-def _dicom_cases(path: Path, modality: str | None) -> tuple[Cases, list[str], str]:
+def _dicom_cases(
+    path: Path, modality: str | None, scan: Callable[[Path], Found] | None
+) -> tuple[Cases, list[str], str]:
     """(cases, what was passed over, what there is where there is no series: the end of a message)."""
     from medseg.dicom import find_series
     from medseg.dicom.images.series import why_nothing
 
-    found = find_series(path)
+    found = (scan or find_series)(path)
     notes = [f"{note.path}: {note.why}" for note in found.broken]
     sources = series_sources(found)
     cases: Cases = []
@@ -159,7 +170,7 @@ def _dicom_cases(path: Path, modality: str | None) -> tuple[Cases, list[str], st
     return cases, notes, "" if found.series else why_nothing(found)
 
 
-def series_sources(found) -> dict[str, tuple[Path, str]]:
+def series_sources(found: Found) -> dict[str, tuple[Path, str]]:
     """{SeriesInstanceUID: (its folder, its case source)} of a scan (:class:`medseg.dicom.images.scan.Found`):
     the folder alone where it holds no other series."""
     folders = {uid: _folder(files) for uid, files in found.series.items()}

@@ -62,13 +62,17 @@ class Wanted:
 
 
 def find_patients(
-    path: str | os.PathLike | None, wanted: Wanted, is_result: Callable[[Path], bool] = lambda file: False
+    path: str | os.PathLike | None,
+    wanted: Wanted,
+    is_result: Callable[[Path], bool] = lambda file: False,
+    scan: Callable[[Path], Found] = find_series,
 ) -> tuple[list[CaseFiles], list[str]]:
     """Every patient under ``path`` as a case: ([CaseFiles, …] sorted by name, [what was passed over, …]).
 
     ``path``: a folder of one patient or of many, nested; or a NIfTI file, which is the image. None: all
     series are chosen by path. A patient without a series to contour, with two that fit, or with one that
-    nothing links, is a case with a ``refusal``: the others of a cohort go on. Raises InputError for a choice
+    nothing links, is a case with a ``refusal``: the others of a cohort go on. ``scan``: as of
+    :func:`medseg.cases.find.find_cases`. Raises InputError for a choice
     that is not there and when nothing is found.
     """
     image = wanted.choice(REFERENCE)
@@ -77,7 +81,7 @@ def find_patients(
     if path is None or is_nifti(path):
         return [_named_case(wanted, path)], []
     path = Path(path)
-    found = find_series(path)
+    found = scan(path)
     notes = [f"{note.path}: {note.why}" for note in found.broken] + _nifti_notes(path, is_result)
     search = _Search(path, found, wanted)
     cases = search.cases()

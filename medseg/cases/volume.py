@@ -19,7 +19,7 @@ import numpy as np
 from medseg.cases.nifti import is_nifti, load_image
 from medseg.errors import InputError, unusable
 from medseg.geometry import Geometry
-from medseg.metrics import volume_cc
+from medseg.metrics import centre_lps_mm, volume_cc
 
 if TYPE_CHECKING:  # pydicom is loaded only when a DICOM case is opened: NIfTI training must run without it
     from medseg.dicom import Series
@@ -71,11 +71,14 @@ class Case:
             "SOPInstanceUIDs": list(dict.fromkeys(self.series.sop_instance_uids)),
         }
 
-    def size_of(self, mask: np.ndarray) -> dict[str, float | None]:
-        """The volume in cc of a mask, or within a map's outlines; None on a single slice, which has no
-        height."""
-        cc = volume_cc(mask, self.geometry)
-        return {"volume_cc": None if np.isnan(cc) else round(cc, 3)}
+    def size_of(self, mask: np.ndarray) -> dict[str, Any]:
+        """The volume in cc of a mask, or within a map's outlines, None on a single slice, which has no
+        height; and the centre of mass, LPS mm, None when it is empty."""
+        cc, centre = volume_cc(mask, self.geometry), centre_lps_mm(mask, self.geometry)
+        return {
+            "volume_cc": None if np.isnan(cc) else round(cc, 3),
+            "centre_lps_mm": None if np.isnan(centre[0]) else [round(float(mm), 2) for mm in centre],
+        }
 
 
 def open_case(source: str, allow: tuple[str, ...] = ()) -> Case:

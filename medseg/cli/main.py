@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 
 import medseg
 from medseg.cli.audit import add_audit
+from medseg.cli.cohort import add_cohort
+from medseg.cli.commission import add_commission
 from medseg.cli.datalist import add_datalist
 from medseg.cli.label import add_label
 from medseg.cli.node import add_node
@@ -163,6 +165,7 @@ def _add_demo(command: argparse.ArgumentParser):
 COMMANDS = {
     "inspect": _add_inspect,
     "segment": add_segment,
+    "cohort": add_cohort,
     "convert": add_convert,
     "compare": add_compare,
     "margin": add_margin,
@@ -175,6 +178,7 @@ COMMANDS = {
     "bundles": add_bundles,
     "label": add_label,
     "demo": _add_demo,
+    "commission": add_commission,
     "node": add_node,
     "serve": add_serve,
 }

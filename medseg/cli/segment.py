@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from medseg.cli.settings import settings_of
 from medseg.cli.suggest import path_of
 from medseg.cli.words import add_trust, in_flags, merged, say
 from medseg.errors import InputError
+
+if TYPE_CHECKING:
+    from medseg.bundles.request import Request
 
 
 def add_segment(command: argparse.ArgumentParser):
@@ -29,6 +33,14 @@ def add_segment(command: argparse.ArgumentParser):
     command.add_argument(
         "-o", "--output", type=path_of, required=True, metavar="DIR", help="one folder per case is made in it"
     )
+    add_request(command)
+    add_trust(command)
+    command.add_argument("--json", action="store_true", help="print the cohort's record as JSON")
+    return _run_segment
+
+
+def add_request(command: argparse.ArgumentParser) -> None:
+    """The options that say what is done with a case."""
     command.add_argument(
         "--format",
         default=None,
@@ -53,9 +65,6 @@ def add_segment(command: argparse.ArgumentParser):
     command.add_argument(
         "--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of inference.json"
     )
-    add_trust(command)
-    command.add_argument("--json", action="store_true", help="print the cohort's record as JSON")
-    return _run_segment
 
 
 def _add_where(command: argparse.ArgumentParser) -> None:
@@ -98,7 +107,8 @@ def _add_targets(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _run_segment(options) -> int:
+def request_of_options(options, source: Path | None) -> Request:
+    """The Request of a command's options, for ``source``. InputError and BundleError as it says."""
     from medseg.bundles.trust import trusted_bundle
 
     # Before torch is loaded: a mistyped bundle, one that may not run, and what else a request may say wrong.
@@ -113,8 +123,8 @@ def _run_segment(options) -> int:
         settings["crop_to_body_mm"] = _crop_to_body_mm(options.crop_to_body)
     if options.ctv_not_into is not None:
         settings["ctv_not_into"] = _names(options.ctv_not_into, "--ctv-not-into")
-    request = Request(
-        input=None if options.input is None else options.input.resolve(),
+    return Request(
+        input=source,
         bundle=bundle,
         output_dir=options.output.resolve(),
         formats=_formats(options.format),
@@ -126,6 +136,10 @@ def _run_segment(options) -> int:
         series=_series(options.series),
         at=tuple(map(_point, options.at)),
     )
+
+
+def _run_segment(options) -> int:
+    request = request_of_options(options, None if options.input is None else options.input.resolve())
     from medseg.bundles.cohort import segment
     from medseg.bundles.record import case_line
 
@@ -145,10 +159,13 @@ def _run_segment(options) -> int:
         say(f"passed over: {note}", file=sys.stderr)
     if options.json:
         say(json.dumps(cohort, indent=1))
-    failed = [case for case in cohort["cases"] if case["status"] == "failed"]
-    if not failed:
-        return 0
-    return 1 if any(case["fault"] == "medseg" for case in failed) else 2
+    return exit_code(cohort["cases"])
+
+
+def exit_code(cases: Sequence[Mapping[str, Any]]) -> int:
+    """0 when none of the cases failed, 1 when one did by a fault of medseg, else 2."""
+    faults = {case["fault"] for case in cases if case.get("fault")}
+    return 1 if "medseg" in faults else 2 if faults else 0
 
 
 def _point(text: str) -> tuple[float, ...]:

@@ -105,7 +105,7 @@ def _run_compare(options) -> int:
     from medseg.workbench.compare import ComparisonRequest
     from medseg.workbench.comparison_outputs import ComparisonFiles, compare_to_files, table_lines
 
-    tolerance_mm, tolerances_mm = _tolerances(options.tolerance_mm)
+    tolerance_mm, tolerances_mm = tolerances(options.tolerance_mm)
     request = ComparisonRequest(
         options.a,
         options.b,
@@ -241,7 +241,7 @@ def _number(text: str, what: str) -> float:
         raise InputError(f"{what}: {text!r} is no number of mm.") from None
 
 
-def _tolerances(texts: Sequence[str]) -> tuple[float, dict[str, float]]:
+def tolerances(texts: Sequence[str]) -> tuple[float, dict[str, float]]:
     """(tolerance of all, tolerance of single structures) from "MM" and "NAME=MM" words; the name may hold
     "="."""
     found: dict[str, float] = {}

@@ -6,7 +6,7 @@ is 0 without a reference.
 """
 
 from medseg.metrics.intervals import Interval, interval, mean_interval
-from medseg.metrics.overlap import dice, volume_cc
+from medseg.metrics.overlap import centre_lps_mm, dice, volume_cc
 from medseg.metrics.paths import PATH_DEFINITION, added_path_length_mm
 from medseg.metrics.surfaces import (
     SURFACE_DEFINITION,
@@ -23,6 +23,7 @@ __all__ = [
     "SURFACE_DEFINITION",
     "SurfaceDistances",
     "added_path_length_mm",
+    "centre_lps_mm",
     "dice",
     "hd95_mm",
     "interval",

@@ -48,6 +48,30 @@ def volume_cc(volume: np.ndarray, geometry: Geometry) -> float:
     return float(np.array([_outlined_area(plane) for plane in volume]) @ geometry.voxel_volumes_cc)
 
 
+def centre_lps_mm(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """float64 (3,), LPS mm: the centre of mass of a bool mask, or of a map from 0.5 on; nan when it is empty.
+
+    Each voxel counts by the height of its slice. GeometryError for another shape than the geometry's.
+    """
+    if mask.shape != geometry.shape:
+        raise GeometryError(
+            f"mask of shape {mask.shape} on an image of {geometry.shape} (slices, rows, columns)."
+        )
+    inside = mask if mask.dtype == bool else mask >= 0.5
+    by_row, by_column = inside.sum(axis=2, dtype=np.float64), inside.sum(axis=1, dtype=np.float64)
+    heights = geometry.slice_thickness_mm if geometry.shape[0] > 1 else np.ones(1)
+    counts = by_row.sum(axis=1)
+    if not counts.any():
+        return np.full(3, np.nan)
+    rows, columns = np.arange(geometry.shape[1]), np.arange(geometry.shape[2])
+    moments = (
+        counts[:, None] * geometry.origins_lps_mm
+        + (by_row @ rows)[:, None] * geometry.row_step_lps_mm
+        + (by_column @ columns)[:, None] * geometry.column_step_lps_mm
+    )
+    return heights @ moments / (heights @ counts)
+
+
 def _outlined_area(plane: np.ndarray) -> float:
     """Pixels within the outlines of a map's slice; holes run the other way, so they count off."""
     rings = [ring for polygon in probability_polygons(plane) for ring in (polygon.exterior, *polygon.holes)]

@@ -1,4 +1,5 @@
-"""What a cohort leaves beside its cases: volumes.csv, a row per structure, and cohort.html with pictures."""
+"""What a cohort leaves beside its cases: volumes.csv, a row per structure, and cohort.html with
+distributions, what is unlike the other cases, and pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medseg.files import write_csv
+from medseg.metrics.outliers import Outlier, outliers
+from medseg.reports.charts import histogram
 from medseg.reports.page import GENERATOR, write_page
 
 COLUMNS = ("case", "status", "structure", "empty", "volume_cc", "area_cm2", "area_pixels", "error")
@@ -17,9 +22,21 @@ COLUMNS = ("case", "status", "structure", "empty", "volume_cc", "area_cm2", "are
 PICTURE_WIDTH = 1000
 """Pixels: previews are embedded this wide, so that a page of a hundred cases can still be mailed."""
 
+MOST_PICTURES = 60
+"""Of more cases those are shown that are most unlike the others, and the first of the rest."""
+
+MOST_ROWS = 200
+"""Of the tables of failures and outliers."""
+
+DISTRIBUTIONS = {"volume_cc": ("volume", "cc", True), "dsc": ("DSC", "", False)}
+"""{what a structure's row has: (what it is called, its unit, whether its axis is logarithmic)}."""
+
 DEFINITIONS = {
     "volume": "voxels inside the structure times their volume, in cc; of a radiograph the area",
     "skipped": "contoured by an earlier run with the same images, bundle and options; shown as it was",
+    "unlike the others": "a volume more than 4 robust standard deviations (of its logarithm) and a factor of "
+    "1.5 from the median of these cases, a centre more than 4 from where it lies in them relative to their "
+    "other structures, or no structure where 80 % of the cases have one; nothing is said of fewer than 5",
     "failed": "not contoured, for the reason beside it; the other cases went on",
 }
 
@@ -40,9 +57,24 @@ def write_cohort(
     else:
         left.append(f"{table}: was not written by medseg and is left as it is.")
     if _is_free(page, GENERATOR):
-        cases = [_shown(record) for record in records]
-        values = {"bundle": bundle, "cases": cases, "counts": _counts(records)}
-        write_page("cohort.html", page, **values, notices=notes, definitions=DEFINITIONS)
+        ended = {r["case"]: r.get("structures") or [] for r in records if r["status"] in ("done", "skipped")}
+        found = outliers(ended)
+        worst = dict.fromkeys([one.case for one in found])
+        order = sorted(
+            records,
+            key=lambda record: list(worst).index(record["case"]) if record["case"] in worst else len(worst),
+        )
+        values = {
+            "bundle": bundle,
+            "cases": [_shown(record, found) for record in order[:MOST_PICTURES]],
+            "counts": f"{len(records)}: {_counts(records)}",
+            "left_out": len(records) - min(len(records), MOST_PICTURES),
+            "outliers": found[:MOST_ROWS],
+            "n_outliers": len(found),
+            "failures": [record for record in records if record.get("error")][:MOST_ROWS],
+            "distributions": _distributions(ended, found),
+        }
+        write_page("cohort.html", page, **values, notices=notes[:MOST_ROWS], definitions=DEFINITIONS)
     else:
         left.append(f"{page}: was not written by medseg and is left as it is.")
     return left
@@ -73,7 +105,32 @@ def _counts(records: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
 
 
-def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
+def _distributions(
+    ended: Mapping[str, Sequence[Mapping[str, Any]]], found: Sequence[Outlier]
+) -> list[dict[str, Any]]:
+    """A row for each structure and quantity with its spread in numbers and as a chart, outliers marked."""
+    marked = {(one.case, one.structure): one.words for one in found if one.what == "volume"}
+    rows = []
+    for key, (called, unit, log) in DISTRIBUTIONS.items():
+        values: dict[str, dict[str, float]] = {}
+        for case, structures in ended.items():
+            for row in structures:
+                if row.get(key) is not None and not row.get("empty"):
+                    values.setdefault(row["name"], {})[case] = float(row[key])
+        for name, of_case in values.items():
+            flags = [
+                (value, f"{case}: {marked[case, name]}")
+                for case, value in of_case.items()
+                if (case, name) in marked
+            ]
+            low, middle, high = np.percentile(list(of_case.values()), [5, 50, 95])
+            chart = histogram(list(of_case.values()), flags if key == "volume_cc" else [], unit, log)
+            what = {"structure": name, "what": called, "unit": unit, "n": len(of_case)}
+            rows.append({**what, "low": low, "middle": middle, "high": high, "chart": chart})
+    return rows
+
+
+def _shown(record: Mapping[str, Any], found: Sequence[Outlier]) -> dict[str, Any]:
     """What the page shows of a case."""
     pictures = [row["file"] for row in record.get("outputs", ()) if row["file"] == "preview.png"]
     return {
@@ -81,6 +138,7 @@ def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
         "status": record["status"],
         "words": record.get("error") or record.get("summary", ""),
         "warnings": record.get("warnings", ()),
+        "odd": [one.words for one in found if one.case == record["case"]],
         "picture": _embedded(Path(record["folder"]) / pictures[0]) if pictures else "",
     }
 

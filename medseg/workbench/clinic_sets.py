@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medseg.dicom import read_structure_set
@@ -47,13 +47,17 @@ def link(
 ) -> dict[str, list[StructureSet]]:
     """{series UID: its structure sets}; sets that cannot be read or belong to no series go to the report."""
     linked: dict[str, list[StructureSet]] = defaultdict(list)
+    of_patient: dict[str, dict[str, SeriesFiles]] = defaultdict(dict)
+    for uid, files in found.series.items():
+        of_patient[same_id(files.patient_id)][uid] = files
     for file in found.structure_sets:
         try:
             structure_set = read_structure_set(file)
             if structure_set.approval_status == "REJECTED":
                 report.rejected_structure_sets.append(describe(structure_set, name_of))
                 continue
-            linked[series_of(structure_set, found, modality, name_of, report)].append(structure_set)
+            own = replace(found, series=of_patient[same_id(structure_set.patient_id)])
+            linked[series_of(structure_set, own, modality, name_of, report)].append(structure_set)
         except MedsegError as error:
             report.not_readable.append(relative(error, file, name_of))
     linked.pop("", None)

@@ -268,11 +268,17 @@ def _thinned(rows: list[dict[str, Any]], request: Conversion) -> list[str]:
 
 def _image_to_nifti(request: Conversion) -> dict[str, Any]:
     refuse_existing(request.out, request.overwrite)
-    series = replace(request.reference, folder=request.source).series()
+    return convert_series(replace(request.reference, folder=request.source), request.out)
+
+
+def convert_series(images: Reference, out: Path) -> dict[str, Any]:
+    """Write the series of ``images`` as NIfTI; a record of what was written. An ``out`` that is there is
+    replaced. GeometryError for slices that NIfTI cannot describe."""
+    series = images.series()
     if not series.geometry.is_regular:
         kind = "tilted" if series.geometry.is_uniform else "uneven"
         raise GeometryError(
-            f"{request.source}: its slices are {kind}, which NIfTI cannot describe, and medseg does not "
+            f"{images.folder}: its slices are {kind}, which NIfTI cannot describe, and medseg does not "
             "resample images in silence; resample them where you can see it (3D Slicer, plastimatch), or "
             "stay in DICOM: segment, compare and margin work on such slices."
         )
@@ -280,7 +286,7 @@ def _image_to_nifti(request: Conversion) -> dict[str, Any]:
         "shape_slices_rows_columns": list(series.geometry.shape),
         "spacing_mm": list(series.geometry.spacing_mm),  # refuses a single slice, before anything is written
     }
-    write_volume(series.volume(), series.geometry, request.out)
+    write_volume(series.volume(), series.geometry, out)
     return {
         "direction": "series to NIfTI",
         "modality": series.modality,
