@@ -117,7 +117,9 @@ def write_model(
     for number, fold in enumerate(folds):
         (folder / f"fold_{fold}").mkdir(exist_ok=True)
         network = network_of(plans, dataset, name, seed=number)
-        torch.save(checkpoint_of(network, name, fold, mirror), folder / f"fold_{fold}" / "checkpoint_final.pth")
+        torch.save(
+            checkpoint_of(network, name, fold, mirror), folder / f"fold_{fold}" / "checkpoint_final.pth"
+        )
     return folder
 
 

@@ -94,6 +94,11 @@ class Bundle:
         raise BundleError(f"bundle {self.name}: no variant {name!r}; expected one of {known}.{hint}")
 
     @property
+    def inference_only(self) -> bool:
+        """True of a bundle that was imported: it has no training of its own, and no gate."""
+        return self.metadata.get("inference_only") is True
+
+    @property
     def result_kind(self) -> str:
         """What the bundle answers with, a key of :data:`medseg.bundles.kinds.KINDS`; "structures" unless it
         says."""

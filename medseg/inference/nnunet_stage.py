@@ -170,7 +170,9 @@ def prepare(
         for scheme, channel in zip(schemes, cropped, strict=True)
     ]
     if earlier is not None:
-        channels += _label_channels(earlier.transpose(stage.transpose)[box], shape, stage, (own_mm, wanted_mm))
+        channels += _label_channels(
+            earlier.transpose(stage.transpose)[box], shape, stage, (own_mm, wanted_mm)
+        )
     back = Resampling(**stage.logits).axis_apart(wanted_mm, own_mm)
     return Prepared(np.stack(channels), cropped.shape[1:], box, volume.shape[1:], back)
 

@@ -84,13 +84,18 @@ class _Ring:
 
     def __init__(self, folds: int, heads: int, depth: int, size: tuple[int, int], device: torch.device):
         self.depth = depth
-        self.sums = [torch.zeros((heads, depth, *size), dtype=torch.half, device=device) for _ in range(folds)]
+        self.sums = [
+            torch.zeros((heads, depth, *size), dtype=torch.half, device=device) for _ in range(folds)
+        ]
         self.weights = torch.zeros((depth, *size), dtype=torch.half, device=device)
 
     def add(self, start: int, box: tuple[slice, slice], answers: list[torch.Tensor], weights: torch.Tensor):
         """Add each fold's logits (heads, depth, *box) of the window that begins at plane ``start``."""
         turn = start % self.depth
-        for ring, part in ((slice(turn, None), slice(0, self.depth - turn)), (slice(0, turn), slice(-turn, None))):
+        for ring, part in (
+            (slice(turn, None), slice(0, self.depth - turn)),
+            (slice(0, turn), slice(-turn, None)),
+        ):
             if ring.stop == 0:
                 continue
             for sums, logits in zip(self.sums, answers, strict=True):
