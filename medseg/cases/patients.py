@@ -36,9 +36,10 @@ class Wanted:
     """What a bundle takes, and what its caller said.
 
     ``modalities``: {item key: modality}, among them "image"; of several series of one modality each has a
-    word of its own after a colon, "MR:T1", and since no file says it, the caller has to choose each. ``optional``: the keys that a case may lack.
-    ``chosen``: (modality, what) with a SeriesInstanceUID, a folder or file, or "none"; and ("REG", file).
-    InputError for a modality that the bundle does not take, one chosen twice, and "none" for one it needs.
+    word of its own after a colon, "MR:T1", and since no file says which is which, the caller has to choose.
+    ``optional``: the keys that a case may lack. ``chosen``: (modality, what) with a SeriesInstanceUID, a
+    folder or file, or "none"; and ("REG", file). InputError for a modality that the bundle does not take, one
+    chosen twice, and "none" for one it needs.
     """
 
     modalities: Mapping[str, str]
@@ -221,7 +222,9 @@ class _Search:
         modality = self.wanted.modalities[key]
         own = dicom_modality(modality)
         if own != modality:
-            raise InputError(f"which series is {modality}? No file says it: `series={modality}=UID`, or a path.")
+            raise InputError(
+                f"which series is {modality}? No file says it: `series={modality}=UID`, or a path."
+            )
         there = [files for files in patient.series if files.modality == own and files is not reference]
         there = [f for f in there if not any(patient.links(f, other) for other in elsewhere)]
         linked = [files for files in there if patient.links(files, reference)]

@@ -6,6 +6,7 @@ import argparse
 
 from medseg.cli.suggest import SuggestingParser, path_of
 from medseg.cli.words import add_trust, in_flags, say, say_lines
+from medseg.errors import InputError
 
 
 def add_bundles(command: SuggestingParser):
@@ -25,11 +26,16 @@ def add_bundles(command: SuggestingParser):
 
 def _add_list(verb: argparse.ArgumentParser):
     """List the bundles that come with medseg."""
+    verb.add_argument("name", nargs="?", help=argparse.SUPPRESS)
     return _list
 
 
 def _list(options) -> int:
     from medseg.bundles.find import bundle_folders, find_bundle
+
+    name = getattr(options, "name", None)
+    if name:
+        raise InputError(f"bundles list takes no name; did you mean medseg bundles verify {name}?")
 
     for name in bundle_folders():
         bundle = find_bundle(name)
@@ -40,7 +46,7 @@ def _list(options) -> int:
 
 def _add_verify(verb: argparse.ArgumentParser):
     """Check a bundle offline: files, metadata, code, weights."""
-    verb.add_argument("name", metavar="NAME", help="of a bundle, or its folder")
+    verb.add_argument("name", metavar="NAME", nargs="?", help="of a bundle, or its folder")
     add_trust(verb)
     return _verify
 
@@ -51,6 +57,8 @@ def _verify(options) -> int:
     from medseg.bundles.trust import require_trusted
     from medseg.bundles.verify import NOT_DONE, verify
 
+    if not options.name:
+        raise InputError("bundles verify: name a bundle, as in medseg bundles verify mm_gtv.")
     bundle = find_bundle(options.name)
     if options.trust_bundle:
         require_trusted(bundle, options.trust_bundle)

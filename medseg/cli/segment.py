@@ -53,6 +53,12 @@ def add_segment(command: argparse.ArgumentParser):
     command.add_argument(
         "--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of inference.json"
     )
+    command.add_argument(
+        "--names",
+        type=path_of,
+        metavar="CSV",
+        help="for a bundle of MONAI's zoo: label,name[,type,colour] of its labels, by name or number",
+    )
     add_trust(command)
     command.add_argument("--json", action="store_true", help="print the cohort's record as JSON")
     return _run_segment
@@ -113,6 +119,10 @@ def _run_segment(options) -> int:
         settings["crop_to_body_mm"] = _crop_to_body_mm(options.crop_to_body)
     if options.ctv_not_into is not None:
         settings["ctv_not_into"] = _names(options.ctv_not_into, "--ctv-not-into")
+    if options.names is not None:
+        from medseg.bundles.importers.names import read_names
+
+        settings["structure_names"] = read_names(options.names)
     request = Request(
         input=None if options.input is None else options.input.resolve(),
         bundle=bundle,

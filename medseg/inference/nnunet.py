@@ -53,7 +53,8 @@ class NnunetInferer(Inferer):
             raise InputError(f"{len(network.stages)} networks for {len(self.stages)} stages.")
         volume = inputs.as_tensor()[0].permute(0, 3, 2, 1).cpu().numpy()
         affine = np.asarray(inputs.affine[0] if inputs.affine.ndim == 3 else inputs.affine)
-        spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)[::-1]
+        # Rounded, or 22.5 voxels would become 22 or 23 by the last bit of an affine.
+        spacing_mm = np.round(np.linalg.norm(affine[:3, :3], axis=0)[::-1], 9)
         answers: list[np.ndarray] = []
         with torch.no_grad():
             for stage, folds in zip(self.stages, network.stages, strict=True):

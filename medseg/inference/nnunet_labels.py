@@ -1,9 +1,9 @@
 """From merged logits, plane after plane, to a label map on the image's own voxels.
 
 nnU-Net resamples the logits of every label to the whole image and takes the largest. Here a plane of the
-result is made from the two planes of logits around it, tile by tile; and in a tile only of the labels that can
-be the largest there: between voxels logits are mixed, never exceeded, so a label whose highest logit in a tile
-is below another one's lowest wins nowhere in it.
+result is made from the two planes of logits around it, tile by tile; and in a tile only of the labels that
+can be the largest there: between voxels logits are mixed, never exceeded, so a label whose highest logit in a
+tile is below another one's lowest wins nowhere in it.
 """
 
 from __future__ import annotations

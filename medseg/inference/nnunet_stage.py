@@ -151,8 +151,8 @@ def prepare(
     """
     if len(volume) != len(stage.normalisation):
         raise InputError(
-            f"an image of {len(volume)} channels for a network of {len(stage.normalisation)}; give one series "
-            "for each."
+            f"an image of {len(volume)} channels for a network of {len(stage.normalisation)}; give one "
+            "series for each."
         )
     volume = volume.transpose(0, *(axis + 1 for axis in stage.transpose))
     own_mm = [float(spacing_mm[axis]) for axis in stage.transpose]

@@ -84,12 +84,13 @@ class Taps:
 def resampled(
     volume: np.ndarray, shape: Sequence[int], how: Resampling, apart: int | None = None
 ) -> np.ndarray:
-    """``volume`` (three axes) on ``shape`` voxels, float32. ``apart``: see :meth:`Resampling.axis_apart`.
+    """``volume`` (three axes, float32 or float64) on ``shape`` voxels, in its own precision. ``apart``: see
+    :meth:`Resampling.axis_apart`.
 
     Values stay within those of the volume, or, with an axis apart, of each slice across it.
     """
     if volume.shape == tuple(shape):
-        return volume.astype(np.float32, copy=False)
+        return volume
     together = [axis for axis in range(3) if axis != apart]
     limits_over = None if apart is None else tuple(together)
     low, high = (bound(axis=limits_over, keepdims=True) for bound in (volume.min, volume.max))
@@ -107,12 +108,13 @@ def resampled_labels(labels: np.ndarray, shape: Sequence[int], how: Resampling, 
         return labels
     result = np.zeros(tuple(shape), dtype=labels.dtype)
     for label in np.unique(labels[labels > 0]):
-        result[resampled((labels == label).astype(np.float32), shape, how, apart) >= 0.5] = label
+        # In float64, because shares of exactly one half are common.
+        result[resampled((labels == label).astype(np.float64), shape, how, apart) >= 0.5] = label
     return result
 
 
 def _along(volume: np.ndarray, axis: int, after: int, order: int) -> np.ndarray:
-    """Resampled along one axis, float32; sums are made in float64."""
+    """Resampled along one axis; sums are made in float64."""
     before = volume.shape[axis]
     if before == after:
         return volume
@@ -120,7 +122,7 @@ def _along(volume: np.ndarray, axis: int, after: int, order: int) -> np.ndarray:
         return np.take(volume, Taps.of(before, after, 0).low, axis=axis)
     matrix = spline_matrix(before, after, order)
     shape = [after if n == axis else size for n, size in enumerate(volume.shape)]
-    result = np.empty(shape, np.float32)
+    result = np.empty(shape, volume.dtype)
     if axis == 0:
         for row in range(volume.shape[1]):
             result[:, row] = matrix @ volume[:, row].astype(np.float64)

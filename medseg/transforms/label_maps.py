@@ -30,9 +30,10 @@ class LabelsToStructuresd(MapTransform):
     Prediction: MetaTensor (1, x, y, z) of whole numbers, 0 for nothing; or (C, x, y, z) of 0 and 1, where a
     structure's label is its channel, counted from 1. ``structures``: one dict each with the fields of
     :class:`medseg.structures.structure.Structure` and ``labels``, a list of the numbers that belong to it; a
-    label may belong to several. The image may have been cropped and turned by quarters, so that every voxel
-    is one of the case's own: nothing is interpolated, except that uneven or tilted stacks sample the regular
-    grid at their real slices. ``within`` limits the result to the region's voxels.
+    label may belong to several. ``left_out``: numbers that are predicted and not wanted. The image may have
+    been cropped and turned by quarters, so that every voxel is one of the case's own: nothing is
+    interpolated, except that uneven or tilted stacks sample the regular grid at their real slices.
+    ``within`` limits the result to the region's voxels.
 
     GeometryError when the prediction lies on other voxels than the case's; InputError for a structure without
     labels; StructureError for numbers that no structure has.
@@ -43,10 +44,11 @@ class LabelsToStructuresd(MapTransform):
         keys="pred",
         orig_keys: str = "image",
         structures: Sequence[Mapping[str, Any]] = (),
+        left_out: Sequence[int] = (),
         within: str | Sequence[float] | None = None,
     ):
         super().__init__(keys)
-        self.orig_keys, self.within = orig_keys, within
+        self.orig_keys, self.within, self.left_out = orig_keys, within, frozenset(left_out)
         self.structures: dict[Structure, tuple[int, ...]] = {}
         for fields in structures:
             own = {name: value for name, value in fields.items() if name != "labels"}
@@ -77,7 +79,7 @@ class LabelsToStructuresd(MapTransform):
         self, array: np.ndarray, corner: tuple[int, ...]
     ) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
         """(bool array, where it begins) of each structure, in the box of its labels."""
-        known = {label for labels in self.structures.values() for label in labels}
+        known = {label for labels in self.structures.values() for label in labels} | self.left_out
         if len(array) > 1:
             if known != set(range(1, len(array) + 1)):
                 raise StructureError(

@@ -43,8 +43,8 @@ def series_words(names: Sequence[str], modalities: Sequence[str] = ()) -> dict[s
     found = list(modalities) or [_modality(name) for name in names]
     if "" in found:
         raise InputError(
-            f"channel {names[found.index('')]!r} of {', '.join(names)}: its name is no modality; say what the "
-            "channels are, in order: `modalities=CT`, or MR,MR."
+            f"channel {names[found.index('')]!r} of {', '.join(names)}: its name is no modality; say what "
+            "all channels are, in order: `modalities=CT`, or MR,MR."
         )
     words = {}
     for number, (name, modality) in enumerate(zip(names, found, strict=True)):

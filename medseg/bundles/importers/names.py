@@ -1,4 +1,4 @@
-"""What an imported model's labels are called in the clinic: a map of the user's, checked for swapped sides."""
+"""What an imported model's labels are called in the clinic: a map of the user, checked for swapped sides."""
 
 from __future__ import annotations
 

@@ -210,7 +210,8 @@ def network_def(model: Model) -> dict[str, Any]:
     name = str(wanted["network_class_name"]).rpartition(".")[2]
     if name not in NETWORKS:
         raise BundleError(
-            f"{model.folder}: network {wanted['network_class_name']!r}; expected one of {', '.join(NETWORKS)}."
+            f"{model.folder}: network {wanted['network_class_name']!r}; expected one of "
+            f"{', '.join(NETWORKS)}."
         )
     heads = len(model.regions) or len(_numbers(model)) + 1
     channels = len(model.channels) + (len(_numbers(model)) if model.previous else 0)

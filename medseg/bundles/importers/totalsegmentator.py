@@ -150,8 +150,8 @@ def _require_order(model: Model, documented: Sequence[str]) -> None:
     for found, wanted in zip(labels, expected, strict=True):
         if found != wanted:
             raise BundleError(
-                f"{model.folder}: dataset.json numbers {found!r} where TotalSegmentator documents {wanted!r}; "
-                "sides or organs would be exchanged. Unpack the weights anew."
+                f"{model.folder}: dataset.json numbers {found!r} where TotalSegmentator documents "
+                f"{wanted!r}; sides or organs would be exchanged. Unpack the weights anew."
             )
 
 

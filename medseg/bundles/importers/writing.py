@@ -104,10 +104,6 @@ def _metadata(model: Imported, name: str, digest: str) -> dict[str, Any]:
 
     import medseg
 
-    first, heads = model.stages[0], int(model.networks[0][0]["num_classes"])
-    channels = int(model.networks[0][0]["input_channels"])
-    shape = {"spatial_shape": list(first["patch_size"]), "dtype": "float32", "is_patch_data": True}
-    words = list(model.series.values())
     names = [str(structure["name"]) for structure in model.structures]
     return {
         "schema": SCHEMA,
@@ -133,36 +129,36 @@ def _metadata(model: Imported, name: str, digest: str) -> dict[str, Any]:
             "remarks": list(model.remarks),
             "sha256": _digests(model),
         },
-        **({"modalities": dict(model.series)} if len(words) > 1 else {}),
-        "network_data_format": {
-            "inputs": {
-                "image": {
-                    "type": "image",
-                    "format": "hounsfield" if words[0] == "CT" else "magnitude",
-                    "modality": words[0].partition(":")[0],
-                    "num_channels": channels,
-                    **shape,
-                    "value_range": [],
-                    "channel_def": {str(n): word for n, word in enumerate(words)},
-                }
-            },
-            "outputs": {
-                "pred": {
-                    "type": "image",
-                    "format": "segmentation",
-                    "num_channels": heads,
-                    **shape,
-                    "value_range": [],
-                    "channel_def": {
-                        str(label): structure["name"]
-                        for structure in model.structures
-                        for label in structure["labels"]
-                    },
-                }
-            },
-        },
+        **({"modalities": dict(model.series)} if len(model.series) > 1 else {}),
+        "network_data_format": _data_format(model),
         WEIGHTS_KEY: digest,
     }
+
+
+def _data_format(model: Imported) -> dict[str, Any]:
+    """What goes into the first network and what comes out of it."""
+    network, words = model.networks[0][0], list(model.series.values())
+    shape = {"spatial_shape": list(model.stages[0]["patch_size"]), "dtype": "float32", "is_patch_data": True}
+    image = {
+        "type": "image",
+        "format": "hounsfield" if words[0] == "CT" else "magnitude",
+        "modality": words[0].partition(":")[0],
+        "num_channels": int(network["input_channels"]),
+        **shape,
+        "value_range": [],
+        "channel_def": {str(number): word for number, word in enumerate(words)},
+    }
+    pred = {
+        "type": "image",
+        "format": "segmentation",
+        "num_channels": int(network["num_classes"]),
+        **shape,
+        "value_range": [],
+        "channel_def": {
+            str(label): structure["name"] for structure in model.structures for label in structure["labels"]
+        },
+    }
+    return {"inputs": {"image": image}, "outputs": {"pred": pred}}
 
 
 def _preprocessing(model: Imported) -> list[dict[str, Any]]:
@@ -180,7 +176,7 @@ def _preprocessing(model: Imported) -> list[dict[str, Any]]:
     return steps
 
 
-def _writers() -> list[dict[str, Any]]:
+def writers() -> list[dict[str, Any]]:
     """The steps that write structures, each when its format is wanted."""
     common = {"keys": "structures", "output_dir": "@output_dir"}
     named = {**common, "model_name": "@bundle_name", "model_version": "@bundle_version"}
@@ -200,17 +196,23 @@ def _writers() -> list[dict[str, Any]]:
     ]
 
 
+def _to_structures(model: Imported) -> dict[str, Any]:
+    return {
+        "_target_": "medseg.transforms.LabelsToStructuresd",
+        "keys": "pred",
+        "orig_keys": "image",
+        "within": "@within",
+        "structures": [dict(structure) for structure in model.structures],
+    }
+
+
 def _inference(model: Imported, name: str) -> dict[str, Any]:
     several = len(model.series) > 1
-    items = {
-        "_target_": "medseg.bundles.patient_items",
-        "path": "@dataset_dir",
-        "modalities": dict(model.series),
-    }
+    items = {"_target_": "medseg.bundles.patient_items", "path": "@dataset_dir"}
+    items |= {"modalities": dict(model.series)}
     if not several:
         modality = model.series["image"]
         items = {"_target_": "medseg.bundles.case_items", "path": "@dataset_dir", "modality": modality}
-    structures = [dict(structure) for structure in model.structures]
     loader = {"_target_": "CheckpointLoader", "load_path": "@checkpoint", "strict": True}
     return {
         "imports": ["$import torch"],
@@ -245,19 +247,7 @@ def _inference(model: Imported, name: str) -> dict[str, Any]:
             "engine": "@engine",
             "progress": "@progress",
         },
-        "postprocessing": {
-            "_target_": "Compose",
-            "transforms": [
-                {
-                    "_target_": "medseg.transforms.LabelsToStructuresd",
-                    "keys": "pred",
-                    "orig_keys": "image",
-                    "within": "@within",
-                    "structures": structures,
-                },
-                *_writers(),
-            ],
-        },
+        "postprocessing": {"_target_": "Compose", "transforms": [_to_structures(model), *writers()]},
         "checkpoint": "$@bundle_root + '/models/model.pt'",
         "handlers": [
             {**loader, "load_dict": {"model": "@network"}, "map_location": "@device"},
@@ -298,10 +288,11 @@ def _card(model: Imported, name: str, digest: str) -> str:
         [
             f"# {name}: {model.title}",
             "",
-            f"Imported from {model.source} on {date.today().isoformat()}. {INTENDED_USE}",
+            f"Imported from {model.source} on {date.today().isoformat()}.",
+            INTENDED_USE,
             "",
-            f"{NOT_EVALUATED} Nobody compared its contours with yours yet: `medseg score` does so on your own "
-            "cases. No gate refuses images that are unlike those it learned from.",
+            f"{NOT_EVALUATED} Nobody compared its contours with yours yet: `medseg score` does so on your "
+            "own cases. No gate refuses images that are unlike those it learned from.",
             "",
             *([f"- {remark}" for remark in model.remarks] + [""] if model.remarks else []),
             f"Licence of the weights, as the model states it: {model.licence}",
