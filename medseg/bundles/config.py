@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 import re
+import sys
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 from medseg.bundles.datalist import check_datalist
 from medseg.bundles.find import Bundle, read_json
+from medseg.bundles.importers.zoo import NAMES, adapted, is_of_zoo, require_own_weights
 from medseg.bundles.trust import require_trusted
 from medseg.bundles.weights import read_state, read_weights
 from medseg.errors import BundleError, MedsegError
@@ -31,19 +33,55 @@ def load_config(bundle: Bundle, config: str, overrides: Mapping[str, Any]):
 
     parser = ConfigParser()
     parser.read_meta(str(bundle.folder / "configs" / "metadata.json"))
-    content = read_json(bundle.folder / "configs" / f"{config}.json")
+    content, of_zoo = _content(bundle, config, overrides)
     parser.read_config(content)
     for key, value in {"bundle_root": str(bundle.folder), **overrides}.items():
         check_override(bundle, config, content, key, value)
         parser[key] = value
     parser.parse()
+    if of_zoo:
+        _make_scripts_importable(bundle)
+        require_own_weights(bundle, parser)
     return parser
+
+
+def _make_scripts_importable(bundle: Bundle) -> None:
+    """A zoo bundle names its own Python as scripts.…; that of another bundle may be loaded under this
+    name."""
+    if (bundle.folder / "scripts").is_dir():
+        for name in [name for name in sys.modules if name.partition(".")[0] == "scripts"]:
+            del sys.modules[name]
+        sys.path[:] = [str(bundle.folder), *(path for path in sys.path if path != str(bundle.folder))]
+
+
+def _content(bundle: Bundle, config: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """(a config as it is run, whether it is one of MONAI's zoo, made to fit)."""
+    if config != "inference":
+        return read_json(bundle.folder / "configs" / f"{config}.json"), False
+    content = read_json(bundle.inference_file) if bundle.inference_file.suffix == ".json" else _yaml(bundle)
+    if not is_of_zoo(content):
+        return content, False
+    return adapted(bundle, content, settings.get(NAMES, {})), True
+
+
+def _yaml(bundle: Bundle) -> dict[str, Any]:
+    try:
+        import yaml
+    except ImportError as error:
+        raise BundleError(f"{bundle.inference_file}: pip install pyyaml, which reads it.") from error
+    try:
+        content = yaml.safe_load(bundle.inference_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise BundleError(f"{bundle.inference_file}: not a readable YAML file ({error}).") from error
+    if not isinstance(content, dict):
+        raise BundleError(f"{bundle.inference_file}: expected an object of settings.")
+    return content
 
 
 def check_settings(bundle: Bundle, config: str, settings: Mapping[str, Any]) -> None:
     """BundleError for a setting that ``configs/<config>.json`` has not, or that takes no such value; nothing
     is built."""
-    content = read_json(bundle.folder / "configs" / f"{config}.json")
+    content, _ = _content(bundle, config, settings)
     for key, value in settings.items():
         check_override(bundle, config, content, key, value)
 

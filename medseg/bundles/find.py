@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from medseg.bundles.importers.channels import series_words
 from medseg.errors import BundleError
 from medseg.files import load_json
 
@@ -24,6 +25,9 @@ COMMON_CONFIGS = (
 )
 """Files of configs/ that every bundle may have. Any other .json there is a variant: what it changes of
 train.json and inference.json, for a baseline, another recipe or a fine-tuning."""
+
+VOLUME_MODALITIES = ("CT", "MR", "PT")
+"""Of series that may be the channels of one image."""
 
 RETIRED = {"ct_gtv": "Use mm_gtv: it contours a CT alone in the same boxes, and scored higher in them"}
 """Names that once came with medseg, and what to take instead."""
@@ -65,17 +69,25 @@ class Bundle:
             )
         return hashlib.sha256(self.weights.read_bytes()).hexdigest()
 
+    @property
+    def inference_file(self) -> Path:
+        """configs/inference.json; inference.yaml, as some bundles of MONAI's zoo have it, where only that is
+        there."""
+        own = self.folder / "configs" / "inference.json"
+        other = own.with_suffix(".yaml")
+        return other if other.is_file() and not own.is_file() else own
+
     @cached_property
     def inference_sha256(self) -> str:
-        """Hex digest of configs/inference.json, and gate.json where there is one: a changed step gives other
+        """Hex digest of the inference config, and gate.json where there is one: a changed step gives other
         contours with the same weights, a changed gate takes other images."""
         gate = self.folder / "configs" / "gate.json"
         try:
-            content = (self.folder / "configs" / "inference.json").read_bytes()
+            content = self.inference_file.read_bytes()
             return hashlib.sha256(content + (gate.read_bytes() if gate.is_file() else b"")).hexdigest()
         except OSError as error:
             raise BundleError(
-                f"bundle {self.name}: configs/inference.json cannot be read ({error})."
+                f"bundle {self.name}: {self.inference_file.name} cannot be read ({error})."
             ) from error
 
     @property
@@ -92,6 +104,11 @@ class Bundle:
         hint = f" Did you mean {near[0]}?" if near else ""
         known = ", ".join(self.variants) or "(none)"
         raise BundleError(f"bundle {self.name}: no variant {name!r}; expected one of {known}.{hint}")
+
+    @property
+    def inference_only(self) -> bool:
+        """True of a bundle that was imported: it has no training of its own, and no gate."""
+        return self.metadata.get("inference_only") is True
 
     @property
     def result_kind(self) -> str:
@@ -124,9 +141,11 @@ class Bundle:
         """{item key: modality} of the images of one case, from metadata.json: "image", which is contoured,
         and the others of a bundle of several series.
 
-        BundleError for what is no such table. Without one, only :attr:`modality` is taken.
+        BundleError for what is no such table. Without one, only :attr:`modality` is taken, or, of a bundle of
+        MONAI's zoo, a series for every channel that its network takes.
         """
-        table = self.metadata.get("modalities", {"image": self.modality or ""})
+        one = {"image": self.modality or ""}
+        table = self.metadata.get("modalities", self._series_of_channels() or one)
         texts = isinstance(table, dict) and all(isinstance(word, str) for word in table.values())
         if not texts or "image" not in table or len(set(table.values())) < len(table):
             raise BundleError(
@@ -134,6 +153,18 @@ class Bundle:
                 'them "image", each with a modality of its own.'
             )
         return table
+
+    def _series_of_channels(self) -> dict[str, str]:
+        """{item key: modality} of channels that metadata.json names and inference is fed as one image; {} of
+        a bundle that says itself what it loads, and of pictures."""
+        image = self.metadata["network_data_format"]["inputs"]["image"]
+        channels = image.get("channel_def")
+        if self.inference_only or self.modality not in VOLUME_MODALITIES or not isinstance(channels, dict):
+            return {}
+        if len(channels) < 2:
+            return {}
+        names = [str(channels[key]) for key in sorted(channels, key=int)]
+        return series_words(names, [image["modality"]] * len(names))
 
     @property
     def optional(self) -> tuple[str, ...]:

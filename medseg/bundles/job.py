@@ -34,7 +34,7 @@ from medseg.cases.find import CaseFiles, folder_name
 from medseg.cases.results import Result
 from medseg.errors import InputError, MedsegError, MedsegWarning, noted_in, system_error_line
 from medseg.files import LOCK_PREFIX, Lock
-from medseg.inference import FlipAverage, SlidingWindow
+from medseg.inference import FlipAverage, NnunetInferer, SlidingWindow
 from medseg.inference.engines import engine_name
 from medseg.transforms import CheckInputd, case_folder
 
@@ -105,7 +105,8 @@ class Pipeline:
         )
         self.inferer = build(bundle, parser, "inferer")
         windows = self.inferer.inferer if isinstance(self.inferer, FlipAverage) else self.inferer
-        self.engine = engine_name(windows.engine, device) if isinstance(windows, SlidingWindow) else "torch"
+        chooses = isinstance(windows, SlidingWindow | NnunetInferer)
+        self.engine = engine_name(windows.engine, device) if chooses else "torch"
         self.preprocessing = build(bundle, parser, "preprocessing")
         self.postprocessing = build(bundle, parser, "postprocessing")
 

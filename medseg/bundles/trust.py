@@ -25,7 +25,7 @@ TRUST_FILE_VARIABLE = "MEDSEG_TRUST_FILE"
 WEIGHTS_KEY = "weights_sha256"
 """Of metadata.json: training writes it, and it is no code."""
 
-LIBRARIES = frozenset({"medseg", "monai", "torch", "torchvision", "ignite"})
+LIBRARIES = frozenset({"medseg", "monai", "torch", "torchvision", "ignite", "dynamic_network_architectures"})
 """Whose classes a bundle may name without being remarked upon, beside those that shipped bundles name."""
 
 IMPORTABLE = frozenset({".py", ".pyc", ".pyd", ".so", ".pth"})

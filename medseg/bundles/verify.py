@@ -32,6 +32,11 @@ REQUIRED_FILES = (
     "docs/README.md",
     "models/model.pt",
 )
+INFERENCE_FILES = tuple(
+    name for name in REQUIRED_FILES if not name.endswith(("train.json", "evaluate.json", "gate.json"))
+)
+"""Of a bundle that was imported, which has no training and was fitted no gate."""
+
 MAX_WEIGHTS_MB = 10.0
 NOT_DONE = "not done, since it would run the bundle, which is not trusted: read its code, then `trust_bundle`"
 
@@ -84,6 +89,8 @@ def verify(bundle: Bundle) -> list[tuple[str, str | None]]:
             warnings.simplefilter("ignore")
             trusted = is_trusted(bundle)
             for what, check in {**CHECKS, **EXECUTING_CHECKS}.items():
+                if check is _gate and bundle.inference_only:
+                    continue
                 if what in EXECUTING_CHECKS and not trusted:
                     results.append((what, NOT_DONE))
                     continue
@@ -99,7 +106,8 @@ def verify(bundle: Bundle) -> list[tuple[str, str | None]]:
 
 
 def _files(bundle: Bundle) -> str | None:
-    missing = [name for name in REQUIRED_FILES if not (bundle.folder / name).is_file()]
+    required = INFERENCE_FILES if bundle.inference_only else REQUIRED_FILES
+    missing = [name for name in required if not (bundle.folder / name).is_file()]
     python = [str(path.relative_to(bundle.folder)) for path in bundle.folder.rglob("*.py")]
     if missing:
         return f"missing: {', '.join(missing)}"
@@ -145,12 +153,9 @@ def _properties(bundle: Bundle) -> str | None:
             return self.parser[property["id"]]
 
     configs = bundle.folder / "configs"
-    for kind, files in (
-        ("train", ["train.json"]),
-        ("train", ["train.json", "evaluate.json"]),
-        ("train", ["train.json", "multi_gpu_train.json"]),
-        ("infer", ["inference.json"]),
-    ):
+    training = [["train.json"], ["train.json", "evaluate.json"], ["train.json", "multi_gpu_train.json"]]
+    wanted = [] if bundle.inference_only else [("train", files) for files in training]
+    for kind, files in (*wanted, ("infer", ["inference.json"])):
         paths = [str(configs / name) for name in files]
         workflow = Unbuilt(
             config_file=paths,
@@ -193,7 +198,7 @@ def _code(bundle: Bundle) -> str | None:
 def _weights(bundle: Bundle) -> str | None:
     read_weights(bundle)
     size_mb = bundle.weights.stat().st_size / 1e6
-    if size_mb > MAX_WEIGHTS_MB:
+    if size_mb > MAX_WEIGHTS_MB and not bundle.inference_only:
         return f"{size_mb:.1f} MB of weights; at most {MAX_WEIGHTS_MB:g} MB are shipped"
     return None
 
@@ -204,10 +209,9 @@ def _weights_fit(bundle: Bundle) -> str | None:
 
 
 def _agreement(bundle: Bundle) -> str | None:
-    train, inference = (
-        read_json(bundle.folder / "configs" / f"{name}.json") for name in ("train", "inference")
-    )
-    if train.get("network_def") != inference.get("network_def"):
+    inference = read_json(bundle.folder / "configs" / "inference.json")
+    trained = inference if bundle.inference_only else read_json(bundle.folder / "configs" / "train.json")
+    if trained.get("network_def") != inference.get("network_def"):
         return "train.json and inference.json define different networks"
     if inference.get("bundle_version") != bundle.version:
         return (

@@ -44,6 +44,8 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise BundleError(f"{path}: no such file of weights; train them or name another folder.")
     state = load_checkpoint(path)
+    if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):  # some of MONAI's zoo
+        state = state["model"]
     wrong = untrained(state)
     if wrong:
         raise BundleError(f"{path}: {wrong}; train it or restore the file.")

@@ -26,13 +26,20 @@ REFERENCE = "image"
 """Item key of the series that is contoured, on whose grid the others are taken."""
 
 
+def dicom_modality(word: str) -> str:
+    """The DICOM Modality that a bundle's word for a series means: "MR" of "MR" and of "MR:T1"."""
+    return word.partition(":")[0]
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What a bundle takes, and what its caller said.
 
-    ``modalities``: {item key: modality}, among them "image". ``optional``: the keys that a case may lack.
-    ``chosen``: (modality, what) with a SeriesInstanceUID, a folder or file, or "none"; and ("REG", file).
-    InputError for a modality that the bundle does not take, one chosen twice, and "none" for one it needs.
+    ``modalities``: {item key: modality}, among them "image"; of several series of one modality each has a
+    word of its own after a colon, "MR:T1", and since no file says which is which, the caller has to choose.
+    ``optional``: the keys that a case may lack. ``chosen``: (modality, what) with a SeriesInstanceUID, a
+    folder or file, or "none"; and ("REG", file). InputError for a modality that the bundle does not take, one
+    chosen twice, and "none" for one it needs.
     """
 
     modalities: Mapping[str, str]
@@ -121,7 +128,7 @@ def _source(what: str, modality: str) -> str:
     """The source of the single series of ``modality`` under a path."""
     if is_uid(what):
         raise InputError(f"`series={modality}={what}`: a UID needs the folder to look in: `input`.")
-    cases, notes = find_cases(what, modality)
+    cases, notes = find_cases(what, dicom_modality(modality))
     if len(cases) != 1:
         raise InputError(f"{what}: {len(cases)} {modality} series; name the folder or file of one.")
     return cases[0][1]
@@ -143,7 +150,7 @@ class _Search:
         self.notes: list[str] = []
         for modality, what in wanted.chosen:
             files = self.by_uid.get(what)
-            if is_uid(what) and (files is None or files.modality != modality):
+            if is_uid(what) and (files is None or files.modality != dicom_modality(modality)):
                 there = "; ".join(map(str, self.by_uid.values())) or "no series"
                 raise InputError(f"{path}: no {modality} series {what}. There: {there}.")
 
@@ -152,8 +159,10 @@ class _Search:
         made: list[CaseFiles] = []
         chosen = self.wanted.choice(REFERENCE)
         for patient in self.patients:
-            there = [f for f in patient.series if f.modality in self.wanted.modalities.values()]
-            references = [f for f in there if f.modality == self.wanted.modalities[REFERENCE]]
+            taken = set(map(dicom_modality, self.wanted.modalities.values()))
+            there = [f for f in patient.series if f.modality in taken]
+            wanted = dicom_modality(self.wanted.modalities[REFERENCE])
+            references = [f for f in there if f.modality == wanted]
             if is_uid(chosen):
                 references = [files for files in references if files.series_uid == chosen]
                 if not references:
@@ -215,7 +224,12 @@ class _Search:
         needed.
         """
         modality = self.wanted.modalities[key]
-        there = [files for files in patient.series if files.modality == modality and files is not reference]
+        own = dicom_modality(modality)
+        if own != modality:
+            raise InputError(
+                f"which series is {modality}? No file says it: `series={modality}=UID`, or a path."
+            )
+        there = [files for files in patient.series if files.modality == own and files is not reference]
         there = [f for f in there if not any(patient.links(f, other) for other in elsewhere)]
         linked = [files for files in there if patient.links(files, reference)]
         if len(linked) > 1:

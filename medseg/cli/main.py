@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 
 import medseg
 from medseg.cli.audit import add_audit
+from medseg.cli.bundles import add_bundles
 from medseg.cli.cohort import add_cohort
 from medseg.cli.commission import add_commission
 from medseg.cli.datalist import add_datalist
@@ -25,7 +26,7 @@ from medseg.cli.segment import add_segment
 from medseg.cli.serve import add_serve
 from medseg.cli.structures import add_compare, add_convert, add_margin
 from medseg.cli.suggest import SuggestingParser, path_of
-from medseg.cli.training import add_bundles, add_evaluate, add_train
+from medseg.cli.training import add_evaluate, add_train
 from medseg.cli.words import in_flags, say, say_lines, say_the_rest
 from medseg.errors import MedsegError, printable, system_error_line
 

@@ -65,6 +65,12 @@ def add_request(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set", action="append", default=[], metavar="ID=VALUE", help="override a setting of inference.json"
     )
+    command.add_argument(
+        "--names",
+        type=path_of,
+        metavar="CSV",
+        help="for a bundle of MONAI's zoo: label,name[,type,colour] of its labels, by name or number",
+    )
 
 
 def _add_where(command: argparse.ArgumentParser) -> None:
@@ -123,6 +129,10 @@ def request_of_options(options, source: Path | None) -> Request:
         settings["crop_to_body_mm"] = _crop_to_body_mm(options.crop_to_body)
     if options.ctv_not_into is not None:
         settings["ctv_not_into"] = _names(options.ctv_not_into, "--ctv-not-into")
+    if options.names is not None:
+        from medseg.bundles.importers.names import read_names
+
+        settings["structure_names"] = read_names(options.names)
     return Request(
         input=source,
         bundle=bundle,

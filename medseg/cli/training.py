@@ -1,4 +1,4 @@
-"""``medseg train``, ``evaluate`` and ``bundles``: what is done with a bundle beside contouring."""
+"""``medseg train`` and ``evaluate``: what is done with a bundle beside contouring."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 from medseg.cli.settings import settings_of
 from medseg.cli.suggest import path_of
-from medseg.cli.words import add_trust, in_flags, say
+from medseg.cli.words import add_trust, say
 from medseg.errors import BundleError, InputError, unusable
 from medseg.files import no_empty_folders, own_folder, staging_folder
 
@@ -128,43 +128,3 @@ def _run_bundle(options, configs: list[str], run_id: str, settings: dict) -> int
 
     run_config(bundle, configs, run_id, settings)
     return 0
-
-
-def add_bundles(command: argparse.ArgumentParser):
-    """List the bundles, or verify one of them offline."""
-    command.add_argument("action", nargs="?", choices=("list", "verify"), default="list")
-    command.add_argument("name", nargs="?", metavar="NAME", help="of a bundle, or its folder")
-    add_trust(command)
-
-    def run(options) -> int:
-        from medseg.bundles.find import bundle_folders, find_bundle
-
-        if options.action == "list":
-            if options.name:
-                raise InputError(
-                    f"bundles list takes no name; did you mean medseg bundles verify {options.name}?"
-                )
-            for name in bundle_folders():
-                bundle = find_bundle(name)
-                untrained = "" if bundle.has_weights else " (no weights yet: medseg train)"
-                say(f"{name:20} {bundle.version:8} {bundle.metadata.get('task', '')}{untrained}")
-            return 0
-        if not options.name:
-            raise InputError("bundles verify: name a bundle, as in medseg bundles verify mm_gtv.")
-        return _verify(find_bundle(options.name), options.trust_bundle)
-
-    return run
-
-
-def _verify(bundle, trust_bundle: bool) -> int:
-    """Print a line per check; 0 when all were made and are good."""
-    from medseg.bundles.trust import require_trusted
-    from medseg.bundles.verify import NOT_DONE, verify
-
-    if trust_bundle:
-        require_trusted(bundle, trust_bundle)
-    results = verify(bundle)
-    for what, problem in results:
-        state = "ok  " if problem is None else "skip" if problem == NOT_DONE else "FAIL"
-        say(f"{state}  {what}" + ("" if problem is None else f": {in_flags(problem)}"))
-    return 0 if all(problem is None for _, problem in results) else 2

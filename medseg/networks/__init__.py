@@ -7,6 +7,7 @@ from medseg.networks.folded import FoldedNet
 from medseg.networks.quality import QualityModule, StructureQualityModule
 from medseg.networks.res_unet_se import ResUNetSE
 from medseg.networks.segmenters import Segmenter
+from medseg.networks.stages import Stages
 
 __all__ = [
     "Classifier",
@@ -15,5 +16,6 @@ __all__ = [
     "QualityModule",
     "ResUNetSE",
     "Segmenter",
+    "Stages",
     "StructureQualityModule",
 ]

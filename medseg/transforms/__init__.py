@@ -10,6 +10,7 @@ from medseg.transforms.activation import ActivationMapd, SaveLabelPictured
 from medseg.transforms.body import BlankOutsideBodyd
 from medseg.transforms.boxes import RandBoxGridd
 from medseg.transforms.gate import CheckInputd
+from medseg.transforms.label_maps import LabelsToStructuresd
 from medseg.transforms.labels import SaveRecordd, ToClassd, ToLabelsd
 from medseg.transforms.loading import CropBodyd, CropWithind, LoadCased
 from medseg.transforms.margins import MarginStructuresd
@@ -44,6 +45,7 @@ __all__ = [
     "CropBodyd",
     "CropWithind",
     "KeepComponentsd",
+    "LabelsToStructuresd",
     "LoadCased",
     "LoadPhotographd",
     "LoadRTStructd",
