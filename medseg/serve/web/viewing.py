@@ -72,7 +72,7 @@ def view_of_image(folder: Path, source: Path) -> View:
     """The same of an image that nothing was contoured on yet, kept in ``folder``. InputError for one that
     cannot be opened as a volume."""
     folder.parent.mkdir(exist_ok=True)
-    return _kept(folder, lambda out: _make(open_case(source), {}, None, out))
+    return _kept(folder, lambda out: _make(open_case(str(source)), {}, None, out))
 
 
 def _kept(folder: Path, make: Callable[[Path], None]) -> View:
