@@ -15,6 +15,7 @@ from pathlib import Path
 from medseg.bundles.find import bundle_folders, find_bundle
 from medseg.bundles.trust import trusted_bundle
 from medseg.errors import InputError, MedsegError
+from medseg.serve.web.database import database
 from medseg.serve.web.processes import Group, Kept
 from medseg.serve.web.site import BUNDLES_VARIABLE, DATA_VARIABLE, URL_VARIABLE, Site, load_site
 
@@ -51,6 +52,7 @@ def prepare(request: ServeRequest) -> Site:
     bundles = request.bundles or said.bundles or shipped_with_weights()
     for name in bundles:
         trusted_bundle(name)
+    database(said)
     scheme = "https" if request.certificate else "http"
     host = f"[{request.host}]" if ":" in request.host else request.host
     url = said.public_url or f"{scheme}://{host}:{request.port}"
