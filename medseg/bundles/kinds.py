@@ -66,7 +66,12 @@ KINDS: dict[str, Kind] = {
         Labels,
         writers={
             **dict.fromkeys(_CASES, _RECORD | _REPORT),
-            "radiograph": {**_RECORD, **_REPORT, "preview": "medseg.transforms.SaveLabelPictured"},
+            "radiograph": {
+                **_RECORD,
+                **_REPORT,
+                "preview": "medseg.transforms.SaveLabelPictured",
+                "map": "medseg.transforms.SaveActivationMapd",
+            },
         },
         usual={**dict.fromkeys(_CASES, ("json",)), "radiograph": ("json", "preview")},
         scorer=None,

@@ -14,7 +14,8 @@ import signal
 import socket
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from medseg.bundles.queue import Queue, QueuedJob
@@ -77,21 +78,29 @@ def worker_name() -> str:
 
 def run_job(queue: Queue, job: QueuedJob, lease_s: float, networks: Networks) -> None:
     """Run one claimed job and record how it ended."""
-    worker = str(job.worker)
     held = _Held(queue, job, lease_s)
-    try:
+    with settled(queue, job, lambda: held.lost):
         try:
             held.start()
             cohort = _contoured(job, held, networks)
         finally:
             held.end()
+        _record(queue, job, cohort)
+
+
+@contextmanager
+def settled(queue: Queue, job: QueuedJob, is_lost: Callable[[], bool]) -> Iterator[None]:
+    """Within the block a claimed job is done, and recorded as done. How else the block ends is recorded here:
+    an input's fault is final, after any other the job comes back. KeyboardInterrupt gives it back too and is
+    raised again, unless the job ``is_lost``: then it was not a person's Ctrl-C, and the job is left."""
+    worker = str(job.worker)
+    try:
+        yield
     except KeyboardInterrupt:
-        if held.lost:  # not a person's Ctrl-C but held's own
-            queue.let_go(job.id, worker)
-            LOG.info("job %s: left, it was cancelled or went to another worker", job.id)
-            return
-        queue.give_back(job.id, worker)
-        raise
+        if not is_lost():
+            queue.give_back(job.id, worker)
+            raise
+        LOG.info("job %s: left, it was cancelled or went to another worker", job.id)
     except (MedsegError, OSError) as error:
         line = system_error_line(error) if isinstance(error, OSError) else str(error)
         queue.fail(job.id, worker, line)
@@ -99,8 +108,6 @@ def run_job(queue: Queue, job: QueuedJob, lease_s: float, networks: Networks) ->
     except Exception as error:
         queue.fail(job.id, worker, f"{type(error).__name__}: {error}", retry=True)
         LOG.exception("job %s: a fault of medseg", job.id)
-    else:
-        _record(queue, job, cohort)
     queue.let_go(job.id, worker)
 
 
@@ -166,11 +173,21 @@ class _Held:
 # ---- as a process of its own -------------------------------------------------------------------------------
 
 
-def be_interruptible() -> None:
-    """From now on SIGTERM and SIGINT raise KeyboardInterrupt in this process. What a shell starts in the
-    background ignores SIGINT, by which a cancelled job is left."""
+def until_stopped(run: Callable[[], object], refused: Callable[[Exception], None]) -> int:
+    """Be a worker process: ``run`` until SIGTERM or Ctrl-C, which give the job in hand back. Returns the exit
+    code; 2 when it cannot work, of which ``refused`` tells."""
+    # What a shell starts in the background ignores SIGINT, by which a cancelled job is left.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
+    logging.getLogger("highdicom").setLevel(logging.WARNING)  # it tells UIDs, line by line
+    try:
+        run()
+    except KeyboardInterrupt:
+        return 0
+    except (MedsegError, OSError) as error:
+        refused(error)
+        return 2
+    return 0
 
 
 def limit_memory(most_bytes: int) -> None:
@@ -198,10 +215,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if options.memory_gb is not None:
         limit_memory(int(options.memory_gb * 2**30))
-    be_interruptible()
     # A URL may hold a password, which the list of processes would show.
     url = os.environ.get("MEDSEG_QUEUE", "") if options.queue == "-" else options.queue
-    try:
+
+    def run() -> None:
         if not url:
             raise InputError("no queue: MEDSEG_QUEUE is not set.")
         work(
@@ -211,12 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             poll_s=options.poll_s,
             lease_s=options.lease_s,
         )
-    except KeyboardInterrupt:
-        return 0
-    except MedsegError as error:
-        LOG.error("%s", error)
-        return 2
-    return 0
+
+    return until_stopped(run, lambda error: LOG.error("%s", error))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ A bundle's ``inference.json`` chains them: ``LoadCased`` … network … ``Resto
 :class:`CaseStructures` under ``structures``.
 """
 
-from medseg.transforms.activation import ActivationMapd, SaveLabelPictured
+from medseg.transforms.activation import ActivationMapd, SaveActivationMapd, SaveLabelPictured
 from medseg.transforms.body import BlankOutsideBodyd
 from medseg.transforms.boxes import RandBoxGridd
 from medseg.transforms.gate import CheckInputd
@@ -61,6 +61,7 @@ __all__ = [
     "RandRegionCropd",
     "RandSeriesLookd",
     "RestoreStructuresd",
+    "SaveActivationMapd",
     "SaveDicomSRd",
     "SaveDicomSegd",
     "SaveLabelPictured",

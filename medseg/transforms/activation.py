@@ -11,6 +11,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from torch import nn
 
+from medseg.errors import InputError
+from medseg.files import atomic_path
 from medseg.inference.cams import grad_cam
 from medseg.transforms.saving import case_folder
 
@@ -61,4 +63,29 @@ class SaveLabelPictured(MapTransform):
             heat = data.get(self.map_key)
             heat = None if heat is None else torch.as_tensor(heat)[0].numpy()
             write_label_picture(result, case_folder(name, self.output_dir) / "preview.png", heat, name)
+        return dict(data)
+
+
+class SaveActivationMapd(MapTransform):
+    """Write the map under ``keys``, (1, row, column) of 0 to 1 on the film's pixels, as ``map.png`` of 8 bits
+    of grey into ``output_dir/<case name>/``; InputError for a map of another size than the film's."""
+
+    def __init__(self, keys="map", output_dir: str | Path = ".", result_key: str = "labels"):
+        super().__init__(keys)
+        self.output_dir, self.result_key = Path(output_dir), result_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        from PIL import Image
+
+        case = data[self.result_key].case
+        name = data.get("case_name") or Path(case.source).stem
+        for key in self.key_iterator(dict(data)):
+            heat = torch.as_tensor(data[key])[0].clamp(0, 1)
+            if tuple(heat.shape) != case.shape:
+                raise InputError(
+                    f"map of {tuple(heat.shape)} pixels on a film of {case.shape}; invert it first."
+                )
+            grey = (heat * 255).round().to(torch.uint8).numpy()
+            with atomic_path(case_folder(name, self.output_dir) / "map.png") as temporary:
+                Image.fromarray(grey).save(temporary, format="PNG")
         return dict(data)

@@ -8,8 +8,7 @@ import threading
 from pathlib import Path
 
 from medseg.bundles.queue import Queue
-from medseg.bundles.worker import LOG, be_interruptible, limit_memory, work
-from medseg.errors import MedsegError
+from medseg.bundles.worker import LOG, limit_memory, until_stopped, work
 from medseg.serve.dicom_node.config import read_config
 from medseg.serve.dicom_node.logs import log, use_json_logs
 
@@ -20,19 +19,18 @@ def main(arguments: list[str] | None = None) -> int:
     use_json_logs()
     LOG.setLevel(logging.WARNING)
     (path,) = arguments if arguments is not None else sys.argv[1:]
-    be_interruptible()
-    try:
+
+    def run() -> None:
         config = read_config(Path(path))
         if config.worker_memory_gb is not None:
             limit_memory(int(config.worker_memory_gb * 2**30))
         work(Queue(config.queue_url), bundles=config.bundles, stop=threading.Event(), lease_s=config.lease_s)
-    except KeyboardInterrupt:
-        return 0
-    except (MedsegError, OSError) as error:
+
+    def refused(error: Exception) -> None:
         log("cannot work", "error", error=type(error).__name__)
         sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+
+    return until_stopped(run, refused)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundles.queue import QueuedJob
-from medseg.bundles.worker import be_interruptible, worker_name
-from medseg.errors import MedsegError, system_error_line
+from medseg.bundles.worker import settled, until_stopped, worker_name
 from medseg.serve.monai_label import scoring, training
 from medseg.serve.monai_label.service import Service
-from medseg.serve.monai_label.tasks import CHORE_TASK, LEASE_S, Report, Stopped
+from medseg.serve.monai_label.tasks import CHORE_TASK, LEASE_S, Report
 
 LOG = logging.getLogger("medseg.label")
 
@@ -45,23 +44,12 @@ def work(service: Service, stop: threading.Event, poll_s: float = 0.5) -> None:
 
 def do(service: Service, job: QueuedJob) -> None:
     """Do a claimed chore and record how it ended."""
-    queue, worker, report = service.chores, str(job.worker), Report(service.chores, job)
-    began = time.monotonic()
-    try:
+    report, began = Report(service.chores, job), time.monotonic()
+    with settled(service.chores, job, lambda: report.lost):
         with report.beating():
             result = run_chore(service, job, report)
-    except (Stopped, KeyboardInterrupt) as error:
-        if not report.lost:  # this process itself is to end; the chore goes on in another one
-            queue.give_back(job.id, worker)
-            raise KeyboardInterrupt from error
-        queue.let_go(job.id, worker)
-    except (MedsegError, OSError) as error:
-        queue.fail(job.id, worker, system_error_line(error) if isinstance(error, OSError) else str(error))
-    except Exception as error:
-        LOG.exception("chore %s: a fault of medseg", job.id)
-        queue.fail(job.id, worker, f"{type(error).__name__}: {error}", retry=True)
-    else:
-        queue.finish(job.id, worker, {**result, "total_time": round(time.monotonic() - began, 1)})
+        took_s = round(time.monotonic() - began, 1)
+        service.chores.finish(job.id, str(job.worker), {**result, "total_time": took_s})
     LOG.info("chore %s (%s): ended", job.id, job.payload.get("chore"))
 
 
@@ -72,16 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", required=True)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    be_interruptible()
-    try:
+
+    def run() -> None:
         service = Service(options.studies, options.bundles.split(","), Path(options.state))
         work(service, threading.Event())
-    except KeyboardInterrupt:
-        return 0
-    except MedsegError as error:
-        LOG.error("%s", error)
-        return 2
-    return 0
+
+    return until_stopped(run, lambda error: LOG.error("%s", error))
 
 
 if __name__ == "__main__":

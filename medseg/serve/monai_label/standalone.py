@@ -5,9 +5,6 @@ from __future__ import annotations
 import ipaddress
 import logging
 import logging.handlers
-import os
-import signal
-import subprocess
 import sys
 import threading
 import types
@@ -17,6 +14,7 @@ from pathlib import Path
 
 from medseg.errors import InputError
 from medseg.files import make_folder
+from medseg.serve.processes import Kept, end_all, module_command
 
 THREADS = 64
 """Each waiting annotator takes one; the rest answer everybody else."""
@@ -154,44 +152,29 @@ class Workers:
 
     def __init__(self, start: Start, service):
         self.start_of, self.service = start, service
-        self.running: dict[str, tuple[subprocess.Popen, list[str]]] = {}
+        self.kept: dict[str, Kept] = {}
         self.stop = threading.Event()
 
     def commands(self) -> dict[str, list[str]]:
         """{what: command} of the processes that there should be."""
-        tied = ["-m", "medseg.serve.monai_label.tied", str(os.getpid())]
-        state, python = str(self.service.places.state), [sys.executable, *tied]
+        state = str(self.service.places.state)
         memory = [] if self.start_of.memory_gb is None else ["--memory-gb", str(self.start_of.memory_gb)]
         contour = ["medseg.bundles.worker", self.service.places.jobs, "--poll-s", "0.1", *memory]
         chores = ["medseg.serve.monai_label.chores", "--studies", self.start_of.studies, "--state", state]
         return {
-            "contouring": [*python, *contour, "--bundles", ",".join(self.service.models.tasks())],
-            "chores": [*python, *chores, "--bundles", ",".join(self.start_of.bundles)],
+            "contouring": module_command(*contour, "--bundles", ",".join(self.service.models.tasks())),
+            "chores": module_command(*chores, "--bundles", ",".join(self.start_of.bundles)),
         }
 
     def watch(self) -> None:
         """Keep them running until ``stop`` is set."""
         while not self.stop.is_set():
             for what, command in self.commands().items():
-                process, begun = self.running.get(what, (None, None))
-                if process is not None and process.poll() is None and begun == command:
-                    continue
-                if process is not None and process.poll() is None:
-                    self._end(process)
-                elif process is not None and self.stop.wait(1.0):  # it died by itself: not in a tight circle
-                    break
-                self.running[what] = subprocess.Popen(command, stdin=subprocess.DEVNULL), command
+                one = self.kept.setdefault(what, Kept(what, command))
+                one.change(command)
+                one.look()
             self.stop.wait(1.0)
-        for process, _ in self.running.values():
-            self._end(process)
-
-    @staticmethod
-    def _end(process: subprocess.Popen) -> None:
-        process.send_signal(signal.SIGTERM)  # the job in hand waits again
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        end_all(self.kept.values())
 
 
 def serve(start: Start, say=print) -> int:

@@ -36,8 +36,8 @@ def as_task(job: QueuedJob) -> dict[str, Any]:
     }
 
 
-class Stopped(Exception):
-    """The chore was cancelled, or belongs to another process now."""
+class Stopped(KeyboardInterrupt):
+    """The chore was cancelled, or belongs to another process now: no step of a training may catch that."""
 
 
 class Report:

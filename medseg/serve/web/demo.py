@@ -10,11 +10,11 @@ from django.contrib.auth.models import User
 
 from medseg.errors import MedsegError
 from medseg.phantoms.thigh import write_thigh_phantom
+from medseg.serve.processes import Group
 from medseg.serve.web import tasks
 from medseg.serve.web.accounts import new_account
 from medseg.serve.web.intake import bytes_of, take_in_folder
 from medseg.serve.web.models import Job, Study
-from medseg.serve.web.processes import Group
 from medseg.serve.web.site import the_site
 
 ACCOUNT = "demo"

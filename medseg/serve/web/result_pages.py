@@ -12,15 +12,26 @@ from django.urls import reverse
 
 from medseg.cases.find import folder_name
 from medseg.serve.web.models import Job
-from medseg.serve.web.viewing import AXES, WINDOWS, middle, view_of
+from medseg.serve.web.screening import screening_of
+from medseg.serve.web.slices import AXES, WINDOWS, middle, middle_of_box
+from medseg.serve.web.viewing import SUV_WINDOW, View, view_of
 from medseg.structures.structure import fixed_colour_rgb
 
 VIEWER = "web/vendor/niivue.js"
 """Comes from npm at build time (npm/README.md); the pages do without it when it is not there."""
 
 
+MAP = "map.png"
+"""Where the network looked, of a result of labels."""
+
+
 def has_viewer() -> bool:
     return finders.find(VIEWER) is not None
+
+
+def has_file(record: Mapping[str, Any], name: str) -> bool:
+    """Whether the run record lists a file of that name."""
+    return any(row["file"] == name for row in record.get("outputs", ()))
 
 
 def kind_of_record(record: Mapping[str, Any]) -> str:
@@ -43,7 +54,7 @@ def page_of(job: Job, folder: Path, record: Mapping[str, Any], request: HttpRequ
     values: dict[str, Any] = {
         "kind": kind,
         "files": [row for row in record.get("outputs", ())],
-        "preview": any(row["file"] == "preview.png" for row in record.get("outputs", ())),
+        "preview": has_file(record, "preview.png"),
         "record_rows": record_rows(record),
         "warnings": record.get("warnings", ()),
     }
@@ -54,9 +65,9 @@ def page_of(job: Job, folder: Path, record: Mapping[str, Any], request: HttpRequ
     elif kind:
         values |= _picture_values(job, folder, record)
     if kind == "labels":
-        values["labels"] = _labels(record["labels"])
+        values |= {"labels": _labels(record["labels"]), "screening": screening_of(job.bundle)}
     if kind == "boxes":
-        values["boxes"] = _boxes(record)
+        values["boxes"] = _boxes(record, values)
     return values
 
 
@@ -83,8 +94,6 @@ def record_rows(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _volume_values(folder: Path, record: Mapping[str, Any], request: HttpRequest) -> dict[str, Any]:
     view = view_of(folder, record)
     asked = slice_asked(request, view)
-    presets = [(name, *ends) for name, ends in WINDOWS.items()] if view.about["is_ct"] else []
-    presets.append(("whole", *view.about["range"]))
     sizes = {row["name"]: row for row in record.get("structures", ())}
     structures = [
         {"number": number, "name": name, "class": f"c{number % 12}", "row": sizes.get(name, {})}
@@ -94,16 +103,25 @@ def _volume_values(folder: Path, record: Mapping[str, Any], request: HttpRequest
         one["colour"] = "#{:02x}{:02x}{:02x}".format(*view.about["colours"][one["number"]])
         one["shown"] = one["number"] not in asked["hidden"]
     return {
+        **slices_values(view, asked),
+        "shown_structures": structures,
+        "has_viewer": has_viewer(),
+        "suv_window": SUV_WINDOW,
+        "slice_of_box": [middle_of_box(view, box, "axial") for box in view.about["boxes"]],
+    }
+
+
+def slices_values(view: View, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the form of slices needs (:mod:`medseg.serve.web.slices`)."""
+    presets = [(name, *ends) for name, ends in WINDOWS.items()] if view.about["is_ct"] else []
+    return {
         "view": view.about,
         "axes": AXES,
-        "windows": presets,
+        "windows": [*presets, ("whole", *view.about["range"])],
         "asked": asked,
         "last": view.about["shape"][AXES.index(asked["axis"])] - 1,
         "middles": {axis: middle(view, axis) for axis in AXES},
         "counts": dict(zip(AXES, view.about["shape"], strict=True)),
-        "shown_structures": structures,
-        "has_viewer": has_viewer(),
-        "viewer": VIEWER,
     }
 
 
@@ -141,22 +159,25 @@ def _picture_values(job: Job, folder: Path, record: Mapping[str, Any]) -> dict[s
                     "row": row,
                 }
             )
-    return {"picture": reverse("picture", args=[job.id, folder.name]), "layers": layers}
+    heat = reverse("overlay", args=[job.id, folder.name, MAP]) if has_file(record, MAP) else ""
+    return {"picture": reverse("picture", args=[job.id, folder.name]), "layers": layers, "heat": heat}
 
 
 def _labels(labels: Mapping[str, Any]) -> dict[str, Any]:
     """Probabilities as (class, value, its calibrated interval or None), values and the remark."""
     intervals = labels.get("intervals", {})
     chances = [(name, value, intervals.get(name)) for name, value in labels["probabilities"].items()]
-    return {"probabilities": chances, "values": labels["values"], "remark": labels.get("remark", "")}
+    said = {"values": labels["values"], "remark": labels.get("remark", "")}
+    return {"probabilities": chances, "has_intervals": bool(intervals), **said}
 
 
-def _boxes(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Boxes with what an SVG over the picture needs: x, y, width, height in pixels."""
+def _boxes(record: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Boxes with what an SVG over the picture needs (x, y, width, height in pixels) or, of a volume, the
+    slice through the middle of each."""
     found = []
-    for row in record["boxes"]["found"]:
+    for number, row in enumerate(record["boxes"]["found"]):
         low, high = row["low"], row["high"]
-        place = {}
+        place = {"slice": values["slice_of_box"][number]} if "slice_of_box" in values else {}
         if len(low) == 2:
             place = {"x": low[1], "y": low[0], "width": high[1] - low[1], "height": high[0] - low[0]}
         found.append({**row, **place})

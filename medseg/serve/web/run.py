@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +13,8 @@ from pathlib import Path
 from medseg.bundles.find import bundle_folders, find_bundle
 from medseg.bundles.trust import trusted_bundle
 from medseg.errors import InputError, MedsegError
-from medseg.serve.web.processes import Group, Kept
+from medseg.serve.processes import Group, Kept, module_command
+from medseg.serve.web.database import database
 from medseg.serve.web.site import BUNDLES_VARIABLE, DATA_VARIABLE, URL_VARIABLE, Site, load_site
 
 SWEEP_EVERY_S = 600.0
@@ -51,6 +50,7 @@ def prepare(request: ServeRequest) -> Site:
     bundles = request.bundles or said.bundles or shipped_with_weights()
     for name in bundles:
         trusted_bundle(name)
+    database(said)
     scheme = "https" if request.certificate else "http"
     host = f"[{request.host}]" if ":" in request.host else request.host
     url = said.public_url or f"{scheme}://{host}:{request.port}"
@@ -101,7 +101,7 @@ def _is_loopback(host: str) -> bool:
 
 def commands(request: ServeRequest, site: Site) -> list[Kept]:
     """gunicorn with threads, and so many workers."""
-    web = [sys.executable, "-m", "gunicorn", "medseg.serve.web.wsgi:application"]
+    web = module_command("gunicorn", "medseg.serve.web.wsgi:application")
     web += ["--bind", f"{request.host}:{request.port}", "--worker-class", "gthread"]
     web += ["--workers", str(request.web_workers), "--threads", "8", "--backlog", "512"]
     web += ["--timeout", "120", "--graceful-timeout", "10", "--log-level", "warning"]
@@ -114,7 +114,7 @@ def commands(request: ServeRequest, site: Site) -> list[Kept]:
     if request.certificate and request.key:
         web += ["--certfile", str(request.certificate), "--keyfile", str(request.key)]
     os.environ["MEDSEG_QUEUE"] = site.queue_url  # a postgresql URL may hold a password
-    worker = [sys.executable, "-m", "medseg.bundles.worker", "-", "--bundles", ",".join(site.bundles)]
+    worker = module_command("medseg.bundles.worker", "-", "--bundles", ",".join(site.bundles))
     return [Kept("web", web), *(Kept(f"worker {n + 1}", worker) for n in range(request.workers))]
 
 
@@ -132,8 +132,7 @@ def serve(request: ServeRequest, report: Callable[[str], None]) -> None:
     _require_free(request.host, request.port)
     set_up_django()
     group = Group(commands(request, site))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: group.stopped.set())
+    group.stop_at_signals()
     try:
         group.keep()
         if request.demo:
@@ -164,7 +163,7 @@ def _wait_until_up(request: ServeRequest, group: Group) -> None:
             probe.settimeout(1)
             if probe.connect_ex((_reachable(request.host), request.port)) == 0:
                 return
-        if group.members[0].process.poll() is not None or time.monotonic() > deadline:
+        if not group.members[0].runs or time.monotonic() > deadline:
             raise MedsegError("the web server did not start; what it said stands above.")
 
 

@@ -2,6 +2,7 @@
 
 from urllib.parse import urlsplit
 
+from medseg.serve.web.database import database
 from medseg.serve.web.secret import secret_key
 from medseg.serve.web.site import the_site
 
@@ -54,18 +55,11 @@ TEMPLATES = [
     }
 ]
 
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": _SITE.data_dir / "web.sqlite3",
-        # Writers wait for one another instead of failing; a transaction that will write says so at once.
-        "OPTIONS": {
-            "timeout": 30,
-            "transaction_mode": "IMMEDIATE",
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-        },
-    }
-}
+DATABASES = {"default": database(_SITE)}
+PASSWORD_HASHERS = [
+    "medseg.serve.web.hashers.Argon2",
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",  # of accounts made before
+]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}", **options}
     for name, options in (

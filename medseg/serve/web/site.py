@@ -48,6 +48,8 @@ class Site:
     never. ``max_…``: of one upload; ``max_ratio`` of a zip, unpacked over packed. ``free_bytes``: kept free
     on the disk. ``proxies``: how many reverse proxies stand in front and add to X-Forwarded-For.
     ``ohif_url``: with ``{study}`` where the StudyInstanceUID goes. ``help_url``: the site's own manual.
+    ``appointment_url``: where somebody who was screened asks for an appointment. ``database``: a postgresql
+    URL for the site's own tables, "" for a SQLite file in ``data_dir``.
     """
 
     data_dir: Path
@@ -66,6 +68,8 @@ class Site:
     targets: tuple[Target, ...] = ()
     ohif_url: str = ""
     help_url: str = ""
+    appointment_url: str = ""
+    database: str = ""
 
     @property
     def queue_url(self) -> str:

@@ -38,7 +38,8 @@ KIND_OF_ENTRY = {"series": "volume", "volumes": "volume", "pictures": ""}
 @dataclass(frozen=True)
 class Offer:
     """A bundle that takes an image. ``task``: in words, from its metadata. ``settings``: those of its config
-    that the page asks for. ``matches``: how many words of the body part its task has."""
+    that the page asks for. ``takes_points``: points inside the tumour may stand for a region. ``matches``:
+    how many words of the body part its task has."""
 
     name: str
     title: str
@@ -47,6 +48,7 @@ class Offer:
     requires_region: bool
     settings: tuple[str, ...]
     several: tuple[str, ...]
+    takes_points: bool
     kind: str
     has_weights: bool
     matches: int
@@ -56,7 +58,8 @@ class Offer:
         return self.matches > 0
 
 
-ASKED_SETTINGS = ("ctv_margin_mm", "ptv_margin_mm")
+ASKED_SETTINGS = ("ctv_margin_mm", "ptv_margin_mm", "side")
+"""Of a bundle's config, where it has them. ``side``: L or R, of a radiograph that does not say its own."""
 
 
 def listed_bundle(name: str) -> Bundle:
@@ -112,6 +115,7 @@ def _offer(name: str, bundle: Bundle, words: set[str]) -> Offer:
         bool(said.get("requires_region")),
         tuple(key for key in ASKED_SETTINGS if key in config),
         tuple(bundle.modalities[key] for key in bundle.modalities if key != "image"),
+        "clicks" in said,
         bundle.result_kind if bundle.result_kind in KINDS else "",
         bundle.has_weights,
         len(words & own),

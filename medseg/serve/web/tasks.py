@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundles.config import check_settings
+from medseg.bundles.find import Bundle
 from medseg.bundles.queue import Queue, QueuedJob, UnknownJob
 from medseg.bundles.record import read_record
 from medseg.bundles.request import Request, payload_of
@@ -19,7 +20,9 @@ from medseg.serve.web.site import the_site
 from medseg.serve.web.suggestions import ASKED_SETTINGS, formats_for, listed_bundle, takes
 
 UNFINISHED = ("waiting", "running")
-LARGEST_MARGIN_MM = 100.0
+LARGEST_MARGIN_MM, REACH_MM = 100.0, (-5000.0, 5000.0)
+BOX = ("x0", "x1", "y0", "y1", "z0", "z1")
+SIDES, MOST_POINTS = ("L", "R"), 20
 
 
 @lru_cache(maxsize=1)
@@ -49,6 +52,7 @@ def submit(study: Study, kind: str, entry_id: str, bundle_name: str, form: Mappi
         study.folder / "jobs" / folder_name,
         formats=formats_for(bundle, entry),
         within=_within(study, form),
+        at=_points(bundle, form),
         settings=settings,
         series=((bundle.modalities["image"], entry["uid"]),) if several and kind == "series" else (),
     )
@@ -60,7 +64,24 @@ def submit(study: Study, kind: str, entry_id: str, bundle_name: str, form: Mappi
 
 def _settings(form: Mapping[str, str]) -> dict[str, Any]:
     given = {key: form.get(key, "").strip() for key in ASKED_SETTINGS}
-    return {key: _number(key, text, 0.0, LARGEST_MARGIN_MM) for key, text in given.items() if text}
+    settings: dict[str, Any] = {}
+    for key, text in given.items():
+        if key == "side" and text and text not in SIDES:
+            raise InputError(f"side {text[:20]!r}: expected L or R.")
+        if text:
+            settings[key] = text if key == "side" else _number(key, text, 0.0, LARGEST_MARGIN_MM)
+    return settings
+
+
+def _points(bundle: Bundle, form: Mapping[str, str]) -> tuple[tuple[float, ...], ...]:
+    """Points inside the tumour, LPS mm: ``x,y,z; x,y,z``."""
+    texts = [part for part in form.get("at", "").split(";") if part.strip()]
+    if texts and "clicks" not in bundle.metadata:
+        raise InputError(f"{bundle.name} takes no points; give it a box, or a structure.")
+    points = [tuple(_number("point", part.strip(), *REACH_MM) for part in text.split(",")) for text in texts]
+    if len(points) > MOST_POINTS or any(len(point) != 3 for point in points):
+        raise InputError(f"points: expected x,y,z; x,y,z in LPS mm, at most {MOST_POINTS}.")
+    return tuple(points)
 
 
 def _number(name: str, text: str, low: float, high: float) -> float:
@@ -76,7 +97,7 @@ def _number(name: str, text: str, low: float, high: float) -> float:
 def _within(study: Study, form: Mapping[str, str]) -> str | None:
     """The region as ``medseg segment`` takes it: a structure of an uploaded set, a box in mm, or none."""
     roi = form.get("within_roi", "")
-    box = [form.get(f"within_{side}", "").strip() for side in ("x0", "x1", "y0", "y1", "z0", "z1")]
+    box = [form.get(f"within_{side}", "").strip() for side in BOX]
     if roi:
         set_id, _, name = roi.partition(":")
         entry, path = source_of(study, "sets", set_id)
@@ -85,7 +106,7 @@ def _within(study: Study, form: Mapping[str, str]) -> str | None:
         margin = _number("margin", form.get("within_margin", "").strip() or "0", 0.0, LARGEST_MARGIN_MM)
         return f"{path}:{name}" + (f"+{margin:g}" if margin else "")
     if any(box):
-        return ",".join(f"{_number('region', text, -5000.0, 5000.0):g}" for text in box)
+        return ",".join(f"{_number('region', text, *REACH_MM):g}" for text in box)
     return None
 
 

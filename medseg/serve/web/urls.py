@@ -6,7 +6,18 @@ from django.http import HttpResponse
 from django.urls import path
 from django.views.i18n import set_language
 
-from medseg.serve.web.views import accounts, compare, jobs, pacs, results, studies, trail, uploads
+from medseg.serve.web.views import (
+    accounts,
+    compare,
+    jobs,
+    look,
+    pacs,
+    reading,
+    results,
+    studies,
+    trail,
+    uploads,
+)
 
 admin.site.site_header = admin.site.site_title = "medseg"
 # One way in, with one limit of failed log-ins.
@@ -32,6 +43,8 @@ urlpatterns = [
     path("studies/<str:id_>/", studies.show, name="study"),
     path("studies/<str:id_>/contour", studies.contour, name="contour"),
     path("studies/<str:id_>/delete", studies.delete, name="delete_study"),
+    path("studies/<str:id_>/look/<str:kind>/<str:entry>/", look.show, name="look"),
+    path("studies/<str:id_>/look/<str:kind>/<str:entry>/slice", look.one_slice, name="look_slice"),
     path("jobs/<str:id_>/", jobs.show, name="job"),
     path("jobs/<str:id_>/progress", jobs.progress, name="progress"),
     path("jobs/<str:id_>/cancel", jobs.cancel, name="cancel"),
@@ -48,6 +61,9 @@ urlpatterns = [
     path("compare/make", compare.make, name="make_comparison"),
     path("comparisons/<str:id_>/", compare.show, name="comparison"),
     path("comparisons/<str:id_>/report", compare.report, name="comparison_report"),
+    path("bundle/", reading.card, name="card"),
+    path("manual/", reading.manual, name="manual"),
+    path("self-assessment/<str:name>/", reading.self_assessment, name="self_assessment"),
     path("trail/", trail.show, name="trail"),
     path("admin/", admin.site.urls),
 ]

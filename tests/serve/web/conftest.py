@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import threading
 import uuid
 from pathlib import Path
 
 import pytest
+from web_visits import answered, client_of, do_the_work, send
 from zip_files import zip_of
 
 from medseg.files import write_json
 
-OFFERED = ("ct_head_neck", "cxr_anatomy", "eye_lesion")
+OFFERED = ("ct_head_neck", "cxr_anatomy", "eye_lesion", "hip_osteoporosis")
 
 
 @pytest.fixture(scope="session")
@@ -106,13 +106,6 @@ def ct_zip(tmp_path_factory) -> bytes:
 
 @pytest.fixture
 def upload():
-    """A function that sends files by the plain form; returns the answer."""
-    from django.core.files.uploadedfile import SimpleUploadedFile
-
-    def send(client, files: dict[str, bytes], **fields):
-        sent = [SimpleUploadedFile(name, content) for name, content in files.items()]
-        return client.post("/upload/", {"title": "a study", **fields, "files": sent})
-
     return send
 
 
@@ -131,50 +124,20 @@ def study(upload, ct_zip):
 @pytest.fixture
 def work(bright):
     """A function that does what a worker process does until nothing waits."""
-    return lambda: do_the_work(bright)
-
-
-def do_the_work(bundle: str) -> None:
-    from medseg.bundles.worker import work
-    from medseg.serve.web.tasks import the_queue
-
-    class UntilEmpty(threading.Event):
-        def is_set(self) -> bool:
-            return the_queue().counts()["waiting"] == 0
-
-    work(the_queue(), bundles=[bundle, "cxr_anatomy"], stop=UntilEmpty())
+    return do_the_work
 
 
 @pytest.fixture(scope="session")
 def finished(site_dir, ct_zip, bright):
     """(client, address) of one job that is done, for tests that only look."""
-    from django.contrib.auth.models import User
-    from django.core.files.uploadedfile import SimpleUploadedFile
-    from django.test import Client
-
-    from medseg.serve.web.accounts import new_account
-
-    client = Client()
-    client.username = "looks"
-    new_account(client.username, "user")
-    client.force_login(User.objects.get(username=client.username))
-    upload = {"title": "looked at", "files": [SimpleUploadedFile("ct.zip", ct_zip)]}
-    address = client.post("/upload/", upload).url
-    job = client.post(f"{address}contour", {"image": "series:s0001", "bundle": bright}).url
-    do_the_work(bright)
-    return client, job
+    client = client_of("looks")
+    study = send(client, {"ct.zip": ct_zip}, title="looked at").url
+    return client, answered(client, study, image="series:s0001", bundle=bright)
 
 
 @pytest.fixture
-def contoured(study, bright, work):
+def contoured(study, bright):
     """A function that uploads the CT, contours it, and returns the job's address."""
-
-    def make(client, **fields) -> str:
-        address = study(client)
-        form = {"image": "series:s0001", "bundle": bright, **fields}
-        answer = client.post(f"{address}contour", form)
-        assert answer.status_code == 302, answer.content.decode()
-        work()
-        return answer.url
-
-    return make
+    return lambda client, **fields: answered(
+        client, study(client), image="series:s0001", bundle=bright, **fields
+    )

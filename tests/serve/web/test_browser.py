@@ -49,6 +49,16 @@ def page():
         browser.close()
 
 
+def enter(page, address, account) -> None:
+    """Log in as a new user."""
+    name, password = account()
+    page.goto(address)
+    page.fill("#id_username", name)
+    page.fill("#id_password", password)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("nav")
+
+
 def test_from_the_log_in_to_the_same_rtstruct_as_medseg_segment(
     address, account, bright, ct_zip, work, tmp_path, page
 ):
@@ -58,12 +68,8 @@ def test_from_the_log_in_to_the_same_rtstruct_as_medseg_segment(
 
     with zipfile.ZipFile(io.BytesIO(ct_zip)) as archive:
         archive.extractall(tmp_path / "ct")
-    name, password = account()
 
-    page.goto(address)
-    page.fill("#id_username", name)
-    page.fill("#id_password", password)
-    page.keyboard.press("Enter")
+    enter(page, address, account)
     page.click("nav >> text=Upload")
     page.fill("#title", "by a browser")
     page.set_input_files("#files", sorted((tmp_path / "ct").iterdir()))
@@ -92,3 +98,49 @@ def test_from_the_log_in_to_the_same_rtstruct_as_medseg_segment(
     theirs = read_rtstruct(tmp_path / "out" / "ct" / "RS.dcm", series)
     assert list(ours) == list(theirs) == ["GTV"]
     assert np.array_equal(ours["GTV"], theirs["GTV"]) and np.count_nonzero(ours["GTV"]) == 1440
+
+
+def test_a_box_drawn_on_a_slice_is_where_the_bundle_looks(address, account, bright, ct_zip, work, page):
+    from medseg.phantoms.series import stack_geometry
+
+    geometry = stack_geometry((12, 32, 40), gaps_mm=1.5, pixel_spacing_mm=(1.5, 1.5))  # of ct_zip
+    enter(page, address, account)
+    page.goto(f"{address}/upload/")
+    page.set_input_files("#files", {"name": "ct.zip", "mimeType": "application/zip", "buffer": ct_zip})
+    page.click("form#upload > button")
+    page.wait_for_url("**/studies/*/")
+    page.click("text=Look at it")
+    page.wait_for_selector("#tools:not([hidden])")
+
+    def go_to(index: int) -> None:
+        page.evaluate(
+            "n => { const i = document.forms.slices.elements.index; i.value = n;"
+            " i.dispatchEvent(new Event('input', {bubbles: true})); }",
+            index,
+        )
+
+    page.locator("#slice").evaluate("image => image.decode()")
+    box = page.locator("#drawn").bounding_box()
+    corners = [(box["x"] + share * box["width"], box["y"] + share * box["height"]) for share in (0.25, 0.75)]
+    page.mouse.move(*corners[0])
+    page.mouse.down()
+    page.mouse.move(*corners[1], steps=3)
+    page.mouse.up()
+    for index, button in ((5, "#first"), (7, "#last")):
+        go_to(index)
+        page.click(button)
+    drawn = [
+        float(page.input_value(f"[name=within_{side}]")) for side in ("x0", "x1", "y0", "y1", "z0", "z1")
+    ]
+    # A quarter and three quarters of 40 columns and 32 rows; slices 5 to 7, with half a voxel around.
+    low = geometry.points_lps_mm(5, np.array([[7.5, 9.5]]))[0] - (0, 0, 0.75)
+    high = geometry.points_lps_mm(7, np.array([[23.5, 29.5]]))[0] + (0, 0, 0.75)
+    assert np.allclose(drawn, np.stack([low, high], 1).ravel(), atol=0.3)
+    page.check(f'input[value="{bright}"]')
+    page.click("text=Contour >> nth=-1")
+    page.wait_for_url("**/jobs/*/")
+    work()
+    page.wait_for_selector("#slices")
+    # Of the block, rows 8 to 19 and columns 10 to 29: 3 slices x 12 rows x 20 columns of 1.5 mm.
+    assert "2.4 cc" in page.inner_text("main")
+    assert page.complaints == []

@@ -133,6 +133,27 @@ def test_no_page_has_a_script_or_a_style_in_itself():
         assert all("src=" in part[:40] for part in text.split("<script")[1:]), template
 
 
+def test_passwords_are_stored_by_argon2_and_older_hashes_are_replaced_at_the_next_log_in(account):
+    from django.contrib.auth.hashers import identify_hasher, make_password
+    from django.contrib.auth.models import User
+    from django.test import Client, override_settings
+
+    from medseg.serve.web import settings
+
+    with override_settings(PASSWORD_HASHERS=settings.PASSWORD_HASHERS):
+        name, password = account()
+        user = User.objects.get(username=name)
+        hasher = identify_hasher(user.password)
+        assert hasher.algorithm == "argon2" and hasher.memory_cost >= 46 * 1024 and hasher.time_cost >= 2
+        assert "$m=47104,t=2,p=1$" in user.password
+        user.password = make_password(password, hasher="pbkdf2_sha256")
+        user.save()
+        assert Client().login(username=name, password=password)
+        user.refresh_from_db()
+        assert user.password.startswith("argon2$argon2id$")
+        assert not Client().login(username=name, password=password[:-1])
+
+
 def test_a_password_of_the_site_s_own_making_is_long_and_a_short_one_is_refused(client):
     short = {"new_password1": "short1", "new_password2": "short1", "old_password": "x"}
     assert b"12" in client.post("/password/", short).content

@@ -133,7 +133,8 @@ def test_a_pet_lies_in_colour_over_the_place_where_it_is_hot(tmp_path):
     from PIL import Image
 
     from medseg.cases.nifti import write_mask
-    from medseg.serve.web.viewing import SUV_WINDOW, slice_png, view_of
+    from medseg.serve.web.slices import slice_png
+    from medseg.serve.web.viewing import SUV_WINDOW, view_of
     from medseg.transforms.saving import SUV_WINDOW as OF_THE_PREVIEW
 
     assert SUV_WINDOW == OF_THE_PREVIEW

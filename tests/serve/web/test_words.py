@@ -27,16 +27,25 @@ def said_in_code() -> set[str]:
     return said | set(re.findall(r'note\(\s*(?:self\.)?request, "([^"]*)"', texts))
 
 
+def texts_of(questionnaire) -> list[str]:
+    """What a questionnaire says in the user's language; its source is cited as it stands."""
+    bands = [text for words, meaning, _ in questionnaire.bands for text in (words, meaning)]
+    questions = [question.words for question in questionnaire.questions]
+    return [questionnaire.title, questionnaire.for_whom, *questions, *bands]
+
+
 def words_of_tables() -> set[str]:
     from medseg.bundles.queue import STATES
     from medseg.serve.web.result_pages import record_rows
-    from medseg.serve.web.viewing import AXES, WINDOWS
+    from medseg.serve.web.screening import QUESTIONNAIRES
+    from medseg.serve.web.slices import AXES, WINDOWS
 
     record = {"bundle": {"name": "b", "weights_sha256": "x"}, "started": "now", "seconds": 1, "device": "cpu"}
     record |= {"options": {"within": "1,2", "settings": {"a": 1}}, "versions": {"a": "1"}}
     rows = {name for name, _ in record_rows(record)}
     assert len(rows) == 8
-    return {*STATES, "removed", *AXES, *WINDOWS, "whole", *rows, "reviewed", "review withdrawn"}
+    asked = {text for one in QUESTIONNAIRES.values() for text in texts_of(one)}
+    return {*asked, *STATES, "removed", *AXES, *WINDOWS, "whole", *rows, "reviewed", "review withdrawn"}
 
 
 def test_every_text_is_translated_and_every_translation_is_used(site_dir):

@@ -15,12 +15,14 @@ from medseg.cases.find import folder_name
 from medseg.errors import MedsegError
 from medseg.serve.web import tasks
 from medseg.serve.web.access import job_of, note
+from medseg.serve.web.flat import heat_png, overlay_png, picture_png
 from medseg.serve.web.models import Job
 from medseg.serve.web.pages import RESEARCH_USE
 from medseg.serve.web.pdf import pdf_of
-from medseg.serve.web.result_pages import is_volume, picture_kind, slice_asked
+from medseg.serve.web.result_pages import MAP, has_file, is_volume, picture_kind, slice_asked
 from medseg.serve.web.site import the_site
-from medseg.serve.web.viewing import View, overlay_png, picture_png, slice_png, view_of
+from medseg.serve.web.slices import slice_png
+from medseg.serve.web.viewing import View, view_of
 from medseg.structures.structure import fixed_colour_rgb
 
 NOTICE = (
@@ -117,10 +119,10 @@ def one_slice(request: HttpRequest, id_: str, case: str) -> HttpResponse:
 
 @require_GET
 def volume(request: HttpRequest, id_: str, case: str, name: str) -> HttpResponse:
-    """``image.nii.gz`` or ``labels.nii.gz`` of the reduced copy."""
-    if name not in ("image.nii.gz", "labels.nii.gz"):
-        raise Http404
+    """``image.nii.gz``, ``labels.nii.gz`` or, with a PET, ``pet.nii.gz`` of the reduced copy."""
     view = _view(request, id_, case)
+    if name not in ("image.nii.gz", "labels.nii.gz", *(("pet.nii.gz",) if view.about["fused"] else ())):
+        raise Http404
     return FileResponse(open(view.folder / name, "rb"), content_type="application/octet-stream")
 
 
@@ -136,8 +138,11 @@ def picture(request: HttpRequest, id_: str, case: str) -> HttpResponse:
 
 @require_GET
 def overlay(request: HttpRequest, id_: str, case: str, name: str) -> HttpResponse:
-    """The mask of one structure in its colour, clear around it."""
+    """The mask of one structure in its colour, clear around it; or the map of where the network looked."""
     _, folder, record = _case(request, id_, case)
+    if name == MAP and has_file(record, MAP) and (folder / MAP).is_file():
+        headers = {"Cache-Control": "private, max-age=600"}
+        return HttpResponse(heat_png(folder / MAP), content_type="image/png", headers=headers)
     for row in record.get("structures", ()):
         if f"{folder_name(row['name'])}.png" == name and (folder / name).is_file():
             content = overlay_png(folder / name, fixed_colour_rgb(row["name"]))

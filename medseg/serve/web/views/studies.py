@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -10,9 +13,11 @@ from django.views.decorators.http import require_GET, require_POST
 from medseg.errors import MedsegError
 from medseg.serve.web import tasks
 from medseg.serve.web.access import note, own_study_of, studies_of, study_of
+from medseg.serve.web.models import Study
 from medseg.serve.web.pages import refusal
 from medseg.serve.web.retention import delete_study
 from medseg.serve.web.suggestions import offers_for
+from medseg.serve.web.tasks import BOX
 from medseg.serve.web.words import say
 
 ON_A_PAGE = 100
@@ -34,24 +39,35 @@ def show(request: HttpRequest, id_: str) -> HttpResponse:
     study = study_of(request, id_)
     entries = []
     for kind in ("series", "pictures", "volumes"):
-        for entry in study.contents.get(kind, ()):
-            offers = [] if entry.get("localizer") else offers_for(kind, entry)
-            entries.append({"kind": kind, "entry": entry, "offers": offers})
+        entries += [contour_form(study, kind, entry) for entry in study.contents.get(kind, ())]
     jobs = [(job, tasks.state(job)) for job in study.jobs.all()]
+    context = {
+        "study": study,
+        "entries": entries,
+        "jobs": jobs,
+        "is_owner": study.owner_id == request.user.id,
+    }
+    return render(request, "web/study.html", context)
+
+
+def contour_form(study: Study, kind: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What the form under an image of a study needs: the bundles that take it, and what some of them ask."""
+    offers = [] if entry.get("localizer") else offers_for(kind, entry)
     rois = [
         (f"{one['id']}:{roi}", f"{one['label'] or one['name']}: {roi}")
         for one in study.contents.get("sets", ())
         for roi in one["rois"]
     ]
-    context = {
-        "study": study,
-        "entries": entries,
-        "jobs": jobs,
+    return {
+        "kind": kind,
+        "entry": entry,
+        "offers": offers,
         "rois": rois,
-        "is_owner": study.owner_id == request.user.id,
-        "box": ("x0", "x1", "y0", "y1", "z0", "z1"),
+        "box": BOX,
+        "settings": {key for offer in offers for key in offer.settings},
+        "takes_points": any(offer.takes_points for offer in offers),
+        "wants_region": bool(offers) and offers[0].requires_region,
     }
-    return render(request, "web/study.html", context)
 
 
 @require_POST

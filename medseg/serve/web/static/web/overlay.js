@@ -1,6 +1,7 @@
-// How strongly the overlay shows, and which structures of it.
+// How strongly the overlay shows, which structures of it, and boxes from which score on.
 const strength = document.getElementById("opacity");
 const layers = document.querySelectorAll("#stack .layer");
+const least = document.getElementById("least");
 
 function show() {
   for (const layer of layers) {
@@ -11,3 +12,9 @@ function show() {
 
 strength?.addEventListener("input", show);
 for (const box of document.querySelectorAll("[data-toggles]")) box.addEventListener("change", show);
+least?.addEventListener("input", () => {
+  document.querySelector("output[for=least]").textContent = least.value;
+  for (const part of document.querySelectorAll("[data-score]")) {
+    part.style.display = Number(part.dataset.score) < Number(least.value) ? "none" : "";
+  }
+});

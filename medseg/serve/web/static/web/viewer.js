@@ -21,11 +21,19 @@ async function open() {
     loadingText: "", dragAndDropEnabled: false, isAntiAlias: false, crosshairWidth: 0.5, crosshairColor: [1, 0.8, 0.2, 0.7],
   });
   await viewer.attachTo("canvas");
+  const fused = document.querySelector("#slices [name=fused]");
+  const { pet, petLow, petHigh } = part.dataset;
+  const suv = { url: pet, name: "pet.nii.gz", colormap: "hot", opacity: 0.5, cal_min: Number(petLow), cal_max: Number(petHigh) };
   await viewer.loadVolumes([
     { url: part.dataset.image, name: "image.nii.gz" },
+    ...(pet ? [suv] : []),
     { url: part.dataset.labels, name: "labels.nii.gz", opacity: 0.5 },
   ]);
-  const [image, labels] = viewer.volumes;
+  const image = viewer.volumes[0];
+  const last = viewer.volumes.length - 1;
+  const labels = viewer.volumes[last];
+  const showPet = () => viewer.setOpacity(1, fused.checked ? 0.5 : 0);
+  if (pet) { showPet(); fused.addEventListener("change", showPet); }
   const choice = document.querySelector("#slices [name=window]");
   const window_ = () => {
     const { low, high } = choice.selectedOptions[0].dataset;
@@ -37,7 +45,7 @@ async function open() {
   const colour = () => { labels.setColormapLabel(labelMap()); viewer.updateGLVolume(); };
   colour();
   for (const box of boxes) box.addEventListener("change", colour);
-  document.getElementById("three-opacity").addEventListener("input", (event) => viewer.setOpacity(1, Number(event.target.value)));
+  document.getElementById("three-opacity").addEventListener("input", (event) => viewer.setOpacity(last, Number(event.target.value)));
 }
 
 part.addEventListener("toggle", async () => {

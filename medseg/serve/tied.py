@@ -1,5 +1,5 @@
 """A process that ends with the one that started it, also when that is killed: ``python -m
-medseg.serve.monai_label.tied PARENT MODULE …``."""
+medseg.serve.tied PARENT MODULE …``."""
 
 from __future__ import annotations
 
