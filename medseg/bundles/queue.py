@@ -63,6 +63,11 @@ _PUT = (
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id"
 )
 _SAME_KEY = "SELECT id FROM medseg_jobs WHERE key = ? AND state IN ('waiting', 'running', 'done')"
+_WAITS = "SELECT 1 FROM medseg_jobs WHERE state = 'waiting' AND task = ? LIMIT 1"
+_OLD = (
+    f"SELECT {_COLUMNS} FROM medseg_jobs WHERE ended_at < ? AND (lease_until IS NULL OR lease_until < ?) "
+    "ORDER BY number"
+)
 _CLAIM = (
     "UPDATE medseg_jobs SET state = 'running', worker = ?, attempts = attempts + 1, started_at = ?, "
     "lease_until = ?, progress = NULL, note = '' WHERE number = (SELECT number FROM medseg_jobs "
@@ -105,8 +110,7 @@ class Queue:
     def submit_all(
         self, jobs: Sequence[tuple[Mapping[str, Any], str | None, int]], *, owner: str = ""
     ) -> list[str]:
-        """The ids of many jobs (payload, key, priority), each put in as :meth:`submit` does, all of them or
-        none."""
+        """The ids of many jobs (payload, key, priority), put in as :meth:`submit` does, all or none."""
         now, ids = self.now(), []
         with self.storage.transaction() as execute:
             for payload, key, priority in jobs:
@@ -147,9 +151,7 @@ class Queue:
     def waits(self, task: str) -> bool:
         """True while a job of ``task`` waits to be claimed."""
         with self.storage.transaction(writes=False) as execute:
-            return bool(
-                execute("SELECT 1 FROM medseg_jobs WHERE state = 'waiting' AND task = ? LIMIT 1", (task,))
-            )
+            return bool(execute(_WAITS, (task,)))
 
     def position(self, id: str) -> int:
         """1: the next to run; 0: running or ended. UnknownJob."""
@@ -266,12 +268,7 @@ class Queue:
         """
         before = self.now() - days * 86400
         with self.storage.transaction() as execute:
-            rows = execute(
-                f"SELECT {_COLUMNS} FROM medseg_jobs WHERE ended_at < ? AND (lease_until IS NULL "
-                "OR lease_until < ?) ORDER BY number",
-                (before, self.now()),
-            )
-        old = [_job(row) for row in rows]
+            old = [_job(row) for row in execute(_OLD, (before, self.now()))]
         for job in old:
             each(job)
             self.remove(job.id)
