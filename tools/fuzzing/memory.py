@@ -9,6 +9,7 @@ a server takes all others with it. Linux only.
 
 from __future__ import annotations
 
+import argparse
 import os
 import resource
 import signal
@@ -86,6 +87,9 @@ def try_once(part: Callable[[], None], more_mb: int) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     from medseg.inference import engines  # noqa: F401  loaded before the forks, like torch
 
     print("| part | tries | ends |\n|---|--:|---|")
