@@ -102,13 +102,14 @@ def require_replaceable(out: Path) -> None:
 @contextmanager
 def _naming(temporary: Path, out: Path) -> Iterator[None]:
     """Within the block an OSError without a file, or with the temporary one, is raised with ``out`` as its
-    file: "no space left" says nothing about which disk."""
+    file: "no space left" says nothing about which disk, and pydicom hides it behind words of its own."""
     try:
         yield
     except OSError as error:
-        if error.errno is None or str(error.filename or temporary) != str(temporary):
+        first = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        if first.errno is None or str(first.filename or temporary) != str(temporary):
             raise
-        raise OSError(error.errno, error.strerror, str(out)) from error
+        raise OSError(first.errno, first.strerror, str(out)) from error
 
 
 FILE_ENDINGS = tuple(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -139,3 +141,13 @@ def several_bundle(tmp_path_factory, bright_bundle) -> Path:
     path.write_text(json.dumps(config))
     trust(find_bundle(folder))
     return folder
+
+
+@pytest.fixture
+def room_of_10_kb():
+    """The operating system's limit of one file's size stands for a disk that is full."""
+    size, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, size[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, size)
+    signal.signal(signal.SIGXFSZ, handler)

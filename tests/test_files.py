@@ -119,6 +119,17 @@ def test_a_full_disk_is_said_of_the_file_that_was_asked_for(tmp_path):
         raise OSError(errno.ENOENT, "No such file", "other.dcm")  # another file's trouble stays its own
 
 
+def test_a_disk_too_full_for_a_slice_is_said_in_one_line_and_not_by_a_traceback(tmp_path, room_of_10_kb):
+    from medseg.phantoms.series import stack_geometry, write_series
+
+    volume_hu = np.zeros((1, 90, 90), np.int16)  # 16 200 bytes
+    with pytest.raises(OSError) as caught:
+        write_series(volume_hu, stack_geometry(volume_hu.shape), tmp_path / "CT")
+    words = system_error_line(caught.value)
+    assert words.startswith(f"{tmp_path / 'CT'}") and words.endswith(".dcm: File too large")
+    assert list((tmp_path / "CT").iterdir()) == []
+
+
 def test_an_output_folder_that_is_a_file_is_refused_in_one_line(tmp_path):
     (tmp_path / "out").write_text("a file")
     for folder in (tmp_path / "out", tmp_path / "out" / "deeper"):

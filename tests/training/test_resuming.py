@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
-import signal
 import zipfile
 
 import pytest
@@ -213,16 +211,6 @@ def test_weights_trained_into_a_bundle_are_those_that_its_metadata_names(tmp_pat
     assert metadata == {"version": "0.1.0", "authors": "Müller", "weights_sha256": digest}
     save_weights({"layer": torch.ones(3)}, tmp_path / "model.pt")  # not in a bundle
     assert sorted(p.name for p in tmp_path.iterdir()) == ["configs", "model.pt", "models"]
-
-
-@pytest.fixture
-def room_of_10_kb():
-    """The operating system's limit of one file's size stands for a disk that is full."""
-    size, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, size[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, size)
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_file_that_the_disk_has_no_room_for_is_named_in_one_line(tmp_path, room_of_10_kb):
