@@ -239,7 +239,7 @@ def test_no_module_is_called_after_nothing_in_particular():
 
 def test_messages_of_the_library_name_fields_and_not_options_of_the_command_line():
     doors = ("cli", "serve", "__main__")
-    # The first is started with options of its own, the other starts plastimatch with options of plastimatch's.
+    # The first is started with options of its own, the other gives plastimatch its options.
     processes = ("medseg.bundles.worker", "medseg.commission.phantom")
     library = {n: path for n, path in MODULES.items() if room_of(n) not in doors and n not in processes}
     named = {name: options_in_texts(path) for name, path in library.items()}
