@@ -140,8 +140,12 @@ def network_of(plans: dict, dataset: dict, name: str, seed: int = 0) -> torch.nn
     network = getattr(unet, wanted["network_class_name"].rpartition(".")[2])(
         input_channels=channels, num_classes=heads, deep_supervision=False, **kwargs
     )
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+    for at, parameter in network.named_parameters():
+        if parameter.ndim > 1 or at.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.3 if parameter.ndim > 1 else 0.05)
+        if parameter.ndim > 1 and "seg_layers" in at:
+            # So that labels follow what differs from place to place, and none wins everywhere.
+            parameter.data -= parameter.data.mean(dim=1, keepdim=True)
     return network.eval()
 
 
