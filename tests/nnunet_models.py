@@ -170,13 +170,14 @@ def predicted_by_nnunet(
     spacing_zyx_mm: Sequence[float],
     folds: Sequence[int | str] = (0,),
     previous: np.ndarray | None = None,
+    mirror: bool = True,
 ) -> np.ndarray:
     """The label map [slice, row, column] of nnU-Net's own predictor. ``channels``: float32 (C, slice, row,
     column); ``previous``: labels of the cascade's first stage."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     with contextlib.redirect_stdout(io.StringIO()):
-        predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+        predictor = nnUNetPredictor(use_mirroring=mirror, device=torch.device("cpu"), allow_tqdm=False)
         predictor.initialize_from_trained_model_folder(str(folder), tuple(folds), "checkpoint_final.pth")
         return predictor.predict_single_npy_array(
             channels.astype(np.float32),
