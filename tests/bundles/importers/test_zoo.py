@@ -208,11 +208,11 @@ def test_a_config_in_yaml_with_a_searched_network_runs(tmp_path, series):
     yaml = pytest.importorskip("yaml")
     space = {
         "_target_": "monai.networks.nets.TopologyInstance",
-        "channel_mul": 0.25,
+        "channel_mul": 0.1,
         "num_blocks": 6,
         "num_depths": 3,
         "use_downsample": True,
-        "arch_code": ["$torch.ones(6, 7)", "$torch.ones(6, 7)"],
+        "arch_code": ["$torch.ones(6, 7).numpy()", "$torch.ones(6, 7).numpy()"],
         "device": "$torch.device('cpu')",
     }
     network = {
