@@ -140,8 +140,12 @@ def network_of(plans: dict, dataset: dict, name: str, seed: int = 0) -> torch.nn
     network = getattr(unet, wanted["network_class_name"].rpartition(".")[2])(
         input_channels=channels, num_classes=heads, deep_supervision=False, **kwargs
     )
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+    for at, parameter in network.named_parameters():
+        if parameter.ndim > 1 or at.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.3 if parameter.ndim > 1 else 0.05)
+        if parameter.ndim > 1 and "seg_layers" in at:
+            # So that labels follow what differs from place to place, and none wins everywhere.
+            parameter.data -= parameter.data.mean(dim=1, keepdim=True)
     return network.eval()
 
 
@@ -166,13 +170,14 @@ def predicted_by_nnunet(
     spacing_zyx_mm: Sequence[float],
     folds: Sequence[int | str] = (0,),
     previous: np.ndarray | None = None,
+    mirror: bool = True,
 ) -> np.ndarray:
     """The label map [slice, row, column] of nnU-Net's own predictor. ``channels``: float32 (C, slice, row,
     column); ``previous``: labels of the cascade's first stage."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     with contextlib.redirect_stdout(io.StringIO()):
-        predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+        predictor = nnUNetPredictor(use_mirroring=mirror, device=torch.device("cpu"), allow_tqdm=False)
         predictor.initialize_from_trained_model_folder(str(folder), tuple(folds), "checkpoint_final.pth")
         return predictor.predict_single_npy_array(
             channels.astype(np.float32),

@@ -64,6 +64,7 @@ def _run(options) -> int:
     from medseg.bundles.trust import trusted_bundle
 
     bundle = trusted_bundle(options.bundle, options.trust_bundle)  # before torch is loaded
+    from medseg.bundles.importers.card import note_scores
     from medseg.bundles.score import ScoreRequest, score_structures
     from medseg.bundles.score_tables import as_json, in_words
     from medseg.files import atomic_path
@@ -89,6 +90,7 @@ def _run(options) -> int:
     for name, text in (("scores.json", as_json(scored)), ("scores.md", in_words(scored))):
         with atomic_path(request.output_dir / name) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
+    note_scores(bundle, len(scored.cases), in_words(scored))
     say(as_json(scored) if options.json else in_words(scored))
     return 2 if scored.failed else 0
 

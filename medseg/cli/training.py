@@ -112,6 +112,11 @@ def _run_bundle(options, configs: list[str], run_id: str, settings: dict) -> int
     from medseg.bundles.trust import trusted_bundle
 
     bundle = trusted_bundle(options.bundle, options.trust_bundle)
+    if bundle.inference_only:
+        raise InputError(
+            f"bundle {bundle.name} was imported and has no training; medseg score compares its contours with "
+            "yours, medseg bundles export nnunet-dataset writes data for nnU-Net."
+        )
     if options.variant:
         configs = [*configs, bundle.require_variant(options.variant)]
     for path in filter(None, (options.data, options.datalist, getattr(options, "weights", None))):

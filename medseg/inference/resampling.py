@@ -84,8 +84,7 @@ class Taps:
 def resampled(
     volume: np.ndarray, shape: Sequence[int], how: Resampling, apart: int | None = None
 ) -> np.ndarray:
-    """``volume`` (three axes, float32 or float64) on ``shape`` voxels, in its own precision. ``apart``: see
-    :meth:`Resampling.axis_apart`.
+    """``volume`` (three axes, float32) on ``shape`` voxels. ``apart``: see :meth:`Resampling.axis_apart`.
 
     Values stay within those of the volume, or, with an axis apart, of each slice across it.
     """
@@ -101,20 +100,37 @@ def resampled(
     return volume if apart is None else _along(volume, apart, shape[apart], how.order_across)
 
 
-def resampled_labels(labels: np.ndarray, shape: Sequence[int], how: Resampling, apart: int | None):
+def resampled_labels(
+    labels: np.ndarray, shape: Sequence[int], how: Resampling, apart: int | None = None
+) -> np.ndarray:
     """A label map on ``shape`` voxels, as nnU-Net resamples the answer of an earlier stage: each label as a
-    mask of its own, cut at 0.5, the higher label where two claim a voxel."""
+    mask of its own, cut at 0.5, the higher label where two claim a voxel; along an axis apart the nearest
+    slice. By scipy's routine in one piece, because shares of exactly one half are common. InputError for
+    another order across.
+    """
     if labels.shape == tuple(shape):
         return labels
+    if apart is None:
+        return _zoomed_labels(labels, shape, how.order)
+    if how.order_across != 0:
+        raise InputError(f"labels resampled with order {how.order_across} across a coarse axis; expected 0.")
+    in_plane = [size for axis, size in enumerate(shape) if axis != apart]
+    slices = [_zoomed_labels(part, in_plane, how.order) for part in np.moveaxis(labels, apart, 0)]
+    nearest = Taps.of(labels.shape[apart], shape[apart], 0).low
+    return np.moveaxis(np.stack(slices)[nearest], 0, apart)
+
+
+def _zoomed_labels(labels: np.ndarray, shape: Sequence[int], order: int) -> np.ndarray:
     result = np.zeros(tuple(shape), dtype=labels.dtype)
+    zooms = [1 / (before / after) for before, after in zip(labels.shape, shape, strict=True)]
     for label in np.unique(labels[labels > 0]):
-        # In float64, because shares of exactly one half are common.
-        result[resampled((labels == label).astype(np.float64), shape, how, apart) >= 0.5] = label
+        mask = (labels == label).astype(np.float64)
+        result[ndimage.zoom(mask, zooms, order=order, mode="nearest", grid_mode=True) >= 0.5] = label
     return result
 
 
 def _along(volume: np.ndarray, axis: int, after: int, order: int) -> np.ndarray:
-    """Resampled along one axis; sums are made in float64."""
+    """Resampled along one axis, float32; sums are made in float64."""
     before = volume.shape[axis]
     if before == after:
         return volume
@@ -122,7 +138,7 @@ def _along(volume: np.ndarray, axis: int, after: int, order: int) -> np.ndarray:
         return np.take(volume, Taps.of(before, after, 0).low, axis=axis)
     matrix = spline_matrix(before, after, order)
     shape = [after if n == axis else size for n, size in enumerate(volume.shape)]
-    result = np.empty(shape, volume.dtype)
+    result = np.empty(shape, np.float32)
     if axis == 0:
         for row in range(volume.shape[1]):
             result[:, row] = matrix @ volume[:, row].astype(np.float64)

@@ -44,17 +44,25 @@ def command_line_reference() -> str:
         "",
     ]
     for name in COMMANDS:
-        for words in (name, *(f"{name} {verb}" for verb in verbs_of(name))):
+        for words in (name, *verbs_of(name)):
             lines += [f"## medseg {words}", "", "```", medseg(*words.split(), "--help").rstrip(), "```", ""]
     return "\n".join(lines)
 
 
 def verbs_of(name: str) -> list[str]:
-    """The second words of a command, as in medseg records pair; most have none."""
+    """A command with its verbs, as in records pair and bundles import nnunet; most have none."""
     command = argparse.ArgumentParser()
     COMMANDS[name](command)
-    subparsers = [action for action in command._actions if isinstance(action, argparse._SubParsersAction)]
-    return [verb for action in subparsers for verb in action.choices]
+    return [f"{name} {words}" for words in _verbs(command)]
+
+
+def _verbs(command: argparse.ArgumentParser) -> list[str]:
+    found = []
+    for action in command._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for verb, parser in action.choices.items():
+                found += [verb, *(f"{verb} {words}" for words in _verbs(parser))]
+    return found
 
 
 def demo_output(picture: Path) -> str:

@@ -24,9 +24,11 @@ SIDES = {"l": "L", "lt": "L", "left": "L", "r": "R", "rt": "R", "right": "R"}
 
 
 def side_of(name: str) -> str:
-    """ "L" or "R" when a word of the name says so, "" when none or both do."""
-    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)
-    sides = {SIDES[word.lower()] for word in words if word.lower() in SIDES}
+    """ "L" or "R" when a part of the name says so (left, Left, lt, _L), "" when none or both do; the L of a
+    lumbar vertebra, VB_L2, is none."""
+    parts = re.split(r"[^A-Za-z0-9]+", name)
+    words = [word for part in parts for word in re.findall("[A-Z]?[a-z]+", part) if len(word) > 1]
+    sides = {SIDES[word.lower()] for word in (*parts, *words) if word.lower() in SIDES}
     return sides.pop() if len(sides) == 1 else ""
 
 

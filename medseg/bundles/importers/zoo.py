@@ -157,9 +157,7 @@ def _labels(
     if renumbered or not channels:
         numbers = [label for label in names if label.isdigit() and int(label) > 0]
         if not numbers:
-            why = (
-                "its postprocessing gives labels other numbers" if renumbered else "no file of it names them"
-            )
+            why = "its postprocessing renumbers them" if renumbered else "no file of it names them"
             raise BundleError(
                 f"bundle {bundle.name}: what its labels are called is not known ({why}); say it by their "
                 "numbers: `structure_names`."
