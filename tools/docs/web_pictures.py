@@ -107,7 +107,7 @@ def prepared(page, address: str, password: str, folder: Path) -> dict[str, str]:
         Image.fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(folder / f"{name}.png")
     thigh = write_thigh_phantom(folder / "thigh", seed=1)
     enter(page, address, password)
-    demo = page.get_attribute('tr:has-text("Demo") >> a.state', "href")
+    demo = page.get_attribute('tr:has-text("Demo: phantom") >> a.state', "href")
     hip = uploaded(page, address, [folder / "hip.png"], "Film of a hip (phantom)")
     chest = uploaded(page, address, [folder / "chest.png"], "Film of a chest (phantom)")
     study = uploaded(page, address, sorted(thigh.ct_dir.rglob("*.dcm")), "Thigh, second look")
@@ -129,7 +129,7 @@ def prepared(page, address: str, password: str, folder: Path) -> dict[str, str]:
     }
 
 
-WHOLE = ("study", "result", "screening", "film")
+WHOLE = ("study", "result", "screening")
 """Pages that are shown from top to bottom."""
 
 
@@ -138,7 +138,7 @@ def visit(page, address: str, password: str, folder: Path) -> None:
     shoot(page, "log_in")
     pages = prepared(page, address, password, folder)
     page.goto(f"{address}/upload/")
-    page.set_input_files("#files", sorted((folder / "thigh").rglob("*.dcm"))[:134])
+    page.set_input_files("#files", sorted((folder / "thigh").rglob("*.dcm")))
     page.fill("#title", "Thigh, second look")
     shoot(page, "upload")
     for name, path in pages.items():
@@ -152,7 +152,7 @@ def visit(page, address: str, password: str, folder: Path) -> None:
         if name == "screening":
             page.click("button[value=zh-hans]")
             page.wait_for_load_state("networkidle")
-            shoot(page, "simplified_chinese", whole=True)
+            shoot(page, "simplified_chinese")
             page.click("button[value=en]")
         if name == "study":
             page.click("form.contour > button")
