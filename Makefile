@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 
-.PHONY: setup demo serve viewer test lint docs
+.PHONY: setup demo serve viewer wheel advisories test lint docs
 
 setup: $(VENV)/.ready
 
@@ -23,6 +23,16 @@ serve: setup viewer
 # What the web application takes from npm. The pages work without it, so a machine without npm or without the internet goes on.
 viewer: setup
 	-@test -f medseg/serve/web/static/web/vendor/niivue.js || $(RUN) tools/web/vendor.py
+
+# A wheel with the viewer, its licences and the bundles in it.
+wheel: setup
+	$(RUN) tools/web/vendor.py
+	$(VENV)/bin/uv build --wheel --out-dir dist .
+
+# What the site installs of others, and which of it has a known weakness (asks PyPI).
+advisories: setup
+	$(VENV)/bin/uv pip install --quiet --python $(RUN) pip-audit
+	$(RUN) tools/advisories.py
 
 # One process per core and one thread in each: together they are faster than one process with all the cores.
 test: setup

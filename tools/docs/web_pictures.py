@@ -35,7 +35,9 @@ def site(folder: Path) -> tuple[subprocess.Popen, str, str]:
     folder.mkdir(exist_ok=True)
     archive = {"name": "Hospital archive", "url": "http://127.0.0.1:9/dicom-web"}
     target = {"name": "Planning system", "host": "127.0.0.1", "port": 104, "ae_title": "PLANNING"}
-    write_json({"pacs": [archive], "targets": [target]}, folder / "site.json")
+    appointments = "https://clinic.example/appointments"
+    said = {"pacs": [archive], "targets": [target], "appointment_url": appointments}
+    write_json(said, folder / "site.json")
     command = [sys.executable, "-m", "medseg", "serve", "--demo", "--data", str(folder), "--port", str(port)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
@@ -58,29 +60,106 @@ def shoot(page, name: str, whole: bool = False) -> None:
     print(f"{out.stat().st_size:>7} bytes  {out.name}")
 
 
-def visit(page, address: str, password: str, phantom: Path) -> None:
+def enter(page, address: str, password: str) -> None:
     page.goto(f"{address}/")
-    shoot(page, "log_in")
     page.fill("#id_username", "demo")
     page.fill("#id_password", password)
     page.keyboard.press("Enter")
     page.wait_for_selector("table")
+
+
+def uploaded(page, address: str, files: list[Path], title: str) -> str:
+    """Upload files as a study; returns its path."""
     page.goto(f"{address}/upload/")
-    page.set_input_files("#files", sorted(phantom.rglob("*.dcm")))
-    page.fill("#title", "Thigh, second look")
-    shoot(page, "upload")
+    page.set_input_files("#files", files)
+    page.fill("#title", title)
     page.click("form#upload > button")
     page.wait_for_url("**/studies/*/")
-    shoot(page, "study", whole=True)
-    page.click("text=Contour >> nth=-1")
+    return page.url.removeprefix(address)
+
+
+def answered(page, address: str, study: str, bundle: str, **choices: str) -> str:
+    """Let a bundle answer for a study's one picture; returns the job's path when it has."""
+    page.goto(address + study)
+    page.check(f'input[value="{bundle}"]')
+    for name, value in choices.items():
+        page.select_option(f"[name={name}]", value)
+    page.click("form.contour > button")
     page.wait_for_url("**/jobs/*/")
-    shoot(page, "job")
+    page.wait_for_selector("#stack")
+    return page.url.removeprefix(address)
+
+
+def prepared(page, address: str, password: str, folder: Path) -> dict[str, str]:
+    """Log in and fill the demo site; returns {what: path} of every page that there is."""
+    import numpy as np
+    from PIL import Image
+
+    from medseg.phantoms.chest_film import make_radiograph
+    from medseg.phantoms.hip import make_hip
+    from medseg.phantoms.thigh import write_thigh_phantom
+
+    films = {
+        "hip": make_hip(5001, -3.0, "R", pixels=512).image,
+        "chest": make_radiograph(3, side=512).image,
+    }
+    for name, image in films.items():
+        Image.fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(folder / f"{name}.png")
+    thigh = write_thigh_phantom(folder / "thigh", seed=1)
+    enter(page, address, password)
+    demo = page.get_attribute('tr:has-text("Demo: phantom") >> a.state', "href")
+    hip = uploaded(page, address, [folder / "hip.png"], "Film of a hip (phantom)")
+    chest = uploaded(page, address, [folder / "chest.png"], "Film of a chest (phantom)")
+    study = uploaded(page, address, sorted(thigh.ct_dir.rglob("*.dcm")), "Thigh, second look")
+    return {
+        "studies": "/",
+        "upload": "/upload/",
+        "study": study,
+        "look": f"{study}look/series/s0001/",
+        "result": demo,
+        "screening": answered(page, address, hip, "hip_osteoporosis", side="R"),
+        "film": answered(page, address, chest, "cxr_anatomy"),
+        "self_assessment": "/self-assessment/osta/",
+        "card": "/bundle/?bundle=hip_osteoporosis",
+        "manual": "/manual/",
+        "compare": "/compare/",
+        "pacs": "/pacs/",
+        "trail": "/trail/",
+        "password": "/password/",
+    }
+
+
+WHOLE = ("study", "result", "screening")
+"""Pages that are shown from top to bottom."""
+
+
+def visit(page, address: str, password: str, folder: Path) -> None:
     page.goto(f"{address}/")
-    shoot(page, "studies")
-    page.click('tr:has-text("Demo") >> text=done')
-    page.wait_for_selector("#slice")
-    page.wait_for_load_state("networkidle")
-    shoot(page, "result", whole=True)
+    shoot(page, "log_in")
+    pages = prepared(page, address, password, folder)
+    page.goto(f"{address}/upload/")
+    page.set_input_files("#files", sorted((folder / "thigh").rglob("*.dcm")))
+    page.fill("#title", "Thigh, second look")
+    shoot(page, "upload")
+    for name, path in pages.items():
+        if name in ("upload", "password"):
+            continue
+        page.goto(address + path)
+        page.wait_for_load_state("networkidle")
+        if name == "look":
+            draw(page)
+        shoot(page, name, whole=name in WHOLE)
+        if name == "screening":
+            page.click("button[value=zh-hans]")
+            page.wait_for_load_state("networkidle")
+            shoot(page, "simplified_chinese")
+            page.click("button[value=en]")
+        if name == "study":
+            page.click("form.contour > button")
+            page.wait_for_url("**/jobs/*/")
+            shoot(page, "job")
+            page.click("text=Cancel")
+    page.goto(address + pages["result"])
     if page.query_selector("#three"):
         page.click("#three summary")
         page.wait_for_selector("#three[data-drawn=yes]", timeout=LONGEST_MS)
@@ -90,10 +169,14 @@ def visit(page, address: str, password: str, phantom: Path) -> None:
     page.click("button[value=zh-hant]")
     page.wait_for_load_state("networkidle")
     shoot(page, "traditional_chinese")
-    page.click("button[value=en]")
-    for name in ("compare", "trail", "pacs"):
-        page.goto(f"{address}/{name}/")
-        shoot(page, name)
+
+
+def draw(page) -> None:
+    """A box around the middle of the slice that is shown."""
+    box = page.locator("#drawn").bounding_box()
+    for share, press in ((0.3, page.mouse.down), (0.7, page.mouse.up)):
+        page.mouse.move(box["x"] + share * box["width"], box["y"] + share * box["height"], steps=3)
+        press()
 
 
 def main() -> None:
@@ -102,16 +185,13 @@ def main() -> None:
     options = parser.parse_args()
     from playwright.sync_api import sync_playwright
 
-    from medseg.phantoms.thigh import write_thigh_phantom
-
     with tempfile.TemporaryDirectory() as name, sync_playwright() as driver:
-        phantom = write_thigh_phantom(Path(name) / "phantom", seed=1)
         process, address, password = site(options.data or Path(name) / "site")
         try:
             browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=WITHOUT_A_SCREEN)
             page = browser.new_page(viewport={"width": 1100, "height": 720})
             page.set_default_timeout(LONGEST_MS)
-            visit(page, address, password, phantom.ct_dir)
+            visit(page, address, password, Path(name))
             browser.close()
         finally:
             process.terminate()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from medseg.errors import InputError
 from medseg.serve.web.site import Target
 
-DICOM_RESULTS = ("RS.dcm", "SEG.dcm")
 TIMEOUT_S = 30.0
 
 
-def sendable(folder: Path) -> list[Path]:
-    """The DICOM files among a case's results."""
-    return [folder / name for name in DICOM_RESULTS if (folder / name).is_file()]
+def sendable(folder: Path, record: Mapping[str, Any]) -> list[Path]:
+    """The DICOM files among a case's results, as its run record lists them: structure set, segmentation,
+    report."""
+    paths = [folder / row["file"] for row in record.get("outputs", ()) if row["file"].endswith(".dcm")]
+    return [path for path in paths if path.is_file()]
 
 
 def send(files: Sequence[Path], target: Target) -> int:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import urllib.request
 
+import numpy as np
 import pydicom
 import pytest
+from chest_files import write_dx
 from dicom_peers import Store, free_port, node_config, orthanc, small_study
+from pynetdicom.sop_class import ComprehensiveSRStorage
 
+from medseg.bundles.job import Networks
 from medseg.bundles.queue import Queue
+from medseg.bundles.worker import run_job
 from medseg.files import write_json
+from medseg.phantoms.hip import make_hip
 from medseg.phantoms.series import phantom_uid
 from medseg.serve.dicom_node.answers import CONTOURED, FAILED, GIVEN_UP, SENT, SUPERSEDED, WAITING
+from medseg.serve.dicom_node.config import check_bundles
 from medseg.serve.dicom_node.delivery import pause_s
 from medseg.serve.dicom_node.dispatch import Dispatcher
 from medseg.serve.dicom_node.metrics import serve_metrics
@@ -274,6 +281,29 @@ def test_a_real_orthanc_takes_the_result_by(way, tmp_path):
         assert node.delivery().state == SENT, node.delivery()
         (instance,) = pacs.get("/instances?expand")
         assert instance["MainDicomTags"]["SOPInstanceUID"] == phantom_uid("result", job.id)
+
+
+def test_what_a_film_shows_goes_back_as_a_report_by_c_store_and_stow(tmp_path):
+    film = tmp_path / "film.dcm"
+    pixels = np.rint(make_hip(5001, -4.0, "R", pixels=160).image * 4095).astype(np.uint16)
+    write_dx(film, pixels, ImageLaterality="R", BodyPartExamined="HIP")
+    rule = {"bundle": "hip_osteoporosis", "modality": "DX", "formats": ["sr"], "targets": ["STORE", "WEB"]}
+    with Store() as store, orthanc(tmp_path / "orthanc") as pacs:
+        targets = {"STORE": {"ae_title": "STORE", "port": store.port}, "WEB": {"stow": pacs.stow}}
+        node = Node(tmp_path, targets=targets, rules=[rule])
+        check_bundles(node.config)
+        node.receive([film])
+        node.later()
+        job = node.queue.claim("w", 1e9)
+        run_job(node.queue, job, 60.0, Networks())
+        node.later()
+        (answer,) = node.answers.all(CONTOURED)
+        assert [row.state for row in node.answers.deliveries(answer.work)] == [SENT, SENT]
+        (report,) = store.received
+        (instance,) = pacs.get("/instances?expand")
+    assert report.SOPClassUID == ComprehensiveSRStorage and report.PatientID == "7"
+    assert instance["MainDicomTags"]["SOPInstanceUID"] == report.SOPInstanceUID
+    assert report.StudyInstanceUID == pydicom.dcmread(film).StudyInstanceUID
 
 
 def test_metrics_are_in_prometheus_format_on_the_loopback_and_status_counts_the_same(tmp_path):

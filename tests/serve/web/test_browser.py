@@ -4,6 +4,7 @@ them."""
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import threading
 import zipfile
@@ -144,3 +145,47 @@ def test_a_box_drawn_on_a_slice_is_where_the_bundle_looks(address, account, brig
     # Of the block, rows 8 to 19 and columns 10 to 29: 3 slices x 12 rows x 20 columns of 1.5 mm.
     assert "2.4 cc" in page.inner_text("main")
     assert page.complaints == []
+
+
+def test_a_folder_that_is_dropped_is_uploaded_whole(address, account, ct_zip, tmp_path, page):
+    with zipfile.ZipFile(io.BytesIO(ct_zip)) as archive:
+        archive.extractall(tmp_path / "patient" / "deep" / "ct")
+    enter(page, address, account)
+    page.goto(f"{address}/upload/")
+    box = page.locator("#drop").bounding_box()
+    place = {"x": box["x"] + 20, "y": box["y"] + 20}
+    data = {"items": [], "files": [str(tmp_path / "patient")], "dragOperationsMask": 1}
+    session = page.context.new_cdp_session(page)
+    for what in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": what, **place, "data": data})
+    page.wait_for_selector("#chosen:has-text('12 files')")
+    page.click("form#upload > button")
+    page.wait_for_url("**/studies/*/")
+    assert "CT × 12" in page.inner_text("main") and page.complaints == []
+
+
+def test_an_upload_that_was_cut_off_goes_on_where_it_stopped(address, account, ct_zip, tmp_path, page):
+    with zipfile.ZipFile(io.BytesIO(ct_zip)) as archive:
+        archive.extractall(tmp_path)
+    files = sorted(tmp_path.iterdir())
+    sent: list[int] = []
+    network = {"up": False}
+
+    def pass_on(route) -> None:
+        number = int(route.request.url.split("/")[-2])
+        if network["up"] or number < 5:
+            sent.append(number)
+            route.continue_()
+
+    page.route(re.compile(r"/uploads/[0-9a-f]{32}/\d+/\d+$"), pass_on)
+    enter(page, address, account)
+    page.goto(f"{address}/upload/")
+    page.set_input_files("#files", files)
+    with page.expect_request(re.compile(r"/uploads/[0-9a-f]{32}/5/0$")):  # which is never answered
+        page.click("form#upload > button")
+    page.goto(f"{address}/upload/")
+    network["up"] = True
+    page.set_input_files("#files", files)
+    page.click("form#upload > button")
+    page.wait_for_url("**/studies/*/")
+    assert sent == list(range(12)) and "CT × 12" in page.inner_text("main")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import pydicom
 import pytest
 from chest_files import write_dx
 from PIL import Image
@@ -18,6 +19,24 @@ def hip_file(path, **header) -> bytes:
     """A DX film of a phantom with a T-score of -4."""
     pixels = np.rint(make_hip(5001, -4.0, "R", pixels=160).image * 4095).astype(np.uint16)
     return write_dx(path, pixels, BodyPartExamined="HIP", **header).read_bytes()
+
+
+@pytest.fixture
+def store():
+    """(port, UIDs that it got) of a store of reports on the loopback."""
+    from pynetdicom import AE, AllStoragePresentationContexts, evt
+
+    got: list[str] = []
+    entity = AE(ae_title="PACS")
+    entity.supported_contexts = AllStoragePresentationContexts
+
+    def keep(event) -> int:
+        got.append(event.dataset.SOPInstanceUID)
+        return 0x0000
+
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)])
+    yield server.socket.getsockname()[1], got
+    server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +74,25 @@ def test_the_map_of_where_the_network_looked_is_a_layer_of_the_film_s_size(seen)
     heat = np.asarray(Image.open(io.BytesIO(stored)))
     assert heat.shape == (160, 160) and heat.dtype == np.uint8 and np.ptp(heat) > 100
     assert np.array_equal(layer[..., 3], heat)  # clear where the network did not look
+
+
+def test_the_answer_is_a_dicom_report_to_take_home_and_to_send_after_the_review(
+    seen, logged_in, site_says, store
+):
+    client, job = seen
+    case = client.get(job).context["case"]
+    content = b"".join(client.get(f"{job}cases/{case}/files/SR.dcm").streaming_content)
+    report = pydicom.dcmread(io.BytesIO(content))
+    assert report.Modality == "SR" and "osteoporosis" in str(report)
+    port, got = store
+    site_says(targets=[{"name": "PACS", "host": "127.0.0.1", "port": port, "ae_title": "PACS"}])
+    reviewer = logged_in("reviewer")
+    assert reviewer.post(f"{job}send", {"target": "PACS"}).status_code == 400 and got == []
+    reviewer.post(f"{job}review", {"reviewed": "on"})
+    assert (
+        "1 objects accepted" in reviewer.post(f"{job}send", {"target": "PACS"}, follow=True).content.decode()
+    )
+    assert got == [report.SOPInstanceUID]
 
 
 def test_a_side_that_the_file_does_not_say_is_asked_for_and_never_guessed(client, tmp_path):

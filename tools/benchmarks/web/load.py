@@ -2,6 +2,7 @@
 polls, looks at a slice and downloads a mask. Prints what was slow, and whether anybody got somebody else's.
 
     python tools/benchmarks/web/load.py --users 100
+    python tools/benchmarks/web/load.py --users 100 --arrive-s 60    they come one after the other
 
 It starts ``medseg serve`` in a temporary folder on the loopback, with a bundle around a one-voxel network, so
 that what is measured is the site and not a network. Every user's CT holds a block of its own size, and the
@@ -103,9 +104,11 @@ class User(threading.Thread):
         login: tuple[str, str],
         ct: tuple[bytes, tuple[int, int, int]],
         start: threading.Barrier,
+        comes_after_s: float,
     ):
         super().__init__(daemon=True)
         self.address, self.login, (self.zip, self.block), self.start_ = address, login, ct, start
+        self.comes_after_s = comes_after_s
         self.session = requests.Session()
         self.session.trust_env = False
         self.took_s: dict[str, list[float]] = defaultdict(list)
@@ -131,6 +134,7 @@ class User(threading.Thread):
     def run(self) -> None:
         try:
             self.start_.wait()
+            time.sleep(self.comes_after_s)
             self._visit()
         except Exception as error:  # a fault of one user is a number in the report, whatever it is
             self.faults.append(f"{type(error).__name__}: {error}"[:200])
@@ -244,6 +248,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--users", type=int, default=100, help=f"at once, default 100, at most {MOST_USERS}")
     parser.add_argument("--workers", type=int, default=1, help="processes that contour, default 1")
+    parser.add_argument(
+        "--arrive-s", type=float, default=0.0, help="they come one after the other within so many seconds"
+    )
     options = parser.parse_args()
     if not 1 <= options.users <= MOST_USERS:
         parser.error(f"--users {options.users}: expected 1 to {MOST_USERS}")
@@ -256,7 +263,11 @@ def main() -> None:
         process, address = started(folder / "site", bundle, options.workers)
         try:
             barrier = threading.Barrier(options.users)
-            users = [User(address, login, ct, barrier) for login, ct in zip(logins, cts, strict=True)]
+            gap_s = options.arrive_s / options.users
+            users = [
+                User(address, login, ct, barrier, number * gap_s)
+                for number, (login, ct) in enumerate(zip(logins, cts, strict=True))
+            ]
             before, began = megabytes_of(process.pid), time.perf_counter()
             for user in users:
                 user.start()

@@ -39,7 +39,7 @@ def show(request: HttpRequest, id_: str) -> HttpResponse:
         "cases": names,
         "case": wanted,
         "record": record,
-        "targets": the_site().targets if any(sendable(folder)) else (),
+        "targets": the_site().targets if sendable(folder, record) else (),
         "ohif": _ohif(record),
         **page_of(job, folder, record, request),
     }
@@ -105,7 +105,7 @@ def send_on(request: HttpRequest, id_: str) -> HttpResponse:
     target = next((target for target in the_site().targets if target.name == name), None)
     if target is None:
         return refusal(request, say("The site has no such target."))
-    files = [file for folder, _ in tasks.results(job) for file in sendable(folder)]
+    files = [file for folder, row in tasks.results(job) for file in sendable(folder, row)]
     try:
         count = send(files, target)
     except MedsegError as error:
