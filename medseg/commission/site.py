@@ -176,7 +176,7 @@ def charts(
             known = baseline.get((name, number))
             levels = known or control([point["value"] for point in points])
             for point in points:
-                point["beyond"] = levels is not None and not levels.low <= point["value"] <= levels.high
+                point["beyond"] = levels is not None and levels.excludes(point["value"])
             made.append(
                 {
                     "structure": name,

@@ -23,6 +23,8 @@ MOVING_RANGE = 2.66
 """Of the mean moving range of two: the three-sigma limits of an individuals chart (3 / 1.128)."""
 
 FEWEST_FOR_LIMITS = 5
+ROUNDING = 1e-6
+"""What records are rounded to."""
 
 
 class Control(NamedTuple):
@@ -32,6 +34,10 @@ class Control(NamedTuple):
     low: float
     high: float
     n: int
+
+    def excludes(self, value: float) -> bool:
+        """Beyond the limits by more than rounding: equal values have limits without width."""
+        return not self.low - ROUNDING <= value <= self.high + ROUNDING
 
 
 def summaries(cases: Sequence[Mapping[str, Any]], limits: Limits) -> list[dict[str, Any]]:
