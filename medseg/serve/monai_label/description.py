@@ -41,7 +41,8 @@ def info(service: Service) -> dict[str, Any]:
 def _model(service: Service, name: str) -> dict[str, Any]:
     model = service.models.get(name)
     return {
-        "type": "segmentation",
+        # What takes points is offered where points are drawn: Slicer's Smart Edit, OHIF's point prompts.
+        "type": "deepgrow" if "clicks" in model.bundle.metadata else "segmentation",
         "labels": {label: number for number, label in enumerate(model.labels, 1)},
         "dimension": 3,
         "description": str(model.bundle.metadata.get("task", name)),

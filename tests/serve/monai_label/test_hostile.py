@@ -110,11 +110,11 @@ def test_ten_wrong_passwords_in_a_minute_are_enough(tmp_path, monkeypatch):
     people, statuses = People(tmp_path / "users.json", "s"), []
     for password in [*["wrong"] * 10, "right"]:
         with pytest.raises(Denied) as denied:
-            people.token("ann", password)
+            people.token(None, "ann", password)
         statuses.append(denied.value.status)
     assert statuses == [401] * 10 + [429]
     monkeypatch.setattr("medseg.serve.monai_label.people.FAILURES_LAST_S", 0.0)
-    assert people.token("ann", "right")
+    assert people.token(None, "ann", "right")
 
 
 def test_the_command_keeps_a_hash_and_refuses_a_short_password(tmp_path):
