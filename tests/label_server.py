@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import email.parser
+import email.policy
 import http.client
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -34,13 +37,19 @@ class Server:
     port: int
     state: Path
     log: Path
+    secure: ssl.SSLContext | None = None
 
     def ask(self, method, path, body=None, headers=None, timeout=600) -> Answer:
         """One request; a dict as body is sent as JSON."""
         headers = dict(headers or {})
         if isinstance(body, dict):
             body, headers["Content-Type"] = json.dumps(body), "application/json"
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        if self.secure is None:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        else:
+            connection = http.client.HTTPSConnection(
+                "127.0.0.1", self.port, timeout=timeout, context=self.secure
+            )
         try:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
@@ -72,6 +81,21 @@ class Server:
         return "".join(Path(f"/proc/{pid}/maps").read_text() for pid in answering)
 
 
+def parts_of(answer):
+    """{name: (file name, media type, bytes)} of a multipart answer, read by Python's own parser."""
+    assert answer.headers["content-type"].startswith("multipart/form-data; boundary=")
+    head = f"Content-Type: {answer.headers['content-type']}\r\n\r\n".encode()
+    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + answer.body)
+    return {
+        part.get_param("name", header="content-disposition"): (
+            part.get_filename(),
+            part.get_content_type(),
+            part.get_payload(decode=True),
+        )
+        for part in message.iter_parts()
+    }
+
+
 def _ended(lines):
     for line in lines:
         yield line
@@ -84,9 +108,11 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start_server(studies, bundles, state: Path, *options: str, port: int | None = None) -> Server:
-    """Start the real command and wait until it answers."""
-    port = port or free_port()
+def start_server(
+    studies, bundles, state: Path, *options: str, secure: ssl.SSLContext | None = None
+) -> Server:
+    """Start the real command and wait until it answers, by https where ``secure`` says whom to believe."""
+    port = free_port()
     state.mkdir(parents=True, exist_ok=True)
     log = state / "output.txt"
     # Tied, so that it ends with the tests also where these are killed.
@@ -103,7 +129,7 @@ def start_server(studies, bundles, state: Path, *options: str, port: int | None 
     ]
     with open(log, "wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=os.environ)
-    server = Server(process, port, state, log)
+    server = Server(process, port, state, log, secure)
     for _ in range(600):
         try:
             server.ask("GET", "/auth/")

@@ -32,7 +32,8 @@ def info(service: Service) -> dict[str, Any]:
         "trainers": trainers,
         "strategies": {name: {"description": one.words} for name, one in STRATEGIES.items()},
         "scoring": {name: {"description": words} for name, words in SCORINGS.items()},
-        "train_stats": {name: service.train_stats(name) for name in models},
+        # OHIF draws a model without statistics as one whose training is half through.
+        "train_stats": {name: stats for name in models if (stats := service.train_stats(name))},
         "datastore": status(service),
         "config": {},
     }

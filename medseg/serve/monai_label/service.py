@@ -236,13 +236,17 @@ class Service:
         return next((job for job in rows if model in (None, job.payload.get("model"))), None)
 
     def train_stats(self, name: str) -> dict[str, Any]:
-        """How the newest training of a model went or goes, and what each version scored."""
+        """How the newest training of a model went or goes, what each version scored, and what OHIF's panel
+        draws: ``epoch``, ``total_epochs``, ``best_metric``. {} before the first training."""
         job = self.newest("train", name)
         history = [dict(model.trained) for model in self.models.versions(name) if model.trained]
         if job is None:
-            return {"history": history}
-        running = {"state": job.state, "progress": job.progress, "reason": job.reason}
-        return {**(job.result or {}), **running, "history": history}
+            return {"history": history} if history else {}
+        found = {**(job.result or {}), "state": job.state, "progress": job.progress, "reason": job.reason}
+        total = int(job.payload.get("epochs") or 0)
+        scores = [score for key in ("score_before", "score_after") if (score := found.get(key)) is not None]
+        drawn = {"epoch": round((job.progress or 0) * total), "total_epochs": total}
+        return {**found, **drawn, "best_metric": max(scores, default=None), "history": history}
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import json
 import socket
+import ssl
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from unittest import mock
 
 import nibabel
@@ -17,25 +21,31 @@ from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.core import signing
 from label_server import start_server, stop_server
 
+from medseg.errors import InputError
 from medseg.serve.monai_label.people import Denied, People, secret_of, signer
 from medseg.serve.monai_label.sessions import MOST_SESSIONS
+from medseg.serve.monai_label.standalone import Start
 
 PEOPLE = {"ann": "annotator", "ben": "annotator", "rev": "reviewer", "adm": "admin"}
 
 
 @pytest.fixture(scope="module")
-def guarded(studies, sides_bundle, tmp_path_factory):
-    """A server that knows four people."""
+def guarded(studies, sides_bundle, program, tmp_path_factory):
+    """A server that knows four people, with a certificate that it signed itself."""
     state = tmp_path_factory.mktemp("guarded")
+    key, certificate = str(state / "key.pem"), str(state / "certificate.pem")
+    new = [program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    new += ["-nodes", "-days", "2", "-subj", "/CN=label", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*new, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     hasher = PBKDF2PasswordHasher()  # with few rounds, so that tests need not wait
     users = {
         name: {"role": role, "password": hasher.encode(f"secret of {name}", "salt", 1000)}
         for name, role in PEOPLE.items()
     }
     (state / "users.json").write_text(json.dumps({"users": users}))
-    server = start_server(
-        studies.folder, [sides_bundle], state / "state", "--users", str(state / "users.json")
-    )
+    options = ["--users", str(state / "users.json"), "--certificate", certificate, "--key", key]
+    secure = ssl.create_default_context(cafile=certificate)
+    server = start_server(studies.folder, [sides_bundle], state / "state", *options, secure=secure)
     yield server
     stop_server(server)
 
@@ -102,6 +112,18 @@ def test_missing_forged_and_expired_tokens_are_401_and_a_good_one_is_its_persons
     assert (
         "expired" in guarded.ask("GET", "/info/", headers={"Authorization": f"bearer {old}"}).json["detail"]
     )
+
+
+def test_with_a_certificate_plain_http_is_not_answered_and_a_stranger_is_not_believed(guarded, tmp_path):
+    assert guarded.ask("GET", "/auth/").status == 200
+    with pytest.raises((OSError, http.client.HTTPException)):
+        replace(guarded, secure=None).ask("GET", "/auth/", timeout=20)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        replace(guarded, secure=ssl.create_default_context()).ask("GET", "/auth/")
+    with pytest.raises(InputError, match="belong together"):
+        Start("studies", ("sides",), tmp_path, certificate=tmp_path / "c.pem")
+    with pytest.raises(InputError, match="no such file"):
+        Start("studies", ("sides",), tmp_path, certificate=tmp_path / "c.pem", key=tmp_path / "k.pem")
 
 
 def test_ten_wrong_passwords_in_a_minute_are_enough(tmp_path, monkeypatch):
@@ -268,6 +290,23 @@ def test_a_flood_of_sessions_ends_in_429_and_the_server_lives(server):
     answers = [server.form("PUT", "/session/", {}, files) for _ in range(MOST_SESSIONS + 5)]
     refused = [answer for answer in answers if answer.status == 429]
     assert len(refused) >= 5 and "try again later" in refused[0].json["detail"]
+    for answer in answers:
+        if answer.status == 200:
+            assert server.ask("DELETE", f"/session/{answer.json['session_id']}").status == 200
+    assert server.ask("GET", "/info/").status == 200
+
+
+@pytest.mark.slow
+def test_ten_thousand_sessions_at_once_from_twenty_people_leave_no_more_than_are_allowed(server):
+    files = {"files": ("x.nii.gz", gzip.compress(volume().to_bytes()))}
+
+    def ask(number):
+        return server.form("PUT", "/session/", {"client_id": f"annotator {number % 20}"}, files)
+
+    with ThreadPoolExecutor(20) as people:
+        answers = list(people.map(ask, range(10_000)))
+    statuses = [answer.status for answer in answers]
+    assert set(statuses) == {200, 429} and statuses.count(200) <= MOST_SESSIONS
     for answer in answers:
         if answer.status == 200:
             assert server.ask("DELETE", f"/session/{answer.json['session_id']}").status == 200

@@ -44,6 +44,38 @@ MASK = """() => {
 """What lies in the viewer's label map, and the darkest grey value of its image below each segment."""
 
 
+SHOW = """() => {
+  const volume = window.services.segmentationService.getLabelmapVolume('1');
+  const [width, height] = volume.dimensions, sum = [0, 0, 0];
+  let count = 0;
+  volume.voxelManager.getCompleteScalarDataArray().forEach((value, i) => {
+    if (!value) return;
+    count++;
+    const place = [i % width, Math.floor(i / width) % height, Math.floor(i / width / height)];
+    place.forEach((n, k) => sum[k] += n);
+  });
+  const at = volume.imageData.indexToWorld(sum.map(n => Math.round(n / count)));
+  for (const engine of window.cornerstone.getRenderingEngines()) for (const view of engine.getViewports()) {
+    const camera = view.getCamera(), normal = camera.viewPlaneNormal;
+    const step = normal.reduce((t, x, k) => t + x * (at[k] - camera.focalPoint[k]), 0);
+    const moved = point => point.map((x, k) => x + step * normal[k]);
+    const [focalPoint, position] = [moved(camera.focalPoint), moved(camera.position)];
+    view.setCamera({focalPoint, position, parallelScale: camera.parallelScale / 2});
+    view.render();
+  }
+}"""
+"""The slices through the middle of what was contoured, as somebody scrolls there."""
+
+GREEN = """() => {
+  const shown = document.querySelector('.viewport-element canvas, canvas.cornerstone-canvas');
+  const pixels = shown.getContext('2d').getImageData(0, 0, shown.width, shown.height).data;
+  let count = 0;
+  for (let i = 0; i < pixels.length; i += 4) count += pixels[i + 1] - pixels[i] > 40 ? 1 : 0;
+  return count;
+}"""
+"""Pixels of a coloured segment on the first view."""
+
+
 @pytest.fixture(scope="module")
 def ohif():
     """The folder of the build."""
@@ -119,6 +151,8 @@ def test_ohif_contours_shows_and_submits_a_label(site, page, tmp_path):
     assert list(shown) == ["Parotid_R"], "by its name, though it is neither the first nor the only label"
     assert shown["Parotid_R"]["darkest"] > 600, "on the bright voxels, so in the order of the viewer's slices"
     assert abs(shown["Parotid_R"]["voxels"] / marker.sum() - 1) < 0.1
+    page.evaluate(SHOW)
+    page.wait_for_function(f"({GREEN})() > 100")
     keep(page, "label_ohif_contoured.png")
 
     page.click("#medseg-submit")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import email.parser
-import email.policy
 import io
 import json
 
@@ -11,24 +9,10 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from label_server import parts_of
 
 from medseg.bundles.cohort import segment
 from medseg.bundles.request import Request
-
-
-def parts_of(answer):
-    """{name: (file name, media type, bytes)} of a multipart answer, read by Python's own parser."""
-    assert answer.headers["content-type"].startswith("multipart/form-data; boundary=")
-    head = f"Content-Type: {answer.headers['content-type']}\r\n\r\n".encode()
-    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + answer.body)
-    return {
-        part.get_param("name", header="content-disposition"): (
-            part.get_filename(),
-            part.get_content_type(),
-            part.get_payload(decode=True),
-        )
-        for part in message.iter_parts()
-    }
 
 
 def nifti(content):
@@ -54,7 +38,9 @@ def test_info_has_what_slicer_and_ohif_read(server):
     info = server.ask("GET", "/info/").json
     assert info["models"]["sides"]["labels"] == {"Brainstem": 1, "Parotid_R": 2, "Parotid_L": 3}
     assert info["models"]["sides"]["type"] == "segmentation" and info["models"]["sides"]["dimension"] == 3
-    assert info["labels"] == ["Brainstem", "Parotid_R", "Parotid_L"]
+    assert info["labels"] == ["Brainstem", "Parotid_R", "Parotid_L", "GTV"]
+    assert info["models"]["pointed"]["type"] == "deepgrow", "points are drawn for it"
+    assert info["train_stats"] == {}
     assert info["datastore"]["total"] >= 2
     assert set(info["strategies"]) == {"first", "random", "uncertain", "diverse", "suspect"}
     assert server.ask("GET", "/auth/").json["enabled"] is False
@@ -104,6 +90,49 @@ def test_a_script_gets_json_rtstruct_and_seg_by_medseg(server, truth):
     }
     assert {by_number[number] for number in used} == {"Parotid_R"}
     assert int(seg.pixel_array.sum()) == int(truth[0].sum())
+
+
+def middle(mask):
+    """The voxel of a mask nearest to its middle, as [column, row, slice]."""
+    places = np.argwhere(mask)
+    nearest = places[np.linalg.norm(places - places.mean(0), axis=1).argmin()]
+    return nearest[::-1].tolist()
+
+
+def test_a_click_of_slicers_smart_edit_is_a_point_in_mm_and_finds_what_it_lies_in(server, studies):
+    marker, geometry = studies.phantom.masks["Marker"], studies.phantom.geometry
+    column, row, number = click = middle(marker)
+    fields = {"params": json.dumps({"label": "GTV", "foreground": [click], "background": []})}
+    parts = parts_of(server.form("POST", "/infer/pointed?image=CT", fields))
+    values, _ = nifti(parts["image"][2])
+    told = json.loads(parts["params"][2])
+    assert told["label_names"] == {"GTV": 1} and "foreground" not in told["ignored"]
+    assert 2 * (marker & (values == 1)).sum() / (marker.sum() + (values == 1).sum()) > 0.9
+    records = [json.loads(path.read_text()) for path in server.state.rglob("results/*/*/run.json")]
+    (found,) = [record["clicks"] for record in records if "clicks" in record]
+    expected = geometry.origins_lps_mm[number] + np.array([1.25 * column, 1.5 * row, 0])
+    assert np.allclose(found["at"], [expected], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"foreground": [[1, 2, 99]]}, "outside of an image of (72, 64, 34)"),
+        ({"foreground": [[1, 2]]}, "expected at most 100 voxels"),
+        ({"foreground": [[1, 2, 3.5]]}, "expected at most 100 voxels"),
+        ({"foreground": "all"}, "expected at most 100 voxels"),
+        ({"foreground": [[1, 2, 3]], "background": [[9, 9, 9]]}, "remove those outside"),
+        ({"foreground": [[1, 2, 3]], "within": "0,1,0,1,0,1"}, "not both"),
+    ],
+)
+def test_clicks_that_cannot_be_meant_are_refused(server, params, words):
+    answer = server.form("POST", "/infer/pointed?image=CT", {"params": json.dumps(params)})
+    assert answer.status == 422 and words in answer.json["detail"]
+
+
+def test_a_bundle_without_clicks_says_so(server):
+    answer = infer(server, foreground=[[1, 2, 3]])
+    assert answer.status == 422 and "sides takes no points" in answer.json["detail"]
 
 
 def test_a_session_is_contoured_and_belongs_to_nobody_elses_folder(server, studies, truth):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +15,9 @@ from plain_bundle import WINDOW, edit
 
 from medseg.audit.worklist import WORKLIST
 from medseg.bundles.find import find_bundle
+from medseg.bundles.queue import Queue
 from medseg.bundles.trust import trust
+from medseg.bundles.weights import read_weights
 from medseg.cases.nifti import write_volume
 from medseg.errors import InputError
 from medseg.phantoms.chiral import chiral_phantom
@@ -22,7 +28,7 @@ from medseg.serve.monai_label.models import FIRST
 from medseg.serve.monai_label.people import Person
 from medseg.serve.monai_label.service import Service
 from medseg.serve.monai_label.strategies import NothingKnown
-from medseg.serve.monai_label.tasks import CHORE_TASK
+from medseg.serve.monai_label.tasks import CHORE_TASK, LEASE_S
 
 ANN = Person("ann", "admin")
 
@@ -110,6 +116,12 @@ def test_a_training_that_makes_it_better_is_taken_into_use_with_its_history(serv
     assert job.state == "done", job.reason
     result = job.result
     assert result["accepted"] and result["score_after"] > result["score_before"], result
+    assert [epoch for epoch, _ in result["curve"]] == list(range(1, 11))
+    assert max(value for _, value in result["curve"]) == pytest.approx(result["score_after"], abs=1e-3)
+    stats = service.train_stats("bright")
+    assert (stats["epoch"], stats["total_epochs"]) == (10, 10) and stats["best_metric"] == result[
+        "score_after"
+    ]
     now = service.models.get("bright")
     assert (
         now.version == result["version"] != FIRST
@@ -126,6 +138,37 @@ def test_a_training_that_makes_it_better_is_taken_into_use_with_its_history(serv
     from medseg.bundles.trust import trusted_bundle
 
     assert trusted_bundle(now.task).weights_sha256 == now.bundle.weights_sha256
+
+
+@pytest.mark.slow  # two processes that load torch, one of them to be killed
+def test_killing_the_trainer_leaves_the_model_as_it_was_and_the_training_goes_on_later(service_of, images):
+    service = service_of(0.45)
+    label_all(service, images)
+    before = service.models.get("bright")
+    job = service.put("train", ANN, model="bright", epochs=100, validation=0.2)
+    command = [sys.executable, "-m", "medseg.serve.monai_label.chores", "--studies", str(images[0])]
+    command += ["--bundles", str(before.bundle.folder), "--state", str(service.places.state)]
+    kept = service.places.models / "bright" / f".training-{job.id}" / "ckpt" / "last.pt"
+    with subprocess.Popen(command) as trainer:
+        while not kept.exists():
+            assert trainer.poll() is None
+            time.sleep(0.005)
+        trainer.send_signal(signal.SIGKILL)
+    assert service.chores.get(job.id).state == "running", "it was killed in the middle"
+    again = Service(str(images[0]), [before.bundle.folder], service.places.state)
+    assert [model.version for model in again.models.versions("bright")] == [FIRST]
+    assert again.models.get("bright").bundle.weights_sha256 == before.bundle.weights_sha256
+    assert read_weights(again.models.get("bright").bundle)
+    later = Queue(service.places.chores, now=lambda: time.time() + 10 * LEASE_S)
+    claimed = later.claim("test", tasks=[CHORE_TASK])
+    assert claimed.id == job.id
+    again.chores = later
+    do(again, claimed)
+    ended = later.get(job.id)
+    assert ended.state == "done", ended.reason
+    epochs = [epoch for epoch, _ in ended.result["curve"]]
+    assert epochs == sorted(set(epochs)) and epochs[-1] == 100
+    assert again.models.get("bright").version == ended.result["version"]
 
 
 def test_a_training_that_makes_it_no_better_changes_nothing(service_of, images):
