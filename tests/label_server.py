@@ -75,7 +75,7 @@ class Server:
     def memory_maps(self) -> str:
         """The libraries that the process which answers has loaded."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        workers = (b"medseg.bundles.worker", b"medseg.serve.monai_label.chores")
+        workers = (b"medseg.bundles.worker", b"medseg.serve.monai_label.")
         commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
         answering = [pid for pid, said in commands.items() if not any(one in said for one in workers)]
         return "".join(Path(f"/proc/{pid}/maps").read_text() for pid in answering)
@@ -116,7 +116,7 @@ def start_server(
     state.mkdir(parents=True, exist_ok=True)
     log = state / "output.txt"
     # Tied, so that it ends with the tests also where these are killed.
-    tied = ["-m", "medseg.serve.monai_label.tied", str(os.getpid())]
+    tied = ["-m", "medseg.serve.tied", str(os.getpid())]
     command = [sys.executable, *tied, "medseg", "label", "start", "--studies", str(studies)]
     command += [
         "--bundles",
