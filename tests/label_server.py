@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -31,17 +31,18 @@ class Answer:
 
 @dataclass
 class Server:
-    """A running ``medseg label start``."""
+    """A running ``medseg label start``. ``always``: headers of every request."""
 
     process: subprocess.Popen
     port: int
     state: Path
     log: Path
     secure: ssl.SSLContext | None = None
+    always: dict[str, str] = field(default_factory=dict)
 
     def ask(self, method, path, body=None, headers=None, timeout=600) -> Answer:
         """One request; a dict as body is sent as JSON."""
-        headers = dict(headers or {})
+        headers = {**self.always, **(headers or {})}
         if isinstance(body, dict):
             body, headers["Content-Type"] = json.dumps(body), "application/json"
         if self.secure is None:

@@ -74,7 +74,7 @@ class Listed:
     def _rescan_quietly(self) -> None:
         try:
             self.rescan()
-        except InputError as error:  # what was there before stays
+        except (InputError, OSError) as error:  # what was there before stays
             self._scanned = time.monotonic()
             logging.getLogger("medseg.label").warning("%s", error)
         finally:

@@ -62,6 +62,12 @@ def tokens(guarded):
     return found
 
 
+@pytest.fixture(scope="module")
+def server(guarded, tokens):
+    """The same server as the admin sees it."""
+    return replace(guarded, always=tokens["adm"])
+
+
 def volume(shape=(4, 4, 4)):
     image = nibabel.Nifti1Image(np.zeros(shape, dtype=np.int16), np.diag([1.0, 1.0, 2.0, 1.0]))
     image.header.set_xyzt_units("mm")
@@ -239,7 +245,8 @@ def test_bodies_that_are_no_good_have_their_status(server, body, kind, status):
 
 
 def raw(server, text: str) -> bytes:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    plain = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    with server.secure.wrap_socket(plain, server_hostname="127.0.0.1") as connection:
         connection.sendall(text.encode())
         return connection.recv(4096)
 
@@ -257,7 +264,7 @@ def test_ten_gigabytes_are_refused_before_they_are_sent(server):
 
 def test_pages_of_other_sites_and_other_names_for_this_computer_are_refused(server):
     assert server.ask("GET", "/info/", headers={"Origin": "http://elsewhere.example"}).status == 403
-    own = {"Origin": f"http://127.0.0.1:{server.port}"}
+    own = {"Origin": f"https://127.0.0.1:{server.port}"}
     assert server.ask("GET", "/info/", headers=own).status == 200
     assert server.ask("GET", "/info/", headers={"Host": "rebound.example"}).status in (400, 403)
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import io
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import nibabel
 import numpy as np
@@ -16,7 +21,7 @@ from medseg.bundles.request import Request
 
 
 def nifti(content):
-    image = nibabel.Nifti1Image.from_bytes(__import__("gzip").decompress(content))
+    image = nibabel.Nifti1Image.from_bytes(gzip.decompress(content))
     return np.asarray(image.dataobj).transpose(2, 1, 0), image.affine
 
 
@@ -153,7 +158,7 @@ def test_an_image_is_downloaded_as_one_file_with_a_check_sum(server, studies):
     image = nibabel.Nifti1Image.from_bytes(answer.body)
     assert np.array_equal(np.asarray(image.dataobj).transpose(2, 1, 0), studies.phantom.volume_hu)
     assert 'filename="CT.nii"' in answer.headers["content-disposition"]
-    digest = __import__("hashlib").sha256(answer.body).hexdigest()
+    digest = hashlib.sha256(answer.body).hexdigest()
     assert server.ask("HEAD", f"/datastore/image?image=CT&check_sum=SHA256:{digest}").status == 200
     assert server.ask("HEAD", f"/datastore/image?image=CT&check_sum=SHA256:{'0' * 64}").status == 404
 
@@ -169,7 +174,7 @@ def test_slicers_and_ohifs_labels_are_kept_side_by_side_and_come_back(server, tr
     drawn = np.zeros(truth[0].shape, dtype=np.int16)
     drawn[5, 10:20, 10:20] = 7
     image = nibabel.Nifti1Image(drawn.transpose(2, 1, 0), affine)
-    content = __import__("gzip").compress(image.to_bytes())
+    content = gzip.compress(image.to_bytes())
     by_ann = submit(server, content, "/tmp/tmpx.nii.gz", [{"name": "Parotid_L", "idx": 7}])
     assert by_ann.status == 200, by_ann.body
     by_ben = submit(server, (drawn == 7).astype(np.uint8).tobytes(), "label.bin", client="ben")
@@ -225,3 +230,66 @@ def test_a_job_can_be_left_alone_looked_at_and_cancelled(server):
 def test_the_process_that_answers_has_loaded_no_torch(server):
     maps = server.memory_maps()
     assert "sqlite" in maps and "libtorch" not in maps
+
+
+# ---- many at once ------------------------------------------------------------------------------------------
+
+ANNOTATORS = 20
+
+
+def ball(number: int) -> np.ndarray:
+    """A body of 0 HU with a bright bar of its own width and place."""
+    volume = np.full((16, 24, 40), 0, dtype=np.int16)
+    volume[4:12, 6:18, number : number + 4 + number % 3] = 1000
+    return volume
+
+
+def as_file(array) -> bytes:
+    image = nibabel.Nifti1Image(array.transpose(2, 1, 0), np.diag([1.5, 1.5, 1.5, 1.0]))
+    image.set_qform(image.affine, code=1)
+    return gzip.compress(image.to_bytes(), 1)
+
+
+def contoured(server, number: int) -> tuple[int, np.ndarray]:
+    name = f"annotator {number}"
+    files = {"files": ("image.nii.gz", as_file(ball(number)))}
+    session = server.form("PUT", "/session/", {"client_id": name}, files).json["session_id"]
+    params = {"params": json.dumps({"client_id": name, "result_extension": ".nrrd"})}
+    path = f"/infer/sides?image=&session_id={session}&output=image"
+    answer = server.form("POST", path, params, {}, {"Connection": "close"})
+    assert answer.status == 200, answer.body
+    server.ask("DELETE", f"/session/{session}")
+    voxels = answer.body.partition(b"\n\n")[2]
+    return number, np.frombuffer(voxels, dtype=np.uint8).reshape(16, 24, 40) > 0
+
+
+def test_twenty_at_once_get_their_own_masks_and_info_answers_meanwhile(server):
+    took_ms, ended = [], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.05):
+            began = time.perf_counter()
+            assert server.ask("GET", "/info/").status == 200
+            took_ms.append((time.perf_counter() - began) * 1000)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        with ThreadPoolExecutor(ANNOTATORS) as people:
+            found = list(people.map(lambda number: contoured(server, number), range(ANNOTATORS)))
+    finally:
+        ended.set()
+        watcher.join()
+    for number, mask in found:
+        assert np.array_equal(mask, ball(number) > 600), number
+    assert len(found) == ANNOTATORS and len(took_ms) > 3
+    print(f"/info/ during inference: median {np.median(took_ms):.0f} ms, worst {max(took_ms):.0f} ms")
+    assert np.median(took_ms) < 1000
+
+
+def test_the_same_question_of_two_people_is_two_jobs_and_of_one_is_one(server):
+    def ask(name):
+        fields = {"params": json.dumps({"client_id": name, "wait": False})}
+        return server.form("POST", "/infer/sides?image=second", fields).json["job"]
+
+    assert ask("ann") == ask("ann") != ask("ben")

@@ -23,6 +23,8 @@ from medseg.errors import InputError
 from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import stack_geometry
 from medseg.serve.monai_label.chores import do
+from medseg.serve.monai_label.images import FolderImages
+from medseg.serve.monai_label.inference import Inference
 from medseg.serve.monai_label.labels import Labels, Submission
 from medseg.serve.monai_label.models import FIRST
 from medseg.serve.monai_label.people import Person
@@ -199,7 +201,6 @@ def test_too_few_labels_are_said_and_a_half_training_is_no_version(service_of, i
 
 def test_several_annotators_are_fused_and_a_choice_counts_alone(images, tmp_path):
     from medseg.serve.monai_label.export import choose_labels
-    from medseg.serve.monai_label.images import FolderImages
 
     labels, image = Labels(tmp_path / "labels"), FolderImages(images[0], tmp_path / "up").get("a")
     marker, geometry = images[1]["a"]
@@ -273,6 +274,31 @@ def test_passes_of_dropout_that_contradict_each_other_are_as_uncertain_as_knowin
     network = torch.nn.Sequential(torch.nn.BatchNorm3d(1), torch.nn.Dropout3d(0.5)).eval()
     assert wake_dropout(network) and network[1].training and not network[0].training
     assert not wake_dropout(torch.nn.Sequential(torch.nn.BatchNorm3d(1), torch.nn.Dropout3d(0.0)).eval())
+
+
+def test_old_answers_go_and_jobs_of_another_door_in_the_same_queue_stay(tmp_path):
+    long_ago = Queue(tmp_path / "jobs.sqlite", now=lambda: time.time() - 30 * 86400)
+    folders = [tmp_path / "results" / "old", tmp_path / "web" / "old"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        long_ago.submit({"bundle": "bright", "output_dir": str(folder)})
+        long_ago.finish(long_ago.claim("w", tasks=["bright"]).id, "w", {})
+    queue = Queue(tmp_path / "jobs.sqlite")
+    Inference(queue, tmp_path / "results").clear(7)
+    assert [job.payload["output_dir"] for job in queue.jobs()] == [str(folders[1])]
+    assert [folder.exists() for folder in folders] == [False, True]
+
+
+def test_images_that_come_later_are_listed_without_making_anybody_wait(tmp_path, monkeypatch):
+    geometry = stack_geometry((4, 8, 8))
+    write_volume(np.zeros(geometry.shape, np.int16), geometry, tmp_path / "a.nii.gz")
+    images = FolderImages(tmp_path, tmp_path / "uploads")
+    write_volume(np.zeros(geometry.shape, np.int16), geometry, tmp_path / "b.nii.gz")
+    assert images.ids() == ["a"]
+    monkeypatch.setattr("medseg.serve.monai_label.images.LIST_LASTS_S", 0.0)
+    assert images.ids() == ["a"], "the list as it was, while a thread looks again"
+    while images.ids() != ["a", "b"]:
+        time.sleep(0.01)
 
 
 def test_without_an_audit_suspect_says_so(service_of):
