@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import email.parser
+import email.policy
 import http.client
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -28,19 +31,26 @@ class Answer:
 
 @dataclass
 class Server:
-    """A running ``medseg label start``."""
+    """A running ``medseg label start``. ``always``: headers of every request."""
 
     process: subprocess.Popen
     port: int
     state: Path
     log: Path
+    secure: ssl.SSLContext | None = None
+    always: dict[str, str] = field(default_factory=dict)
 
     def ask(self, method, path, body=None, headers=None, timeout=600) -> Answer:
         """One request; a dict as body is sent as JSON."""
-        headers = dict(headers or {})
+        headers = {**self.always, **(headers or {})}
         if isinstance(body, dict):
             body, headers["Content-Type"] = json.dumps(body), "application/json"
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        if self.secure is None:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        else:
+            connection = http.client.HTTPSConnection(
+                "127.0.0.1", self.port, timeout=timeout, context=self.secure
+            )
         try:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
@@ -66,10 +76,25 @@ class Server:
     def memory_maps(self) -> str:
         """The libraries that the process which answers has loaded."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        workers = (b"medseg.bundles.worker", b"medseg.serve.monai_label.chores")
+        workers = (b"medseg.bundles.worker", b"medseg.serve.monai_label.")
         commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
         answering = [pid for pid, said in commands.items() if not any(one in said for one in workers)]
         return "".join(Path(f"/proc/{pid}/maps").read_text() for pid in answering)
+
+
+def parts_of(answer):
+    """{name: (file name, media type, bytes)} of a multipart answer, read by Python's own parser."""
+    assert answer.headers["content-type"].startswith("multipart/form-data; boundary=")
+    head = f"Content-Type: {answer.headers['content-type']}\r\n\r\n".encode()
+    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + answer.body)
+    return {
+        part.get_param("name", header="content-disposition"): (
+            part.get_filename(),
+            part.get_content_type(),
+            part.get_payload(decode=True),
+        )
+        for part in message.iter_parts()
+    }
 
 
 def _ended(lines):
@@ -84,13 +109,15 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start_server(studies, bundles, state: Path, *options: str, port: int | None = None) -> Server:
-    """Start the real command and wait until it answers."""
-    port = port or free_port()
+def start_server(
+    studies, bundles, state: Path, *options: str, secure: ssl.SSLContext | None = None
+) -> Server:
+    """Start the real command and wait until it answers, by https where ``secure`` says whom to believe."""
+    port = free_port()
     state.mkdir(parents=True, exist_ok=True)
     log = state / "output.txt"
     # Tied, so that it ends with the tests also where these are killed.
-    tied = ["-m", "medseg.serve.monai_label.tied", str(os.getpid())]
+    tied = ["-m", "medseg.serve.tied", str(os.getpid())]
     command = [sys.executable, *tied, "medseg", "label", "start", "--studies", str(studies)]
     command += [
         "--bundles",
@@ -103,7 +130,7 @@ def start_server(studies, bundles, state: Path, *options: str, port: int | None 
     ]
     with open(log, "wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=os.environ)
-    server = Server(process, port, state, log)
+    server = Server(process, port, state, log, secure)
     for _ in range(600):
         try:
             server.ask("GET", "/auth/")

@@ -6,6 +6,7 @@ import argparse
 
 from medseg.cli.suggest import path_of
 from medseg.cli.words import say
+from medseg.errors import InputError
 
 ROLES = ("user", "reviewer", "administrator")
 """medseg.serve.web.access.ROLES, here without loading Django; a test compares them."""
@@ -28,6 +29,17 @@ def add_serve(command: argparse.ArgumentParser):
     command.add_argument("--key", type=path_of, metavar="PEM", help="the certificate's private key")
     command.add_argument("--demo", action="store_true", help="with a study that is contoured already")
     command.add_argument(
+        "--label",
+        metavar="DIR|URL",
+        help="annotate these images, or a DICOMweb server's, in 3D Slicer and OHIF (MONAI Label's protocol)",
+    )
+    command.add_argument(
+        "--audit", type=path_of, metavar="DIR", help="for --label: of medseg audit, suspected labels first"
+    )
+    command.add_argument(
+        "--ohif", type=path_of, metavar="DIR", help="for --label: a build of OHIF with the panel"
+    )
+    command.add_argument(
         "--add-account", metavar="NAME", help="make an account, print its password and end; see --role"
     )
     command.add_argument("--role", default="user", choices=ROLES, help="of --add-account, default user")
@@ -35,9 +47,13 @@ def add_serve(command: argparse.ArgumentParser):
 
 
 def _run(options) -> int:
+    from medseg.serve.web.label import Annotated
     from medseg.serve.web.run import ServeRequest, add_account, require_installed, serve
 
     require_installed()
+    if options.label is None and (options.audit or options.ohif):
+        raise InputError("--audit and --ohif belong to --label.")
+    folders = {name: str(path.resolve()) for name in ("audit", "ohif") if (path := getattr(options, name))}
     request = ServeRequest(
         options.data.resolve(),
         options.host,
@@ -47,6 +63,7 @@ def _run(options) -> int:
         certificate=options.certificate,
         key=options.key,
         demo=options.demo,
+        label=Annotated(options.label, **folders) if options.label else None,
     )
     if options.add_account:
         password = add_account(request, options.add_account, options.role)

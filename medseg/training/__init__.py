@@ -2,7 +2,16 @@
 small lesions; labels of uneven quality."""
 
 from medseg.training.checkpoints import AutocastInferer, Checkpoints
+from medseg.training.curve import MetricCurve, read_curve
 from medseg.training.foreground import ForegroundWatch, PixelAveragePrecision
 from medseg.training.progress import ProgressLog
 
-__all__ = ["AutocastInferer", "Checkpoints", "ForegroundWatch", "PixelAveragePrecision", "ProgressLog"]
+__all__ = [
+    "AutocastInferer",
+    "Checkpoints",
+    "ForegroundWatch",
+    "MetricCurve",
+    "PixelAveragePrecision",
+    "ProgressLog",
+    "read_curve",
+]

@@ -32,7 +32,8 @@ def info(service: Service) -> dict[str, Any]:
         "trainers": trainers,
         "strategies": {name: {"description": one.words} for name, one in STRATEGIES.items()},
         "scoring": {name: {"description": words} for name, words in SCORINGS.items()},
-        "train_stats": {name: service.train_stats(name) for name in models},
+        # OHIF draws a model without statistics as one whose training is half through.
+        "train_stats": {name: stats for name in models if (stats := service.train_stats(name))},
         "datastore": status(service),
         "config": {},
     }
@@ -41,7 +42,8 @@ def info(service: Service) -> dict[str, Any]:
 def _model(service: Service, name: str) -> dict[str, Any]:
     model = service.models.get(name)
     return {
-        "type": "segmentation",
+        # What takes points is offered where points are drawn: Slicer's Smart Edit, OHIF's point prompts.
+        "type": "deepgrow" if "clicks" in model.bundle.metadata else "segmentation",
         "labels": {label: number for number, label in enumerate(model.labels, 1)},
         "dimension": 3,
         "description": str(model.bundle.metadata.get("task", name)),

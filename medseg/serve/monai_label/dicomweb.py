@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,30 +16,31 @@ from pydicom import dcmread
 
 from medseg.errors import InputError
 from medseg.files import make_folder, staging_folder
-from medseg.serve.monai_label.images import RESCAN_AFTER_S, Image, UnknownImage
+from medseg.serve.monai_label.images import Image, Listed
 
 MODALITIES = ("CT", "MR", "PT")
 MOST_SERIES = 10_000
 
 
-class DicomWebImages:
+class DicomWebImages(Listed):
     """Series of a DICOMweb server, each with its SeriesInstanceUID for an id, as OHIF names it.
 
     A series is fetched once into ``cache``: whole, or not at all. ``modalities``: which are listed.
+    InputError when the server cannot be reached; ``tries``: how often that is tried, in growing distances.
     """
 
-    def __init__(self, url: str, cache: Path, modalities: Sequence[str] = MODALITIES):
-        self.url, self.cache, self.modalities = url.rstrip("/"), cache, tuple(modalities)
+    def __init__(self, url: str, cache: Path, modalities: Sequence[str] = MODALITIES, tries: int = 5):
+        self.url, self.cache, self.modalities, self.tries = url.rstrip("/"), cache, tuple(modalities), tries
         self.shown = _without_password(self.url)
-        self._lock, self._fetching, self._scanned = threading.Lock(), threading.Lock(), 0.0
-        self._images: dict[str, Image] = {}
-        self.rescan()
+        self._fetching = threading.Lock()
+        super().__init__()
 
     def _client(self) -> DICOMwebClient:
-        return DICOMwebClient(self.url)
+        client = DICOMwebClient(self.url)
+        client.set_http_retry_params(max_attempts=self.tries)
+        return client
 
-    def rescan(self) -> None:
-        """Ask the server again which series it has. InputError when it cannot be reached."""
+    def look(self) -> dict[str, Image]:
         found = {}
         for modality in self.modalities:
             for row in self._asked(
@@ -52,7 +52,10 @@ class DicomWebImages:
                 if uid and study:
                     info = {"name": f"{uid}.nii", "StudyInstanceUID": study, "SeriesInstanceUID": uid}
                     found[uid] = Image(uid, self._source(uid), {**info, "Modality": modality})
-        self._images, self._scanned = found, time.monotonic()
+        return found
+
+    def unknown(self, image_id: str) -> str:
+        return f"no series {image_id[:80]!r} on the DICOMweb server."
 
     def _asked(self, question) -> Any:
         try:
@@ -67,19 +70,6 @@ class DicomWebImages:
     def _source(self, uid: str) -> str:
         folder = self._folder(uid)
         return str(folder) if folder.is_dir() else ""
-
-    def ids(self) -> list[str]:
-        return sorted(self._images)
-
-    def get(self, image_id: str) -> Image:
-        if image_id not in self._images:
-            with self._lock:
-                if time.monotonic() - self._scanned > RESCAN_AFTER_S:
-                    self.rescan()
-        try:
-            return self._images[image_id]
-        except KeyError:
-            raise UnknownImage(f"no series {image_id[:80]!r} on the DICOMweb server.") from None
 
     def local(self, image_id: str) -> Image:
         """The image with its files here. InputError when they cannot be fetched."""

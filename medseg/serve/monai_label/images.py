@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from medseg.bundles.record import is_result
 from medseg.cases.find import find_cases, folder_name
@@ -22,8 +23,8 @@ from medseg.geometry import Geometry
 if TYPE_CHECKING:
     from medseg.dicom import Series
 
-RESCAN_AFTER_S = 10.0
-"""A folder is looked through again for an id that is not known, at most so often."""
+RESCAN_AFTER_S, LIST_LASTS_S = 10.0, 60.0
+"""Images are looked for again when an id is not known, at most so often; and otherwise after a minute."""
 
 
 class UnknownImage(InputError):
@@ -50,42 +51,39 @@ class Image:
         return not is_nifti(self.source)
 
 
-class Images(Protocol):
-    """Where images come from. ``get`` raises UnknownImage; ``local`` fetches what is not here yet."""
+class Listed:
+    """A table of images by id, which is made anew for an id that is not known, and in the background when it
+    is a minute old: whoever asks for the list never waits for it. A subclass says how: :meth:`look`."""
 
-    def ids(self) -> list[str]: ...
-
-    def get(self, image_id: str) -> Image: ...
-
-    def local(self, image_id: str) -> Image: ...
-
-
-class FolderImages:
-    """The volumes under a folder: DICOM series and NIfTI files, and what annotators uploaded.
-
-    Ids are the case names of :func:`medseg.cases.find.find_cases`, which come from folders and files.
-    """
-
-    def __init__(self, folder: Path, uploads: Path):
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; expected one of DICOM series or NIfTI files.")
-        self.folder, self.uploads = folder, uploads
+    def __init__(self):
         self._lock, self._scanned, self._images = threading.Lock(), 0.0, {}
         self.rescan()
 
+    def look(self) -> dict[str, Image]:
+        """{id: image} as things are now. InputError when it cannot be found out."""
+        raise NotImplementedError
+
+    def unknown(self, image_id: str) -> str:
+        """What to say of an id that is not there."""
+        raise NotImplementedError
+
     def rescan(self) -> None:
-        """Look through the folders again. An upload never takes the place of an image of the folder."""
-        found: dict[str, Image] = {}
-        for root in (self.uploads, self.folder):
-            try:
-                cases = find_cases(root, None, is_result)[0] if root.is_dir() else []
-            except InputError:  # nothing there yet; images may be uploaded
-                cases = []
-            for name, source in cases:
-                found[name] = Image(name, source, {"name": _file_name(name, source)})
-        self._images, self._scanned = found, time.monotonic()
+        """Look again."""
+        self._images, self._scanned = self.look(), time.monotonic()
+
+    def _rescan_quietly(self) -> None:
+        try:
+            self.rescan()
+        except (InputError, OSError) as error:  # what was there before stays
+            self._scanned = time.monotonic()
+            logging.getLogger("medseg.label").warning("%s", error)
+        finally:
+            self._lock.release()
 
     def ids(self) -> list[str]:
+        is_old = time.monotonic() - self._scanned > LIST_LASTS_S
+        if is_old and self._lock.acquire(blocking=False):
+            threading.Thread(target=self._rescan_quietly, name="rescan", daemon=True).start()
         return sorted(self._images)
 
     def get(self, image_id: str) -> Image:
@@ -96,11 +94,38 @@ class FolderImages:
         try:
             return self._images[image_id]
         except KeyError:
-            raise UnknownImage(
-                f"no image {image_id[:80]!r}; GET /datastore/?output=all lists them."
-            ) from None
+            raise UnknownImage(self.unknown(image_id)) from None
 
-    local = get
+
+class FolderImages(Listed):
+    """The volumes under a folder: DICOM series and NIfTI files, and what annotators uploaded.
+
+    Ids are the case names of :func:`medseg.cases.find.find_cases`, which come from folders and files.
+    """
+
+    def __init__(self, folder: Path, uploads: Path):
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; expected one of DICOM series or NIfTI files.")
+        self.folder, self.uploads = folder, uploads
+        super().__init__()
+
+    def look(self) -> dict[str, Image]:
+        """An upload never takes the place of an image of the folder."""
+        found: dict[str, Image] = {}
+        for root in (self.uploads, self.folder):
+            try:
+                cases = find_cases(root, None, is_result)[0] if root.is_dir() else []
+            except InputError:  # nothing there yet; images may be uploaded
+                cases = []
+            for name, source in cases:
+                found[name] = Image(name, source, {"name": _file_name(name, source)})
+        return found
+
+    def unknown(self, image_id: str) -> str:
+        return f"no image {image_id[:80]!r}; GET /datastore/?output=all lists them."
+
+    def local(self, image_id: str) -> Image:
+        return self.get(image_id)
 
     def add(self, name: str, upload: Path) -> Image:
         """Take an uploaded NIfTI file as an image called like ``name``. InputError when it is no volume that

@@ -8,12 +8,14 @@ import re
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medseg.bundles.clicks import clicks_of
 from medseg.bundles.queue import Queue, QueuedJob
 from medseg.bundles.record import read_record
 from medseg.bundles.request import Request, payload_of
@@ -29,6 +31,9 @@ FORMATS = {"image": "nifti", "rtstruct": "rtstruct", "dicom_seg": "seg"}
 
 FILES = {"rtstruct": "RS.dcm", "dicom_seg": "SEG.dcm"}
 _BOX = re.compile(r"(\s*-?\d+(\.\d+)?\s*,){5}\s*-?\d+(\.\d+)?\s*")
+
+MOST_JOBS = 100_000
+"""Of the queue that are looked through for old ones."""
 
 LOOKS_S = (0.02, 0.05, 0.1, 0.2)
 """Between looks at a job: the first soon, since a finished one is answered at once."""
@@ -49,7 +54,8 @@ class StillRunning(Exception):
 @dataclass(frozen=True)
 class Question:
     """What is asked of a model. ``output``: a key of FORMATS. ``within``: a box in LPS mm, or None.
-    ``allow``: faults of an image to accept with a warning, as `medseg segment` has them."""
+    ``allow``: faults of an image to accept with a warning, as `medseg segment` has them. ``at``: points in
+    LPS mm inside what is looked for, of a bundle that takes points."""
 
     model: Model
     image: Image
@@ -57,8 +63,11 @@ class Question:
     output: str = "image"
     within: str | None = None
     allow: tuple[str, ...] = ()
+    at: tuple[tuple[float, float, float], ...] = ()
 
     def __post_init__(self):
+        if self.at:
+            clicks_of(self.model.bundle)
         if self.output not in FORMATS:
             raise InputError(f"output {self.output!r}: expected one of {', '.join(FORMATS)}.")
         # A region of a structure set would be a path of the server.
@@ -92,6 +101,7 @@ class Question:
             "output": self.output,
             "within": self.within,
             "allow": sorted(self.allow),
+            "at": self.at,
         }
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -116,6 +126,7 @@ class Inference:
             device=self.device,
             within=question.within,
             allow=question.allow,
+            at=question.at,
         )
         payload = payload_of(request)
         job_id = self.queue.submit(payload, owner=question.owner, key=key)
@@ -152,12 +163,17 @@ class Inference:
             time.sleep(next(looks, LOOKS_S[-1]))
 
     def clear(self, days: float) -> None:
-        """Remove results that are older."""
-        self.queue.remove_older(days, lambda job: shutil.rmtree(_folder_of(job), ignore_errors=True))
+        """Remove results that are older; jobs of another door in the same queue are not touched."""
+        before = time.time() - days * 86400
+        for job in self.queue.jobs(limit=MOST_JOBS):
+            if _folder_of(job).parent == self.folder and job.ended_at is not None and job.ended_at < before:
+                shutil.rmtree(_folder_of(job), ignore_errors=True)
+                with suppress(InputError):  # a worker has a cancelled one still: the next time
+                    self.queue.remove(job.id)
 
 
 def _folder_of(job: QueuedJob) -> Path:
-    return Path(job.payload["output_dir"])
+    return Path(str(job.payload.get("output_dir", "")))
 
 
 # ---- reading the answer ------------------------------------------------------------------------------------

@@ -116,6 +116,18 @@ class Models:
         return [model.task for name in self.names() for model in self.versions(name)]
 
 
+def served_of(bundles: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(those of ``bundles`` that this protocol has a form for, why each of the others has none)."""
+    served, reasons = [], []
+    for name in bundles:
+        try:
+            _check_served(trusted_bundle(name))
+            served.append(name)
+        except BundleError as error:
+            reasons.append(str(error))
+    return tuple(served), tuple(reasons)
+
+
 def _check_served(bundle: Bundle) -> None:
     """BundleError for a bundle whose answers this protocol has no form for."""
     if kind_of(bundle).result is not Structures or case_kind(bundle) != "volume":

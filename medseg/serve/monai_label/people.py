@@ -1,4 +1,4 @@
-"""Who may do what: names, roles, passwords and tokens of a server that stands alone."""
+"""Who may do what: roles, tokens, and the names and passwords of a server that stands alone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from django.contrib.auth.hashers import check_password, make_password
 from django.core import signing
+from django.http import HttpRequest
 
 from medseg.errors import InputError
 from medseg.files import load_json, make_folder, write_json
@@ -61,61 +62,52 @@ class Nobody:
 
     enabled = False
 
-    def person(self, authorization: str, client_id: str) -> Person:
+    def person(self, request: HttpRequest, client_id: str) -> Person:
         return Person(client_id[:64] or "local", "admin")
 
-    def token(self, name: str, password: str) -> str:
+    def token(self, request: HttpRequest, name: str, password: str) -> str:
         return ""
 
 
-class People:
-    """The people of a file ``{"users": {name: {"role", "password"}}}``, whose passwords are hashes.
-
-    ``secret``: signs tokens. The file is read again for every request, so a person who is taken out of it is
-    out at once. InputError for a file that is none.
-    """
+class Accounts:
+    """Who asks, by token or password. What people there are, and how a password is checked, a subclass says:
+    :meth:`known` and :meth:`check`. ``secret``: signs tokens."""
 
     enabled = True
 
-    def __init__(self, file: Path, secret: str):
-        self.file, self.secret = file, secret
-        self._lock = threading.Lock()
-        self._failures: dict[str, list[float]] = {}
-        self._seen: dict[str, tuple[float, str]] = {}
-        if not read_users(file):
-            raise InputError(f"{file}: nobody is in it; add people with medseg label user.")
+    def __init__(self, secret: str):
+        self.secret = secret
+        self._seen: dict[str, float] = {}
 
-    def person(self, authorization: str, client_id: str) -> Person:
-        """Who sent this Authorization header. Denied(401) for nobody that is known."""
-        kind, _, credentials = authorization.partition(" ")
+    def known(self, name: str) -> tuple[str, str] | None:
+        """(role, hash of the password) of a person as things are now; None for nobody."""
+        raise NotImplementedError
+
+    def check(self, request: HttpRequest, name: str, password: str) -> None:
+        """Denied(401) for a wrong name or password, Denied(429) after too many."""
+        raise NotImplementedError
+
+    def person(self, request: HttpRequest, client_id: str) -> Person:
+        """Who sent this request. Denied(401) for nobody that is known."""
+        kind, _, credentials = request.headers.get("Authorization", "").partition(" ")
         if kind.lower() == "bearer":
             name = self._of_token(credentials.strip())
         elif kind.lower() == "basic":
-            name = self._of_password(credentials.strip())
+            name = self._of_password(request, credentials.strip())
         else:
             raise Denied(401, "no token; POST name and password to /auth/token.")
-        user = read_users(self.file).get(name)
-        if user is None:
+        person = self.known(name)
+        if person is None:
             raise Denied(401, "the token's person is no longer known here.")
-        return Person(name, user["role"])
+        return Person(name, person[0])
 
-    def token(self, name: str, password: str) -> str:
-        """A token for 12 hours. Denied(401) for a wrong name or password, Denied(429) after ten in a
-        minute."""
-        with self._lock:
-            recent = [at for at in self._failures.get(name, []) if time.monotonic() - at < FAILURES_LAST_S]
-            if len(self._failures) > 10_000:
-                self._failures.clear()
-            self._failures[name] = recent
-            if len(recent) >= MOST_FAILURES:
-                raise Denied(429, "too many wrong passwords; wait a minute.")
-        user = read_users(self.file).get(name)
-        # An unknown name takes as long as a wrong password, so that names cannot be found out.
-        if not check_password(password, user["password"] if user else make_password(None)) or user is None:
-            with self._lock:
-                self._failures[name].append(time.monotonic())
+    def token(self, request: HttpRequest, name: str, password: str) -> str:
+        """A token for 12 hours, which a new password ends. Denied as :meth:`check` says."""
+        self.check(request, name, password)
+        person = self.known(name)
+        if person is None:
             raise Denied(401, "wrong name or password.")
-        return signer(self.secret).sign_object({"name": name, "hash": _short(user["password"])})
+        return signer(self.secret).sign_object({"name": name, "hash": _short(person[1])})
 
     def _of_token(self, token: str) -> str:
         try:
@@ -125,29 +117,67 @@ class People:
             raise Denied(401, "the token has expired; POST name and password to /auth/token.") from None
         except (signing.BadSignature, KeyError, TypeError, ValueError):
             raise Denied(401, "the token is not one of this server.") from None
-        user = read_users(self.file).get(name)
-        if user is None or _short(user["password"]) != digest:  # a new password ends older tokens
+        person = self.known(name)
+        if person is None or _short(person[1]) != digest:  # a new password ends older tokens
             raise Denied(401, "the token is no longer valid.")
         return name
 
-    def _of_password(self, credentials: str) -> str:
+    def _of_password(self, request: HttpRequest, credentials: str) -> str:
         """Browsers send the password with every request; hashing it each time would take a third of a
         second."""
         import base64
 
-        digest = hashlib.sha256(f"{self.secret}{credentials}".encode()).hexdigest()
-        until, name = self._seen.get(digest, (0.0, ""))
-        if time.monotonic() < until:
-            return name
         try:
             name, _, password = base64.b64decode(credentials, validate=True).decode().partition(":")
         except ValueError:
             raise Denied(401, "the Authorization header cannot be read.") from None
-        self.token(name, password)
+        person = self.known(name)
+        # With the password's hash: a new one ends what is remembered, as it ends tokens.
+        said = f"{self.secret}{person and person[1]}{credentials}"
+        digest = hashlib.sha256(said.encode()).hexdigest()
+        if time.monotonic() < self._seen.get(digest, 0.0):
+            return name
+        self.check(request, name, password)
         if len(self._seen) > 1000:
             self._seen.clear()
-        self._seen[digest] = time.monotonic() + REMEMBERED_S, name
+        self._seen[digest] = time.monotonic() + REMEMBERED_S
         return name
+
+
+class People(Accounts):
+    """The people of a file ``{"users": {name: {"role", "password"}}}``, whose passwords are hashes.
+
+    The file is read again for every request, so a person who is taken out of it is out at once. InputError
+    for a file that is none.
+    """
+
+    def __init__(self, file: Path, secret: str):
+        super().__init__(secret)
+        self.file = file
+        self._lock = threading.Lock()
+        self._failures: dict[str, list[float]] = {}
+        if not read_users(file):
+            raise InputError(f"{file}: nobody is in it; add people with medseg label user.")
+
+    def known(self, name: str) -> tuple[str, str] | None:
+        user = read_users(self.file).get(name)
+        return (user["role"], user["password"]) if user else None
+
+    def check(self, request: HttpRequest, name: str, password: str) -> None:
+        """Denied(401) for a wrong name or password, Denied(429) after ten in a minute."""
+        with self._lock:
+            recent = [at for at in self._failures.get(name, []) if time.monotonic() - at < FAILURES_LAST_S]
+            if len(self._failures) > 10_000:
+                self._failures.clear()
+            self._failures[name] = recent
+            if len(recent) >= MOST_FAILURES:
+                raise Denied(429, "too many wrong passwords; wait a minute.")
+        person = self.known(name)
+        # An unknown name takes as long as a wrong password, so that names cannot be found out.
+        if not check_password(password, person[1] if person else make_password(None)) or person is None:
+            with self._lock:
+                self._failures.setdefault(name, []).append(time.monotonic())
+            raise Denied(401, "wrong name or password.")
 
 
 def _short(password_hash: str) -> str:

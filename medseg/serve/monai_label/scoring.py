@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from medseg.serve.monai_label.tasks import Report
 
 COARSE = 4
+PASSES = 5
+"""Of MC-dropout, where the network has dropout."""
+
 QUANTILES = np.linspace(0.0, 1.0, 17)
 
 
@@ -43,13 +46,22 @@ def _parts(array: np.ndarray, axis: int) -> list[np.ndarray]:
     return parts
 
 
-def entropy(logits) -> float:
-    """Mean binary entropy, in nat, of the probabilities behind logits (C, x, y, z): 0 where the model is sure
-    everywhere, ln 2 where it knows nothing."""
+def entropy(*passes) -> float:
+    """Mean binary entropy, in nat, of the mean probabilities behind logits (C, x, y, z), one or more passes:
+    0 where the model is sure everywhere, ln 2 where it knows nothing or its passes contradict each other."""
     import torch
 
-    p = torch.sigmoid(torch.as_tensor(logits).float())
+    p = sum(torch.sigmoid(torch.as_tensor(logits).float()) for logits in passes) / len(passes)
     return float(-(torch.special.xlogy(p, p) + torch.special.xlogy(1 - p, 1 - p)).mean())
+
+
+def wake_dropout(network) -> bool:
+    """Let the dropout of a network that predicts drop again, as in training, for the passes of MC-dropout
+    (Gal and Ghahramani 2016); False for a network without any."""
+    sleeping = [part for part in network.modules() if "Dropout" in type(part).__name__ and part.p > 0]
+    for part in sleeping:
+        part.train()
+    return bool(sleeping)
 
 
 def score(service: Service, job: QueuedJob, report: Report) -> Mapping[str, Any]:
@@ -81,17 +93,22 @@ def _pipeline(model: Model, staging: Path):
     from medseg.bundles.job import Pipeline
     from medseg.bundles.request import Request
 
-    return Pipeline(model.bundle, Request(staging, model.bundle, staging), (), staging)
+    # torch, since other engines have no dropout left.
+    return Pipeline(model.bundle, Request(staging, model.bundle, staging, engine="torch"), (), staging)
 
 
 def _entropy_of(image: Image, pipeline) -> float:
     from contextlib import nullcontext
 
+    import torch
+
     def stage(name: str):
         return nullcontext()
 
     item = pipeline.prepare({"image": image.source, "case_name": image.key}, stage)
-    return entropy(pipeline.predict(item, stage)["pred"])
+    torch.manual_seed(0)
+    passes = PASSES if wake_dropout(pipeline.network) else 1
+    return entropy(*(pipeline.predict(item, stage)["pred"] for _ in range(passes)))
 
 
 def batch(service: Service, job: QueuedJob, report: Report) -> Mapping[str, Any]:

@@ -39,9 +39,11 @@ RESULTS_LAST_DAYS = 7.0
 
 @dataclass(frozen=True)
 class Places:
-    """Where the server keeps what it knows: all under one ``state`` folder."""
+    """Where the server keeps what it knows: all under one ``state`` folder. ``queue_url``: the queue of
+    contouring jobs that it shares with a site, "" for one of its own."""
 
     state: Path
+    queue_url: str = ""
 
     def __getattr__(self, name: str) -> Path:
         if name not in ("labels", "models", "results", "sessions", "uploads", "cache", "scores", "temporary"):
@@ -50,7 +52,7 @@ class Places:
 
     @property
     def jobs(self) -> str:
-        return str(self.state / "jobs.sqlite")
+        return self.queue_url or str(self.state / "jobs.sqlite")
 
     @property
     def chores(self) -> str:
@@ -68,11 +70,18 @@ class Service:
     """A running MONAI Label service over ``studies`` (a folder or a DICOMweb URL) and ``bundles``.
 
     ``state``: the folder of labels, trained models, results and queues. ``audit``: folder of a ``medseg
-    audit``, or None.
+    audit``, or None. ``queue_url``: the queue of a site whose workers contour, "" for one under ``state``.
     """
 
-    def __init__(self, studies: str, bundles: Sequence[str | Path], state: Path, audit: Path | None = None):
-        self.places = Places(state.resolve())
+    def __init__(
+        self,
+        studies: str,
+        bundles: Sequence[str | Path],
+        state: Path,
+        audit: Path | None = None,
+        queue_url: str = "",
+    ):
+        self.places = Places(state.resolve(), queue_url)
         make_folder(self.places.temporary)
         self.studies, self.audit = studies, audit
         self.images = open_images(studies, self.places)
@@ -227,13 +236,17 @@ class Service:
         return next((job for job in rows if model in (None, job.payload.get("model"))), None)
 
     def train_stats(self, name: str) -> dict[str, Any]:
-        """How the newest training of a model went or goes, and what each version scored."""
+        """How the newest training of a model went or goes, what each version scored, and what OHIF's panel
+        draws: ``epoch``, ``total_epochs``, ``best_metric``. {} before the first training."""
         job = self.newest("train", name)
         history = [dict(model.trained) for model in self.models.versions(name) if model.trained]
         if job is None:
-            return {"history": history}
-        running = {"state": job.state, "progress": job.progress, "reason": job.reason}
-        return {**(job.result or {}), **running, "history": history}
+            return {"history": history} if history else {}
+        found = {**(job.result or {}), "state": job.state, "progress": job.progress, "reason": job.reason}
+        total = int(job.payload.get("epochs") or 0)
+        scores = [score for key in ("score_before", "score_after") if (score := found.get(key)) is not None]
+        drawn = {"epoch": round((job.progress or 0) * total), "total_epochs": total}
+        return {**found, **drawn, "best_metric": max(scores, default=None), "history": history}
 
 
 @dataclass(frozen=True)

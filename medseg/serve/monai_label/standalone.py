@@ -5,16 +5,21 @@ from __future__ import annotations
 import ipaddress
 import logging
 import logging.handlers
+import os
 import sys
 import threading
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medseg.errors import InputError
 from medseg.files import make_folder
 from medseg.serve.processes import Kept, end_all, module_command
+
+if TYPE_CHECKING:
+    from medseg.serve.monai_label.service import Service
 
 THREADS = 64
 """Each waiting annotator takes one; the rest answer everybody else."""
@@ -143,38 +148,14 @@ def log_to_file(start: Start) -> None:
     log.setLevel(logging.INFO)
 
 
-# ---- worker processes --------------------------------------------------------------------------------------
-
-
-class Workers:
-    """The processes that contour and train: started anew when one ends, and when training made a new
-    version."""
-
-    def __init__(self, start: Start, service):
-        self.start_of, self.service = start, service
-        self.kept: dict[str, Kept] = {}
-        self.stop = threading.Event()
-
-    def commands(self) -> dict[str, list[str]]:
-        """{what: command} of the processes that there should be."""
-        state = str(self.service.places.state)
-        memory = [] if self.start_of.memory_gb is None else ["--memory-gb", str(self.start_of.memory_gb)]
-        contour = ["medseg.bundles.worker", self.service.places.jobs, "--poll-s", "0.1", *memory]
-        chores = ["medseg.serve.monai_label.chores", "--studies", self.start_of.studies, "--state", state]
-        return {
-            "contouring": module_command(*contour, "--bundles", ",".join(self.service.models.tasks())),
-            "chores": module_command(*chores, "--bundles", ",".join(self.start_of.bundles)),
-        }
-
-    def watch(self) -> None:
-        """Keep them running until ``stop`` is set."""
-        while not self.stop.is_set():
-            for what, command in self.commands().items():
-                one = self.kept.setdefault(what, Kept(what, command))
-                one.change(command)
-                one.look()
-            self.stop.wait(1.0)
-        end_all(self.kept.values())
+def helper(start: Start, service: Service) -> Kept:
+    """The process that keeps those which contour and train."""
+    os.environ["MEDSEG_QUEUE"] = service.places.jobs
+    command = ["--studies", start.studies, "--bundles", ",".join(start.bundles), "--state"]
+    command += [str(service.places.state)]
+    if start.memory_gb is not None:
+        command += ["--memory-gb", str(start.memory_gb)]
+    return Kept("workers", module_command("medseg.serve.monai_label.workers", *command))
 
 
 def serve(start: Start, say=print) -> int:
@@ -183,7 +164,7 @@ def serve(start: Start, say=print) -> int:
 
     log_to_file(start)
     handler, service = application(start)
-    workers = Workers(start, service)
+    workers, stop = helper(start, service), threading.Event()
     options = {
         "bind": f"{start.host}:{start.port}",
         "workers": 1,
@@ -207,16 +188,23 @@ def serve(start: Start, say=print) -> int:
         def load(self):
             return handler
 
-    thread = threading.Thread(target=workers.watch, name="workers", daemon=True)
+    def watch() -> None:
+        while not stop.wait(1.0):
+            workers.look()
+
+    thread = threading.Thread(target=watch, name="workers", daemon=True)
 
     def ready(_arbiter) -> None:
+        # Before gunicorn forks: a fork in the middle of a start would keep that start's pipe open for ever.
+        workers.look()
+        thread.start()
         scheme = "https" if start.certificate else "http"
         say(f"MONAI Label on {scheme}://{start.host}:{start.port}/ with {', '.join(service.models.names())}")
-        thread.start()
 
     def ended(_arbiter) -> None:
-        workers.stop.set()
-        thread.join(25)
+        stop.set()
+        thread.join(5)
+        end_all([workers])
 
     options |= {"when_ready": ready, "on_exit": ended}
     Server().run()

@@ -14,7 +14,7 @@ CHORE_TASK = "medseg label chores"
 """What workers that contour never claim."""
 
 SCORINGS = {
-    "uncertain": "Mean entropy of the model's probabilities, of every image",
+    "uncertain": "Mean entropy of the model's probabilities, by MC-dropout where it has any",
     "diverse": "Features of every image: grey levels, coarsely",
 }
 LEASE_S = 60.0

@@ -27,6 +27,7 @@ OVERLAY = "medseg_label_start"
 """The config that lets a training begin with the weights there are; only the working copy has it."""
 
 METRIC = "val_dice"
+CURVE = "curve.csv"
 WORKING = ".training-"
 LEAST_PATIENTS = 2
 
@@ -78,6 +79,8 @@ def _trained(
     for row in rows:
         sections["validation" if row["patient_id"] in kept_apart else "training"].append(row)
     write_json(sections, folder / "datalist.json")
+    from medseg.training import read_curve
+
     copy = working_copy(model, folder)
     settings = {"dataset_dir": str(folder / "data"), "datalist": str(folder / "datalist.json")}
     report(0.1, "training")
@@ -94,6 +97,7 @@ def _trained(
         "score_after": scores["after"],
         "metric": "mean Dice of the validation cases",
         "accepted": scores["after"] > scores["before"],
+        "curve": read_curve(folder / CURVE),
         "training": [row["case_id"] for row in sections["training"]],
         "validation": [row["case_id"] for row in sections["validation"]],
         "labels": sorted(version for one in chosen for version in one.versions),
@@ -161,6 +165,9 @@ def working_copy(model: Model, folder: Path) -> Bundle:
         "start_weights": "$@bundle_root + '/models/model.pt'",
         "initialize": [*config.get("initialize", []), load],
     }
+    if isinstance(config["validate"].get("handlers"), list):
+        row = {"_target_": "medseg.training.MetricCurve", "file": str(folder / CURVE), "metric": METRIC}
+        overlay["+validate#handlers"] = [row]
     write_json(overlay, copy / "configs" / f"{OVERLAY}.json")
     return Bundle(model.name, copy, derived_from=model.bundle)
 

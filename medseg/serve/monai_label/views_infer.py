@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from django.http import HttpResponse, JsonResponse
 
 from medseg.bundles.queue import QueuedJob, UnknownJob
@@ -26,7 +27,7 @@ from medseg.serve.monai_label.service import Service
 
 OUTPUTS = ("", "all", "image", "json", "dicom_seg", "rtstruct")
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
-CLICKS = ("foreground", "background")
+CLICKS, MOST_CLICKS = ("foreground", "background"), 100
 USED = (
     "allow",
     "client_id",
@@ -73,9 +74,6 @@ class InferViews:
         params = asking.params
         version = params.get("model_version")
         model = self.service.models.get(name, None if version is None else str(version))
-        clicked = [key for key in CLICKS if params.get(key)]
-        if clicked:
-            raise InputError(f"{clicked[0]}: {name} takes no clicks; leave them out.")
         if asking.files:
             raise InputError("a file is not taken here; open a session with it first (PUT /session/).")
         session = asking.query("session_id")
@@ -90,7 +88,7 @@ class InferViews:
         within = params.get("within") or None
         box = None if within is None else str(within)
         allow = tuple(name.strip() for name in str(params.get("allow") or "").split(",") if name.strip())
-        return Question(model, image, asking.person.name, kind, box, allow)
+        return Question(model, image, asking.person.name, kind, box, allow, points_of(params, image))
 
     def _answer(
         self, asking: Asking, question: Question, job: QueuedJob, output: str, queue: Mapping[str, Any]
@@ -129,6 +127,39 @@ class InferViews:
     def _mine(self, job_id: str, person: Person) -> None:
         if not person.owns(self.service.inference.queue.get(job_id).owner):
             raise UnknownJob(f"no job {job_id[:40]!r}; it was removed, or never was.")
+
+
+def points_of(params: Mapping[str, Any], image: Image) -> tuple[tuple[float, float, float], ...]:
+    """The clicks of DeepGrow's clients in LPS mm: ``foreground``, a list of voxels [column, row, slice].
+
+    InputError for what is no such list, for a voxel outside of the image, and for clicks on what is *not*
+    looked for (``background``), which no bundle takes.
+    """
+    for key in CLICKS:
+        clicks = params.get(key) or []
+        if not isinstance(clicks, list) or len(clicks) > MOST_CLICKS or not all(map(_is_voxel, clicks)):
+            raise InputError(f"{key}: expected at most {MOST_CLICKS} voxels [column, row, slice].")
+    if params.get("background"):
+        raise InputError("background: bundles take points inside what they look for; remove those outside.")
+    clicks = params.get("foreground") or []
+    if not clicks:
+        return ()
+    geometry = geometry_of(image)
+    outside = [
+        click
+        for click in clicks
+        if not all(0 <= n < size for n, size in zip(click, geometry.shape[::-1], strict=True))
+    ]
+    if outside:
+        raise InputError(
+            f"foreground: voxel {outside[0]} lies outside of an image of {geometry.shape[::-1]}."
+        )
+    points = [geometry.points_lps_mm(number, np.array([[row, column]]))[0] for column, row, number in clicks]
+    return tuple(tuple(round(float(value), 3) for value in point) for point in points)
+
+
+def _is_voxel(click: Any) -> bool:
+    return isinstance(click, list) and len(click) == 3 and all(type(number) is int for number in click)
 
 
 def _map_answer(

@@ -43,7 +43,7 @@ class TaskViews:
         if not self.known.enabled:
             return JsonResponse({"access_token": None, "token_type": None})
         name, password = str(asking.params.get("username", "")), str(asking.params.get("password", ""))
-        token = self.known.token(name, password)
+        token = self.known.token(asking.request, name, password)
         return JsonResponse({"access_token": token, "token_type": "bearer"})
 
     def whoami(self, asking: Asking) -> HttpResponse:

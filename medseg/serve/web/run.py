@@ -14,6 +14,7 @@ from medseg.bundles.find import bundle_folders, find_bundle
 from medseg.bundles.trust import trusted_bundle
 from medseg.errors import InputError, MedsegError
 from medseg.serve.processes import Group, Kept, module_command
+from medseg.serve.web import label
 from medseg.serve.web.database import database
 from medseg.serve.web.site import BUNDLES_VARIABLE, DATA_VARIABLE, URL_VARIABLE, Site, load_site
 
@@ -23,7 +24,8 @@ SWEEP_EVERY_S = 600.0
 @dataclass(frozen=True)
 class ServeRequest:
     """What ``medseg serve`` is asked: ``bundles``: names or folders, () for what site.json says, or all
-    shipped ones with weights. ``certificate``, ``key``: PEM files, for https without a proxy."""
+    shipped ones with weights. ``certificate``, ``key``: PEM files, for https without a proxy. ``label``:
+    what annotators work on by MONAI Label's protocol, None for a site without it."""
 
     data_dir: Path
     host: str = "127.0.0.1"
@@ -34,6 +36,7 @@ class ServeRequest:
     certificate: Path | None = None
     key: Path | None = None
     demo: bool = False
+    label: label.Annotated | None = None
 
 
 def prepare(request: ServeRequest) -> Site:
@@ -67,7 +70,9 @@ def prepare(request: ServeRequest) -> Site:
         "DJANGO_SETTINGS_MODULE": "medseg.serve.web.settings",
     }
     (request.data_dir / "incoming").mkdir(exist_ok=True)
-    return load_site(request.data_dir, bundles=bundles, public_url=url)
+    site = load_site(request.data_dir, bundles=bundles, public_url=url)
+    label.prepare(request.label, site)
+    return site
 
 
 def set_up_django() -> None:
@@ -103,7 +108,9 @@ def commands(request: ServeRequest, site: Site) -> list[Kept]:
     """gunicorn with threads, and so many workers."""
     web = module_command("gunicorn", "medseg.serve.web.wsgi:application")
     web += ["--bind", f"{request.host}:{request.port}", "--worker-class", "gthread"]
-    web += ["--workers", str(request.web_workers), "--threads", "8", "--backlog", "512"]
+    # Each annotator who waits for a contour takes a thread.
+    threads = "32" if request.label else "8"
+    web += ["--workers", str(request.web_workers), "--threads", threads, "--backlog", "512"]
     web += ["--timeout", "120", "--graceful-timeout", "10", "--log-level", "warning"]
     # Longer than the page of a job waits between two questions: a connection that closes under one is reset.
     web += ["--keep-alive", "20"]
@@ -115,7 +122,8 @@ def commands(request: ServeRequest, site: Site) -> list[Kept]:
         web += ["--certfile", str(request.certificate), "--keyfile", str(request.key)]
     os.environ["MEDSEG_QUEUE"] = site.queue_url  # a postgresql URL may hold a password
     worker = module_command("medseg.bundles.worker", "-", "--bundles", ",".join(site.bundles))
-    return [Kept("web", web), *(Kept(f"worker {n + 1}", worker) for n in range(request.workers))]
+    workers = [Kept(f"worker {n + 1}", worker) for n in range(request.workers)]
+    return [Kept("web", web), *workers, *label.helpers(site)]
 
 
 def _shared_memory() -> str:
@@ -140,6 +148,8 @@ def serve(request: ServeRequest, report: Callable[[str], None]) -> None:
         if not group.stopped.is_set():
             _wait_until_up(request, group)
             report(f"medseg is at {site.public_url}  ({', '.join(site.bundles)}; {request.workers} workers)")
+            for reason in label.left_out(site):
+                report(f"not for annotators: {reason}")
             report("Research use only, not a medical device.")
         _watch(group)
     finally:

@@ -6,6 +6,7 @@ from django.http import HttpResponse
 from django.urls import path
 from django.views.i18n import set_language
 
+from medseg.serve.web.label_urls import mounted
 from medseg.serve.web.views import (
     accounts,
     compare,
@@ -66,4 +67,5 @@ urlpatterns = [
     path("self-assessment/<str:name>/", reading.self_assessment, name="self_assessment"),
     path("trail/", trail.show, name="trail"),
     path("admin/", admin.site.urls),
+    *mounted(),
 ]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from label_server import Server, start_server, stop_server
+from plain_bundle import edit
 
 from medseg.cases.nifti import write_volume
 from medseg.phantoms.chiral import ChiralPhantom, chiral_phantom
@@ -55,6 +56,19 @@ def sides_bundle(tmp_path_factory, bright_bundle) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def pointed_bundle(tmp_path_factory, bright_bundle) -> Path:
+    """``bright_bundle``, said to take points."""
+    from medseg.bundles.find import find_bundle
+    from medseg.bundles.trust import trust
+
+    folder = shutil.copytree(bright_bundle, tmp_path_factory.mktemp("bundles") / "pointed")
+    clicks = {"cube_mm": 40.0, "margin_mm": 5.0}
+    edit(folder / "configs" / "metadata.json", lambda metadata: {**metadata, "clicks": clicks})
+    trust(find_bundle(folder))
+    return folder
+
+
 @dataclass(frozen=True)
 class Studies:
     """``folder`` with one DICOM series "CT" and one NIfTI file "second", both of ``phantom``."""
@@ -76,8 +90,9 @@ def studies(tmp_path_factory) -> Studies:
 
 
 @pytest.fixture(scope="session")
-def server(studies, sides_bundle, tmp_path_factory):
-    running = start_server(studies.folder, [sides_bundle], tmp_path_factory.mktemp("label"))
+def server(studies, sides_bundle, pointed_bundle, tmp_path_factory):
+    bundles = [sides_bundle, pointed_bundle]
+    running = start_server(studies.folder, bundles, tmp_path_factory.mktemp("label"))
     yield running
     stop_server(running)
 

@@ -103,7 +103,7 @@ def test_the_proxy_lets_dicomweb_through_and_nothing_else(door, archive):
 
 def test_a_server_that_does_not_answer_and_a_series_that_is_not_there_are_said(archive, tmp_path):
     with pytest.raises(InputError, match="DICOMweb server"):
-        DicomWebImages("http://127.0.0.1:9/dicom-web", tmp_path)
+        DicomWebImages("http://127.0.0.1:9/dicom-web", tmp_path, tries=1)
     images = DicomWebImages(archive[0], tmp_path)
     with pytest.raises(UnknownImage):
         images.local("1.2.3/../../etc")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import json
 import socket
+import ssl
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from unittest import mock
 
 import nibabel
@@ -17,25 +21,31 @@ from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.core import signing
 from label_server import start_server, stop_server
 
+from medseg.errors import InputError
 from medseg.serve.monai_label.people import Denied, People, secret_of, signer
 from medseg.serve.monai_label.sessions import MOST_SESSIONS
+from medseg.serve.monai_label.standalone import Start
 
 PEOPLE = {"ann": "annotator", "ben": "annotator", "rev": "reviewer", "adm": "admin"}
 
 
 @pytest.fixture(scope="module")
-def guarded(studies, sides_bundle, tmp_path_factory):
-    """A server that knows four people."""
+def guarded(studies, sides_bundle, program, tmp_path_factory):
+    """A server that knows four people, with a certificate that it signed itself."""
     state = tmp_path_factory.mktemp("guarded")
+    key, certificate = str(state / "key.pem"), str(state / "certificate.pem")
+    new = [program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    new += ["-nodes", "-days", "2", "-subj", "/CN=label", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*new, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     hasher = PBKDF2PasswordHasher()  # with few rounds, so that tests need not wait
     users = {
         name: {"role": role, "password": hasher.encode(f"secret of {name}", "salt", 1000)}
         for name, role in PEOPLE.items()
     }
     (state / "users.json").write_text(json.dumps({"users": users}))
-    server = start_server(
-        studies.folder, [sides_bundle], state / "state", "--users", str(state / "users.json")
-    )
+    options = ["--users", str(state / "users.json"), "--certificate", certificate, "--key", key]
+    secure = ssl.create_default_context(cafile=certificate)
+    server = start_server(studies.folder, [sides_bundle], state / "state", *options, secure=secure)
     yield server
     stop_server(server)
 
@@ -50,6 +60,12 @@ def tokens(guarded):
         answer = guarded.ask("POST", "/auth/token", body, kind).json
         found[name] = {"Authorization": f"{answer['token_type']} {answer['access_token']}"}
     return found
+
+
+@pytest.fixture(scope="module")
+def server(guarded, tokens):
+    """The same server as the admin sees it."""
+    return replace(guarded, always=tokens["adm"])
 
 
 def volume(shape=(4, 4, 4)):
@@ -104,17 +120,29 @@ def test_missing_forged_and_expired_tokens_are_401_and_a_good_one_is_its_persons
     )
 
 
+def test_with_a_certificate_plain_http_is_not_answered_and_a_stranger_is_not_believed(guarded, tmp_path):
+    assert guarded.ask("GET", "/auth/").status == 200
+    with pytest.raises((OSError, http.client.HTTPException)):
+        replace(guarded, secure=None).ask("GET", "/auth/", timeout=20)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        replace(guarded, secure=ssl.create_default_context()).ask("GET", "/auth/")
+    with pytest.raises(InputError, match="belong together"):
+        Start("studies", ("sides",), tmp_path, certificate=tmp_path / "c.pem")
+    with pytest.raises(InputError, match="no such file"):
+        Start("studies", ("sides",), tmp_path, certificate=tmp_path / "c.pem", key=tmp_path / "k.pem")
+
+
 def test_ten_wrong_passwords_in_a_minute_are_enough(tmp_path, monkeypatch):
     monkeypatch.setattr("medseg.serve.monai_label.people.check_password", lambda given, known: given == known)
     (tmp_path / "users.json").write_text('{"users": {"ann": {"role": "annotator", "password": "right"}}}')
     people, statuses = People(tmp_path / "users.json", "s"), []
     for password in [*["wrong"] * 10, "right"]:
         with pytest.raises(Denied) as denied:
-            people.token("ann", password)
+            people.token(None, "ann", password)
         statuses.append(denied.value.status)
     assert statuses == [401] * 10 + [429]
     monkeypatch.setattr("medseg.serve.monai_label.people.FAILURES_LAST_S", 0.0)
-    assert people.token("ann", "right")
+    assert people.token(None, "ann", "right")
 
 
 def test_the_command_keeps_a_hash_and_refuses_a_short_password(tmp_path):
@@ -217,7 +245,8 @@ def test_bodies_that_are_no_good_have_their_status(server, body, kind, status):
 
 
 def raw(server, text: str) -> bytes:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    plain = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    with server.secure.wrap_socket(plain, server_hostname="127.0.0.1") as connection:
         connection.sendall(text.encode())
         return connection.recv(4096)
 
@@ -235,7 +264,7 @@ def test_ten_gigabytes_are_refused_before_they_are_sent(server):
 
 def test_pages_of_other_sites_and_other_names_for_this_computer_are_refused(server):
     assert server.ask("GET", "/info/", headers={"Origin": "http://elsewhere.example"}).status == 403
-    own = {"Origin": f"http://127.0.0.1:{server.port}"}
+    own = {"Origin": f"https://127.0.0.1:{server.port}"}
     assert server.ask("GET", "/info/", headers=own).status == 200
     assert server.ask("GET", "/info/", headers={"Host": "rebound.example"}).status in (400, 403)
 
@@ -268,6 +297,23 @@ def test_a_flood_of_sessions_ends_in_429_and_the_server_lives(server):
     answers = [server.form("PUT", "/session/", {}, files) for _ in range(MOST_SESSIONS + 5)]
     refused = [answer for answer in answers if answer.status == 429]
     assert len(refused) >= 5 and "try again later" in refused[0].json["detail"]
+    for answer in answers:
+        if answer.status == 200:
+            assert server.ask("DELETE", f"/session/{answer.json['session_id']}").status == 200
+    assert server.ask("GET", "/info/").status == 200
+
+
+@pytest.mark.slow
+def test_ten_thousand_sessions_at_once_from_twenty_people_leave_no_more_than_are_allowed(server):
+    files = {"files": ("x.nii.gz", gzip.compress(volume().to_bytes()))}
+
+    def ask(number):
+        return server.form("PUT", "/session/", {"client_id": f"annotator {number % 20}"}, files)
+
+    with ThreadPoolExecutor(20) as people:
+        answers = list(people.map(ask, range(10_000)))
+    statuses = [answer.status for answer in answers]
+    assert set(statuses) == {200, 429} and statuses.count(200) <= MOST_SESSIONS
     for answer in answers:
         if answer.status == 200:
             assert server.ask("DELETE", f"/session/{answer.json['session_id']}").status == 200

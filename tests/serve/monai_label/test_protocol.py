@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import email.parser
-import email.policy
+import gzip
+import hashlib
 import io
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import nibabel
 import numpy as np
 import pydicom
 import pytest
+from label_server import parts_of
 
 from medseg.bundles.cohort import segment
 from medseg.bundles.request import Request
 
 
-def parts_of(answer):
-    """{name: (file name, media type, bytes)} of a multipart answer, read by Python's own parser."""
-    assert answer.headers["content-type"].startswith("multipart/form-data; boundary=")
-    head = f"Content-Type: {answer.headers['content-type']}\r\n\r\n".encode()
-    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + answer.body)
-    return {
-        part.get_param("name", header="content-disposition"): (
-            part.get_filename(),
-            part.get_content_type(),
-            part.get_payload(decode=True),
-        )
-        for part in message.iter_parts()
-    }
-
-
 def nifti(content):
-    image = nibabel.Nifti1Image.from_bytes(__import__("gzip").decompress(content))
+    image = nibabel.Nifti1Image.from_bytes(gzip.decompress(content))
     return np.asarray(image.dataobj).transpose(2, 1, 0), image.affine
 
 
@@ -54,7 +43,9 @@ def test_info_has_what_slicer_and_ohif_read(server):
     info = server.ask("GET", "/info/").json
     assert info["models"]["sides"]["labels"] == {"Brainstem": 1, "Parotid_R": 2, "Parotid_L": 3}
     assert info["models"]["sides"]["type"] == "segmentation" and info["models"]["sides"]["dimension"] == 3
-    assert info["labels"] == ["Brainstem", "Parotid_R", "Parotid_L"]
+    assert info["labels"] == ["Brainstem", "Parotid_R", "Parotid_L", "GTV"]
+    assert info["models"]["pointed"]["type"] == "deepgrow", "points are drawn for it"
+    assert info["train_stats"] == {}
     assert info["datastore"]["total"] >= 2
     assert set(info["strategies"]) == {"first", "random", "uncertain", "diverse", "suspect"}
     assert server.ask("GET", "/auth/").json["enabled"] is False
@@ -106,6 +97,49 @@ def test_a_script_gets_json_rtstruct_and_seg_by_medseg(server, truth):
     assert int(seg.pixel_array.sum()) == int(truth[0].sum())
 
 
+def middle(mask):
+    """The voxel of a mask nearest to its middle, as [column, row, slice]."""
+    places = np.argwhere(mask)
+    nearest = places[np.linalg.norm(places - places.mean(0), axis=1).argmin()]
+    return nearest[::-1].tolist()
+
+
+def test_a_click_of_slicers_smart_edit_is_a_point_in_mm_and_finds_what_it_lies_in(server, studies):
+    marker, geometry = studies.phantom.masks["Marker"], studies.phantom.geometry
+    column, row, number = click = middle(marker)
+    fields = {"params": json.dumps({"label": "GTV", "foreground": [click], "background": []})}
+    parts = parts_of(server.form("POST", "/infer/pointed?image=CT", fields))
+    values, _ = nifti(parts["image"][2])
+    told = json.loads(parts["params"][2])
+    assert told["label_names"] == {"GTV": 1} and "foreground" not in told["ignored"]
+    assert 2 * (marker & (values == 1)).sum() / (marker.sum() + (values == 1).sum()) > 0.9
+    records = [json.loads(path.read_text()) for path in server.state.rglob("results/*/*/run.json")]
+    (found,) = [record["clicks"] for record in records if "clicks" in record]
+    expected = geometry.origins_lps_mm[number] + np.array([1.25 * column, 1.5 * row, 0])
+    assert np.allclose(found["at"], [expected], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"foreground": [[1, 2, 99]]}, "outside of an image of (72, 64, 34)"),
+        ({"foreground": [[1, 2]]}, "expected at most 100 voxels"),
+        ({"foreground": [[1, 2, 3.5]]}, "expected at most 100 voxels"),
+        ({"foreground": "all"}, "expected at most 100 voxels"),
+        ({"foreground": [[1, 2, 3]], "background": [[9, 9, 9]]}, "remove those outside"),
+        ({"foreground": [[1, 2, 3]], "within": "0,1,0,1,0,1"}, "not both"),
+    ],
+)
+def test_clicks_that_cannot_be_meant_are_refused(server, params, words):
+    answer = server.form("POST", "/infer/pointed?image=CT", {"params": json.dumps(params)})
+    assert answer.status == 422 and words in answer.json["detail"]
+
+
+def test_a_bundle_without_clicks_says_so(server):
+    answer = infer(server, foreground=[[1, 2, 3]])
+    assert answer.status == 422 and "sides takes no points" in answer.json["detail"]
+
+
 def test_a_session_is_contoured_and_belongs_to_nobody_elses_folder(server, studies, truth):
     content = (studies.folder / "second.nii.gz").read_bytes()
     made = server.form("PUT", "/session/", {"client_id": "ann"}, {"files": ("../../x.nii.gz", content)}).json
@@ -124,7 +158,7 @@ def test_an_image_is_downloaded_as_one_file_with_a_check_sum(server, studies):
     image = nibabel.Nifti1Image.from_bytes(answer.body)
     assert np.array_equal(np.asarray(image.dataobj).transpose(2, 1, 0), studies.phantom.volume_hu)
     assert 'filename="CT.nii"' in answer.headers["content-disposition"]
-    digest = __import__("hashlib").sha256(answer.body).hexdigest()
+    digest = hashlib.sha256(answer.body).hexdigest()
     assert server.ask("HEAD", f"/datastore/image?image=CT&check_sum=SHA256:{digest}").status == 200
     assert server.ask("HEAD", f"/datastore/image?image=CT&check_sum=SHA256:{'0' * 64}").status == 404
 
@@ -140,7 +174,7 @@ def test_slicers_and_ohifs_labels_are_kept_side_by_side_and_come_back(server, tr
     drawn = np.zeros(truth[0].shape, dtype=np.int16)
     drawn[5, 10:20, 10:20] = 7
     image = nibabel.Nifti1Image(drawn.transpose(2, 1, 0), affine)
-    content = __import__("gzip").compress(image.to_bytes())
+    content = gzip.compress(image.to_bytes())
     by_ann = submit(server, content, "/tmp/tmpx.nii.gz", [{"name": "Parotid_L", "idx": 7}])
     assert by_ann.status == 200, by_ann.body
     by_ben = submit(server, (drawn == 7).astype(np.uint8).tobytes(), "label.bin", client="ben")
@@ -196,3 +230,66 @@ def test_a_job_can_be_left_alone_looked_at_and_cancelled(server):
 def test_the_process_that_answers_has_loaded_no_torch(server):
     maps = server.memory_maps()
     assert "sqlite" in maps and "libtorch" not in maps
+
+
+# ---- many at once ------------------------------------------------------------------------------------------
+
+ANNOTATORS = 20
+
+
+def ball(number: int) -> np.ndarray:
+    """A body of 0 HU with a bright bar of its own width and place."""
+    volume = np.full((16, 24, 40), 0, dtype=np.int16)
+    volume[4:12, 6:18, number : number + 4 + number % 3] = 1000
+    return volume
+
+
+def as_file(array) -> bytes:
+    image = nibabel.Nifti1Image(array.transpose(2, 1, 0), np.diag([1.5, 1.5, 1.5, 1.0]))
+    image.set_qform(image.affine, code=1)
+    return gzip.compress(image.to_bytes(), 1)
+
+
+def contoured(server, number: int) -> tuple[int, np.ndarray]:
+    name = f"annotator {number}"
+    files = {"files": ("image.nii.gz", as_file(ball(number)))}
+    session = server.form("PUT", "/session/", {"client_id": name}, files).json["session_id"]
+    params = {"params": json.dumps({"client_id": name, "result_extension": ".nrrd"})}
+    path = f"/infer/sides?image=&session_id={session}&output=image"
+    answer = server.form("POST", path, params, {}, {"Connection": "close"})
+    assert answer.status == 200, answer.body
+    server.ask("DELETE", f"/session/{session}")
+    voxels = answer.body.partition(b"\n\n")[2]
+    return number, np.frombuffer(voxels, dtype=np.uint8).reshape(16, 24, 40) > 0
+
+
+def test_twenty_at_once_get_their_own_masks_and_info_answers_meanwhile(server):
+    took_ms, ended = [], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.05):
+            began = time.perf_counter()
+            assert server.ask("GET", "/info/").status == 200
+            took_ms.append((time.perf_counter() - began) * 1000)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        with ThreadPoolExecutor(ANNOTATORS) as people:
+            found = list(people.map(lambda number: contoured(server, number), range(ANNOTATORS)))
+    finally:
+        ended.set()
+        watcher.join()
+    for number, mask in found:
+        assert np.array_equal(mask, ball(number) > 600), number
+    assert len(found) == ANNOTATORS and len(took_ms) > 3
+    print(f"/info/ during inference: median {np.median(took_ms):.0f} ms, worst {max(took_ms):.0f} ms")
+    assert np.median(took_ms) < 1000
+
+
+def test_the_same_question_of_two_people_is_two_jobs_and_of_one_is_one(server):
+    def ask(name):
+        fields = {"params": json.dumps({"client_id": name, "wait": False})}
+        return server.form("POST", "/infer/sides?image=second", fields).json["job"]
+
+    assert ask("ann") == ask("ann") != ask("ben")

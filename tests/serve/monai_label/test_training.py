@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -11,18 +15,22 @@ from plain_bundle import WINDOW, edit
 
 from medseg.audit.worklist import WORKLIST
 from medseg.bundles.find import find_bundle
+from medseg.bundles.queue import Queue
 from medseg.bundles.trust import trust
+from medseg.bundles.weights import read_weights
 from medseg.cases.nifti import write_volume
 from medseg.errors import InputError
 from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import stack_geometry
 from medseg.serve.monai_label.chores import do
+from medseg.serve.monai_label.images import FolderImages
+from medseg.serve.monai_label.inference import Inference
 from medseg.serve.monai_label.labels import Labels, Submission
 from medseg.serve.monai_label.models import FIRST
 from medseg.serve.monai_label.people import Person
 from medseg.serve.monai_label.service import Service
 from medseg.serve.monai_label.strategies import NothingKnown
-from medseg.serve.monai_label.tasks import CHORE_TASK
+from medseg.serve.monai_label.tasks import CHORE_TASK, LEASE_S
 
 ANN = Person("ann", "admin")
 
@@ -110,6 +118,12 @@ def test_a_training_that_makes_it_better_is_taken_into_use_with_its_history(serv
     assert job.state == "done", job.reason
     result = job.result
     assert result["accepted"] and result["score_after"] > result["score_before"], result
+    assert [epoch for epoch, _ in result["curve"]] == list(range(1, 11))
+    assert max(value for _, value in result["curve"]) > 0.8, "of the validation within training, on boxes"
+    stats = service.train_stats("bright")
+    assert (stats["epoch"], stats["total_epochs"]) == (10, 10) and stats["best_metric"] == result[
+        "score_after"
+    ]
     now = service.models.get("bright")
     assert (
         now.version == result["version"] != FIRST
@@ -126,6 +140,37 @@ def test_a_training_that_makes_it_better_is_taken_into_use_with_its_history(serv
     from medseg.bundles.trust import trusted_bundle
 
     assert trusted_bundle(now.task).weights_sha256 == now.bundle.weights_sha256
+
+
+@pytest.mark.slow  # two processes that load torch, one of them to be killed
+def test_killing_the_trainer_leaves_the_model_as_it_was_and_the_training_goes_on_later(service_of, images):
+    service = service_of(0.45)
+    label_all(service, images)
+    before = service.models.get("bright")
+    job = service.put("train", ANN, model="bright", epochs=30, validation=0.2)
+    command = [sys.executable, "-m", "medseg.serve.monai_label.chores", "--studies", str(images[0])]
+    command += ["--bundles", str(before.bundle.folder), "--state", str(service.places.state)]
+    kept = service.places.models / "bright" / f".training-{job.id}" / "ckpt" / "last.pt"
+    with subprocess.Popen(command) as trainer:
+        while not kept.exists():
+            assert trainer.poll() is None
+            time.sleep(0.005)
+        trainer.send_signal(signal.SIGKILL)
+    assert service.chores.get(job.id).state == "running", "it was killed in the middle"
+    again = Service(str(images[0]), [before.bundle.folder], service.places.state)
+    assert [model.version for model in again.models.versions("bright")] == [FIRST]
+    assert again.models.get("bright").bundle.weights_sha256 == before.bundle.weights_sha256
+    assert read_weights(again.models.get("bright").bundle)
+    later = Queue(service.places.chores, now=lambda: time.time() + 10 * LEASE_S)
+    claimed = later.claim("test", tasks=[CHORE_TASK])
+    assert claimed.id == job.id
+    again.chores = later
+    do(again, claimed)
+    ended = later.get(job.id)
+    assert ended.state == "done", ended.reason
+    epochs = [epoch for epoch, _ in ended.result["curve"]]
+    assert epochs == sorted(set(epochs)) and epochs[-1] == 30
+    assert again.models.get("bright").version == ended.result.get("version", FIRST)
 
 
 def test_a_training_that_makes_it_no_better_changes_nothing(service_of, images):
@@ -156,7 +201,6 @@ def test_too_few_labels_are_said_and_a_half_training_is_no_version(service_of, i
 
 def test_several_annotators_are_fused_and_a_choice_counts_alone(images, tmp_path):
     from medseg.serve.monai_label.export import choose_labels
-    from medseg.serve.monai_label.images import FolderImages
 
     labels, image = Labels(tmp_path / "labels"), FolderImages(images[0], tmp_path / "up").get("a")
     marker, geometry = images[1]["a"]
@@ -217,6 +261,44 @@ def test_suspect_gives_the_worst_label_of_an_audit_with_its_reason_in_mm(service
     submission = Submission(marker.astype(np.int16), geometry, {"GTV": 1}, "ann")
     service.labels.save(service.images.get("c"), submission)
     assert service.next_sample("suspect", {}, ANN)["id"] == "a", "corrected since the audit"
+
+
+def test_passes_of_dropout_that_contradict_each_other_are_as_uncertain_as_knowing_nothing():
+    import torch
+
+    from medseg.serve.monai_label.scoring import entropy, wake_dropout
+
+    sure = torch.full((1, 2, 2, 2), 100.0)
+    assert entropy(sure) == entropy(sure, sure) == pytest.approx(0)
+    assert entropy(sure, -sure) == pytest.approx(np.log(2)) == entropy(0 * sure)
+    network = torch.nn.Sequential(torch.nn.BatchNorm3d(1), torch.nn.Dropout3d(0.5)).eval()
+    assert wake_dropout(network) and network[1].training and not network[0].training
+    assert not wake_dropout(torch.nn.Sequential(torch.nn.BatchNorm3d(1), torch.nn.Dropout3d(0.0)).eval())
+
+
+def test_old_answers_go_and_jobs_of_another_door_in_the_same_queue_stay(tmp_path):
+    long_ago = Queue(tmp_path / "jobs.sqlite", now=lambda: time.time() - 30 * 86400)
+    folders = [tmp_path / "results" / "old", tmp_path / "web" / "old"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        long_ago.submit({"bundle": "bright", "output_dir": str(folder)})
+        long_ago.finish(long_ago.claim("w", tasks=["bright"]).id, "w", {})
+    queue = Queue(tmp_path / "jobs.sqlite")
+    Inference(queue, tmp_path / "results").clear(7)
+    assert [job.payload["output_dir"] for job in queue.jobs()] == [str(folders[1])]
+    assert [folder.exists() for folder in folders] == [False, True]
+
+
+def test_images_that_come_later_are_listed_without_making_anybody_wait(tmp_path, monkeypatch):
+    geometry = stack_geometry((4, 8, 8))
+    write_volume(np.zeros(geometry.shape, np.int16), geometry, tmp_path / "a.nii.gz")
+    images = FolderImages(tmp_path, tmp_path / "uploads")
+    write_volume(np.zeros(geometry.shape, np.int16), geometry, tmp_path / "b.nii.gz")
+    assert images.ids() == ["a"]
+    monkeypatch.setattr("medseg.serve.monai_label.images.LIST_LASTS_S", 0.0)
+    assert images.ids() == ["a"], "the list as it was, while a thread looks again"
+    while images.ids() != ["a", "b"]:
+        time.sleep(0.01)
 
 
 def test_without_an_audit_suspect_says_so(service_of):

@@ -27,16 +27,20 @@ def children(pid: int) -> list[int]:
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+KINDS = {"medseg.bundles.worker": "contouring", "medseg.serve.monai_label.": "helper"}
+
+
 def what(pid: int) -> str:
-    command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-    return (
-        "contouring" if "medseg.bundles.worker" in command else "chores" if "tied" in command[2] else "server"
-    )
+    command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    return next((name for words, name in KINDS.items() if words in command), "server")
 
 
 def family_of(master: int) -> str:
-    family = {"master": master} | {what(pid): pid for pid in children(master)}
-    return ", ".join(f"{name} {resident_mb(pid):.0f} MB" for name, pid in family.items())
+    """Memory of the process that was started, and of all below it."""
+    below = children(master)
+    below += [grandchild for child in below for grandchild in children(child)]
+    parts = [f"{what(pid)} {resident_mb(pid):.0f} MB" for pid in below]
+    return ", ".join([f"master {resident_mb(master):.0f} MB", *parts])
 
 
 def get(url: str, body: bytes | None = None, kind: str = "application/json", timeout: float = 1200) -> bytes:
