@@ -61,11 +61,15 @@ def test_sizes_are_rounded_as_python_rounds():
     assert new_shape((30, 18, 10), (3.0, 1.1, 1.0), (4.0, 1.2, 3.0)) == (22, 16, 3)  # 22.5, 16.5, 3.33
 
 
-def test_labels_are_resampled_one_by_one_and_the_higher_wins_a_tie():
+def test_labels_are_resampled_one_by_one_and_of_equal_shares_the_nearest_wins():
     labels = np.array([[[0, 0, 2, 2, 1, 1]]])
-    assert resampled_labels(labels, (1, 1, 6), Resampling(1), None).tolist() == labels.tolist()
-    assert resampled_labels(labels, (1, 1, 3), Resampling(1), None).tolist() == [[[0, 2, 1]]]
-    assert resampled_labels(np.array([[[1, 2]]]), (1, 1, 1), Resampling(1), None).tolist() == [[[2]]]
+    assert resampled_labels(labels, (1, 1, 6), Resampling(1)).tolist() == labels.tolist()
+    assert resampled_labels(labels, (1, 1, 3), Resampling(1)).tolist() == [[[0, 2, 1]]]
+    # The centre between 1 and 2 has a half of each; counted from 0, scipy's nearest voxel is the second.
+    assert resampled_labels(np.array([[[1, 2]]]), (1, 1, 1), Resampling(1)).tolist() == [[[2]]]
+    assert resampled_labels(np.array([[[2, 1]]]), (1, 1, 1), Resampling(1)).tolist() == [[[1]]]
+    apart = resampled_labels(np.array([[[1]], [[2]]]), (4, 1, 1), Resampling(1), apart=0)
+    assert apart.ravel().tolist() == [1, 1, 2, 2]
 
 
 # ---- preparing ---------------------------------------------------------------------------------------------
