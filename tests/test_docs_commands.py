@@ -43,6 +43,10 @@ ONLY_PARSED = {
     "medseg segment PATIENT --bundle mm_gtv": "tests/bundles/test_several_series.py has one",
     "medseg segment --bundle mm_gtv": "the same, each series by its path",
     "medseg inspect PATIENT": "the same patient; tests/workbench/test_inspect.py looks at one",
+    "medseg bundles import": "tests/bundles/importers/test_how_to.py and test_totalsegmentator.py do so",
+    "medseg bundles verify ./my_bundle": "the same pages' bundle; tests/bundles/importers/test_how_to.py",
+    "medseg bundles export": "needs a datalist; tests/bundles/importers/test_how_to.py makes one",
+    "medseg segment CT_FOLDER --bundle ./": "imported bundles; tests/bundles/importers has tiny ones",
     "medseg demo --bundle mm_gtv": "tests/cli/test_demo.py does it",
     "medseg segment DICOM_DIR": "a whole head-and-neck CT takes minutes; tests/bundles/test_ct_head_neck.py",
 }

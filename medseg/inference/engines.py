@@ -171,7 +171,7 @@ def engine_for(
     return _engine(name, network, _state(network))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)  # a bundle may hold several: folds, or TotalSegmentator's five models
 def _engine(name: str, network: nn.Module, _weights: tuple) -> Engine:
     return ENGINES[name](network)
 

@@ -170,9 +170,8 @@ def prepare(
         for scheme, channel in zip(schemes, cropped, strict=True)
     ]
     if earlier is not None:
-        channels += _label_channels(
-            earlier.transpose(stage.transpose)[box], shape, stage, (own_mm, wanted_mm)
-        )
+        labels = _with_outside(earlier.transpose(stage.transpose)[box], cropped)
+        channels += _label_channels(labels, shape, stage, (own_mm, wanted_mm))
     back = Resampling(**stage.logits).axis_apart(wanted_mm, own_mm)
     return Prepared(np.stack(channels), cropped.shape[1:], box, volume.shape[1:], back)
 
@@ -191,7 +190,16 @@ def _inside(cropped: np.ndarray, stage: Stage) -> np.ndarray | None:
     """bool: what is not 0, holes filled; None where no channel asks for it."""
     if not any(fields.get("inside_only") for fields in stage.normalisation):
         return None
+    return _filled(cropped)
+
+
+def _filled(cropped: np.ndarray) -> np.ndarray:
     return ndimage.binary_fill_holes((cropped != 0).any(axis=0))
+
+
+def _with_outside(labels: np.ndarray, cropped: np.ndarray) -> np.ndarray:
+    """int32: -1 where there is neither a label nor patient, a value of its own when labels are resampled."""
+    return np.where((labels == 0) & ~_filled(cropped), -1, labels.astype(np.int32))
 
 
 def _label_channels(

@@ -64,12 +64,14 @@ class Folds:
             return [self._mirrored(engine, window) for engine in self.engines]
         key = tuple(round(float(value), 5) for value in low[0])
         if key not in self.known:
-            self.known[key] = [self._mirrored(engine, window) for engine in self.engines]
+            self.known[key] = [self._mirrored(engine, window).clone() for engine in self.engines]
         return self.known[key]
 
     def _mirrored(self, engine: Engine, window: torch.Tensor) -> torch.Tensor:
+        """The mean answer; without mirror images it lies in the engine's own memory until its next call."""
         axes = [axis + 2 for axis in self.stage.mirror_axes]
-        # A copy: the engine's next answer may lie in the same memory.
+        if not axes:
+            return engine(window)[0]
         total = engine(window)[0].clone()
         for length in range(1, len(axes) + 1):
             for turned in itertools.combinations(axes, length):
@@ -92,14 +94,11 @@ class _Ring:
     def add(self, start: int, box: tuple[slice, slice], answers: list[torch.Tensor], weights: torch.Tensor):
         """Add each fold's logits (heads, depth, *box) of the window that begins at plane ``start``."""
         turn = start % self.depth
-        for ring, part in (
-            (slice(turn, None), slice(0, self.depth - turn)),
-            (slice(0, turn), slice(-turn, None)),
-        ):
-            if ring.stop == 0:
-                continue
+        parts = [(slice(turn, None), slice(0, self.depth - turn)), (slice(0, turn), slice(-turn, None))]
+        for ring, part in parts[: 2 if turn else 1]:
             for sums, logits in zip(self.sums, answers, strict=True):
-                sums[(slice(None), ring, *box)] += logits[:, part] * weights[part]
+                for head in range(len(sums)):  # one by one: all weighted logits at once would be 1 GB
+                    sums[(head, ring, *box)] += logits[head, part] * weights[part]
             self.weights[(ring, *box)] += weights[part]
 
     def take(self, plane: int) -> torch.Tensor:

@@ -104,9 +104,8 @@ def resampled_labels(
     labels: np.ndarray, shape: Sequence[int], how: Resampling, apart: int | None = None
 ) -> np.ndarray:
     """A label map on ``shape`` voxels, as nnU-Net resamples the answer of an earlier stage: each label as a
-    mask of its own, cut at 0.5, the higher label where two claim a voxel; along an axis apart the nearest
-    slice. By scipy's routine in one piece, because shares of exactly one half are common. InputError for
-    another order across.
+    mask of its own, of which the largest share wins; along an axis apart the nearest slice. By scipy's
+    routine in one piece, because shares are often equal to the last bit. InputError for another order across.
     """
     if labels.shape == tuple(shape):
         return labels
@@ -121,12 +120,25 @@ def resampled_labels(
 
 
 def _zoomed_labels(labels: np.ndarray, shape: Sequence[int], order: int) -> np.ndarray:
-    result = np.zeros(tuple(shape), dtype=labels.dtype)
+    """Of equal shares the nearest voxel's label wins, or where it is none of those, the lowest
+    (batchgenerators 0.25.5)."""
     zooms = [1 / (before / after) for before, after in zip(labels.shape, shape, strict=True)]
-    for label in np.unique(labels[labels > 0]):
-        mask = (labels == label).astype(np.float64)
-        result[ndimage.zoom(mask, zooms, order=order, mode="nearest", grid_mode=True) >= 0.5] = label
-    return result
+
+    def zoomed(array: np.ndarray, order: int) -> np.ndarray:
+        return ndimage.zoom(array.astype(np.float64), zooms, order=order, mode="nearest", grid_mode=True)
+
+    nearest = zoomed(labels, 0).astype(labels.dtype)
+    if order == 0:
+        return nearest
+    best = np.full(tuple(shape), -np.inf)
+    winner, nearest_leads = np.zeros_like(nearest), np.zeros(nearest.shape, bool)
+    for label in np.unique(labels):
+        share, is_nearest = np.clip(zoomed(labels == label, order), 0, 1), nearest == label
+        ahead = share > best
+        nearest_leads = np.where(ahead, is_nearest, nearest_leads | ((share == best) & is_nearest))
+        winner[ahead] = label
+        best = np.maximum(best, share)
+    return np.where(nearest_leads, nearest, winner)
 
 
 def _along(volume: np.ndarray, axis: int, after: int, order: int) -> np.ndarray:
