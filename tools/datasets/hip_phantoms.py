@@ -90,7 +90,7 @@ def make(data: Path, found: list[Patient], pixels: int) -> None:
         table.writerows(records)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -100,7 +100,7 @@ def main() -> int:
     parser.add_argument("--pixels", type=int, default=160)
     parser.add_argument("--seed", type=int, default=123)
     parser.add_argument("--confounded", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
         make(options.data, patients(options.patients, options.seed, options.confounded), options.pixels)
         report = pair(
