@@ -1,8 +1,17 @@
 """What MONAI's trainers lack: checkpoints one can resume from, mixed precision on any device, guards for
-small lesions; labels of uneven quality."""
+small lesions; draws that balance groups; labels of uneven quality."""
 
+from medseg.training.balance import group_sampler, undersampled
 from medseg.training.checkpoints import AutocastInferer, Checkpoints
 from medseg.training.foreground import ForegroundWatch, PixelAveragePrecision
 from medseg.training.progress import ProgressLog
 
-__all__ = ["AutocastInferer", "Checkpoints", "ForegroundWatch", "PixelAveragePrecision", "ProgressLog"]
+__all__ = [
+    "AutocastInferer",
+    "Checkpoints",
+    "ForegroundWatch",
+    "PixelAveragePrecision",
+    "ProgressLog",
+    "group_sampler",
+    "undersampled",
+]

