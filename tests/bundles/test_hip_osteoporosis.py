@@ -10,17 +10,20 @@ import pydicom
 import pytest
 import torch
 from chest_files import write_dx
+from monai.data import MetaTensor
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
 from medseg.bundles.cohort import segment
-from medseg.bundles.config import run_config
+from medseg.bundles.config import load_config, load_network, run_config
 from medseg.bundles.find import find_bundle
 from medseg.bundles.request import Request
 from medseg.dicom import read_series
 from medseg.errors import InputError
+from medseg.networks import Classifier
 from medseg.phantoms.chest_film import make_radiograph
 from medseg.phantoms.hip import DEVICES, make_hip
+from medseg.transforms import ActivationMapd
 
 BUNDLE = Path(__file__).resolve().parents[2] / "monai_bundles" / "hip_osteoporosis"
 
@@ -256,6 +259,32 @@ def test_covariates_join_and_a_machine_that_is_not_known_is_an_error(few_films):
     datalist.write_text(json.dumps(content))
     with pytest.raises(Exception, match="has no 'device', by which groups are balanced"):
         trained(few_films, "unknown", epochs=1)
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "eigen_cam"])
+def test_the_map_is_of_what_was_learned_and_not_of_the_image_alone(method):
+    """The randomised-weights check (Adebayo et al., NeurIPS 2018): a map that stays as it is when the weights
+    are drawn anew would show the film's edges and nothing of the network."""
+    parser = load_config(find_bundle("hip_osteoporosis"), "inference", {"device": "cpu"})
+    learned = load_network(find_bundle("hip_osteoporosis"), parser, torch.device("cpu"))
+    torch.manual_seed(0)
+    drawn = Classifier("resnet18_narrow").eval()
+    likeness = []
+    for number in range(4):
+        film = make_hip(6000 + number, -4.0, pixels=128).image
+        item = {"image": MetaTensor(torch.from_numpy(film)[None])}
+        maps = [
+            ActivationMapd("image", network, method=method)(item)["map"].numpy().ravel()
+            for network in (learned, drawn)
+        ]
+        assert all(0 <= found.min() and found.max() <= 1 + 1e-6 for found in maps)
+        likeness.append(np.corrcoef(*maps)[0, 1])
+    assert np.nanmean(likeness) < 0.8
+
+
+def test_an_unknown_kind_of_map_is_refused():
+    with pytest.raises(InputError, match="map method 'lime': expected grad_cam or eigen_cam"):
+        ActivationMapd("image", Classifier("resnet18_narrow"), method="lime")
 
 
 def test_a_film_that_is_no_hip_or_does_not_say_its_side_is_refused(tmp_path):

@@ -81,8 +81,8 @@ def confounder(plan: Plan) -> Iterator[Cell]:
 
 def leak(plan: Plan) -> Iterator[Cell]:
     """Both hips of a patient on two sides of a split, or on one; the last year's patients are new to both.
-    Records with an error of SD 1: what the film does not hold can be known of the other hip only. Few patients
-    and four times the epochs, since a network that has not learned its films by heart cannot use it."""
+    Records with an error of SD 1: what the film does not hold can be known of the other hip only. Few
+    patients and four times the epochs, since only a network that learned its films by heart can use it."""
     data = plan.data / "uncertain"
     parts = sections(data)
     earlier = (parts["training"] + parts["validation"])[: 2 * LEAK_PATIENTS]
