@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 from medseg.bundles.find import Bundle
 from medseg.cases.find import PHOTOGRAPH_MODALITIES, PROJECTION_MODALITIES
@@ -18,14 +20,15 @@ from medseg.errors import BundleError, InputError
 class Kind:
     """One kind of result. ``writers``: {kind of case: {format: transform}}, where the preview is a format
     like others. ``usual``: {kind of case: formats} when the user asks for none. ``scorer``: what ``medseg
-    score`` compares files with their truth by, None where there is no such comparison yet. Names are room
-    addresses, as in a bundle's config, so that looking a kind up loads no network.
+    score`` compares files with their truth by, and the module whose ``in_words`` and ``as_json`` say what
+    came out, None where there is no such comparison yet. Names are room addresses, as in a bundle's config,
+    so that looking a kind up loads no network.
     """
 
     result: type
     writers: Mapping[str, Mapping[str, str]]
     usual: Mapping[str, tuple[str, ...]]
-    scorer: str | None
+    scorer: tuple[str, str] | None
 
 
 _CASES = ("volume", "radiograph", "photograph")
@@ -54,7 +57,7 @@ KINDS: dict[str, Kind] = {
             "radiograph": ("png", "preview"),
             "photograph": ("png", "probability", "preview"),
         },
-        scorer="medseg.bundles.score.score_structures",
+        scorer=("medseg.bundles.score.score_structures", "medseg.bundles.score_tables"),
     ),
     "boxes": Kind(
         Boxes,
@@ -74,7 +77,7 @@ KINDS: dict[str, Kind] = {
             },
         },
         usual={**dict.fromkeys(_CASES, ("json",)), "radiograph": ("json", "preview")},
-        scorer=None,
+        scorer=("medseg.bundles.score_labels.score_labels", "medseg.bundles.score_label_tables"),
     ),
 }
 """By the ``result_kind`` of a bundle's metadata.json, which is also the key of the result in a pipeline's
@@ -100,6 +103,20 @@ def kind_of(bundle: Bundle) -> Kind:
             f"{', '.join(KINDS)}."
         )
     return KINDS[bundle.result_kind]
+
+
+def scorer_of(bundle: Bundle) -> tuple[Callable, Any]:
+    """What scores the bundle's kind of result: the function, and the module that puts its answer into words.
+    BundleError for a kind that cannot be scored yet."""
+    scorer = kind_of(bundle).scorer
+    if scorer is None:
+        can = " or ".join(name for name, kind in KINDS.items() if kind.scorer)
+        raise BundleError(
+            f"bundle {bundle.name} answers with {bundle.result_kind}, which medseg cannot score yet; "
+            f"expected a bundle that answers with {can}."
+        )
+    room, _, name = scorer[0].rpartition(".")
+    return getattr(import_module(room), name), import_module(scorer[1])
 
 
 def case_kind(bundle: Bundle) -> str:

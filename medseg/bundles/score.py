@@ -8,79 +8,27 @@ Set, the NIfTI or the PNG masks, on the image's own grid.
 
 from __future__ import annotations
 
-import json
-import math
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medseg.bundles.cohort import segment
-from medseg.bundles.datalist import check_cases
 from medseg.bundles.find import Bundle, read_json
-from medseg.bundles.kinds import case_kind, kind_of
-from medseg.bundles.request import Request
-from medseg.bundles.trust import WEIGHTS_KEY, trusted_bundle
+from medseg.bundles.kinds import case_kind
+from medseg.bundles.score_request import ScoreRequest, answer, answer_cases, cases_of, with_weights
+from medseg.bundles.trust import trusted_bundle
 from medseg.cases.find import folder_name
 from medseg.cases.nifti import load_image
 from medseg.cases.pictures import read_bit_field
-from medseg.cases.volume import ALLOWABLE_AT_THE_GATE
 from medseg.errors import BundleError, InputError, MedsegWarning
 from medseg.geometry import Geometry
 from medseg.metrics import dice, surface_distances, volume_cc
 
 Scores = dict[str, float]
-
-
-@dataclass(frozen=True)
-class ScoreRequest:
-    """What to score. ``data``: where the paths of the datalist begin, or a folder of one DICOM folder per
-    patient.
-
-    ``section``: of the datalist (``datalist``: the bundle's own when None). ``truth``: {structure of the
-    bundle: ROI}; names the truth in each patient's only structure set and makes ``data`` such a folder of
-    patients. ``region_margins_mm``: contour within a box around the true structure, each side moved out by
-    its own margin drawn from this range with ``seed``: what a planner's rough box does. ``tolerances``: of
-    surface DSC, in mm (pixels on radiographs). ``weights`` (and ``variant``, one of
-    ``Bundle.variants``): other weights than the bundle's, such as those of a baseline.
-    ``trust_bundle``: as in :class:`medseg.bundles.request.Request`.
-    """
-
-    bundle: str | Bundle
-    data: Path
-    output_dir: Path
-    _: KW_ONLY
-    section: str = "test"
-    datalist: Path | None = None
-    truth: Mapping[str, str] = field(default_factory=dict)
-    region_margins_mm: tuple[float, float] | None = None
-    seed: int = 0
-    tolerances: tuple[float, ...] = (2.0,)
-    device: str = "auto"
-    weights: Path | None = None
-    variant: str | None = None
-    trust_bundle: bool = False
-
-    def __post_init__(self):
-        if self.variant and not self.weights:
-            raise InputError("`variant` is of the training of other weights; name them too: `weights`.")
-        if self.region_margins_mm and not self.truth:
-            raise InputError("`region_margins_mm` needs the ROI that a region lies around: `truth`.")
-        if self.region_margins_mm and not (
-            0 <= self.region_margins_mm[0] <= self.region_margins_mm[1] < math.inf
-        ):
-            raise InputError(
-                f"`region_margins_mm` {self.region_margins_mm}: expected smallest, largest, from 0."
-            )
-        if self.seed < 0:
-            raise InputError(f"seed {self.seed}: expected 0 or more.")
-        if not self.tolerances or not all(0 <= tolerance < math.inf for tolerance in self.tolerances):
-            raise InputError(f"`tolerances` {self.tolerances}: expected one or more numbers from 0.")
 
 
 @dataclass(frozen=True)
@@ -104,13 +52,8 @@ def score_structures(request: ScoreRequest, report: Callable[[str], None] = prin
     scored.
     """
     bundle = trusted_bundle(request.bundle, request.trust_bundle)
-    if kind_of(bundle).scorer is None:
-        raise BundleError(
-            f"bundle {bundle.name} answers with {bundle.result_kind}, which medseg cannot score yet; "
-            "expected a bundle that answers with structures."
-        )
     with tempfile.TemporaryDirectory() as folder:
-        used = _with_weights(bundle, request, Path(folder)) if request.weights else bundle
+        used = with_weights(bundle, request, Path(folder)) if request.weights else bundle
         score = _score_patients if request.truth else _score_datalist
         scored = score(used, request)
     for case, reason in scored.failed.items():
@@ -118,54 +61,6 @@ def score_structures(request: ScoreRequest, report: Callable[[str], None] = prin
     if not scored.cases:
         raise InputError(f"{request.data}: no case of it could be scored.")
     return scored
-
-
-def _with_weights(bundle: Bundle, request: ScoreRequest, folder: Path) -> Bundle:
-    """A copy of the bundle with other weights and what ``configs/<variant>.json`` changes of its
-    inference."""
-    changes = {}
-    if request.variant:
-        name = bundle.require_variant(request.variant)
-        changes = read_json(bundle.folder / "configs" / f"{name}.json")
-    copy = folder / bundle.name
-    shutil.copytree(bundle.folder, copy)
-    shutil.copyfile(request.weights, copy / "models" / "model.pt")
-    path = copy / "configs" / "inference.json"
-    config = read_json(path)
-    for key, value in changes.items():
-        *parents, name = key.split("#")
-        node = config
-        for parent in parents:
-            node = node.get(parent, {})
-        if name in node:
-            node[name] = value
-    path.write_text(json.dumps(config), encoding="utf-8")
-    metadata = copy / "configs" / "metadata.json"
-    kept = {key: value for key, value in read_json(metadata).items() if key != WEIGHTS_KEY}
-    metadata.write_text(json.dumps(kept), encoding="utf-8")
-    return Bundle(bundle.name, copy, derived_from=bundle)
-
-
-def _contour(
-    bundle: Bundle,
-    source: Path,
-    out: Path,
-    formats: tuple[str, ...],
-    request: ScoreRequest,
-    within: str | None,
-) -> dict[str, dict[str, Any]]:
-    """{case: its record} of what ``medseg segment`` made of ``source``; images that the gate would refuse as
-    well, since the scores are the network's."""
-    wanted = Request(
-        source,
-        bundle,
-        out,
-        formats=(*formats, "preview"),
-        device=request.device,
-        within=within,
-        allow=tuple(ALLOWABLE_AT_THE_GATE),
-    )
-    return {record["case"]: record for record in segment(wanted)["cases"]}
 
 
 # ---- the truth is a label of a datalist --------------------------------------------------------------------
@@ -179,12 +74,17 @@ def _score_datalist(bundle: Bundle, request: ScoreRequest) -> Scored:
             f"bundle {bundle.name}: train.json names no `bits` of a label, so its datalist cannot be scored; "
             "name the ROI that is the truth: `truth`."
         )
-    cases = _cases_of(request.datalist or configs / "datalist.json", request)
+    cases = cases_of(request.datalist or configs / "datalist.json", request)
+    for name, label in ((case["case_id"], case["label"]) for case in cases):
+        if not isinstance(label, str):
+            raise InputError(f"the label of {name!r} is {label}; expected a file.")
+        if folder_name(name) != name:
+            raise InputError(f"the case_id {name!r} cannot name a folder; expected letters, digits, - and _.")
     if case_kind(bundle) == "photograph":
         return _score_photographs(bundle, request, cases, bits)
     on_slices = case_kind(bundle) == "volume"
     unit, compare, kind = ("mm", _volume_scores, "nifti") if on_slices else ("px", _flat_scores, "png")
-    records = _contour_cases(bundle, request, cases, ".nii.gz" if on_slices else ".png", (kind,))
+    records = answer_cases(bundle, request, cases, ".nii.gz" if on_slices else ".png", (kind, "preview"))
     scores, failed = {}, {}
     for case in cases:
         record = records[case["case_id"]]
@@ -199,44 +99,15 @@ def _score_datalist(bundle: Bundle, request: ScoreRequest) -> Scored:
     return Scored(unit, _columns(request.tolerances, unit), scores, patients, failed)
 
 
-def _cases_of(datalist: Path, request: ScoreRequest) -> list[dict]:
-    """The section's cases. InputError for a case without its files, and for a case_id that is there twice or
-    cannot name the folder of a result."""
-    content = read_json(datalist)
-    cases = content.get(request.section)
-    if not isinstance(cases, list) or not cases or not all(isinstance(case, dict) for case in cases):
-        sections = ", ".join(name for name, value in content.items() if isinstance(value, list))
-        raise InputError(f"{datalist}: no cases in the section {request.section!r}; it has {sections}.")
-    check_cases(cases, request.section, datalist, request.data)
-    for name, label in ((case["case_id"], case["label"]) for case in cases):
-        if not isinstance(label, str):
-            raise InputError(f"{datalist}: the label of {name!r} is {label}; expected a file.")
-        if folder_name(name) != name:
-            raise InputError(
-                f"{datalist}: the case_id {name!r} cannot name a folder; expected letters, digits, - and _."
-            )
-    return cases
-
-
-def _contour_cases(
-    bundle: Bundle, request: ScoreRequest, cases: list[dict], suffix: str | None, formats: tuple[str, ...]
-) -> dict[str, dict[str, Any]]:
-    """{case_id: record} of the cases of a datalist; ``suffix`` of their files, None for each one's own."""
-    with tempfile.TemporaryDirectory() as folder:
-        for case in cases:
-            image = (request.data / case["image"]).resolve()
-            (Path(folder) / f"{case['case_id']}{suffix or image.suffix}").symlink_to(image)
-        return _contour(bundle, Path(folder), request.output_dir, formats, request, None)
-
-
 def _score_photographs(
     bundle: Bundle, request: ScoreRequest, cases: list[dict], bits: Mapping[str, list[int]]
 ) -> Scored:
     """Photographs: also figures of all pixels pooled, a sheet of all images and a reliability plot."""
     from medseg.bundles import score_photographs as photographs
-    from medseg.reports.photograph_sheet import Tile, write_reliability, write_sheet
+    from medseg.reports.curves import write_reliability
+    from medseg.reports.photograph_sheet import Tile, write_sheet
 
-    records = _contour_cases(bundle, request, cases, None, ("png", "probability"))
+    records = answer_cases(bundle, request, cases, None, ("png", "probability", "preview"))
     others = read_json(bundle.folder / "configs" / "train.json").get("look_alikes", {})
     alike = {name: sum(1 << n for n in numbers) for name, numbers in others.items()}
     done = [case for case in cases if records[case["case_id"]]["status"] != "failed"]
@@ -257,7 +128,8 @@ def _score_photographs(
             pooled[name] = photographs.pooled_scores(found)
             write_sheet(tiles, request.output_dir / f"{name}_sheet.png")
             points = photographs.reliability_points(found)
-            write_reliability(points, request.output_dir / f"{name}_reliability.png")
+            out = request.output_dir / f"{name}_reliability.png"
+            write_reliability(points, out, share="share of pixels in lesions")
     patients = {case["case_id"]: str(case.get("patient_id", case["case_id"])) for case in cases}
     failed = {name: record["error"] for name, record in records.items() if record["status"] == "failed"}
     return Scored("px", photographs.COLUMNS, scores, patients, failed, pooled)
@@ -359,7 +231,7 @@ def _patient_scores(
     box = region_box(first, geometry, request.region_margins_mm, rng) if request.region_margins_mm else None
     within = None if box is None else ",".join(f"{value:.1f}" for value in box.T.ravel())
     out = request.output_dir / folder.name
-    (record,) = _contour(bundle, folder, out, ("rtstruct",), request, within).values()
+    (record,) = answer(bundle, folder, out, ("rtstruct", "preview"), request, {"within": within}).values()
     if record["status"] == "failed":
         raise InputError(record["error"])
     found = read_rtstruct(Path(record["folder"]) / "RS.dcm", series)

@@ -59,7 +59,8 @@ def _add_pair(verb: argparse.ArgumentParser):
         "--record-columns",
         required=True,
         metavar="NAME=COLUMN,…",
-        help="patient, date and t_score or bmd; also side, implant: what RECORDS calls them",
+        help="patient, date and t_score or bmd; also side, implant, and to carry along age, sex, height_cm, "
+        "weight_kg, device, view: what RECORDS calls them",
     )
     verb.add_argument(
         "--image-columns",

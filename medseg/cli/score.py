@@ -54,6 +54,14 @@ def add_score(command: argparse.ArgumentParser):
     command.add_argument(
         "--variant", metavar="NAME", help="with --weights: configs/NAME.json, as in their training"
     )
+    command.add_argument(
+        "--by",
+        dest="strata",
+        action="append",
+        default=[],
+        metavar="FIELD",
+        help="score labels apart by a field of the datalist, such as sex or device; more than once for more",
+    )
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     add_trust(command)
     command.add_argument("--json", action="store_true", help="print every number as JSON")
@@ -65,9 +73,11 @@ def _run(options) -> int:
 
     bundle = trusted_bundle(options.bundle, options.trust_bundle)  # before torch is loaded
     from medseg.bundles.importers.card import note_scores
-    from medseg.bundles.score import ScoreRequest, score_structures
-    from medseg.bundles.score_tables import as_json, in_words
+    from medseg.bundles.kinds import scorer_of
+    from medseg.bundles.score_request import ScoreRequest
     from medseg.files import atomic_path
+
+    score, tables = scorer_of(bundle)
 
     for path in filter(None, (options.data, options.datalist, options.weights)):
         if not (path.is_file() or path.is_dir()):
@@ -85,13 +95,14 @@ def _run(options) -> int:
         device=options.device,
         weights=options.weights,
         variant=options.variant,
+        strata=tuple(dict.fromkeys(options.strata)),
     )
-    scored = score_structures(request, report=lambda line: say(f"error: {line}", file=sys.stderr))
-    for name, text in (("scores.json", as_json(scored)), ("scores.md", in_words(scored))):
+    scored = score(request, report=lambda line: say(f"error: {line}", file=sys.stderr))
+    for name, text in (("scores.json", tables.as_json(scored)), ("scores.md", tables.in_words(scored))):
         with atomic_path(request.output_dir / name) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
-    note_scores(bundle, len(scored.cases), in_words(scored))
-    say(as_json(scored) if options.json else in_words(scored))
+    note_scores(bundle, len(scored.cases), tables.in_words(scored))
+    say(tables.as_json(scored) if options.json else tables.in_words(scored))
     return 2 if scored.failed else 0
 
 

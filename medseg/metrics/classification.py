@@ -120,3 +120,26 @@ def venn_abers(scores: np.ndarray, truth: np.ndarray, score: float) -> tuple[flo
         fitted = isotonic_regression(means, weights=counts).x
         ends.append(float(fitted[place[-1]]))
     return ends[0], ends[1]
+
+
+def grouped_auc(scores: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> float:
+    """The chance that a positive image has a higher score than a negative one *of the same group*, ties
+    counting half: an ROC AUC over the pairs within groups only.
+
+    ``scores``: float (N,), ``truth``: bool (N,), ``groups``: (N,) of anything comparable. With the machine as
+    group, what knowing the machine is worth is gone from it. With a machine as truth and the class as group
+    it says how well the scores tell the machine among images of one class: 0.5 for scores that do not look at
+    it. nan where no group has images of both kinds; InputError for other lengths.
+    """
+    scores, truth, groups = np.asarray(scores, float), np.asarray(truth, bool), np.asarray(groups)
+    if not scores.shape == truth.shape == groups.shape or scores.ndim != 1:
+        shapes = f"{scores.shape} scores, {truth.shape} truths, {groups.shape} groups"
+        raise InputError(f"{shapes}: expected (N,) each.")
+    wins, pairs = 0.0, 0
+    for group in np.unique(groups):
+        here = groups == group
+        positive, negative = scores[here & truth], np.sort(scores[here & ~truth])
+        below = np.searchsorted(negative, positive, "left") + np.searchsorted(negative, positive, "right")
+        wins += below.sum() / 2
+        pairs += len(positive) * len(negative)
+    return float(wins / pairs) if pairs else float("nan")

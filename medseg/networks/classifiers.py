@@ -1,7 +1,7 @@
 """Networks for whole images by name, behind one contract: (B, 1 + covariates, H, W) -> logits (B, classes).
 
-The backbones are torchvision's, in their published widths; ``resnet18_narrow`` has a quarter of the widths,
-for a processor and a file of 10 MB.
+The backbones are torchvision's, in their published widths; those called ``_narrow`` have a quarter of the
+widths, for a processor and a file of 10 MB.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 from torchvision import models
+from torchvision.models.googlenet import BasicConv2d, Inception, InceptionAux
 from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models.vgg import cfgs, make_layers
 
 from medseg.errors import InputError
 from medseg.networks.pretrained import load_backbone
@@ -30,30 +33,65 @@ class Backbone:
     maps: str
 
 
-class _Quarter(ResNet):
+NARROWER = 4
+
+
+class _NarrowResNet(ResNet):
     """ResNet of a quarter of the usual widths, the stem apart."""
 
+    def __init__(self, layers: list[int]) -> None:
+        super().__init__(BasicBlock, layers)
+        self.fc = nn.Linear(512 // NARROWER, 1000)
+
     def _make_layer(self, block, planes, *args, **kwargs):
-        return super()._make_layer(block, planes // 4, *args, **kwargs)
+        return super()._make_layer(block, planes // NARROWER, *args, **kwargs)
 
 
-def _narrow() -> nn.Module:
-    network = _Quarter(BasicBlock, [2, 2, 2, 2])
-    network.fc = nn.Linear(512 // 4, 1000)
+def _narrow_googlenet() -> nn.Module:
+    def conv(channels: int, out: int, **kwargs) -> nn.Module:
+        return BasicConv2d(3 if channels == 3 else channels // NARROWER, out // NARROWER, **kwargs)
+
+    inception = partial(Inception, conv_block=conv)
+    network = models.GoogLeNet(aux_logits=False, init_weights=True, blocks=[conv, inception, InceptionAux])
+    network.fc = nn.Linear(1024 // NARROWER, 1000)
+    return network
+
+
+def _narrow_densenet() -> nn.Module:
+    return models.DenseNet(32 // NARROWER, (6, 12, 24, 16), 64 // NARROWER)
+
+
+def _narrow_vgg() -> nn.Module:
+    widths = [width if width == "M" else width // NARROWER for width in cfgs["D"]]
+    network = models.VGG(make_layers(widths))
+    hidden = 4096 // NARROWER
+    network.classifier = nn.Sequential(
+        nn.Linear(512 // NARROWER * 49, hidden),
+        nn.ReLU(True),
+        nn.Dropout(),
+        nn.Linear(hidden, hidden),
+        nn.ReLU(True),
+        nn.Dropout(),
+        nn.Linear(hidden, 1000),
+    )
     return network
 
 
 BACKBONES: dict[str, Backbone] = {
     "resnet18": Backbone(models.resnet18, "fc", "layer4"),
-    "resnet18_narrow": Backbone(_narrow, "fc", "layer4"),
+    "resnet18_narrow": Backbone(lambda: _NarrowResNet([2, 2, 2, 2]), "fc", "layer4"),
     "resnet34": Backbone(models.resnet34, "fc", "layer4"),
     "resnet50": Backbone(models.resnet50, "fc", "layer4"),
     "googlenet": Backbone(lambda: models.googlenet(aux_logits=False, init_weights=True), "fc", "inception5b"),
     "densenet121": Backbone(models.densenet121, "classifier", "features"),
     "vgg16": Backbone(models.vgg16, "classifier.6", "features"),
     "efficientnet_b0": Backbone(models.efficientnet_b0, "classifier.1", "features"),
+    "resnet34_narrow": Backbone(lambda: _NarrowResNet([3, 4, 6, 3]), "fc", "layer4"),
+    "googlenet_narrow": Backbone(_narrow_googlenet, "fc", "inception5b"),
+    "densenet121_narrow": Backbone(_narrow_densenet, "classifier", "features"),
+    "vgg16_narrow": Backbone(_narrow_vgg, "classifier.6", "features"),
 }
-"""By name; all but the narrow one take torchvision's published weights from a local file."""
+"""By name; all but the narrow ones take torchvision's published weights from a local file."""
 
 
 class Classifier(nn.Module):

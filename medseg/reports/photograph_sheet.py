@@ -59,25 +59,3 @@ def _any_of_blocks(mask: np.ndarray, step: int) -> np.ndarray:
     """A lesion of one pixel stays visible on the smaller picture."""
     rows, columns = (n // step * step for n in mask.shape)
     return mask[:rows, :columns].reshape(rows // step, step, columns // step, step).any(axis=(1, 3))
-
-
-def write_reliability(points: tuple[np.ndarray, np.ndarray, np.ndarray], out: Path) -> Path:
-    """Draw said against seen probability (:class:`medseg.metrics.pixels.Reliability`), and how many pixels
-    each point stands for; saves a PNG, atomically."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    said, seen, pixels = points
-    figure = Figure(figsize=(4.2, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    above, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-    above.plot([0, 1], [0, 1], ":", color="grey")
-    above.plot(said, seen, "o-")
-    above.set_ylabel("share of pixels in lesions")
-    below.bar(said, pixels, width=0.04)
-    below.set_yscale("log")
-    below.set_ylabel("pixels")
-    below.set_xlabel("probability said")
-    with atomic_path(out) as temporary:
-        figure.savefig(temporary, dpi=90, format="png")
-    return out

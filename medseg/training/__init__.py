@@ -1,6 +1,7 @@
 """What MONAI's trainers lack: checkpoints one can resume from, mixed precision on any device, guards for
-small lesions; labels of uneven quality."""
+small lesions; draws that balance groups; labels of uneven quality."""
 
+from medseg.training.balance import group_sampler, undersampled
 from medseg.training.checkpoints import AutocastInferer, Checkpoints
 from medseg.training.curve import MetricCurve, read_curve
 from medseg.training.foreground import ForegroundWatch, PixelAveragePrecision
@@ -13,5 +14,7 @@ __all__ = [
     "MetricCurve",
     "PixelAveragePrecision",
     "ProgressLog",
+    "group_sampler",
     "read_curve",
+    "undersampled",
 ]

@@ -9,6 +9,7 @@ A bundle's ``inference.json`` chains them: ``LoadCased`` … network … ``Resto
 from medseg.transforms.activation import ActivationMapd, SaveActivationMapd, SaveLabelPictured
 from medseg.transforms.body import BlankOutsideBodyd
 from medseg.transforms.boxes import RandBoxGridd
+from medseg.transforms.covariates import AddCovariatesd
 from medseg.transforms.gate import CheckInputd
 from medseg.transforms.label_maps import LabelsToStructuresd
 from medseg.transforms.labels import SaveRecordd, ToClassd, ToLabelsd
@@ -38,6 +39,7 @@ from medseg.transforms.structures import (
 
 __all__ = [
     "ActivationMapd",
+    "AddCovariatesd",
     "BitFieldToChannelsd",
     "BlankOutsideBodyd",
     "CaseReader",

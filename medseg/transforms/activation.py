@@ -13,15 +13,19 @@ from torch import nn
 
 from medseg.errors import InputError
 from medseg.files import atomic_path
-from medseg.inference.cams import grad_cam
+from medseg.inference.cams import eigen_cam, grad_cam
 from medseg.transforms.saving import case_folder
+
+METHODS = ("grad_cam", "eigen_cam")
 
 
 class ActivationMapd(MapTransform):
-    """Put the Grad-CAM of a class under ``map_key``: (1, row, column), 0 to 1, on the grid that the network
-    saw; Invertd with ``orig_keys`` brings it back to the file's pixels.
+    """Put a map of where the network looked under ``map_key``: (1, row, column), 0 to 1, on the grid that the
+    network saw; Invertd with ``orig_keys`` brings it back to the file's pixels.
 
-    ``layer``: whose maps are drawn; None is ``network.maps``. ``class_number``: counted from 0.
+    ``method``: "grad_cam", what speaks for a class, or "eigen_cam", what the layer tells apart most, whatever
+    it is taken for. ``layer``: whose maps are drawn; None is ``network.maps``. ``class_number``, of grad_cam:
+    counted from 0. InputError for another method.
     """
 
     def __init__(
@@ -31,8 +35,12 @@ class ActivationMapd(MapTransform):
         class_number: int = 1,
         layer: str | None = None,
         map_key: str = "map",
+        method: str = "grad_cam",
     ):
         super().__init__(keys)
+        if method not in METHODS:
+            raise InputError(f"map method {method!r}: expected {' or '.join(METHODS)}.")
+        self.method = method
         self.network, self.class_number, self.map_key = network, class_number, map_key
         self.layer = network.maps if layer is None else layer
 
@@ -41,7 +49,10 @@ class ActivationMapd(MapTransform):
         device = next(self.network.parameters()).device
         for key in self.key_iterator(d):
             image = torch.as_tensor(d[key])[None].to(device)
-            found = grad_cam(self.network, image, self.layer, self.class_number)
+            if self.method == "grad_cam":
+                found = grad_cam(self.network, image, self.layer, self.class_number)
+            else:
+                found = eigen_cam(self.network, image, self.layer)
             d[self.map_key] = MetaTensor(found[None].cpu(), meta=dict(d[key].meta))
         return d
 

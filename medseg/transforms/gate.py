@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from medseg.cases.photograph import open_photograph
 from medseg.cases.radiograph import open_radiograph
 from medseg.cases.volume import ALLOWABLE_AT_THE_GATE
 from medseg.errors import BundleError, InputError, MedsegWarning
+from medseg.transforms.film_faults import RULES, film_faults
 from medseg.transforms.likeness import LOOKS, axes_to_ras, coarse_ct, distances
 from medseg.transforms.readers import CASE_KIND_KEY, REMARK_KEY, case_of
 
@@ -69,7 +70,8 @@ class Gate:
     ``modalities`` and ``body_parts`` (keys of BODY_PARTS) are compared with tags that are there. Of a CT:
     ``fewest_values`` different ones, ``bands`` of HU, ``shortest_mm`` and ``longest_mm`` of the image or
     region to right, anterior and superior. ``look``, ``mean``, ``covariance``, ``limit`` and ``template``:
-    see :mod:`medseg.transforms.likeness`. ``fitted``: on what, by which command, for the reader.
+    see :mod:`medseg.transforms.likeness`. ``film_rules``: {rule: limit} of a radiograph, see
+    :mod:`medseg.transforms.film_faults`. ``fitted``: on what, by which command, for the reader.
     """
 
     learned_from: str
@@ -85,13 +87,14 @@ class Gate:
     bands: tuple[Band, ...] = ()
     shortest_mm: tuple[float, ...] = (0.0, 0.0, 0.0)
     longest_mm: tuple[float, ...] = (np.inf, np.inf, np.inf)
+    film_rules: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_gate(path: str | Path) -> Gate:
     """The gate in a file; BundleError when it is missing, incomplete or does not fit together."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        unknown = set(content) - {field.name for field in fields(Gate)}
+        unknown = set(content) - {own.name for own in fields(Gate)}
         if unknown:
             raise ValueError(f"it has no field {sorted(unknown)[0]}")
         bands = tuple(
@@ -110,6 +113,9 @@ def read_gate(path: str | Path) -> Gate:
         if np.linalg.eigvalsh(gate.covariance)[0] <= 0 or not 0 < gate.limit < np.inf:
             raise ValueError("covariance or limit is not positive")
         unknown = [part for part in gate.body_parts if part not in BODY_PARTS]
+        odd = [name for name in gate.film_rules if name not in RULES]
+        if odd:
+            raise ValueError(f"rule {odd[0]}; expected some of {', '.join(RULES)}")
         if unknown:
             raise ValueError(f"body part {unknown[0]}; expected some of {', '.join(BODY_PARTS)}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -162,7 +168,9 @@ class CheckInputd(MapTransform):
             return self._tags(header) + self._look(image.as_tensor(), None)
         if image.ndim == 3:
             header = getattr(open_radiograph(image.meta["filename_or_obj"]).stored, "header", None)
-            return self._tags(header) + self._look(image.as_tensor()[0], self.gate.template)
+            film = image.as_tensor()[0]
+            faults = self._tags(header) + film_faults(film.numpy(), self.gate.film_rules)
+            return faults + self._look(film, self.gate.template)
         case = case_of(image.meta)
         tags = self._tags(None if case.series is None else case.series.headers[0])
         found = self._values(case.volume)

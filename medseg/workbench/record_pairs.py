@@ -3,8 +3,6 @@ left out."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import date, timedelta
@@ -19,38 +17,26 @@ from medseg.files import write_csv, write_json
 from medseg.workbench.clinic_datalist import drawn
 from medseg.workbench.headers import PATH, headers
 from medseg.workbench.nearest import NO_MATCH, PAIRED, nearest_records
+from medseg.workbench.pseudonyms import day_shift, hashed
+from medseg.workbench.t_scores import LABELS, REFERENCES, label_of
 
 if TYPE_CHECKING:
     import pandas
 
-IMAGE_FIELDS = {"patient": True, "date": True, "image": True, "side": False, "implant": False}
+CARRIED_WORDS, CARRIED_NUMBERS = ("device", "view", "sex"), ("age", "height_cm", "weight_kg")
+"""Columns of either table that each item of the datalist gets as they stand, where a value is there: what
+covariates and scores per group are made of. The record's word counts before the image's."""
+
+_CARRIED = dict.fromkeys((*CARRIED_WORDS, *CARRIED_NUMBERS), False)
+IMAGE_FIELDS = {"patient": True, "date": True, "image": True, "side": False, "implant": False, **_CARRIED}
 RECORD_FIELDS = {
-    "patient": True,
-    "date": True,
-    "t_score": False,
-    "bmd": False,
-    "side": False,
-    "implant": False,
+    **{"patient": True, "date": True, "t_score": False, "bmd": False, "side": False, "implant": False},
+    **_CARRIED,
 }
 """Our name of a column: whether it must be there. Records need ``t_score`` or ``bmd`` as well."""
 
 HEADER_COLUMNS = {"patient": "PatientID", "date": "StudyDate", "image": PATH, "side": "Laterality"}
 """What a table of ``medseg records headers`` calls them."""
-
-REFERENCES = {
-    "nhanes3_femoral_neck": (0.858, 0.120),  # white women of 20 to 29 years, femoral neck, g/cm²
-}
-"""Mean and standard deviation of BMD in a reference population: T = (BMD - mean) / SD."""
-
-OSTEOPOROSIS_T, NORMAL_T = -2.5, -1.0
-"""WHO (Technical Report Series 843, 1994): osteoporosis at T <= -2.5, normal at T >= -1, osteopenia
-between."""
-
-ROUNDING = 1e-9
-"""(0.558 - 0.858) / 0.12 is -2.5 but for the last bit; a limit counts as met when nothing else is between."""
-
-LABELS = ("osteoporosis", "who", "t_score", "bmd")
-"""0 or 1; 0 normal, 1 osteopenia, 2 osteoporosis; or the figure itself."""
 
 SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
 
@@ -135,16 +121,17 @@ def pair(request: PairRequest, progress: bool = False) -> dict[str, Any]:
 
     An image gets the nearest record of its patient (and side, where the records have one), and a record
     serves the images of the nearest date only; see :func:`medseg.workbench.nearest.nearest_records`. The
-    datalist's items have image, case_id, patient_id, side, label, days_apart (record minus image) and
-    image_date. Report: {"images", "records", "paired", "left_out": {reason: images},
-    "records_without_figure", "sections": {name: {"images", "patients"}}}. InputError when nothing is paired,
-    and for columns, dates and figures that cannot be read at all.
+    datalist's items have image, case_id, patient_id, side, label, days_apart (record minus image),
+    image_date, and what is carried of the tables. Report: {"images", "records", "paired", "left_out":
+    {reason: images}, "records_without_figure", "sections": {name: {"images", "patients"}}}. InputError when
+    nothing is paired, and for columns, dates and figures that cannot be read at all.
     """
     images = _images(request, progress)
     records = read_table(request.records, request.record_columns, request.sql_table)
     value, usable = _values(request, records)
     without_figure = set(_ids(records["patient"])[~usable])
-    met = _meet(request, images, records[usable].reset_index(drop=True), value[usable], without_figure)
+    records_used = records[usable].reset_index(drop=True)
+    met = _meet(request, images, records_used, value[usable], without_figure)
     report: dict[str, Any] = {
         "images": len(images),
         "records": len(records),
@@ -153,7 +140,7 @@ def pair(request: PairRequest, progress: bool = False) -> dict[str, Any]:
     if not (met.why == "").any():
         reasons = ", ".join(f"{count} {reason}" for reason, count in _left_out(met).items())
         raise InputError(f"no image of {len(images)} has a record: {reasons or 'there are no images'}.")
-    sections = _sections(request, images, met)
+    sections = _sections(request, images, records_used, met)
     report |= {
         "paired": int((met.why == "").sum()),
         "left_out": _left_out(met),
@@ -250,12 +237,13 @@ def _values(request: PairRequest, records: pandas.DataFrame) -> tuple[np.ndarray
 
 class Met(NamedTuple):
     """Of every image: ``why`` it was left out, "" where it has a record; that record's ``figure`` and
-    ``days_apart``; its ``day``, from 1970 on."""
+    ``days_apart``; its ``day``, from 1970 on; the ``record``'s row."""
 
     why: np.ndarray
     figure: np.ndarray
     days_apart: np.ndarray
     day: np.ndarray
+    record: np.ndarray
 
 
 def _meet(
@@ -301,42 +289,47 @@ def _meet(
     why[asked] = np.array(["", *WHY[1:]], object)[found.outcome]
     patients = _ids(images["patient"])
     why[patients.isin(without_figure).to_numpy() & (why == WHY[NO_MATCH])] = "its records have no figure"
-    figure, days_apart = np.zeros(len(images)), np.zeros(len(images), np.int64)
+    figure = np.zeros(len(images))
+    days_apart, record = np.zeros((2, len(images)), np.int64)
     paired = found.outcome == PAIRED
     row = rows[found.record[paired]]
-    figure[asked[paired]], days_apart[asked[paired]] = value[row], found.days[paired]
+    figure[asked[paired]], days_apart[asked[paired]], record[asked[paired]] = (
+        value[row],
+        found.days[paired],
+        row,
+    )
     if "implant" in records:
         why[asked[paired][_is_set(records["implant"])[row]]] = IMPLANT
-    return Met(why, figure, days_apart, image_day)
-
-
-def label_of(figure: float, label: str) -> int | float:
-    """The label of a T-score (of a BMD for "bmd"), see LABELS."""
-    if label in ("t_score", "bmd"):
-        return round(float(figure), 6)
-    if figure <= OSTEOPOROSIS_T + ROUNDING:
-        return 1 if label == "osteoporosis" else 2
-    return 0 if label == "osteoporosis" or figure >= NORMAL_T - ROUNDING else 1
-
-
-def hashed(key: bytes, patient: str) -> str:
-    """The first 16 hexadecimal digits of HMAC-SHA256 of an id: the same id and key give the same, and without
-    the key nobody can try ids out."""
-    return hmac.new(key, f"patient {patient}".encode(), hashlib.sha256).hexdigest()[:16]
-
-
-def _shift(key: bytes, patient: str) -> int:
-    """From -365 to 365 days, never 0."""
-    drawn = (
-        int.from_bytes(hmac.new(key, f"dates {patient}".encode(), hashlib.sha256).digest()[:8], "big") % 730
-    )
-    return drawn - 365 if drawn < 365 else drawn - 364
+    return Met(why, figure, days_apart, image_day, record)
 
 
 # ---- split and output --------------------------------------------------------------------------------------
 
 
-def _sections(request: PairRequest, images: pandas.DataFrame, met: Met) -> dict[str, list[dict]]:
+def _carried(images: pandas.DataFrame, records: pandas.DataFrame) -> list[tuple[np.ndarray, str, bool]]:
+    """(column, our name, whether it is the record's) of what the items carry, the record's last."""
+    return [
+        (table[name].to_numpy(object), name, table is records)
+        for table in (images, records)
+        for name in _CARRIED
+        if name in table
+    ]
+
+
+def _value(name: str, text: str) -> str | float | None:
+    """A carried value; None where nothing, or no number, stands there."""
+    if name in CARRIED_WORDS:
+        return text or None
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None
+
+
+def _sections(
+    request: PairRequest, images: pandas.DataFrame, records: pandas.DataFrame, met: Met
+) -> dict[str, list[dict]]:
     """Training, validation and, from a day on, test; a patient stands in one of them. Earlier images of the
     test set's patients are left out, which ``met.why`` then says."""
     patients = _ids(images["patient"]).to_numpy(object)
@@ -357,10 +350,11 @@ def _sections(request: PairRequest, images: pandas.DataFrame, met: Met) -> dict[
         sections["test"] = []
     sides = _sides(images["side"]).to_numpy(object) if "side" in images else np.full(len(images), "", object)
     names = images["image"].to_numpy(object)
+    carried = _carried(images, records)
     for index in kept:
         patient = patients[index]
         section = "test" if in_test[index] else "validation" if patient in validating else "training"
-        shift = _shift(request.hash_key, patient) if request.shift_dates and request.hash_key else 0
+        shift = day_shift(request.hash_key, patient) if request.shift_dates and request.hash_key else 0
         sections[section].append(
             {
                 "image": names[index],
@@ -372,6 +366,10 @@ def _sections(request: PairRequest, images: pandas.DataFrame, met: Met) -> dict[
                 "image_date": (EPOCH + timedelta(days=int(met.day[index]) + shift)).isoformat(),
             }
         )
+        for column, name, is_records in carried:
+            value = _value(name, column[met.record[index] if is_records else index])
+            if value is not None:
+                sections[section][-1][name] = value
     return sections
 
 

@@ -8,14 +8,22 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import torch
 from chest_files import write_dx
-from PIL import Image
+from monai.data import MetaTensor
+from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter
 
 from medseg.bundles.cohort import segment
+from medseg.bundles.config import load_config, load_network, run_config
+from medseg.bundles.find import find_bundle
 from medseg.bundles.request import Request
+from medseg.dicom import read_series
 from medseg.errors import InputError
+from medseg.networks import Classifier
 from medseg.phantoms.chest_film import make_radiograph
-from medseg.phantoms.hip import make_hip
+from medseg.phantoms.hip import DEVICES, make_hip
+from medseg.transforms import ActivationMapd
 
 BUNDLE = Path(__file__).resolve().parents[2] / "monai_bundles" / "hip_osteoporosis"
 
@@ -24,22 +32,21 @@ def config(name: str) -> dict:
     return json.loads((BUNDLE / "configs" / name).read_text())
 
 
-@pytest.mark.parametrize("name", ["image_size", "classes", "backbone", "network_def"])
+@pytest.mark.parametrize(
+    "name", ["image_size", "soften_pixels", "classes", "backbone", "covariates", "network_def"]
+)
 def test_training_and_inference_share_their_settings(name):
     assert config("train.json")[name] == config("inference.json")[name]
 
 
 def test_a_film_is_prepared_alike_in_training_and_at_the_door():
     def steps(transforms):
-        return [
-            t
-            for t in transforms
-            if t["_target_"] not in ("medseg.transforms.CheckInputd", "medseg.transforms.ToClassd")
-        ]
+        besides = ("CheckInputd", "ToClassd", "AddCovariatesd")
+        return [step for step in transforms if step["_target_"].rpartition(".")[2] not in besides]
 
     training = steps(config("train.json")["train"]["deterministic_transforms"])
     assert training == steps(config("inference.json")["preprocessing"]["transforms"])
-    assert len(training) == 5
+    assert len(training) == 6
 
 
 def test_no_patient_stands_on_two_sides_and_the_last_year_is_the_test():
@@ -120,6 +127,164 @@ def test_the_picture_shows_film_and_map_side_by_side(answered):
     film, with_map = picture[100:-200, :width], picture[100:-200, width : 2 * width]
     assert np.abs(film[..., 0] - film[..., 2]).mean() < 1  # grey
     assert np.abs(with_map[..., 0] - with_map[..., 2]).mean() > 10  # coloured
+
+
+def spoilt(folder):
+    """Films of the same hip that no answer may be given to, each for its own reason: {name: words of it}."""
+    film = make_hip(5002, -1.0, pixels=160).image
+    rows, columns = np.mgrid[:160, :160]
+    nail = np.where((np.abs(columns - rows * 0.8 - 32) < 5) & (rows > 40) & (rows < 110), 1.0, film)
+    words = Image.fromarray((film * 255).astype(np.uint8))
+    ImageDraw.Draw(words).text((50, 70), "SUPINE 42", fill=255)
+    chest = make_radiograph(3).image
+    films = {
+        "implant": (nail, "like a metal implant", {}),
+        "blurred": (gaussian_filter(film, 3), "it is blurred", {}),
+        "words": (np.asarray(words) / 255, "like burnt-in text", {}),
+        "lateral": (film, "view LL; this bundle learned from AP and PA views", {"ViewPosition": "LL"}),
+        "chest": (chest, "it looks different", {}),
+        "chest_by_tag": (film, "BodyPartExamined CHEST", {"BodyPartExamined": "CHEST"}),
+    }
+    folder.mkdir()
+    for name, (pixels, _, changes) in films.items():
+        stored = np.rint(np.ascontiguousarray(pixels) * 4095).astype(np.uint16)
+        write_dx(folder / f"{name}.dcm", stored, ImageLaterality="L", **changes)
+    return {name: words for name, (_, words, _) in films.items()}
+
+
+def test_every_spoilt_film_is_refused_with_its_own_reason(tmp_path):
+    reasons = spoilt(tmp_path / "in")
+    cohort = segment(Request(tmp_path / "in", "hip_osteoporosis", tmp_path / "out", formats=("json",)))
+    errors = {case["case"]: case["error"] for case in cohort["cases"]}
+    assert set(errors) == set(reasons)
+    for name, words in reasons.items():
+        assert words in errors[name], name
+    assert not list((tmp_path / "out").rglob("labels.json"))
+
+
+def wrong_images(shared_data, folder):
+    """Two chest films, two slices of CTs and two fundus photographs, as pictures that say nothing."""
+    folder.mkdir()
+    films = sorted((shared_data / "cxr" / "nih_mass_nodule" / "images").glob("*"))[:2]
+    eyes = sorted((shared_data / "fundus" / "hei_med" / "images").glob("*"))[:2]
+    for kind, files in (("chest", films), ("eye", eyes)):
+        for number, file in enumerate(files):
+            Image.open(file).convert("L").save(folder / f"{kind}{number}.png")
+    volume = read_series(shared_data / "rt" / "ibsi1_lung_gtv" / "CT").volume
+    for number in (20, 40):
+        window = np.clip((volume[number] + 160) / 400, 0, 1)
+        Image.fromarray((window * 255).astype(np.uint8)).save(folder / f"ct{number}.png")
+
+
+def test_real_images_of_something_else_are_refused(shared_data, tmp_path):
+    wrong_images(shared_data, tmp_path / "in")
+    request = Request(
+        tmp_path / "in", "hip_osteoporosis", tmp_path / "out", formats=("json",), settings={"side": "L"}
+    )
+    cases = segment(request)["cases"]
+    assert len(cases) == 6 and {case["status"] for case in cases} == {"failed"}
+    assert all("unlike the phantoms of hip radiographs" in case["error"] for case in cases)
+
+
+@pytest.fixture
+def few_films(tmp_path):
+    """(folder, datalist) of twelve small films, by two machines, sound and sick."""
+    cases = []
+    for number in range(12):
+        sick, device = number % 2 == 0, DEVICES[number // 2 % 2]
+        film = make_hip(number, -4.0 if sick else 0.5, pixels=64, device=device).image
+        Image.fromarray(np.rint(film * 65535).astype(np.uint16)).save(tmp_path / f"{number}.png")
+        case = {"image": f"{number}.png", "case_id": str(number), "side": "L", "label": int(sick)}
+        person = {"age": 60.0 + number, "sex": "FM"[sick], "height_cm": 160.0, "weight_kg": 60.0}
+        cases.append({**case, "device": device, **person})
+    datalist = tmp_path / "list.json"
+    datalist.write_text(json.dumps({"training": cases[:8], "validation": cases[8:]}))
+    return tmp_path, datalist
+
+
+def trained(few_films, name, **settings):
+    """The weights that a tiny training ends with."""
+    data, datalist = few_films
+    out = data / name
+    out.mkdir(exist_ok=True)
+    settings = {"image_size": [64, 64], "batch_size": 4, "seed": 5, "epochs": 2, **settings}
+    paths = {
+        "dataset_dir": str(data),
+        "datalist": str(datalist),
+        "ckpt_dir": str(out),
+        "output_dir": str(out),
+    }
+    run_config(find_bundle("hip_osteoporosis"), ["train"], "training", paths | settings)
+    return torch.load(out / "last.pt", weights_only=True)["network"]
+
+
+def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(few_films):
+    whole = trained(few_films, "whole")
+    # The schedule must know the whole length, so the first part stops as a killed run does: after its epoch.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("medseg.training.noisy.NoisyLabelTrainer.run", run_one_epoch)
+        trained(few_films, "parts")
+    resumed = trained(few_films, "parts", resume=True)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def run_one_epoch(trainer):
+    from ignite.engine import Events
+    from monai.engines import Trainer
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED(once=1), trainer.terminate)
+    Trainer.run(trainer)
+
+
+def test_every_setting_of_the_recipe_changes_what_is_learned(few_films):
+    plain = trained(few_films, "plain", epochs=1)
+
+    def differs(name, **settings):
+        other = trained(few_films, name, epochs=1, **settings)
+        return any(name not in other or not torch.equal(plain[name], other[name]) for name in plain)
+
+    assert differs("weights", class_weights=[1.0, 3.0])
+    assert differs("as_it_comes", balance_by=[])
+    assert differs("sharp", soften_pixels=0.1)
+
+
+def test_covariates_join_and_a_machine_that_is_not_known_is_an_error(few_films):
+    variant = config("covariates.json")["covariates"]
+    weights = trained(few_films, "with_patient", epochs=1, covariates=variant)
+    assert weights["head.weight"].shape == (2, 128 + 4)
+    data, datalist = few_films
+    content = json.loads(datalist.read_text())
+    for case in content["training"]:
+        del case["device"]
+    datalist.write_text(json.dumps(content))
+    with pytest.raises(Exception, match="has no 'device', by which groups are balanced"):
+        trained(few_films, "unknown", epochs=1)
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "eigen_cam"])
+def test_the_map_is_of_what_was_learned_and_not_of_the_image_alone(method):
+    """The randomised-weights check (Adebayo et al., NeurIPS 2018): a map that stays as it is when the weights
+    are drawn anew would show the film's edges and nothing of the network."""
+    parser = load_config(find_bundle("hip_osteoporosis"), "inference", {"device": "cpu"})
+    learned = load_network(find_bundle("hip_osteoporosis"), parser, torch.device("cpu"))
+    torch.manual_seed(0)
+    drawn = Classifier("resnet18_narrow").eval()
+    likeness = []
+    for number in range(4):
+        film = make_hip(6000 + number, -4.0, pixels=128).image
+        item = {"image": MetaTensor(torch.from_numpy(film)[None])}
+        maps = [
+            ActivationMapd("image", network, method=method)(item)["map"].numpy().ravel()
+            for network in (learned, drawn)
+        ]
+        assert all(0 <= found.min() and found.max() <= 1 + 1e-6 for found in maps)
+        likeness.append(np.corrcoef(*maps)[0, 1])
+    assert np.nanmean(likeness) < 0.8
+
+
+def test_an_unknown_kind_of_map_is_refused():
+    with pytest.raises(InputError, match="map method 'lime': expected grad_cam or eigen_cam"):
+        ActivationMapd("image", Classifier("resnet18_narrow"), method="lime")
 
 
 def test_a_film_that_is_no_hip_or_does_not_say_its_side_is_refused(tmp_path):

@@ -34,7 +34,9 @@ def test_every_writer_and_scorer_of_the_table_exists(kind):
     for case, writers in row.writers.items():
         assert all(callable(named(address)) for address in writers.values())
         assert set(row.usual[case]) <= set(writers)
-    assert row.scorer is None or callable(named(row.scorer))
+    if row.scorer is not None:
+        tables = importlib.import_module(row.scorer[1])
+        assert callable(named(row.scorer[0])) and callable(tables.in_words) and callable(tables.as_json)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +112,7 @@ def test_a_bundle_that_answers_with_labels_goes_through_the_same_door(hu, bright
 def test_a_kind_or_format_that_does_not_exist_is_refused(label_bundle, every_bundle_trusted, tmp_path):
     geometry = stack_geometry((4, 8, 8), gaps_mm=3.0)
     write_series(np.zeros(geometry.shape), geometry, tmp_path / "CT")
-    with pytest.raises(InputError, match="labels on a volume; expected some of json"):
+    with pytest.raises(InputError, match="labels on a volume; expected some of json, sr"):
         segment(Request(tmp_path / "CT", str(label_bundle), tmp_path / "out", formats=("rtstruct",)))
     odd = tmp_path / "odd"
     shutil.copytree(label_bundle, odd)

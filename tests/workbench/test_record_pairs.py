@@ -10,7 +10,9 @@ import pytest
 from chest_files import write_dx
 
 from medseg.errors import InputError
-from medseg.workbench.record_pairs import PairRequest, hashed, label_of, pair
+from medseg.workbench.pseudonyms import hashed
+from medseg.workbench.record_pairs import PairRequest, pair
+from medseg.workbench.t_scores import label_of
 
 pytest.importorskip("pandas")
 
@@ -207,7 +209,7 @@ def test_a_dicom_folder_is_read_in_place(tmp_path):
         ({"label": "cancer"}, "expected one of osteoporosis"),
         ({"most_days": -1}, "expected 0 or more"),
         ({"record_columns": {"patient": "pid", "date": "when"}}, "t_score"),
-        ({"record_columns": {**COLUMNS, "age": "a"}}, "unknown age"),
+        ({"record_columns": {**COLUMNS, "shoe_size": "a"}}, "unknown shoe_size"),
         ({"record_columns": {"date": "when", "t_score": "neck"}}, "lacks patient"),
         ({"record_columns": {"patient": "pid", "date": "when", "bmd": "neck"}}, "`reference`"),
         ({"reference": "nhanes3_femoral_neck"}, "bring t_score themselves"),
@@ -238,3 +240,17 @@ def test_tables_that_say_nothing_usable_end_in_one_line(tmp_path, records, said)
     with pytest.raises(InputError, match=said):
         pair(request(tmp_path, OTHERS[0], records))
     assert not (tmp_path / "out.json").exists()
+
+
+def test_columns_are_carried_along_where_they_hold_something(tmp_path):
+    images = ["a.dcm,1,20210301,L,", "b.dcm,2,20210301,L,"]
+    records = ["pid,when,neck,years,kg,sex", "1,2021-03-02,-2.6,71,52.5,F", "2,2021-03-02,-0.5,unknown,,"]
+    columns = COLUMNS | {"age": "years", "weight_kg": "kg", "sex": "sex"}
+    pair(request(tmp_path, images, records, record_columns=columns))
+    found = items(tmp_path)
+    assert {name: found["a.dcm"][name] for name in ("age", "weight_kg", "sex")} == {
+        "age": 71.0,
+        "weight_kg": 52.5,
+        "sex": "F",
+    }
+    assert not {"age", "weight_kg", "sex"} & set(found["b.dcm"])

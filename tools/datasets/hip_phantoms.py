@@ -8,9 +8,11 @@ every patient some weeks away. The T-score of a patient is drawn from a normal d
 SD 1.3 (referrals, not the population). `medseg records pair`'s own function makes the datalist: labels by
 WHO's rule, the last year locked as the test set, validation and training by patient.
 
-Brightness and machine are drawn apart from the T-score. With --confounded they follow it in training and
-validation, sick bones on bright films of the soft machine, and are turned over in the test set: what a
-network that learned them gets wrong.
+Brightness and machine are drawn apart from the T-score; age, sex, height and weight go with it as they do in
+referrals, weakly: the older and the lighter, the lower. With --record-error the T-scores of dexa.csv differ
+from those of the phantoms by a normal error of that SD, one per patient: a label that the film does not hold.
+With --confounded brightness and machine follow the T-score in training and validation, sick bones on bright
+films of the soft machine, and are turned over in the test set: what a network that learned them gets wrong.
 """
 
 from __future__ import annotations
@@ -33,23 +35,30 @@ from medseg.workbench.record_pairs import PairRequest, pair
 FIRST_YEAR, YEARS = 2018, 5
 TEST_FROM = date(2022, 1, 1)
 MEAN_T, SD_T = -2.2, 1.3
+PERSON = ("sex", "age", "height_cm", "weight_kg")
 
 
 @dataclass(frozen=True)
 class Patient:
-    """One patient of the phantoms: ``t_score`` of the femoral neck, the day of the film, brightness and
-    machine."""
+    """One patient of the phantoms: ``t_score`` of the femoral neck and what the record says of it, the day of
+    the film, brightness and machine, and who it is."""
 
     number: int
     t_score: float
+    recorded_t: float
     day: date
     brightness: float
     device: str
+    sex: str
+    age: int
+    height_cm: int
+    weight_kg: int
 
 
-def patients(count: int, seed: int, confounded: bool) -> list[Patient]:
+def patients(count: int, seed: int, confounded: bool, record_error: float = 0.0) -> list[Patient]:
     """The same arguments give the same patients."""
     rng = np.random.default_rng([seed, 20221020])
+    others = np.random.default_rng([seed, 20221022])
     found = []
     for number in range(count):
         t_score = float(np.round(np.clip(rng.normal(MEAN_T, SD_T), -5.5, 2.0), 1))
@@ -58,8 +67,21 @@ def patients(count: int, seed: int, confounded: bool) -> list[Patient]:
         told = confounded and rng.random() < 0.95
         bright = (sick ^ (day >= TEST_FROM)) if told else rng.random() < 0.5
         brightness = float(rng.normal(0.06 if bright else -0.06, 0.03))
-        found.append(Patient(number, t_score, day, brightness, DEVICES[int(bright)]))
+        recorded = t_score + record_error * others.normal()
+        recorded = float(np.round(np.clip(recorded, -6.0, 4.0), 1)) if record_error else t_score
+        person = _person(others, (t_score - MEAN_T) / SD_T)
+        found.append(Patient(number, t_score, recorded, day, brightness, DEVICES[int(bright)], *person))
     return found
+
+
+def _person(rng: np.random.Generator, bone: float) -> tuple[str, int, int, int]:
+    """(sex, age, height in cm, weight in kg) of somebody whose T-score lies ``bone`` SDs above the mean of
+    the referrals; each correlates with it by about 0.4."""
+    sex = "M" if rng.random() < 0.25 + 0.1 * np.tanh(bone) else "F"
+    age = 70 - 4 * bone + 9 * rng.normal()
+    height = (170 if sex == "M" else 157) + 6 * rng.normal()
+    weight = (72 if sex == "M" else 60) + 4 * bone + 9 * rng.normal()
+    return sex, round(float(np.clip(age, 50, 95))), round(height), round(float(np.clip(weight, 35, 130)))
 
 
 def make(data: Path, found: list[Patient], pixels: int) -> None:
@@ -80,17 +102,19 @@ def make(data: Path, found: list[Patient], pixels: int) -> None:
             )
             path = f"images/{name}_{side}.png"
             Image.fromarray(np.rint(film.image * 65535).astype(np.uint16)).save(data / path)
-            rows.append({"path": path, "patient": name, "date": patient.day.isoformat(), "side": side})
+            day = patient.day.isoformat()
+            rows.append({"path": path, "patient": name, "date": day, "side": side, "device": patient.device})
         examined = patient.day + timedelta(days=int(rng.integers(-90, 91)))
-        records.append({"patient": name, "date": examined.isoformat(), "neck_t": patient.t_score})
-    write_csv(rows, ("path", "patient", "date", "side"), data / "images.csv")
+        known = {field: getattr(patient, field) for field in PERSON}
+        records.append({"patient": name, "date": examined.isoformat(), "neck_t": patient.recorded_t, **known})
+    write_csv(rows, ("path", "patient", "date", "side", "device"), data / "images.csv")
     with open(data / "dexa.csv", "w", newline="") as file:  # a minus sign is no formula here
-        table = csv.DictWriter(file, ("patient", "date", "neck_t"))
+        table = csv.DictWriter(file, ("patient", "date", "neck_t", *PERSON))
         table.writeheader()
         table.writerows(records)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -100,16 +124,26 @@ def main() -> int:
     parser.add_argument("--pixels", type=int, default=160)
     parser.add_argument("--seed", type=int, default=123)
     parser.add_argument("--confounded", action="store_true")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--record-error", type=float, default=0.0, metavar="SD", help="of T-scores; default 0"
+    )
+    options = parser.parse_args(arguments)
     try:
-        make(options.data, patients(options.patients, options.seed, options.confounded), options.pixels)
+        found = patients(options.patients, options.seed, options.confounded, options.record_error)
+        make(options.data, found, options.pixels)
         report = pair(
             PairRequest(
                 images=options.data / "images.csv",
                 records=str(options.data / "dexa.csv"),
                 out=options.out,
-                record_columns={"patient": "patient", "date": "date", "t_score": "neck_t"},
-                image_columns={"patient": "patient", "date": "date", "image": "path", "side": "side"},
+                record_columns={
+                    **{"patient": "patient", "date": "date", "t_score": "neck_t"},
+                    **{field: field for field in PERSON},
+                },
+                image_columns={
+                    **{"patient": "patient", "date": "date", "image": "path"},
+                    **{"side": "side", "device": "device"},
+                },
                 test_from=TEST_FROM,
                 seed=options.seed,
             )

@@ -11,8 +11,9 @@ training patients. The limit is the greatest distance of a validation patient, a
 images of ``--also``, times the bundle's slack: 1.1, but 1.5 where the training images are blanked outside the
 body and whole scans are not, and where all are of one camera. The bands of HU reach from a quarter of the
 lowest to four times the highest share in training, since they only have to tell Hounsfield units from other
-numbers. Every random region is drawn with a seed. Writes monai_bundles/BUNDLE/configs/gate.json and prints
-the rates of the model card.
+numbers. The rules of a film (metal, blur, text) leave room beyond the furthest training or validation
+film. Every random region is drawn with a seed. Writes
+monai_bundles/BUNDLE/configs/gate.json and prints the rates of the model card.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from medseg.cases.photograph import open_photograph
 from medseg.cases.radiograph import open_radiograph
 from medseg.cases.volume import open_case
 from medseg.errors import InputError
+from medseg.transforms.film_faults import RULES
 from medseg.transforms.gate import Band
 from medseg.transforms.likeness import LOOKS, coarse_ct, distances, small_film
 from medseg.transforms.readers import CaseReader
@@ -51,6 +53,9 @@ SHRINKAGE = 0.1
 LEAST_VARIANCE = 1e-4
 """Of a number that is the same in all training images, as the black corners of a phantom are."""
 
+RULE_ROOM = {"metal": (2.0, 0.002), "blur": (1.0, -0.4), "text": (1.5, 0.0005)}
+"""{rule: what the furthest sound film's number is taken times, and what is added}."""
+
 FOLDS = 8
 LARGEST_REFUSED = 0.05
 
@@ -65,6 +70,7 @@ class Kind:
     look: str
     slack: float
     shrinkage: float = SHRINKAGE
+    film_rules: tuple[str, ...] = ()
 
 
 KINDS = {
@@ -74,7 +80,13 @@ KINDS = {
         "frontal radiographs of the chest", ("CR", "DX", "RG"), ("chest",), "film", 1.1, shrinkage=0.3
     ),
     "hip_osteoporosis": Kind(
-        "phantoms of hip radiographs", ("CR", "DX", "RG"), ("limb", "pelvis"), "film", 1.1, shrinkage=0.3
+        "phantoms of hip radiographs",
+        ("CR", "DX", "RG"),
+        ("limb", "pelvis"),
+        "film",
+        1.1,
+        shrinkage=0.3,
+        film_rules=("metal", "blur", "text"),
     ),
     "eye_lesion": Kind("photographs of the back of the eye", ("OP", "XC"), ("eye", "head"), "fundus", 1.5),
 }
@@ -146,6 +158,18 @@ def mean_film(paths: list[tuple[str, Path]]) -> np.ndarray:
     films = [small_film(torch.from_numpy(open_radiograph(path).pixels)) for _, path in paths]
     mean = np.mean(films, axis=0)
     return np.round((mean + mean[:, ::-1]) / 2, 3)
+
+
+def rule_limits(names: tuple[str, ...], paths: list[Path]) -> dict[str, float]:
+    """{rule: limit}, from the furthest of sound films; see RULE_ROOM."""
+    films = [open_radiograph(path).pixels for path in paths]
+    limits = {}
+    for name in names:
+        numbers = [RULES[name].number(film) for film in films]
+        furthest_of_all = max(numbers) if RULES[name].end == "most" else min(numbers)
+        times, more = RULE_ROOM[name]
+        limits[name] = float(f"{times * furthest_of_all + more:.3g}")
+    return limits
 
 
 # ---- the fit -----------------------------------------------------------------------------------------------
@@ -225,6 +249,8 @@ def fit_gate(name: str, data: Path, also: list[Path], report: Callable[[str], No
             films = [(path.stem, path) for path in sorted(place.iterdir())]
             others[place.parent.name] = film_samples(films, template)
         extra["template"] = template.tolist()
+        sound = [path for section in ("training", "validation") for _, path in paths[section]]
+        extra |= {"film_rules": rule_limits(kind.film_rules, sound)} if kind.film_rules else {}
     elif kind.look == "fundus":
         paths = {s: [(row["case_id"], data / row["image"]) for row in listed[s]] for s in sections}
         sets = {section: photograph_samples(rows) for section, rows in paths.items()}

@@ -39,13 +39,14 @@ from medseg.dicom import read_rtstruct
 from medseg.errors import GeometryError, InputError, MedsegError, MedsegWarning
 from medseg.phantoms.fundus import make_fundus
 from medseg.transforms import CheckInputd, CropWithind
+from medseg.transforms.film_faults import RULES
 
 MARGIN_MM = 10.0
 TARGETS = ("GTV-1", "GTV_Mass_CT", "Lung L", "Spinal cord")
 """ROIs of structure sets beside a series that mm_gtv is asked to look around."""
 
 OPENKBP_BITS = {"PTV70": 9, "Parotid": 2}
-WHY = ("tag", "values", "size", "look")
+WHY = ("tag", "values", "size", "metal", "blur", "text", "look")
 EVERY_SLICE, EVERY_PHOTOGRAPH, FILMS_TINTED = 6, 4, 40
 TINT = np.array([0.9, 0.5, 0.2])
 """Red, green and blue of a retina."""
@@ -94,6 +95,7 @@ def _rules(said: str) -> tuple[str, ...]:
         "tag": ("modality", "BodyPartExamined"),
         "values": ("only", "its values"),
         "size": tuple("123456789"),
+        **{name: (rule.fault,) for name, rule in RULES.items()},
     }
     return tuple(
         dict.fromkeys(
