@@ -44,6 +44,11 @@ class Scored:
     failed: dict[str, str]
     pooled: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    @property
+    def images(self) -> int:
+        """How many cases were scored."""
+        return len(self.cases)
+
 
 def score_structures(request: ScoreRequest, report: Callable[[str], None] = print) -> Scored:
     """Contour and score; see ScoreRequest. ``report`` gets a line for every case that could not be contoured.

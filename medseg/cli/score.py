@@ -101,7 +101,7 @@ def _run(options) -> int:
     for name, text in (("scores.json", tables.as_json(scored)), ("scores.md", tables.in_words(scored))):
         with atomic_path(request.output_dir / name) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
-    note_scores(bundle, len(scored.cases), tables.in_words(scored))
+    note_scores(bundle, scored.images, tables.in_words(scored))
     say(tables.as_json(scored) if options.json else tables.in_words(scored))
     return 2 if scored.failed else 0
 
