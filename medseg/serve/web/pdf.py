@@ -56,11 +56,19 @@ def _found(record: Mapping[str, Any]) -> list[str]:
     for row in record.get("boxes", {}).get("found", ()):
         lines.append(f"  {row['class']:<30} {row['score']:.2f}   {row['low']} to {row['high']}")
     labels = record.get("labels", {})
-    lines += [f"  {name:<30} {value:.4f}" for name, value in labels.get("probabilities", {}).items()]
+    for name, value in labels.get("probabilities", {}).items():
+        interval = "".join(f" ({low:.4f} to {high:.4f})" for low, high in _interval(labels, name))
+        lines.append(f"  {name:<30} {value:.4f}{interval}")
     for name, value in labels.get("values", {}).items():
         lines.append(f"  {name:<30} {value['value']:g} {value['unit']}")
-    lines += [f"  ! {line}" for text in record.get("warnings", ()) for line in textwrap.wrap(text, 86)]
-    return lines
+    remarks = [*filter(None, [labels.get("remark")]), *record.get("warnings", ())]
+    return lines + [f"  ! {line}" for text in remarks for line in textwrap.wrap(text, 86)]
+
+
+def _interval(labels: Mapping[str, Any], name: str) -> list[list[float]]:
+    """The calibrated interval of a class, or none."""
+    found = labels.get("intervals", {}).get(name)
+    return [found] if found else []
 
 
 def size_in_words(row: Mapping[str, Any]) -> str:

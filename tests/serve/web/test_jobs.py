@@ -61,6 +61,15 @@ def test_the_page_shows_volumes_the_run_record_and_the_research_notice(finished)
     assert "Nobody has reviewed this result." in page
 
 
+def test_one_click_opens_the_study_in_ohif_where_the_site_has_one(finished, site_says):
+    client, address = finished
+    assert b"Open in OHIF" not in client.get(address).content
+    site_says(ohif_url="https://ohif.example/viewer?StudyInstanceUIDs={study}")
+    answer = client.get(address)
+    uid = answer.context["record"]["input"]["StudyInstanceUID"]
+    assert f'href="https://ohif.example/viewer?StudyInstanceUIDs={uid}"' in answer.content.decode()
+
+
 @pytest.mark.parametrize(
     ("query", "same"),
     [

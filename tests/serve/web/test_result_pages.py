@@ -61,6 +61,13 @@ def test_labels_are_shown_as_numbers_with_their_remark(client, told, film):
     assert page.count("61.0 % – 83.8 %") == 1  # of the class that has one
     assert "look &lt;b&gt;again&lt;/b&gt;" in page and "no diagnosis" in page
     assert '<meter min="0" max="1" value="0.734"' in page
+    from medseg.serve.web.models import Job
+    from medseg.serve.web.pdf import lines_of
+    from medseg.serve.web.tasks import results
+
+    job = Job.objects.get(folder_name="f", owner__username=client.username)
+    report = "\n".join(lines_of(job, *results(job)[0]))
+    assert "0.7340 (0.6100 to 0.8375)" in report and "! look <b>again</b>" in report
 
 
 def test_boxes_lie_where_the_network_said_whatever_the_language(client, told, film):
