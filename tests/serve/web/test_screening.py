@@ -167,7 +167,8 @@ def test_the_card_of_a_bundle_is_read_on_the_site_without_markup_of_its_own(
 
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "README.md").write_text(
-        "<script>alert(1)</script> [x](javascript:alert(1)) ![i](http://e/i)"
+        "<script>alert(1)</script> [x](javascript:alert(1)) ![i](http://e/i) "
+        "[far](https://e.example/x) [near](../../near.md)"
     )
 
     class Other:
@@ -176,3 +177,4 @@ def test_the_card_of_a_bundle_is_read_on_the_site_without_markup_of_its_own(
     monkeypatch.setattr(reading, "listed_bundle", lambda name: Other)
     page = client.get("/bundle/?bundle=other").content.decode()
     assert "<script>alert" not in page and 'href="javascript' not in page and '<img src="http' not in page
+    assert '<a href="https://e.example/x">far</a> near</p>' in page  # files beside it are not on the site

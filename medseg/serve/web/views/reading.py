@@ -20,16 +20,29 @@ def manual(request: HttpRequest) -> HttpResponse:
 @require_GET
 def card(request: HttpRequest) -> HttpResponse:
     """The model card of a bundle that the site offers: what it was trained on, and its scores."""
-    from markdown_it import MarkdownIt
-
     try:
         bundle = listed_bundle(request.GET.get("bundle", ""))
         text = (bundle.folder / "docs" / "README.md").read_text(encoding="utf-8")
     except (InputError, OSError) as error:
         raise Http404 from error
-    # "js-default" escapes all markup of the text itself and makes no link to a script.
-    made = MarkdownIt("js-default", {"linkify": False}).disable("image").render(text)
-    return render(request, "web/card.html", {"bundle": bundle, "card": mark_safe(made)})
+    return render(request, "web/card.html", {"bundle": bundle, "card": mark_safe(_as_html(text))})
+
+
+def _as_html(text: str) -> str:
+    """Markdown as HTML, without any markup of the text's own, pictures, and links into a folder that is not
+    here."""
+    from markdown_it import MarkdownIt
+
+    # "js-default" escapes markup, and makes no link to a script.
+    markdown = MarkdownIt("js-default", {"linkify": False}).disable("image")
+    tokens = markdown.parse(text)
+    leads_out = True
+    for token in (child for block in tokens for child in block.children or ()):
+        if token.type == "link_open":
+            leads_out = str(token.attrGet("href")).startswith(("https://", "http://"))
+        if token.type in ("link_open", "link_close"):
+            token.hidden = not leads_out
+    return markdown.renderer.render(tokens, markdown.options, {})
 
 
 @require_http_methods(["GET", "POST"])
