@@ -35,8 +35,8 @@ def listed(url: str, modality: str | None) -> tuple[list[tuple[CaseFiles, str, i
 
     ``http://…`` and ``https://…`` are DICOMweb roots, whose series of ``modality`` are cases; of any other
     address every folder with files in it is one, and every NIfTI file. A case whose state is another one
-    than at the last run is another case. InputError when there is none, nobody answers, or the address holds a
-    password, which would stand in every record.
+    than at the last run is another case. InputError when there is none, nobody answers, or the address holds
+    a password, which would stand in every record.
     """
     if urlsplit(url).password is not None:
         raise InputError(
