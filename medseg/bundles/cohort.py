@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 WAIT_S = 0.5
 """Between two looks at a case that another run has."""
 
+WRITE_EVERY_S = 10.0
+"""So often run.json is written while cases are contoured."""
+
 COHORT_KEYS = ("case", "status", "fault", "error", "folder", "seconds", "warnings")
 
 
@@ -63,7 +66,8 @@ def segment(
     with no_empty_folders(request.output_dir):
         records = all_finished(cases, bundle, request)
         if records is None:
-            records = _contoured(cases, bundle, request, report, progress, networks)
+            meanwhile = _told_meanwhile(bundle, request, report)
+            records = _contoured(cases, bundle, request, meanwhile, progress, networks)
         else:
             for record in records:
                 report(record)
@@ -71,13 +75,37 @@ def segment(
         make_folder(request.output_dir)  # when every case failed, nothing has been written into it yet
         if len(records) > 1:
             notes += write_cohort(records, f"{bundle.name} {bundle.version}", notes, request.output_dir)
-        cohort = {
-            "bundle": bundle.record(),
-            "cases": [{key: record[key] for key in COHORT_KEYS if key in record} for record in records],
-            "passed_over": notes,
-        }
+        cohort = _record(bundle, records, notes)
         write_record(cohort, request.output_dir / "run.json")
     return cohort
+
+
+def _record(bundle: Bundle, records: Sequence[dict[str, Any]], notes: list[str]) -> dict[str, Any]:
+    """What run.json says of a cohort."""
+    cases = [{key: record[key] for key in COHORT_KEYS if key in record} for record in records]
+    return {"bundle": bundle.record(), "cases": cases, "passed_over": notes}
+
+
+def _told_meanwhile(
+    bundle: Bundle, request: Request, report: Callable[[dict[str, Any]], None]
+) -> Callable[[dict[str, Any]], None]:
+    """``report``, which also writes into run.json, every few seconds, what has ended so far: a process that
+    dies leaves a cohort's record as it leaves those of its cases."""
+    ended: list[dict[str, Any]] = []
+    written = time.monotonic()
+
+    def report_and_write(record: dict[str, Any]) -> None:
+        nonlocal written
+        report(record)
+        if record["status"] == "waiting":
+            return
+        ended.append(record)
+        if time.monotonic() - written > WRITE_EVERY_S:
+            written = time.monotonic()
+            unfinished = {**_record(bundle, ended, []), "state": "running"}
+            write_record(unfinished, request.output_dir / "run.json")
+
+    return report_and_write
 
 
 def check_clicks(bundle: Bundle, request: Request, n_cases: int) -> None:

@@ -130,6 +130,11 @@ def _dose_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def short(value: float) -> str:
+    """Three figures, and whole numbers from a hundred on."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def _beyond(levels: Mapping[str, Mapping[str, float]], name: str, number: str, pair: Sequence[float]) -> bool:
     level = {**levels.get("*", {}), **levels.get(name, {})}.get(number)
     return level is not None and abs(pair[1] - pair[0]) > level
@@ -149,7 +154,7 @@ def _worst(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         masks = [binary_mask(plan, row["roi"]), binary_mask(automatic, row["name"])]
         pictures = draw_pair(*masks, series.geometry, series.volume(), series.modality)
         words = ", ".join(
-            f"{CALLED[number]} {row[number]:.3g}{' ' + unit(number) if unit(number) else ''}"
+            f"{CALLED[number]} {short(row[number])}{' ' + unit(number) if unit(number) else ''}"
             for number in SHOWN
             if row.get(number) is not None and math.isfinite(row[number])
         )

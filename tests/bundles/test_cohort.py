@@ -96,6 +96,25 @@ def five_cases(folder, faulty=()):
             (folder / f"p{number}" / "CT_0012.dcm").unlink()
 
 
+def test_what_has_ended_stands_in_the_cohorts_record_while_the_others_run(
+    bright_bundle, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("medseg.bundles.cohort.WRITE_EVERY_S", 0.0)
+    five_cases(tmp_path / "cohort")
+    seen = []
+
+    def look(record):
+        file = tmp_path / "out" / "run.json"
+        seen.append(json.loads(file.read_text()) if file.exists() else None)
+
+    request = Request(tmp_path / "cohort", str(bright_bundle), tmp_path / "out", formats=("nifti",))
+    segment(request, report=look)
+    assert seen[0] is None and [len(record["cases"]) for record in seen[1:]] == [1, 2, 3, 4]
+    assert {record["state"] for record in seen[1:]} == {"running"}
+    last = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert len(last["cases"]) == 5 and "state" not in last
+
+
 def test_warnings_of_cases_in_flight_together_stay_with_their_own_case(bright_bundle, tmp_path):
     five_cases(tmp_path / "cohort", faulty=(1, 3))
     request = Request(tmp_path / "cohort", str(bright_bundle), tmp_path / "out", allow=("missing_slice",))

@@ -35,11 +35,17 @@ def listed(url: str, modality: str | None) -> tuple[list[tuple[CaseFiles, str, i
 
     ``http://…`` and ``https://…`` are DICOMweb roots, whose series of ``modality`` are cases; of any other
     address every folder with files in it is one, and every NIfTI file. A case whose state is another one
-    than at the last run is another case. InputError when there is none or nobody answers.
+    than at the last run is another case. InputError when there is none, nobody answers, or the address holds
+    a password, which would stand in every record.
     """
+    if urlsplit(url).password is not None:
+        raise InputError(
+            f"{without_password(url)}: a password does not belong in an address; put it into ~/.netrc, or "
+            "where the file system's library looks for it."
+        )
     cases = _dicomweb(url, modality) if urlsplit(url).scheme in ("http", "https") else _fsspec(url)
     if not cases:
-        raise InputError(f"{without_password(url)}: no {modality or 'image'} series found.")
+        raise InputError(f"{url}: no {modality or 'image'} series found.")
     return cases, []
 
 
@@ -108,7 +114,7 @@ def _fetch_series(address: str, folder: Path) -> None:
             dataset.save_as(folder / f"{count:06d}.dcm", enforce_file_format=True)
             count += 1
     if not count:
-        raise InputError(f"{without_password(address)}: the server has no instance of it.")
+        raise InputError(f"{address}: the server has no instance of it.")
 
 
 def _client(url: str) -> Any:
@@ -168,14 +174,14 @@ def _system(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def _named(url: str) -> Iterator[None]:
-    """What a library raises within the block is an InputError with the address, its password left out."""
+    """What a library raises within the block is an InputError with the address."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:  # every file system and server has its own kinds
-        reason = " ".join(str(error).split()).replace(url, without_password(url))[:200]
-        raise InputError(f"{without_password(url)}: {type(error).__name__}: {reason}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{url}: {type(error).__name__}: {reason}") from error
 
 
 def without_password(url: str) -> str:

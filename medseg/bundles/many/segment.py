@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -19,7 +20,7 @@ from medseg.bundles.many.plan import Case, FolderPerCase
 from medseg.bundles.request import Request, payload_of
 from medseg.bundles.trust import trusted_bundle
 from medseg.bundles.weights import require_digest
-from medseg.cases.find import CaseFiles
+from medseg.cases.find import CaseFiles, series_sources
 from medseg.cases.volume import fingerprint
 from medseg.dicom.images.scan import Found
 from medseg.errors import InputError
@@ -63,16 +64,18 @@ class Segment(FolderPerCase):
             rows, notes = listed(self.address, bundle.modality)
             check_formats(bundle, self.request.formats, [])
             return [Case(files.name, _values(files), state, size) for files, state, size in rows], notes
-        files, notes = cases_of(bundle, self.request, scan)
+        slices: dict[str, list[Path]] = {}
+
+        def scan_and_remember(path: Path) -> Found:
+            found = scan(path)
+            for uid, (_, source) in series_sources(found).items():
+                slices[source] = list(dict.fromkeys(record.path for record in found.series[uid].records))
+            return found
+
+        files, notes = cases_of(bundle, self.request, scan_and_remember)
         check_formats(bundle, self.request.formats, [one.source for one in files])
         check_clicks(bundle, self.request, len(files))
-        return [self._case(one) for one in files], notes
-
-    def _case(self, files: CaseFiles) -> Case:
-        sources = [files.source, *files.others.values(), *files.registrations]
-        out = self.request.output_dir
-        rows = [row for source in sources for row in fingerprint(source) if out not in Path(row[0]).parents]
-        return Case(files.name, _values(files), repr(rows), sum(row[2] for row in rows))
+        return [_case(one, slices) for one in files], notes
 
     @contextmanager
     def open(self) -> Iterator[Run]:
@@ -102,6 +105,18 @@ class Segment(FolderPerCase):
             usual = formats_of(bundle, self.request.formats, "")
             pipelines[usual] = Pipeline(bundle, self.request, usual, staging, networks=networks)
             yield run
+
+
+def _case(files: CaseFiles, slices: Mapping[str, list[Path]]) -> Case:
+    """A case with the state of its own files: of one series among thousands in a folder, those alone."""
+    rows: list[tuple[str, int, int]] = []
+    for source in (files.source, *files.others.values(), *files.registrations):
+        if source in slices:
+            stats = [(os.fspath(path), path.stat()) for path in slices[source]]
+            rows += [(path, stat.st_mtime_ns, stat.st_size) for path, stat in stats]
+        else:
+            rows += fingerprint(source)
+    return Case(files.name, _values(files), repr(rows), sum(size for _, _, size in rows))
 
 
 def _values(files: CaseFiles) -> dict[str, Any]:
