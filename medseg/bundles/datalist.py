@@ -18,8 +18,8 @@ def check_datalist(datalist: str | Path, dataset_dir: str | Path) -> None:
     section only.
 
     ``datalist``: JSON with the lists ``training`` and ``validation`` of ``{"image", "label", "case_id"}``;
-    the label of a whole image is a number. A patient is told by ``patient_id`` where a case has one, else by
-    ``case_id``.
+    the label of a whole image is a number, that of findings a list of boxes. A patient is told by
+    ``patient_id`` where a case has one, else by ``case_id``.
     """
     try:
         content = load_json(datalist)
@@ -46,7 +46,7 @@ def check_cases(cases: list[dict], section: str, datalist: Path, dataset_dir: Pa
         lacking = [
             key
             for key in (*FILE_KEYS, "case_id")
-            if not isinstance(case.get(key), str) and not (key == "label" and _is_class(case.get(key)))
+            if not isinstance(case.get(key), str) and not (key == "label" and _is_no_file(case.get(key)))
         ]
         if lacking:
             raise InputError(
@@ -67,8 +67,9 @@ def check_cases(cases: list[dict], section: str, datalist: Path, dataset_dir: Pa
         )
 
 
-def _is_class(label: object) -> bool:
-    return isinstance(label, int | float) and not isinstance(label, bool)
+def _is_no_file(label: object) -> bool:
+    """A class's number, or a list of boxes."""
+    return isinstance(label, int | float | list) and not isinstance(label, bool)
 
 
 def _exists(path: Path) -> bool:

@@ -15,12 +15,14 @@ from medseg.files import load_json
 
 COMMON_CONFIGS = (
     "calibration",
+    "thresholds",
     "datalist",
     "evaluate",
     "gate",
     "inference",
     "metadata",
     "multi_gpu_train",
+    "thresholds",
     "train",
 )
 """Files of configs/ that every bundle may have. Any other .json there is a variant: what it changes of

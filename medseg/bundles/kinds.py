@@ -34,6 +34,12 @@ class Kind:
 _CASES = ("volume", "radiograph", "photograph")
 _RECORD = {"json": "medseg.transforms.SaveRecordd"}
 _REPORT = {"sr": "medseg.transforms.SaveDicomSRd"}
+_BOXES = {
+    **_RECORD,
+    **_REPORT,
+    "csv": "medseg.transforms.SaveBoxTabled",
+    "preview": "medseg.transforms.SaveBoxPictured",
+}
 
 KINDS: dict[str, Kind] = {
     "structures": Kind(
@@ -61,8 +67,16 @@ KINDS: dict[str, Kind] = {
     ),
     "boxes": Kind(
         Boxes,
-        writers=dict.fromkeys(_CASES, _RECORD),
-        usual=dict.fromkeys(_CASES, ("json",)),
+        writers={
+            "volume": {**_BOXES, "rtstruct": "medseg.transforms.SaveBoxRTStructd"},
+            "radiograph": _BOXES,
+            "photograph": {**_RECORD, "csv": "medseg.transforms.SaveBoxTabled"},
+        },
+        usual={
+            "volume": ("json", "csv", "preview"),
+            "radiograph": ("json", "preview"),
+            "photograph": ("json",),
+        },
         scorer=None,
     ),
     "labels": Kind(

@@ -6,6 +6,7 @@ in a few words. :data:`medseg.bundles.kinds.KINDS` says what can be written, dra
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -112,10 +113,11 @@ class Boxes:
     """Findings as boxes, each with a class and a score.
 
     ``corners``: float64 (N, 2, D), the low and the high corner of each box; of a radiograph D = 2, (row,
-    column) in pixels, of a volume D = 3, LPS mm. ``scores``: float64 (N,), 0 to 1. ``classes``: N names.
-    ``masks``: nothing, or one bool array of ``case.shape`` per box. N = 0 is an answer: nothing was found.
-    Raises InputError when the lengths differ, a number is not finite, a corner is not below its opposite or a
-    score not in 0 to 1.
+    column) in pixels from the outer corner of the first one, of a volume D = 3, LPS mm. ``scores``: float64
+    (N,), 0 to 1. ``classes``: N names. ``masks``: nothing, or one bool array of ``case.shape`` per box.
+    ``remark``: what every file written of them has to say, "" for nothing. N = 0 is an answer: nothing was
+    found. Raises InputError when the lengths differ, a number is not finite, a corner is not below its
+    opposite, a box leaves a flat image or a score is not in 0 to 1.
     """
 
     case: Case | Radiograph | Photograph
@@ -123,6 +125,7 @@ class Boxes:
     scores: np.ndarray
     classes: tuple[str, ...]
     masks: tuple[np.ndarray, ...] = ()
+    remark: str = ""
 
     def __post_init__(self):
         dimensions = len(self.case.shape)
@@ -139,10 +142,36 @@ class Boxes:
             raise InputError(
                 "a box has a corner that is not finite, or no extent; the low corner comes first."
             )
+        if dimensions == 2 and not ((corners >= 0).all() and (corners <= self.case.shape).all()):
+            raise InputError(
+                f"a box leaves the image of {self.case.shape[0]} rows and {self.case.shape[1]} columns."
+            )
         if not ((scores >= 0) & (scores <= 1)).all():
             raise InputError(f"scores from {scores.min():g} to {scores.max():g}; expected 0 to 1.")
         if self.masks and [mask.shape for mask in self.masks] != [self.case.shape] * len(corners):
             raise InputError("masks of boxes: expected one of the image's size for each box, or none.")
+
+    def ranked(self) -> np.ndarray:
+        """int (N,): the boxes' numbers, the highest score first."""
+        return np.argsort(-self.scores, kind="stable")
+
+    def on_images(self) -> list[dict[str, Any]]:
+        """Each box, best first, as it lies on one flat image: ``image`` (the number of the slice through its
+        middle, 0 of a radiograph), ``corners`` float64 (2, 2), (row, column) from the outer corner of the
+        first pixel, ``class`` and ``score``. A volume's box that lies askew to the slices gets the upright
+        rectangle around it, cut to the image."""
+        rows = []
+        for index in self.ranked():
+            image, corners = 0, self.corners[index]
+            if self.case.kind == "volume":
+                grid = self.case.geometry
+                ends = np.array(list(itertools.product(*corners.T)))
+                image, _ = grid.nearest_slice(ends)
+                places = grid.rows_columns(image, ends) + 0.5
+                corners = np.clip([places.min(axis=0), places.max(axis=0)], 0, grid.shape[1:])
+            known = {"class": self.classes[index], "score": float(self.scores[index])}
+            rows.append({"image": image, "corners": corners, **known})
+        return rows
 
     @property
     def unit(self) -> str:
@@ -158,11 +187,14 @@ class Boxes:
                 "low": [round(float(value), 3) for value in self.corners[index, 0]],
                 "high": [round(float(value), 3) for value in self.corners[index, 1]],
             }
-            for index in np.argsort(-self.scores, kind="stable")
+            for index in self.ranked()
         ]
         best = f", the best {rows[0]['class']} {rows[0]['score']:.2f}" if rows else ""
         words = f"{len(rows)} box{'' if len(rows) == 1 else 'es'}{best}"
-        return {**self.case.record(), "boxes": {"unit": self.unit, "found": rows}, "summary": words}
+        answer: dict[str, Any] = {"unit": self.unit, "found": rows}
+        if self.remark:
+            answer["remark"] = self.remark
+        return {**self.case.record(), "boxes": answer, "summary": words}
 
 
 @dataclass(frozen=True, eq=False)

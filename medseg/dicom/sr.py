@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
@@ -141,6 +142,37 @@ def whole_image(
             highdicom.sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)
             for image in images
         ],
+    )
+
+
+def image_region(
+    image: Dataset,
+    rows_columns: np.ndarray,
+    name: str,
+    number: int,
+    score: float,
+    model: tuple[str, str] | None,
+) -> highdicom.sr.PlanarROIMeasurementsAndQualitativeEvaluations:
+    """The group of :func:`write_sr` that speaks of one box on ``image`` (TID 1410): its outline as a closed
+    POLYLINE, what was found, and "Score of <name>".
+
+    ``rows_columns``: (2, 2), the low and the high corner, counted from the outer corner of the first pixel,
+    as SCOORD counts. ``number``: of the finding, from 1, for its tracking identifier.
+    """
+    import highdicom
+
+    (top, left), (bottom, right) = rows_columns
+    corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
+    return highdicom.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=highdicom.sr.TrackingIdentifier(generate_uid(prefix=None), f"finding {number}"),
+        referenced_region=highdicom.sr.ImageRegion(
+            highdicom.sr.GraphicTypeValues.POLYLINE,
+            corners,
+            highdicom.sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID),
+        ),
+        finding_type=concept(own_code(name)),
+        algorithm_id=algorithm(model),
+        measurements=[measurement(f"Score of {name}", score, "1")],
     )
 
 

@@ -1,5 +1,6 @@
 """Losses that give one value per sample, (B,), so that a label's quality can weigh it."""
 
+from medseg.losses.boxes import BoxesPerSample
 from medseg.losses.labels import LabelCEPerSample
 from medseg.losses.per_sample import BCEPerSample, DiceBCEPerSample, DicePerSample, PerSampleLoss
 from medseg.losses.pixels import FocalPerSample, SoftmaxCEPerSample, TverskyPerSample, loss_named
@@ -7,6 +8,7 @@ from medseg.losses.robust import GeneralisedCE, InverseFrequencyBCE, NoiseRobust
 
 __all__ = [
     "BCEPerSample",
+    "BoxesPerSample",
     "DiceBCEPerSample",
     "DicePerSample",
     "FocalPerSample",

@@ -18,7 +18,15 @@ from medseg.errors import InputError
 
 class PerSampleLoss(nn.Module):
     """A loss that knows its value for every structure of every sample. A subclass defines
-    `channel_losses`."""
+    `channel_losses`.
+
+    `parts`: {name: (B,)} that the values of the last call are made of, without gradient, of a loss that says
+    so; the trainer logs the mean of each.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: dict[str, torch.Tensor] = {}
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return (B,) from logits and target (0..1, NaN channel = not labelled), both (B, C, *spatial)."""

@@ -1,8 +1,9 @@
 """Networks that MONAI lacks. Every network returns logits of shape (B, C_out, *spatial), a
-Classifier (B, classes)."""
+Classifier (B, classes), a Detector boxes."""
 
 from medseg.networks.classifiers import Classifier
 from medseg.networks.cycle import CycleNet
+from medseg.networks.detectors import Detector
 from medseg.networks.folded import FoldedNet
 from medseg.networks.quality import QualityModule, StructureQualityModule
 from medseg.networks.res_unet_se import ResUNetSE
@@ -12,6 +13,7 @@ from medseg.networks.stages import Stages
 __all__ = [
     "Classifier",
     "CycleNet",
+    "Detector",
     "FoldedNet",
     "QualityModule",
     "ResUNetSE",

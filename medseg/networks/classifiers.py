@@ -36,11 +36,11 @@ class Backbone:
 NARROWER = 4
 
 
-class _NarrowResNet(ResNet):
+class NarrowResNet(ResNet):
     """ResNet of a quarter of the usual widths, the stem apart."""
 
-    def __init__(self, layers: list[int]) -> None:
-        super().__init__(BasicBlock, layers)
+    def __init__(self, layers: list[int], **kwargs) -> None:
+        super().__init__(BasicBlock, layers, **kwargs)
         self.fc = nn.Linear(512 // NARROWER, 1000)
 
     def _make_layer(self, block, planes, *args, **kwargs):
@@ -79,14 +79,14 @@ def _narrow_vgg() -> nn.Module:
 
 BACKBONES: dict[str, Backbone] = {
     "resnet18": Backbone(models.resnet18, "fc", "layer4"),
-    "resnet18_narrow": Backbone(lambda: _NarrowResNet([2, 2, 2, 2]), "fc", "layer4"),
+    "resnet18_narrow": Backbone(lambda: NarrowResNet([2, 2, 2, 2]), "fc", "layer4"),
     "resnet34": Backbone(models.resnet34, "fc", "layer4"),
     "resnet50": Backbone(models.resnet50, "fc", "layer4"),
     "googlenet": Backbone(lambda: models.googlenet(aux_logits=False, init_weights=True), "fc", "inception5b"),
     "densenet121": Backbone(models.densenet121, "classifier", "features"),
     "vgg16": Backbone(models.vgg16, "classifier.6", "features"),
     "efficientnet_b0": Backbone(models.efficientnet_b0, "classifier.1", "features"),
-    "resnet34_narrow": Backbone(lambda: _NarrowResNet([3, 4, 6, 3]), "fc", "layer4"),
+    "resnet34_narrow": Backbone(lambda: NarrowResNet([3, 4, 6, 3]), "fc", "layer4"),
     "googlenet_narrow": Backbone(_narrow_googlenet, "fc", "inception5b"),
     "densenet121_narrow": Backbone(_narrow_densenet, "classifier", "features"),
     "vgg16_narrow": Backbone(_narrow_vgg, "classifier.6", "features"),

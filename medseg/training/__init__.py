@@ -2,6 +2,8 @@
 small lesions; draws that balance groups; labels of uneven quality."""
 
 from medseg.training.balance import group_sampler, undersampled
+from medseg.training.box_losses import image_losses
+from medseg.training.boxes import BoxPrecision
 from medseg.training.checkpoints import AutocastInferer, Checkpoints
 from medseg.training.curve import MetricCurve, read_curve
 from medseg.training.foreground import ForegroundWatch, PixelAveragePrecision
@@ -9,12 +11,14 @@ from medseg.training.progress import ProgressLog
 
 __all__ = [
     "AutocastInferer",
+    "BoxPrecision",
     "Checkpoints",
     "ForegroundWatch",
     "MetricCurve",
     "PixelAveragePrecision",
     "ProgressLog",
     "group_sampler",
+    "image_losses",
     "read_curve",
     "undersampled",
 ]

@@ -6,11 +6,18 @@ A bundle's ``inference.json`` chains them: ``LoadCased`` … network … ``Resto
 :class:`CaseStructures` under ``structures``.
 """
 
-from medseg.transforms.activation import ActivationMapd, SaveActivationMapd, SaveLabelPictured
+from medseg.transforms.activation import (
+    ActivationMapd,
+    BoxMapsd,
+    SaveActivationMapd,
+    SaveLabelPictured,
+)
 from medseg.transforms.body import BlankOutsideBodyd
 from medseg.transforms.boxes import RandBoxGridd
 from medseg.transforms.covariates import AddCovariatesd
+from medseg.transforms.detections import BoxTargetd, RandBoxAffined, ToBoxesd
 from medseg.transforms.gate import CheckInputd
+from medseg.transforms.grey import FilmGreyd
 from medseg.transforms.label_maps import LabelsToStructuresd
 from medseg.transforms.labels import SaveRecordd, ToClassd, ToLabelsd
 from medseg.transforms.loading import CropBodyd, CropWithind, LoadCased
@@ -28,6 +35,7 @@ from medseg.transforms.readers import CaseReader, RadiographReader
 from medseg.transforms.regions import RandRegionCropd
 from medseg.transforms.rtstruct import LoadRTStructd
 from medseg.transforms.saving import SaveDicomSegd, SaveNiftid, SavePreviewd, SaveRTStructd, case_folder
+from medseg.transforms.saving_boxes import SaveBoxPictured, SaveBoxRTStructd, SaveBoxTabled
 from medseg.transforms.several import LoadSeriesd
 from medseg.transforms.sides import MirrorRightd, RandFlipSidesd
 from medseg.transforms.structured_reports import SaveDicomSRd
@@ -42,10 +50,13 @@ __all__ = [
     "AddCovariatesd",
     "BitFieldToChannelsd",
     "BlankOutsideBodyd",
+    "BoxMapsd",
+    "BoxTargetd",
     "CaseReader",
     "CheckInputd",
     "CropBodyd",
     "CropWithind",
+    "FilmGreyd",
     "KeepComponentsd",
     "LabelsToStructuresd",
     "LoadCased",
@@ -57,6 +68,7 @@ __all__ = [
     "MirrorRightd",
     "NormaliseIlluminationd",
     "RadiographReader",
+    "RandBoxAffined",
     "RandBoxGridd",
     "RandDropSeriesd",
     "RandFlipSidesd",
@@ -64,6 +76,9 @@ __all__ = [
     "RandSeriesLookd",
     "RestoreStructuresd",
     "SaveActivationMapd",
+    "SaveBoxPictured",
+    "SaveBoxRTStructd",
+    "SaveBoxTabled",
     "SaveDicomSRd",
     "SaveDicomSegd",
     "SaveLabelPictured",
@@ -75,6 +90,7 @@ __all__ = [
     "SaveRadiographd",
     "StackSeriesd",
     "ThresholdKnownd",
+    "ToBoxesd",
     "ToClassd",
     "ToLabelsd",
     "ToPhotographStructuresd",

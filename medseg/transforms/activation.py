@@ -1,8 +1,8 @@
-"""Where a classifier looked, on the radiograph's own pixels."""
+"""Where a network looked, on the radiograph's own pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import nn
 
 from medseg.errors import InputError
 from medseg.files import atomic_path
+from medseg.inference.box_maps import METHODS as BOX_METHODS
+from medseg.inference.box_maps import box_map
 from medseg.inference.cams import eigen_cam, grad_cam
 from medseg.transforms.saving import case_folder
 
@@ -54,6 +56,44 @@ class ActivationMapd(MapTransform):
             else:
                 found = eigen_cam(self.network, image, self.layer)
             d[self.map_key] = MetaTensor(found[None].cpu(), meta=dict(d[key].meta))
+        return d
+
+
+class BoxMapsd(MapTransform):
+    """Put under ``map_key`` where a detector looked, (methods x classes, row, column), 0 to 1, on the grid
+    that it saw, and under ``<map_key>_names`` what each is; Invertd with ``orig_keys`` brings them back to
+    the file's pixels.
+
+    ``classes``: names by number. ``methods``: of :data:`medseg.inference.box_maps.METHODS`; InputError for
+    another.
+    """
+
+    def __init__(
+        self,
+        keys="image",
+        network: nn.Module | None = None,
+        classes: Sequence[str] = (),
+        methods: Sequence[str] = ("EigenCAM", "Grad-CAM", "Grad-CAM++"),
+        map_key: str = "map",
+    ):
+        super().__init__(keys)
+        unknown = [name for name in methods if name not in BOX_METHODS]
+        if unknown:
+            raise InputError(f"map {unknown[0]!r}: expected some of {', '.join(BOX_METHODS)}.")
+        self.network, self.classes, self.methods, self.map_key = network, tuple(classes), methods, map_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        device = next(self.network.parameters()).device
+        for key in self.key_iterator(d):
+            image = torch.as_tensor(d[key])[None].to(device)
+            found = {
+                f"{method}: {name}": box_map(self.network, image, method, number)
+                for number, name in enumerate(self.classes)
+                for method in self.methods
+            }
+            d[self.map_key] = MetaTensor(torch.stack(list(found.values())), meta=dict(d[key].meta))
+            d[f"{self.map_key}_names"] = tuple(found)
         return d
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medseg.cases.results import Labels
+from medseg.cases.results import Boxes, Labels
 from medseg.errors import InputError
 from medseg.transforms.saving import SaveCased
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 class SaveDicomSRd(SaveCased):
-    """Write ``SR.dcm``, a DICOM Structured Report of labels; ``overwrite``: see
-    :func:`medseg.dicom.sr.write_sr`.
+    """Write ``SR.dcm``, a DICOM Structured Report of labels, or of boxes with the number of them and a region
+    for each, on the slice through its middle; ``overwrite``: see :func:`medseg.dicom.sr.write_sr`.
 
     InputError for a picture or NIfTI file, which has no DICOM image to refer to.
     """
@@ -29,13 +29,22 @@ class SaveDicomSRd(SaveCased):
         """The file's name without its ending; of a volume, its folder's."""
         return super().name_of(case) if case.kind == "volume" else Path(case.source).stem
 
-    def save(self, result: Labels, folder: Path) -> None:
-        from medseg.dicom.sr import whole_image, write_sr
+    def save(self, result: Labels | Boxes, folder: Path) -> None:
+        from medseg.dicom.sr import image_region, whole_image, write_sr
 
         images = images_of(result)
-        group = whole_image(images, result.probabilities, result.values, result.intervals, self.model)
+        if isinstance(result, Boxes):
+            regions = [
+                image_region(images[row["image"]], row["corners"], row["class"], n, row["score"], self.model)
+                for n, row in enumerate(result.on_images(), 1)
+            ]
+            values = {"number of boxes called": (len(regions), "1")}
+            groups = [whole_image(images, {}, values, {}, self.model), *regions]
+        else:
+            said = result.probabilities, result.values, result.intervals
+            groups = [whole_image(images, *said, self.model)]
         write_sr(
-            [group],
+            groups,
             images,
             folder / "SR.dcm",
             model=self.model,
@@ -44,7 +53,7 @@ class SaveDicomSRd(SaveCased):
         )
 
 
-def images_of(result: Labels) -> Sequence[Dataset]:
+def images_of(result: Labels | Boxes) -> Sequence[Dataset]:
     """Headers of the DICOM images that the case was read from; InputError where it was not."""
     case = result.case
     stored = case.series if case.kind == "volume" else case.stored

@@ -84,6 +84,18 @@ def contour_sequence(
     return b"".join(items)
 
 
+def point_sequence(point_lps_mm: np.ndarray, image: bytes) -> bytes:
+    """The one item of a Contour Sequence that marks a place, encoded; ``image``: the item that refers to the
+    image it lies on."""
+    coordinates = b"\\".join(_decimal_strings(_micrometres(np.reshape(point_lps_mm, (1, 3)))))
+    return item(
+        element(0x3006, 0x0016, image)
+        + element(0x3006, 0x0042, b"POINT")
+        + element(0x3006, 0x0046, b"1")
+        + element(0x3006, 0x0050, coordinates)
+    )
+
+
 def image_item(sop_class_uid: str, sop_instance_uid: str, frame_number: int | None) -> bytes:
     """An encoded item that refers to one image, or to one frame of it."""
     encoded = element(0x0008, 0x1150, sop_class_uid.encode(), b"\0") + element(

@@ -36,7 +36,7 @@ from medseg.dicom.derived import (
 from medseg.dicom.images.header import RTSTRUCT_CLASS_UID
 from medseg.dicom.images.series import Series
 from medseg.dicom.patient import patient_of
-from medseg.dicom.rtstruct.encode import contour_sequence, image_item
+from medseg.dicom.rtstruct.encode import contour_sequence, image_item, point_sequence
 from medseg.dicom.rtstruct.structure_set import (
     CONTOUR_DATA,
     frame_of_reference_uids,
@@ -111,6 +111,38 @@ def write_rtstruct(
         encoded = contour_sequence(loops, series.geometry, images, geometric_type)
         _warn_of(structure.name, array, empty=not encoded)
         _add_roi(dataset, structure, encoded, series, model)
+    _save(dataset, out)
+    return out
+
+
+def write_points(
+    points_lps_mm: Mapping[Structure, np.ndarray],
+    series: Series,
+    out: str | Path,
+    *,
+    model: tuple[str, str] | None = None,
+    label: str = "medseg",
+    overwrite: bool = False,
+) -> Path:
+    """Write places (3,) in LPS mm as an UNAPPROVED set of POINT ROIs, which planning systems jump to; return
+    its path. Each refers to the nearest slice. The other arguments are those of :func:`write_rtstruct`.
+    InputError without a point; StructureError for a name that stands twice."""
+    out, model = Path(out), model if model and model[0] else None
+    refuse_approved(out)
+    check_is_no_image(out, series)
+    refuse_existing(out, overwrite)
+    if not points_lps_mm:
+        raise InputError("a structure set of points needs at least one.")
+    names = [structure.name.casefold() for structure in points_lps_mm]
+    if len(set(names)) < len(names):
+        raise StructureError("two points have one name; give each its own.")
+    dataset = _new_set(series)
+    _describe(dataset, label, model)
+    hold_texts(dataset, [label, *(model or ()), *(structure.name for structure in points_lps_mm)])
+    images = [image_item(*row) for row in _images(series)]
+    for structure, key in _number([(structure, structure) for structure in points_lps_mm], dataset):
+        index, _ = series.geometry.nearest_slice(np.reshape(points_lps_mm[key], (1, 3)))
+        _add_roi(dataset, structure, point_sequence(points_lps_mm[key], images[index]), series, model)
     _save(dataset, out)
     return out
 

@@ -82,7 +82,8 @@ class NoisyLabelTrainer(SupervisedTrainer):
     module sees; for training on patches give it the whole case at low resolution ("case_image",
     "case_label").
 
-    After every epoch engine.state.metrics holds the WeightDiagnostics of the epoch, where MONAI's
+    After every epoch engine.state.metrics holds the WeightDiagnostics of the epoch and the means of the parts
+    of a loss that says them, where MONAI's
     StatsHandler and TensorBoardStatsHandler find them. engine.state.output holds "sample_loss" and
     "sample_weight" (N,) of the step. The events FORWARD, LOSS and BACKWARD_COMPLETED fire together after the
     gradients are made, since some methods run several networks, some twice. Mixed precision:
@@ -133,6 +134,7 @@ class NoisyLabelTrainer(SupervisedTrainer):
         for module in self.learner.modules.values():
             module.to(self.state.device)
         self._epoch_pools: list[PoolRecord] = []
+        self._epoch_parts: list[dict[str, torch.Tensor]] = []
 
     def method_state(self) -> dict[str, Any]:
         """What medseg.training.checkpoints.Checkpoints stores beside network and optimizer."""
@@ -219,9 +221,14 @@ class NoisyLabelTrainer(SupervisedTrainer):
                 known_noisy=None if noisy is None else torch.as_tensor(noisy).flatten().cpu(),
             )
         )
+        self._epoch_parts.append(dict(self.loss_function.parts))
         if self.state.iteration % self.state.epoch_length:
             return
         self.learner.epoch_completed()
+        for name in self._epoch_parts[0]:
+            values = torch.cat([parts[name].float().cpu() for parts in self._epoch_parts])
+            self.state.metrics[f"loss, {name}"] = float(values.mean())
+        self._epoch_parts = []
         diagnostics = diagnose(self._epoch_pools, self.learner.strength)
         self._epoch_pools = []
         measured = {name: value for name, value in asdict(diagnostics).items() if value == value}

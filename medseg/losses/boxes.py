@@ -1,0 +1,39 @@
+"""The loss of boxes, one value per image, shape (B,)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from medseg.errors import InputError
+from medseg.losses.per_sample import PerSampleLoss
+
+ROW = 5
+"""Numbers of a target's row: low row, low column, high row, high column, class; NaN where there is none."""
+
+
+class BoxesPerSample(PerSampleLoss):
+    """The sum of a detector's losses, (B,), of what :class:`medseg.networks.Detector` saw in training.
+
+    ``weights``: {part: factor}, 1 for the parts that it does not name. InputError for a prediction that no
+    detector in training made, a target that is not (B, rows, 5), and a weight of a part that there is not.
+    """
+
+    def __init__(self, weights: dict[str, float] | None = None) -> None:
+        super().__init__()
+        self.weights = dict(weights or {})
+
+    def forward(self, seen: Any, target: torch.Tensor) -> torch.Tensor:
+        if not hasattr(seen, "losses"):
+            raise InputError(
+                f"the loss of boxes got {type(seen).__name__}; expected a detector's in training."
+            )
+        if target.ndim != 3 or target.shape[2] != ROW:
+            raise InputError(f"boxes of shape {tuple(target.shape)}; expected (B, rows, {ROW}).")
+        parts = seen.losses(target)
+        unknown = sorted(set(self.weights) - set(parts))
+        if unknown:
+            raise InputError(f"no part {unknown[0]!r} to weigh; this detector has {', '.join(parts)}.")
+        self.parts = {name: loss.detach() for name, loss in parts.items()}
+        return sum(self.weights.get(name, 1.0) * loss for name, loss in parts.items())

@@ -1,0 +1,87 @@
+"""Write datalists of chest films with boxes of masses and nodules: which train, validate and test.
+
+    python tools/datasets/mass_nodule.py DATASET_DIR OUT_DIR --folds 5
+
+DATASET_DIR holds boxes.csv (image, label, xmin, ymin, xmax, ymax), cases.csv (image, patient) and images/.
+The rule, fixed before any training: patients in the order of their numbers are shuffled with the seed and
+dealt out to the folds in turn; of fold_K.json, fold K tests, fold K + 1 validates and the rest trains, each
+patient with all films. Masses and nodules are one class, "mass or nodule": the source uses them unevenly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from pathlib import Path
+
+from datalists import read_table, write_datalist
+
+from medseg.cases.box_sources import boxes_of
+from medseg.cases.box_sources import read_table as read_boxes
+from medseg.errors import InputError
+
+ONE_CLASS = {"mass": "mass or nodule", "nodule": "mass or nodule"}
+
+
+def folds_of(patients: set[str], folds: int, seed: int) -> list[set[str]]:
+    """The patients of each fold. InputError for fewer than 3 folds, or fewer patients than folds."""
+    if not 3 <= folds <= len(patients):
+        raise InputError(f"{folds} folds of {len(patients)} patients; expected 3 or more, and no empty one.")
+    ordered = sorted(patients)
+    random.Random(seed).shuffle(ordered)
+    return [set(ordered[number::folds]) for number in range(folds)]
+
+
+def cases_of(folder: Path) -> list[dict]:
+    """Every film as a case of a datalist."""
+    rows = read_table(folder / "cases.csv", {"image", "patient"})
+    boxes = read_boxes(folder / "boxes.csv", names=ONE_CLASS)
+    return [
+        {
+            "image": f"images/{row['image']}",
+            "label": boxes_of([box for box in boxes if box.image == row["image"]]),
+            "case_id": Path(row["image"]).stem,
+            "patient_id": row["patient"],
+        }
+        for row in rows
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset_dir", type=Path)
+    parser.add_argument("out", type=Path, metavar="OUT_DIR")
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=123)
+    options = parser.parse_args()
+
+    def sections(test: int) -> dict[str, list[dict]]:
+        cases = cases_of(options.dataset_dir)
+        folds = folds_of({case["patient_id"] for case in cases}, options.folds, options.seed)
+        validate = (test + 1) % len(folds)
+        names = {patient: number for number, fold in enumerate(folds) for patient in fold}
+        section = {test: "test", validate: "validation"}
+        found: dict[str, list[dict]] = {"training": [], "validation": [], "test": []}
+        for case in cases:
+            found[section.get(names[case["patient_id"]], "training")].append(case)
+        return found
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    for test in range(options.folds):
+        words = f"Fold {test} of {options.folds} tests, the next validates, the rest trains; by patient."
+        status = write_datalist(
+            lambda test=test, words=words: (words, sections(test)),
+            options.seed,
+            options.out / f"fold_{test}.json",
+            "films",
+        )
+        if status:
+            return status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
