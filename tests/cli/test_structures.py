@@ -11,7 +11,7 @@ import warnings
 import pytest
 
 from medseg.cli.main import main
-from medseg.cli.structures import _margin, _minus, _tolerances
+from medseg.cli.structures import _margin, _minus, tolerances
 from medseg.dicom import read_rtstruct, read_series, write_rtstruct
 from medseg.errors import InputError, MedsegWarning
 from medseg.metrics import dice
@@ -140,7 +140,7 @@ def test_the_words_of_options_become_numbers():
         and _minus("Cord,3") == ("Cord", 3.0)
         and _minus("1,SUV") == ("1,SUV", 0.0)
     )
-    assert _tolerances([]) == (2.0, {}) and _tolerances(["1", "a=b=3"]) == (1.0, {"a=b": 3.0})
+    assert tolerances([]) == (2.0, {}) and tolerances(["1", "a=b=3"]) == (1.0, {"a=b": 3.0})
     with pytest.raises(InputError, match="given twice"):
         _margin("left=1,left=2")
 

@@ -8,7 +8,7 @@ import pytest
 
 from medseg.cli.main import main
 from medseg.cli.settings import settings_of
-from medseg.cli.structures import _tolerances
+from medseg.cli.structures import tolerances
 from medseg.errors import InputError
 
 
@@ -72,7 +72,7 @@ def test_what_is_named_by_its_value_is_not_taken_twice_either():
         settings_of(["min_volume_cc=1", "min_volume_cc=2"])
     for texts in (["1", "2"], ["GTV=1", "GTV=1"]):
         with pytest.raises(InputError, match="given twice"):
-            _tolerances(texts)
+            tolerances(texts)
 
 
 @pytest.mark.parametrize("command", [("inspect", ""), ("segment", "x", "--bundle", "mm_gtv", "-o", "")])
