@@ -93,13 +93,14 @@ def read_dose(path: str | Path) -> Dose:
         dataset = dcmread(path)
         stored = dataset.pixel_array.astype(np.float32)
         gy = (stored if stored.ndim == 3 else stored[None]) * float(header.DoseGridScaling)
-        order, geometry = _grid(path, header, gy.shape)
+        planes, rows, columns = gy.shape
+        order, geometry = _grid(path, header, (planes, rows, columns))
     uids = [str(row.ReferencedSOPInstanceUID) for row in header.get("ReferencedRTPlanSequence") or []]
     gy = gy[order]
     return Dose(path, gy, geometry, str(header.get("DoseSummationType", "")), tuple(uids))
 
 
-def _grid(path: Path, header, shape: tuple[int, ...]) -> tuple[np.ndarray, Geometry]:
+def _grid(path: Path, header, shape: tuple[int, int, int]) -> tuple[np.ndarray, Geometry]:
     """(the stored planes in the order of their places, where they lie)."""
     offsets = np.atleast_1d(np.asarray(header.get("GridFrameOffsetVector", [0.0]), dtype=np.float64))
     if len(offsets) != shape[0]:

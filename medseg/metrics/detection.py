@@ -61,10 +61,13 @@ def within_radius(
     excluded_diameters_mm: np.ndarray | None = None,
 ) -> Candidates:
     """LUNA16's rule: a hit is a candidate's centre less than a radius away from the finding's. Centres (N, 3)
-    and (M, 3); ``excluded``: findings that count neither way."""
+    and (M, 3); ``excluded``: findings that count neither way. InputError for excluded centres without
+    diameters."""
+    if (excluded_mm is None) != (excluded_diameters_mm is None):
+        raise InputError("excluded findings need both a centre and a diameter.")
     ignored = np.zeros(len(scores), dtype=bool)
-    if excluded_mm is not None and len(excluded_mm):
-        ignored = _near(centres_mm, excluded_mm, excluded_diameters_mm).any(axis=1)
+    if excluded_mm is not None and excluded_diameters_mm is not None:
+        ignored |= _near(centres_mm, excluded_mm, excluded_diameters_mm).any(axis=1)
     diameters = np.asarray(diameters_mm, dtype=float)
     return Candidates(
         np.asarray(scores, float), _near(centres_mm, findings_mm, diameters), ignored, diameters
@@ -182,7 +185,7 @@ class BoxPrecisions:
         )
         self._matched = matching_batch(
             _iou,
-            self._coco.iou_thresholds,
+            self._coco.iou_thresholds.tolist(),
             [image.boxes for image in images],
             [image.classes for image in images],
             [image.scores for image in images],
@@ -200,8 +203,9 @@ class BoxPrecisions:
             found = self._coco._compute_statistics(chosen)
         finally:
             logging.disable(logging.NOTSET)
-        precision = np.where(found["precision"] < 0, np.nan, found["precision"])[..., 0].mean(axis=1)
-        recall = np.where(found["recall"] < 0, np.nan, found["recall"])[..., 0]
+        precisions, recalls = np.asarray(found["precision"]), np.asarray(found["recall"])
+        precision = np.where(precisions < 0, np.nan, precisions)[..., 0].mean(axis=1)
+        recall = np.where(recalls < 0, np.nan, recalls)[..., 0]
         thresholds = np.round(self._coco.iou_thresholds, 3)
         places = {f"{overlap:.2f}": np.isclose(thresholds, overlap) for overlap in OVERLAPS}
         places[f"{COCO_RANGE[0]:.2f}:{COCO_RANGE[1]:.2f}"] = thresholds >= COCO_RANGE[0] - 1e-9

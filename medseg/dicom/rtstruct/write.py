@@ -140,9 +140,10 @@ def write_points(
     _describe(dataset, label, model)
     hold_texts(dataset, [label, *(model or ()), *(structure.name for structure in points_lps_mm)])
     images = [image_item(*row) for row in _images(series)]
-    for structure, key in _number([(structure, structure) for structure in points_lps_mm], dataset):
-        index, _ = series.geometry.nearest_slice(np.reshape(points_lps_mm[key], (1, 3)))
-        _add_roi(dataset, structure, point_sequence(points_lps_mm[key], images[index]), series, model)
+    places = {structure.name: place for structure, place in points_lps_mm.items()}
+    for structure, name in _number([(structure, structure.name) for structure in points_lps_mm], dataset):
+        index, _ = series.geometry.nearest_slice(np.asarray(places[str(name)])[None])
+        _add_roi(dataset, structure, point_sequence(places[str(name)], images[index]), series, model)
     _save(dataset, out)
     return out
 
