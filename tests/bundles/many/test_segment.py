@@ -45,7 +45,7 @@ def require_whole(out, count):
     assert not list(out.glob(".partial*")) and not list(out.glob(".lock*"))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1500)
 def test_killed_workers_and_a_killed_run_lose_nothing_do_nothing_twice_and_answer_as_medseg_segment(
     bright_bundle, tmp_path
 ):
@@ -64,7 +64,7 @@ def test_killed_workers_and_a_killed_run_lose_nothing_do_nothing_twice_and_answe
     finished = done(out)
     assert 2 <= len(finished) < 5
     second = start(*words)
-    output, errors = second.communicate(timeout=200)
+    output, errors = second.communicate(timeout=900)
     assert second.returncode == 0, errors
     assert "5 done" in output and "by an earlier run" in output
     assert {name: done(out)[name] for name in finished} == finished
@@ -84,14 +84,14 @@ def test_twenty_kills_at_random(bright_bundle, tmp_path):
     while sum(kills.values()) < 20:
         run = start(*words)
         seen = len(done(out))
-        wait_until(lambda seen=seen, run=run: len(done(out)) > seen or run.poll() is not None, 300)
+        wait_until(lambda seen=seen, run=run: len(done(out)) > seen or run.poll() is not None)
         for _ in range(rng.randrange(3)):  # workers, then the run itself
             alive = workers_of(run)
             if alive and sum(kills.values()) < 19:
                 os.kill(rng.choice(alive), signal.SIGKILL)
                 kills["worker"] += 1
                 seen = len(done(out))
-                wait_until(lambda seen=seen, run=run: len(done(out)) > seen or run.poll() is not None, 300)
+                wait_until(lambda seen=seen, run=run: len(done(out)) > seen or run.poll() is not None)
         assert run.poll() is None, "all cases were done before twenty kills"
         left = workers_of(run)
         run.kill()
