@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from medseg.audit.worklist import read_worklist
 from medseg.errors import InputError
 from medseg.files import load_json
 
@@ -100,6 +99,8 @@ def diverse(situation: Situation) -> Choice:
 def suspect(situation: Situation) -> Choice:
     """The image with the most suspicious label by ``medseg audit``, and the reason in mm. Entries that a
     reviewer closed in the audit's worklist, or corrected here since, are passed over."""
+    from medseg.audit.worklist import read_worklist  # loads what audits are made of
+
     if situation.audit is None:
         raise NothingKnown("no audit is known; start the server with the folder of one (medseg audit).")
     findings = read_findings(situation.audit)

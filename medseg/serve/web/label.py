@@ -1,6 +1,7 @@
 """MONAI Label's protocol beside the site: what is annotated, and the process that trains.
 
-Loads no table of the site; addresses and accounts are in :mod:`medseg.serve.web.label_urls`.
+Loads no table of the site, and nothing of the protocol where it is not asked for; its addresses and accounts
+are in :mod:`medseg.serve.web.label_urls`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medseg.errors import InputError
-from medseg.serve.monai_label.models import served_of
-from medseg.serve.monai_label.service import Service
 from medseg.serve.processes import Kept, module_command
 from medseg.serve.web.site import Site
+
+if TYPE_CHECKING:
+    from django.urls import URLPattern
+
+    from medseg.serve.monai_label.service import Service
 
 VARIABLE = "MEDSEG_WEB_LABEL"
 """How ``medseg serve`` tells its processes what is annotated."""
@@ -40,11 +45,16 @@ def prepare(annotated: Annotated | None, site: Site) -> None:
 
 def left_out(site: Site) -> tuple[str, ...]:
     """Why bundles of the site are not offered to annotators; () for a site without annotators."""
+    from medseg.serve.monai_label.models import served_of
+
     return served_of(site.bundles)[1] if asked() else ()
 
 
 def service_of(annotated: Annotated, site: Site) -> Service:
     """The service over what is annotated, with the site's queue."""
+    from medseg.serve.monai_label.models import served_of
+    from medseg.serve.monai_label.service import Service
+
     served, left_out = served_of(site.bundles)
     if not served:
         raise InputError(f"label: no bundle of the site can be served to annotators. {' '.join(left_out)}")
@@ -62,8 +72,20 @@ def asked() -> Annotated | None:
     return Annotated(**json.loads(said)) if said else None
 
 
+def mounted() -> list[URLPattern]:
+    """The protocol's addresses; [] for a site without it, which then loads nothing of it."""
+    annotated = asked()
+    if annotated is None:
+        return []
+    from medseg.serve.web.label_urls import addresses_for
+
+    return addresses_for(annotated)
+
+
 def helpers(site: Site) -> list[Kept]:
     """The process that trains, and that contours with what was trained."""
+    from medseg.serve.monai_label.models import served_of
+
     annotated = asked()
     if annotated is None:
         return []

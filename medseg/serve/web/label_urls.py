@@ -14,7 +14,7 @@ from medseg.serve.monai_label.door import Door
 from medseg.serve.monai_label.people import Accounts, Denied, Person
 from medseg.serve.monai_label.urls import addresses
 from medseg.serve.web.access import may_review
-from medseg.serve.web.label import asked, service_of
+from medseg.serve.web.label import Annotated, service_of
 from medseg.serve.web.lockout import address_of, failed, is_locked, succeeded
 from medseg.serve.web.secret import secret_key
 from medseg.serve.web.site import the_site
@@ -50,11 +50,8 @@ def _role(user: User) -> str:
     return "admin" if user.is_superuser else "reviewer"
 
 
-def mounted() -> list[URLPattern]:
-    """The protocol's addresses; [] for a site without it. None of them is one of the site's own."""
-    annotated = asked()
-    if annotated is None:
-        return []
+def addresses_for(annotated: Annotated) -> list[URLPattern]:
+    """The protocol's addresses, none of which is one of the site's own."""
     site = the_site()
     door = Door(service_of(annotated, site), SiteAccounts(secret_key(site.data_dir)), site.max_bytes)
     found = addresses(door, ohif=Path(annotated.ohif) if annotated.ohif else None)

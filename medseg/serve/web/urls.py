@@ -6,7 +6,7 @@ from django.http import HttpResponse
 from django.urls import path
 from django.views.i18n import set_language
 
-from medseg.serve.web.label_urls import mounted
+from medseg.serve.web.label import mounted
 from medseg.serve.web.views import (
     accounts,
     compare,
