@@ -83,30 +83,30 @@ def test_a_box_of_a_volume_is_drawn_on_the_slices_that_it_cuts(tmp_path):
 # ---- points ------------------------------------------------------------------------------------------------
 
 
-def test_points_go_into_the_job_as_they_were_drawn(client, study, site_says):
+@pytest.fixture
+def offers_mm_gtv(site_dir, monkeypatch):
+    from medseg.serve.web.site import BUNDLES_VARIABLE, the_site
+
+    monkeypatch.setenv(BUNDLES_VARIABLE, "mm_gtv")
+    the_site.cache_clear()
+    yield
+    monkeypatch.undo()
+    the_site.cache_clear()
+
+
+def test_points_go_into_the_job_as_they_were_drawn(client, study, offers_mm_gtv):
     from medseg.serve.web.models import Job
     from medseg.serve.web.tasks import the_queue
 
-    site_says(bundles=["mm_gtv"])
-    import os
-
-    from medseg.serve.web.site import BUNDLES_VARIABLE, the_site
-
-    before = os.environ.pop(BUNDLES_VARIABLE)
-    the_site.cache_clear()
-    try:
-        address = study(client)
-        assert b'name="at"' in client.get(address).content
-        form = {"image": "series:s0001", "bundle": "mm_gtv", "at": "1.5,-2,30; 4,5,6"}
-        job = client.post(f"{address}contour", form).url.split("/")[2]
-        assert the_queue().get(job).payload["at"] == [[1.5, -2.0, 30.0], [4.0, 5.0, 6.0]]
-        the_queue().cancel(job)
-        for wrong in ("1,2", "1,2,x", "1,2,3,4", ";".join(["1,2,3"] * 30), "1,2,nan"):
-            assert client.post(f"{address}contour", {**form, "at": wrong}).status_code == 400
-        assert Job.objects.filter(study__owner__username=client.username).count() == 1
-    finally:
-        os.environ[BUNDLES_VARIABLE] = before
-        the_site.cache_clear()
+    address = study(client)
+    assert b'name="at"' in client.get(address).content
+    form = {"image": "series:s0001", "bundle": "mm_gtv", "at": "1.5,-2,30; 4,5,6"}
+    job = client.post(f"{address}contour", form).url.split("/")[2]
+    assert the_queue().get(job).payload["at"] == [[1.5, -2.0, 30.0], [4.0, 5.0, 6.0]]
+    the_queue().cancel(job)
+    for wrong in ("1,2", "1,2,x", "1,2,3,4", ";".join(["1,2,3"] * 30), "1,2,nan"):
+        assert client.post(f"{address}contour", {**form, "at": wrong}).status_code == 400
+    assert Job.objects.filter(study__owner__username=client.username).count() == 1
 
 
 def test_a_bundle_that_takes_no_points_says_so(client, study, bright):
