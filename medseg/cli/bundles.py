@@ -55,13 +55,14 @@ def _verify(options) -> int:
     """Print a line per check; 0 when all were made and are good."""
     from medseg.bundles.find import find_bundle
     from medseg.bundles.trust import require_trusted
-    from medseg.bundles.verify import NOT_DONE, verify
 
     if not options.name:
         raise InputError("bundles verify: name a bundle, as in medseg bundles verify mm_gtv.")
     bundle = find_bundle(options.name)
     if options.trust_bundle:
         require_trusted(bundle, options.trust_bundle)
+    from medseg.bundles.verify import NOT_DONE, verify  # here, since it loads torch
+
     results = verify(bundle)
     for what, problem in results:
         state = "ok  " if problem is None else "skip" if problem == NOT_DONE else "FAIL"

@@ -174,7 +174,7 @@ def test_a_structure_that_nobody_drew_is_not_scored_but_counted_when_contoured(
         ({"case_id": "../film"}, r"case_id '\.\./film' cannot name a folder"),
         ({"case_id": ""}, "case_id '' cannot name a folder"),
         ({"case_id": 7}, "case 0 of test has no text under case_id"),
-        ({"label": [5]}, "case 0 of test has no text under label"),
+        ({"label": [5]}, r"the label of 'film' is \[5\]; expected a file"),
         ({"label": 5}, "the label of 'film' is 5; expected a file"),
         ({"label": "nowhere.png"}, "1 files of list.json are not there, the first nowhere.png"),
         (None, "no cases in the section 'test'"),
