@@ -18,7 +18,7 @@ from medseg.bundles.cohort import segment
 from medseg.bundles.config import load_config, load_network, run_config
 from medseg.bundles.find import find_bundle
 from medseg.bundles.request import Request
-from medseg.dicom import read_series
+from medseg.cases.volume import open_case
 from medseg.errors import InputError
 from medseg.networks import Classifier
 from medseg.phantoms.chest_film import make_radiograph
@@ -170,7 +170,7 @@ def wrong_images(shared_data, folder):
     for kind, files in (("chest", films), ("eye", eyes)):
         for number, file in enumerate(files):
             Image.open(file).convert("L").save(folder / f"{kind}{number}.png")
-    volume = read_series(shared_data / "rt" / "ibsi1_lung_gtv" / "CT").volume
+    volume = open_case(str(shared_data / "rt" / "ibsi1_lung_gtv" / "dicom" / "image")).volume
     for number in (20, 40):
         window = np.clip((volume[number] + 160) / 400, 0, 1)
         Image.fromarray((window * 255).astype(np.uint8)).save(folder / f"ct{number}.png")
@@ -218,6 +218,7 @@ def trained(few_films, name, **settings):
     return torch.load(out / "last.pt", weights_only=True)["network"]
 
 
+@pytest.mark.slow
 def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(few_films):
     whole = trained(few_films, "whole")
     # The schedule must know the whole length, so the first part stops as a killed run does: after its epoch.
@@ -236,6 +237,7 @@ def run_one_epoch(trainer):
     Trainer.run(trainer)
 
 
+@pytest.mark.slow
 def test_every_setting_of_the_recipe_changes_what_is_learned(few_films):
     plain = trained(few_films, "plain", epochs=1)
 
