@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from chest_files import write_dx
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 
 from medseg.bundles.cohort import segment
 from medseg.bundles.datalist import check_datalist
+from medseg.bundles.find import find_bundle
 from medseg.bundles.request import Request
-from medseg.errors import InputError
+from medseg.bundles.trust import trust
+from medseg.errors import BundleError, InputError
 from medseg.phantoms.chest_film import make_radiograph
+from medseg.training.checkpoints import save_weights
 
 BUNDLE = Path(__file__).resolve().parents[2] / "monai_bundles" / "cxr_findings"
 SHARED = ("image_size", "views", "classes", "architecture", "backbone", "anchor_sides", "proposals")
@@ -59,11 +63,30 @@ def film(path, number=3, **changes):
 ALLOW = ("out_of_distribution",)  # a phantom is no film
 
 
-def test_a_film_gets_boxes_a_table_a_report_and_a_picture(tmp_path):
+@pytest.fixture(scope="module")
+def untaught(tmp_path_factory, trust_file) -> Path:
+    """The bundle, which comes without weights, with those that a network begins with."""
+    folder = tmp_path_factory.mktemp("bundles") / "cxr_findings"
+    shutil.copytree(BUNDLE, folder)
+    torch.manual_seed(0)
+    parser = ConfigParser(config("inference.json"))
+    (folder / "models").mkdir(exist_ok=True)
+    save_weights(parser.get_parsed_content("network_def").state_dict(), folder / "models" / "model.pt")
+    trust(find_bundle(folder))
+    return folder
+
+
+def test_the_bundle_comes_without_weights_and_says_what_to_do(tmp_path):
+    film(tmp_path / "film.dcm")
+    with pytest.raises(BundleError, match="no weights at .*train it"):
+        segment(Request(tmp_path / "film.dcm", "cxr_findings", tmp_path / "out", allow=ALLOW))
+
+
+def test_a_film_gets_boxes_a_table_a_report_and_a_picture(untaught, tmp_path):
     film(tmp_path / "film.dcm")
     request = Request(
         tmp_path / "film.dcm",
-        "cxr_findings",
+        str(untaught),
         tmp_path / "out",
         allow=ALLOW,
         formats=("json", "csv", "sr", "preview"),
@@ -81,9 +104,9 @@ def test_a_film_gets_boxes_a_table_a_report_and_a_picture(tmp_path):
     assert Image.open(folder / "preview.png").width > 900  # the film, and the film under its map
 
 
-def test_a_lateral_film_given_as_frontal_is_refused_in_one_line(tmp_path):
+def test_a_lateral_film_given_as_frontal_is_refused_in_one_line(untaught, tmp_path):
     film(tmp_path / "film.dcm", ViewPosition="LL")
-    cohort = segment(Request(tmp_path / "film.dcm", "cxr_findings", tmp_path / "out", allow=ALLOW))
+    cohort = segment(Request(tmp_path / "film.dcm", str(untaught), tmp_path / "out", allow=ALLOW))
     error = cohort["cases"][0]["error"]
     assert "view LL; this bundle learned from AP and PA views" in error and "\n" not in error
 
