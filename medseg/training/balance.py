@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import WeightedRandomSampler
 
 from medseg.errors import InputError
@@ -39,16 +38,14 @@ def group_weights(cases: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> 
     return np.array([len(cases) / len(counts) / counts[group] for group in groups])
 
 
-def group_sampler(
-    cases: Sequence[Mapping[str, Any]], fields: Sequence[str], seed: int = 0
-) -> WeightedRandomSampler | None:
+def group_sampler(cases: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> WeightedRandomSampler | None:
     """A sampler of as many draws as there are cases, with :func:`group_weights`; None without ``fields``,
-    when a loader draws as it does by itself.
+    when a loader draws as it does by itself. It draws from torch's own generator, whose state checkpoints
+    keep, so that a resumed training goes on with other draws than it began with.
 
     With ("label", "device") a class is no longer tied to a machine: the few sick films of the machine of the
     sound count as much as all others. They are then seen many times, which is little to learn from.
     """
     if not fields:
         return None
-    generator = torch.Generator().manual_seed(seed)
-    return WeightedRandomSampler(group_weights(cases, fields), len(cases), generator=generator)
+    return WeightedRandomSampler(group_weights(cases, fields), len(cases))

@@ -162,6 +162,8 @@ def chest(cells: dict[str, dict]) -> Iterator[str]:
         its_own = "" if own is None else own.auc()
         rows.append((str(seed), str(len(keys)), films.auc(), its_own, films.auc(view), reads))
         calibration.append((str(seed), *_calibrated(cells, keys)))
+        if rule:
+            continue
         ap = (view == "AP").astype(float)
         rule = films.words(lambda n, f=films, a=ap: grouped_auc(a[n], f.truth[n], np.zeros(len(n))))
     yield table(
