@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,6 @@ class Judge(FolderPerCase):
     limits: Limits = Limits()
     prefer: tuple[str, ...] = ("approved", "newest")
     modality: str = "CT"
-    not_contoured: dict[str, str] = field(default_factory=dict)
 
     verb = "commission site"
 

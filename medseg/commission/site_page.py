@@ -10,6 +10,7 @@ from typing import Any
 from medseg.commission.judge import binary_mask, opened
 from medseg.commission.limits import unit
 from medseg.commission.site import DEFINITIONS, GUIDANCE, PAGE
+from medseg.commission.statistics import NUMBERS
 from medseg.reports.charts import Line, Mark, scatter
 from medseg.reports.page import write_page
 from medseg.reports.pictures import draw_pair
@@ -23,7 +24,6 @@ CALLED = {
     "volume_percent": "volume",
     "shift_mm": "shift",
 }
-SHOWN = ("dsc", "surface_dsc", "hd95_mm", "added_path_length_mm", "volume_percent", "shift_mm")
 MOST_PICTURES = 6
 
 
@@ -34,7 +34,7 @@ def write_site_page(record: Mapping[str, Any], folder: Path) -> Path:
         "record": record,
         "rows": record["structures"],
         "called": CALLED,
-        "shown": SHOWN,
+        "shown": NUMBERS,
         "unit": unit,
         "bland_altman": _bland_altman(record),
         "control": [_control(chart) for chart in record["control"] if chart["points"]],
@@ -155,7 +155,7 @@ def _worst(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         pictures = draw_pair(*masks, series.geometry, series.volume(), series.modality)
         words = ", ".join(
             f"{CALLED[number]} {short(row[number])}{' ' + unit(number) if unit(number) else ''}"
-            for number in SHOWN
+            for number in NUMBERS
             if row.get(number) is not None and math.isfinite(row[number])
         )
         shown.append(

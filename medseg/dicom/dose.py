@@ -121,4 +121,6 @@ def _grid(path: Path, header, shape: tuple[int, int, int]) -> tuple[np.ndarray, 
     row_mm, column_mm = (float(value) for value in header.PixelSpacing)
     origins = position + offsets[order, None] * normal
     frame = str(header.get("FrameOfReferenceUID") or "") or None
-    return order, Geometry(shape, origins, along_rows * row_mm, along_columns * column_mm, frame)
+    return order, Geometry(
+        (shape[0], shape[1], shape[2]), origins, along_rows * row_mm, along_columns * column_mm, frame
+    )

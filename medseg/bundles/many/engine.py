@@ -24,7 +24,6 @@ from medseg.errors import InputError, MedsegError
 Run = Callable[[Mapping[str, Any]], dict[str, Any]]
 """A case as plain values -> its record."""
 
-LONGEST_START_S = 300.0
 MOST_DEATHS_AT_THE_START = 3
 """In a row, before any worker was ready: then something is wrong with the installation, not with a case."""
 
@@ -97,7 +96,7 @@ class LocalEngine:
         )
         process.start()
         there.close()
-        self._all[number] = _Process(process, here, place, time.monotonic())
+        self._all[number] = _Process(process, here, place)
 
     def idle(self) -> list[int]:
         return [number for number, one in self._all.items() if one.ready and not one.busy]
@@ -163,7 +162,6 @@ class _Process:
     process: Any
     pipe: Any
     place: int
-    started: float
     ready: bool = False
     busy: bool = False
 
