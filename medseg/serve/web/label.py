@@ -17,8 +17,6 @@ from medseg.serve.processes import Kept, module_command
 from medseg.serve.web.site import Site
 
 if TYPE_CHECKING:
-    from django.urls import URLPattern
-
     from medseg.serve.monai_label.service import Service
 
 VARIABLE = "MEDSEG_WEB_LABEL"
@@ -70,16 +68,6 @@ def asked() -> Annotated | None:
     """What this process was told; None for a site without annotators."""
     said = os.environ.get(VARIABLE)
     return Annotated(**json.loads(said)) if said else None
-
-
-def mounted() -> list[URLPattern]:
-    """The protocol's addresses; [] for a site without it, which then loads nothing of it."""
-    annotated = asked()
-    if annotated is None:
-        return []
-    from medseg.serve.web.label_urls import addresses_for
-
-    return addresses_for(annotated)
 
 
 def helpers(site: Site) -> list[Kept]:

@@ -3,10 +3,10 @@
 from django.contrib import admin
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpResponse
-from django.urls import path
+from django.urls import URLPattern, path
 from django.views.i18n import set_language
 
-from medseg.serve.web.label import mounted
+from medseg.serve.web.label import asked
 from medseg.serve.web.views import (
     accounts,
     compare,
@@ -26,6 +26,17 @@ admin.site.login = login_not_required(accounts.LogIn.as_view())
 
 CASE = "jobs/<str:id_>/cases/<str:case>/"
 GROWING = "uploads/<str:id_>/"
+
+
+def _for_annotators() -> list[URLPattern]:
+    """The addresses of MONAI Label's protocol; [] for a site without it, which then loads nothing of it."""
+    annotated = asked()
+    if annotated is None:
+        return []
+    from medseg.serve.web.label_urls import addresses_for
+
+    return addresses_for(annotated)
+
 
 urlpatterns = [
     path("", studies.every, name="studies"),
@@ -67,5 +78,5 @@ urlpatterns = [
     path("self-assessment/<str:name>/", reading.self_assessment, name="self_assessment"),
     path("trail/", trail.show, name="trail"),
     path("admin/", admin.site.urls),
-    *mounted(),
+    *_for_annotators(),
 ]
