@@ -47,7 +47,8 @@ def bright_bundle(folder: Path) -> Path:
     metadata = json.loads((folder / "configs" / "metadata.json").read_text())
     for key in ("modalities", "optional_modalities", "requires_region"):
         metadata.pop(key, None)
-    metadata["network_data_format"]["inputs"]["image"] |= {"modality": "CT", "num_channels": 1}
+    image = {"modality": "CT", "num_channels": 1, "channel_def": {"0": "CT"}}
+    metadata["network_data_format"]["inputs"]["image"] |= image
     (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
     config = json.loads((folder / "configs" / "inference.json").read_text())
     left_out = ("medseg.transforms.LoadSeriesd", "medseg.transforms.CheckInputd", "Resized")
