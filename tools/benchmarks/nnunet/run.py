@@ -4,8 +4,8 @@
     python tools/benchmarks/nnunet/run.py speed        one larger CT: seconds, peak memory, differing voxels
 
 Needs nnunetv2 beside medseg[nnunet,openvino]. Weights are random, which changes neither the work nor what is
-compared; `equality --trained` trains each of them for a few iterations with nnU-Net's trainer on phantoms
-first. Every path of `speed` is a process of its own, whose wall clock and peak RSS are measured; of nnU-Net's
+compared; `equality --trained` trains each of them for a few iterations on phantoms first, by a short loop of
+its own. Every path of `speed` is a process of its own, whose wall clock and peak RSS are measured; of nnU-Net's
 several processes only the largest counts.
 """
 
