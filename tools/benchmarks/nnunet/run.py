@@ -5,8 +5,8 @@
 
 Needs nnunetv2 beside medseg[nnunet,openvino]. Weights are random, which changes neither the work nor what is
 compared; `equality --trained` trains each of them for a few iterations on phantoms first, by a short loop of
-its own. Every path of `speed` is a process of its own, whose wall clock and peak RSS are measured; of nnU-Net's
-several processes only the largest counts.
+its own. Every path of `speed` is a process of its own, whose wall clock and peak RSS are measured; of
+nnU-Net's several processes only the largest counts.
 """
 
 from __future__ import annotations
