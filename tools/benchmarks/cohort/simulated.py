@@ -26,7 +26,7 @@ from medseg.bundles.many.run import run_cohort
 
 @dataclass(frozen=True)
 class Simulated(FolderPerCase):
-    """``count`` cases of 0.1 to 4 s, most of them short, each holding 10 MB."""
+    """``count`` cases that sleep about ``mean_s``, eight times that at most, each holding 10 MB."""
 
     output_dir: Path
     count: int
