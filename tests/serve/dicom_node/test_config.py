@@ -65,7 +65,19 @@ def base(**changes):
         (base(rules=[{"bundle": "ct_head_neck", "name": "a"}] * 2), "two rules have the name 'a'"),
         (base(targets={"PACS": {"ae_title": "X"}}), "targets/PACS: a target has"),
         (base(targets={"PACS": {"stow": "ftp://x"}}), "`stow` is no http"),
-        (base(listen={"allowed": [], "tls": {"key": "x"}}), "tls: `authority` is missing"),
+        (base(listen={"allowed": ["CT1"], "tls": {}}), "tls: `authority` is missing"),
+        (base(listen={"allowed": []}), r"`allowed` is \(\); expected AE titles, or"),
+        (base(listen={"allowed": ["CT1", "X" * 17]}), "expected 1 to 16 ASCII characters"),
+        (base(listen={"allowed": ["CT1"], "ae_title": " "}), "`ae_title` is ' '; expected 1 to 16"),
+        (base(listen={"allowed": ["CT1"], "port": 70_000}), "`port` is 70000; expected 1 to 65535"),
+        (base(listen={"allowed": ["CT1"], "associations": 0}), "`associations` is 0; expected 1 to 1000"),
+        (base(listen={"allowed": ["CT1"], "quiet_s": float("nan")}), "`quiet_s` is nan; expected 0 to"),
+        (base(listen={"allowed": ["CT1"], "commitment": {"CT1": "host"}}), '"AE title": "host:port"'),
+        (base(listen={"allowed": ["CT1"], "tls": {"authority": "no.pem"}}), "no.pem'; expected a PEM file"),
+        (base(workers=0), "`workers` is 0; expected 1 to 64"),
+        (base(keep_days=-1), "`keep_days` is -1; expected 0.01 to"),
+        (base(rules=[{"bundle": "ct_head_neck", "modality": "ct"}]), "expected the code of the images, 'CT'"),
+        (base(rules=[{"bundle": "ct_head_neck", "formats": []}]), "expected at least one"),
         (
             base(
                 targets={"P": {"stow": "http://x"}},
@@ -183,3 +195,11 @@ def test_the_file_of_the_how_to_page_is_a_node_that_may_start(tmp_path):
     assert set(config.targets) == {"PLANNING", "PACS"} and config.rules[0].matches(
         SeriesFacts("1.2", "CT", "Neck 2 mm", "", "", "CT1", 90)
     )
+
+
+def test_files_of_tls_count_from_the_nodes_file(tmp_path, monkeypatch):
+    (tmp_path / "ca.pem").write_text("a certificate")
+    path = tmp_path / "node.json"
+    path.write_text(json.dumps(base(listen={"allowed": ["CT1"], "tls": {"authority": "ca.pem"}})))
+    monkeypatch.chdir("/")
+    assert read_config(path).listen.tls.authority == str(tmp_path / "ca.pem")
