@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from medseg.errors import BundleError, InputError
 from medseg.serve.dicom_node.config import Rule, SeriesFacts, check_bundles, read_config
 from medseg.serve.dicom_node.plan import plan
 from medseg.serve.dicom_node.report import dry_run
+from medseg.serve.dicom_node.supervise import check_places
 
 SERIES = SeriesFacts("1.2", "CT", "Thigh 3 mm", "RT planning", "THIGH", "CT1", 64)
 
@@ -203,3 +205,22 @@ def test_files_of_tls_count_from_the_nodes_file(tmp_path, monkeypatch):
     path.write_text(json.dumps(base(listen={"allowed": ["CT1"], "tls": {"authority": "ca.pem"}})))
     monkeypatch.chdir("/")
     assert read_config(path).listen.tls.authority == str(tmp_path / "ca.pem")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"folder": "file.txt"}, "is a file; expected a folder"),
+        ({"queue": "mysql://x"}, "postgresql://"),
+        ({"listen": {"host": "no-such-host.invalid"}}, "choose another `host`"),
+    ],
+)
+def test_a_node_that_could_not_work_does_not_start(changes, words, tmp_path):
+    config, _ = node_config(tmp_path)
+    (tmp_path / "file.txt").touch()
+    listen = dataclasses.replace(config.listen, **changes.get("listen", {}))
+    folder = tmp_path / changes.get("folder", "node")
+    changed = dataclasses.replace(config, listen=listen, folder=folder, queue=changes.get("queue"))
+    with pytest.raises(InputError, match=words):
+        check_places(changed)
+    check_places(config)
