@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -11,6 +14,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from medseg.errors import InputError
 
 STEADY_S, LONGEST_PAUSE_S = 60.0, 30.0
 """A process that lived for a minute is started again at once; else after a pause that doubles with each death
@@ -102,3 +108,28 @@ class Group:
 
     def end(self) -> None:
         end_all(self.members)
+
+
+# ---- what is looked at before anything is started ----------------------------------------------------------
+
+
+def check_free(host: str, port: int) -> None:
+    """InputError for a port that is taken, and for a host that is no address of this computer."""
+    bare = host.strip("[]")
+    with socket.socket(socket.AF_INET6 if ":" in bare else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((bare, port))
+        except OSError as error:
+            is_elsewhere = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+            what = "`host`" if is_elsewhere else "`port`"
+            raise InputError(f"{host}:{port}: {error.strerror}; choose another {what}.") from error
+
+
+def check_certificate(certificate: Path, key: Path) -> None:
+    """InputError for PEM files that are no certificate and its private key."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"`certificate` {certificate} and `key` {key} cannot be used ({reason}).") from error

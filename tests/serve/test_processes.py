@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from medseg.errors import InputError
 from medseg.serve import processes
-from medseg.serve.processes import Kept, end_all
+from medseg.serve.processes import Kept, check_certificate, check_free, end_all
 
 SLEEPS = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -102,3 +104,23 @@ signal.pause()
     parent.kill()
     parent.wait()
     assert is_gone(child)
+
+
+def test_a_taken_port_and_a_host_that_is_nowhere_are_named():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(InputError, match="choose another `port`"):
+            check_free("127.0.0.1", taken.getsockname()[1])
+    for elsewhere in ("no-such-host.invalid", "192.0.2.1"):  # the second is nobody's: RFC 5737
+        with pytest.raises(InputError, match="choose another `host`"):
+            check_free(elsewhere, 8000)
+
+
+def test_what_is_no_certificate_is_refused_before_anything_listens(tmp_path):
+    file = tmp_path / "label.pem"
+    file.write_text("no certificate")
+    with pytest.raises(InputError, match="cannot be used"):
+        check_certificate(file, file)
+    with pytest.raises(InputError, match="No such file"):
+        check_certificate(tmp_path / "none.pem", file)

@@ -12,8 +12,7 @@ from typing import Any
 from medseg.bundles.kinds import DICOM_FORMATS
 from medseg.errors import InputError
 from medseg.files import load_json
-
-ANYONE = "*"
+from medseg.serve.dicom_node.values import check_value
 
 
 @dataclass(frozen=True)
@@ -192,10 +191,10 @@ def _config(content: Mapping[str, Any], beside: Path) -> NodeConfig:
     if not isinstance(rows, list) or not rows:
         raise InputError("`rules` is no list with a rule in it.")
     targets = {
-        name: _made(Target, _with(row, f"targets/{name}", "tls", _tls), f"targets/{name}")
+        name: _made(Target, _with_tls(row, f"targets/{name}", beside), f"targets/{name}")
         for name, row in _table(content.get("targets", {}), "`targets`").items()
     }
-    listen = _with(content.get("listen", {}), "`listen`", "tls", _tls)
+    listen = _with_tls(content.get("listen", {}), "`listen`", beside)
     config = _made(
         NodeConfig,
         {
@@ -233,15 +232,13 @@ def _rule(row: Any, number: int, targets: Mapping[str, Target]) -> Rule:
     return rule
 
 
-def _tls(value: Any, where: str) -> Tls:
-    return _made(Tls, _table(value, where), where)
-
-
-def _with(row: Any, where: str, key: str, make) -> dict[str, Any]:
-    """The table with what ``make`` makes of its ``key``, where it has that."""
+def _with_tls(row: Any, where: str, beside: Path) -> dict[str, Any]:
+    """The table with its ``tls`` made, where it has one; its files count from the folder ``beside``."""
     row = dict(_table(row, where))
-    if row.get(key) is not None:
-        row[key] = make(row[key], f"{where}, {key}")
+    if row.get("tls") is not None:
+        files = _table(row["tls"], f"{where}, tls")
+        placed = {key: str(beside / name) if isinstance(name, str) else name for key, name in files.items()}
+        row["tls"] = _made(Tls, placed, f"{where}, tls")
     return row
 
 
@@ -283,6 +280,7 @@ def _made(kind: type, values: Mapping[str, Any], where: str) -> Any:
             if not all(isinstance(text, str) for text in value):
                 raise InputError(f"{where}: `{key}` is {value!r}; expected texts.")
             value = tuple(value)
+        check_value(key, value, where)
         made[key] = value
     try:
         return kind(**made)

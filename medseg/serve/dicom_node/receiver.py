@@ -25,11 +25,12 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 from medseg.errors import MedsegError
 from medseg.serve.dicom_node import storage
 from medseg.serve.dicom_node.commitment import answer_commitment
-from medseg.serve.dicom_node.config import ANYONE, NodeConfig, read_config
+from medseg.serve.dicom_node.config import NodeConfig, read_config
 from medseg.serve.dicom_node.index import Index
 from medseg.serve.dicom_node.logs import log, use_json_logs
 from medseg.serve.dicom_node.secure import server_context
 from medseg.serve.dicom_node.storage import Refused
+from medseg.serve.dicom_node.values import ANYONE
 
 STORED_CLASSES = (
     "CTImageStorage",

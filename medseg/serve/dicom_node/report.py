@@ -12,10 +12,11 @@ from medseg.dicom.damage import PARSE_ERRORS
 from medseg.dicom.opening import read_dicom
 from medseg.errors import InputError
 from medseg.serve.dicom_node.answers import SENT, Answers
-from medseg.serve.dicom_node.config import ANYONE, NodeConfig, SeriesFacts, Target
+from medseg.serve.dicom_node.config import NodeConfig, SeriesFacts, Target
 from medseg.serve.dicom_node.metrics import figures_of, listens
 from medseg.serve.dicom_node.plan import plan
 from medseg.serve.dicom_node.storage import Refused, facts_of
+from medseg.serve.dicom_node.values import ANYONE
 
 LATEST = 20
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import medseg
+from medseg.bundles.kinds import case_kind
 from medseg.serve.monai_label.images import Image
 from medseg.serve.monai_label.labels import FINAL, Version, current
 from medseg.serve.monai_label.people import Person
@@ -21,7 +22,7 @@ def info(service: Service) -> dict[str, Any]:
     models = {name: _model(service, name) for name in service.models.names()}
     trainers = {
         name: {"description": f"Train a copy of {name} from the submitted labels", "config": TRAIN_CONFIG}
-        for name in models
+        for name in service.models.trained_here()
     }
     return {
         "name": "medseg",
@@ -45,7 +46,7 @@ def _model(service: Service, name: str) -> dict[str, Any]:
         # What takes points is offered where points are drawn: Slicer's Smart Edit, OHIF's point prompts.
         "type": "deepgrow" if "clicks" in model.bundle.metadata else "segmentation",
         "labels": {label: number for number, label in enumerate(model.labels, 1)},
-        "dimension": 3,
+        "dimension": 3 if case_kind(model.bundle) == "volume" else 2,
         "description": str(model.bundle.metadata.get("task", name)),
         "config": {"within": "", "allow": ""},
         "version": model.version,

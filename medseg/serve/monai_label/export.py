@@ -15,6 +15,7 @@ from medseg.cases.nifti import write_volume
 from medseg.cases.volume import open_case
 from medseg.errors import BundleError, InputError
 from medseg.files import make_folder
+from medseg.serve.monai_label.films import NO_RTSTRUCT, write_film_seg
 from medseg.serve.monai_label.fuse import fuse
 from medseg.serve.monai_label.images import Image, geometry_of, series_of
 from medseg.serve.monai_label.labels import BY_HAND, Version, current, newest_of_each
@@ -28,15 +29,21 @@ def write_dicom(version: Version, image: Image, kind: str, folder: Path) -> Path
     """Write a label as ``RS.dcm`` or ``SEG.dcm`` (``kind``: a key of DICOM_FILES) on the series of its image.
 
     Who drew it stands in it as MANUAL, or SEMIAUTOMATIC when it began with a model's answer; the annotator's
-    name does not. InputError for an image that is no DICOM series.
+    name does not. InputError for an image that is no DICOM, and for RTSTRUCT of a radiograph.
     """
     from medseg.dicom import write_rtstruct, write_seg
 
+    out = folder / DICOM_FILES[kind]
+    if image.kind == "radiograph":
+        if kind == "rtstruct":
+            raise InputError(NO_RTSTRUCT)
+        drawn = version.masks(geometry_of(image))
+        named = {_structure(name, version): mask for name, mask in drawn.items()}
+        return write_film_seg(named, image.source, out)
     series = series_of(image)
     if series is None:
         raise InputError(f"output {kind}: it refers to DICOM images, and this one is a NIfTI file.")
     masks = {_structure(name, version): mask for name, mask in version.masks(series.geometry).items()}
-    out = folder / DICOM_FILES[kind]
     write = write_rtstruct if kind == "rtstruct" else write_seg
     return write(masks, series, out)
 

@@ -6,25 +6,34 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from medseg.bundles.record import is_result
-from medseg.cases.find import find_cases, folder_name
+from medseg.cases.find import Cases, find_cases, find_radiographs, folder_name, unique_name
 from medseg.cases.nifti import is_nifti, write_volume
+from medseg.cases.radiograph import is_picture, open_radiograph
 from medseg.cases.volume import UID_SEPARATOR, fingerprint, open_case, source_path
 from medseg.errors import InputError
 from medseg.files import make_folder
 from medseg.geometry import Geometry
+from medseg.serve.monai_label.films import pixel_grid
 
 if TYPE_CHECKING:
     from medseg.dicom import Series
 
 RESCAN_AFTER_S, LIST_LASTS_S = 10.0, 60.0
 """Images are looked for again when an id is not known, at most so often; and otherwise after a minute."""
+
+
+def is_dicomweb(studies: str) -> bool:
+    """True for the address of a server, False for a folder."""
+    return studies.startswith(("http://", "https://"))
 
 
 class UnknownImage(InputError):
@@ -34,11 +43,13 @@ class UnknownImage(InputError):
 @dataclass(frozen=True)
 class Image:
     """One image. ``source``: a case source of :mod:`medseg.cases.volume`, "" while it is still on a DICOMweb
-    server. ``info``: what clients are told of it; no patient's name."""
+    server. ``info``: what clients are told of it; no patient's name.
+    ``kind``: "volume" or "radiograph"."""
 
     id: str
     source: str
     info: Mapping[str, Any]
+    kind: str = "volume"
 
     @property
     def key(self) -> str:
@@ -48,7 +59,7 @@ class Image:
 
     @property
     def is_dicom(self) -> bool:
-        return not is_nifti(self.source)
+        return not (is_nifti(self.source) or is_picture(self.source))
 
 
 class Listed:
@@ -98,27 +109,28 @@ class Listed:
 
 
 class FolderImages(Listed):
-    """The volumes under a folder: DICOM series and NIfTI files, and what annotators uploaded.
+    """The images of ``kinds`` under a folder, and what annotators uploaded: volumes are DICOM series and
+    NIfTI files, radiographs are CR, DX, PNG and JPEG files.
 
-    Ids are the case names of :func:`medseg.cases.find.find_cases`, which come from folders and files.
+    Ids are the case names of :mod:`medseg.cases.find`, which come from folders and files.
     """
 
-    def __init__(self, folder: Path, uploads: Path):
+    def __init__(self, folder: Path, uploads: Path, kinds: Collection[str] = ("volume",)):
         if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; expected one of DICOM series or NIfTI files.")
-        self.folder, self.uploads = folder, uploads
+            raise InputError(f"{folder}: no such folder; expected one of images.")
+        self.folder, self.uploads, self.kinds = folder, uploads, kinds
         super().__init__()
 
     def look(self) -> dict[str, Image]:
         """An upload never takes the place of an image of the folder."""
         found: dict[str, Image] = {}
         for root in (self.uploads, self.folder):
-            try:
-                cases = find_cases(root, None, is_result)[0] if root.is_dir() else []
-            except InputError:  # nothing there yet; images may be uploaded
-                cases = []
-            for name, source in cases:
-                found[name] = Image(name, source, {"name": _file_name(name, source)})
+            taken: Cases = []
+            for kind in FINDERS:
+                for name, source in _cases(root, kind) if kind in self.kinds else ():
+                    taken.append((unique_name(name, taken), source))
+                    name = taken[-1][0]
+                    found[name] = Image(name, source, {"name": _file_name(name, source)}, kind)
         return found
 
     def unknown(self, image_id: str) -> str:
@@ -143,6 +155,20 @@ class FolderImages(Listed):
         return image
 
 
+FINDERS = {
+    "volume": lambda folder: find_cases(folder, None, is_result),
+    "radiograph": lambda folder: find_radiographs(folder, is_result),
+}
+"""What looks for images of a kind; the kinds are those of :func:`medseg.bundles.kinds.case_kind`."""
+
+
+def _cases(folder: Path, kind: str) -> Cases:
+    try:
+        return FINDERS[kind](folder)[0]
+    except InputError:  # nothing there yet; images may be uploaded
+        return []
+
+
 def _file_name(name: str, source: str) -> str:
     """What a client may call its copy: clients choose the format by the suffix."""
     return f"{name}.nii.gz" if source.lower().endswith(".gz") else f"{name}.nii"
@@ -152,9 +178,10 @@ def _file_name(name: str, source: str) -> str:
 
 
 def series_of(image: Image) -> Series | None:
-    """The checked DICOM series of an image that is here; None of a NIfTI file. InputError as
-    :func:`medseg.dicom.read_series` says."""
-    return _series(image.source, fingerprint(image.source)) if image.is_dicom else None
+    """The checked DICOM series of a volume that is here; None of a NIfTI file and of a radiograph.
+    InputError as :func:`medseg.dicom.read_series` says."""
+    is_series = image.is_dicom and image.kind == "volume"
+    return _series(image.source, fingerprint(image.source)) if is_series else None
 
 
 @lru_cache(maxsize=8)
@@ -168,21 +195,29 @@ def _series(source: str, _files: tuple) -> Series:
 
 def geometry_of(image: Image) -> Geometry:
     """The grid that labels of the image lie on."""
+    if image.kind == "radiograph":
+        return pixel_grid(open_radiograph(image.source))
     series = series_of(image)
     return open_case(image.source).geometry if series is None else series.geometry
 
 
+def voxels_of(image: Image) -> np.ndarray:
+    """float32 [slice, row, column]: HU of a CT; of a radiograph one slice of grey values, 0 to 1."""
+    if image.kind == "radiograph":
+        return open_radiograph(image.source).pixels[None]
+    return open_case(image.source).volume
+
+
 def as_one_file(image: Image, cache: Path) -> Path:
-    """The image as one NIfTI file for a client to download: itself, or a copy of its series in ``cache``.
+    """The image as one NIfTI file for a client to download: itself, or a copy of it in ``cache``.
 
     GeometryError for uneven and tilted slices, which no NIfTI file describes.
     """
-    if not image.is_dicom:
+    if is_nifti(image.source):
         return source_path(image.source)
     digest = hashlib.sha256(repr(fingerprint(image.source)).encode()).hexdigest()[:16]
     target = cache / f"{image.key}-{digest}.nii"
     if not target.exists():
         make_folder(cache)
-        case = open_case(image.source)
-        write_volume(case.volume, case.geometry, target)
+        write_volume(voxels_of(image), geometry_of(image), target)
     return target

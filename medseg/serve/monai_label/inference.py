@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from medseg.bundles.clicks import clicks_of
+from medseg.bundles.kinds import case_kind
 from medseg.bundles.queue import Queue, QueuedJob
 from medseg.bundles.record import read_record
 from medseg.bundles.request import Request, payload_of
@@ -23,6 +24,7 @@ from medseg.cases.find import folder_name
 from medseg.cases.nifti import read_mask
 from medseg.cases.volume import UID_SEPARATOR, fingerprint, source_path
 from medseg.errors import InputError
+from medseg.serve.monai_label.films import NO_RTSTRUCT, read_flat_mask
 from medseg.serve.monai_label.images import Image, geometry_of, series_of
 from medseg.serve.monai_label.models import Model
 
@@ -66,6 +68,13 @@ class Question:
     at: tuple[tuple[float, float, float], ...] = ()
 
     def __post_init__(self):
+        wanted = case_kind(self.model.bundle)
+        if self.image.kind != wanted:
+            raise InputError(
+                f"model {self.model.name} takes a {wanted}, and image {self.image.id} is a {self.image.kind}."
+            )
+        if self.output == "rtstruct" and wanted == "radiograph":
+            raise InputError(NO_RTSTRUCT)
         if self.at:
             clicks_of(self.model.bundle)
         if self.output not in FORMATS:
@@ -75,7 +84,7 @@ class Question:
             raise InputError(f"within {self.within[:80]!r}: expected x0,x1,y0,y1,z0,z1 in LPS mm.")
         if self.output != "image" and not self.image.is_dicom:
             raise InputError(
-                f"output {self.output}: it refers to DICOM images, and this one is a NIfTI file."
+                f"output {self.output}: it refers to DICOM images, and this one is a NIfTI or picture file."
             )
 
     def place(self) -> dict[str, Any]:
@@ -198,13 +207,18 @@ def case_record(job: QueuedJob) -> Mapping[str, Any]:
 
 
 def masks_of(job: QueuedJob, image: Image) -> dict[str, np.ndarray]:
-    """{structure: bool [slice, row, column]} as the worker wrote them; an empty one too."""
+    """{structure: bool [slice, row, column]} as the worker wrote them; an empty one too. Of a radiograph one
+    slice."""
     record = case_record(job)
     folder, geometry = Path(record["folder"]), geometry_of(image)
     masks = {}
     for row in record["structures"]:
         file = folder / f"{folder_name(row['name'])}.nii.gz"
-        masks[row["name"]] = read_mask(file, geometry).astype(bool)
+        masks[row["name"]] = (
+            read_flat_mask(file, geometry.shape)
+            if image.kind == "radiograph"
+            else read_mask(file, geometry).astype(bool)
+        )
     return masks
 
 

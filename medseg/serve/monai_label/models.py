@@ -13,6 +13,7 @@ from medseg.bundles.trust import trusted_bundle
 from medseg.cases.results import Structures
 from medseg.errors import BundleError, InputError
 from medseg.files import load_json, make_folder, write_json
+from medseg.serve.monai_label.images import FINDERS, is_dicomweb
 
 FIRST = "as delivered"
 """The version that the operator's own bundle is."""
@@ -75,7 +76,7 @@ class Models:
         if not found or len(self.bundles) < len(found):
             raise InputError("bundles: expected at least one, and each name once.")
         for bundle in found:
-            _check_served(bundle)
+            _check_served(bundle, tuple(FINDERS))
 
     def names(self) -> list[str]:
         return list(self.bundles)
@@ -111,29 +112,41 @@ class Models:
         make_folder(self.folder / name)
         write_json({"version": version}, self.folder / name / "current.json")
 
+    @property
+    def case_kinds(self) -> frozenset[str]:
+        """What kinds of image the bundles take."""
+        return frozenset(case_kind(bundle) for bundle in self.bundles.values())
+
+    def trained_here(self) -> list[str]:
+        """The bundles that labels can train: those of volumes."""
+        return [name for name, bundle in self.bundles.items() if case_kind(bundle) == "volume"]
+
     def tasks(self) -> list[str]:
         """What a worker has to run: every version of every bundle."""
         return [model.task for name in self.names() for model in self.versions(name)]
 
 
-def served_of(bundles: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(those of ``bundles`` that this protocol has a form for, why each of the others has none)."""
+def served_of(bundles: Sequence[str], studies: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(those of ``bundles`` that this protocol has a form for, why each of the others has none). ``studies``:
+    a folder, or the URL of a DICOMweb server, which offers volumes alone."""
+    kinds = ("volume",) if is_dicomweb(studies) else tuple(FINDERS)
     served, reasons = [], []
     for name in bundles:
         try:
-            _check_served(trusted_bundle(name))
+            _check_served(trusted_bundle(name), kinds)
             served.append(name)
         except BundleError as error:
             reasons.append(str(error))
     return tuple(served), tuple(reasons)
 
 
-def _check_served(bundle: Bundle) -> None:
-    """BundleError for a bundle whose answers this protocol has no form for."""
-    if kind_of(bundle).result is not Structures or case_kind(bundle) != "volume":
+def _check_served(bundle: Bundle, kinds: Sequence[str]) -> None:
+    """BundleError for a bundle whose answers this protocol has no form for, or whose images are none of
+    ``kinds``."""
+    if kind_of(bundle).result is not Structures or case_kind(bundle) not in kinds:
         raise BundleError(
             f"bundle {bundle.name}: answers with {bundle.result_kind} on a {case_kind(bundle)}; MONAI "
-            "Label's clients take structures of CT, MR or PET volumes."
+            "Label's clients take structures of CT, MR or PET volumes, and of radiographs in a folder."
         )
     needed = [name for key, name in bundle.modalities.items() if key not in ("image", *bundle.optional)]
     if needed:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medseg.bundles.queue import QueuedJob
-from medseg.cases.volume import open_case
 from medseg.errors import MedsegError
 from medseg.files import load_json, make_folder, write_json
+from medseg.serve.monai_label.images import voxels_of
 from medseg.serve.monai_label.inference import Question
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def score(service: Service, job: QueuedJob, report: Report) -> Mapping[str, Any]
     make_folder(folder)
     key = "entropy" if job.payload["method"] == "uncertain" else "features"
     pipeline = _pipeline(model, folder) if key == "entropy" else None
-    ids, failed, scored = service.images.ids(), {}, 0
+    ids, failed, scored = service.ids_for(model), {}, 0
     for number, image_id in enumerate(ids):
         report(number / max(len(ids), 1), f"{number} of {len(ids)} images")
         try:
@@ -79,9 +79,7 @@ def score(service: Service, job: QueuedJob, report: Report) -> Mapping[str, Any]
             file = folder / f"{image.key}.json"
             row = load_json(file) if file.exists() else {"image": image.id}
             if key not in row:
-                row[key] = (
-                    _entropy_of(image, pipeline) if pipeline else features(open_case(image.source).volume)
-                )
+                row[key] = _entropy_of(image, pipeline) if pipeline else features(voxels_of(image))
                 write_json(row, file)
             scored += 1
         except MedsegError as error:
@@ -117,7 +115,7 @@ def batch(service: Service, job: QueuedJob, report: Report) -> Mapping[str, Any]
     model, wanted = service.models.get(str(job.payload["model"])), str(job.payload["images"])
     labelled = {version.image for version in service.labels.all() if not version.is_withdrawn}
     ids = [
-        one for one in service.images.ids() if wanted == "all" or (one in labelled) == (wanted == "labeled")
+        one for one in service.ids_for(model) if wanted == "all" or (one in labelled) == (wanted == "labeled")
     ]
     asked, failed, done = {}, {}, []
     for image_id in ids:

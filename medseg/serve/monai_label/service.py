@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from medseg.bundles.kinds import case_kind
 from medseg.bundles.queue import Queue, QueuedJob
 from medseg.cases.volume import UID_SEPARATOR, source_path
 from medseg.errors import InputError, MedsegError
 from medseg.files import load_json, make_folder
 from medseg.serve.monai_label.dicomweb import DicomWebImages
 from medseg.serve.monai_label.export import write_dicom
-from medseg.serve.monai_label.images import FolderImages, Image, geometry_of
+from medseg.serve.monai_label.images import FolderImages, Image, geometry_of, is_dicomweb
 from medseg.serve.monai_label.inference import Inference
 from medseg.serve.monai_label.label_files import names_of, read_label
 from medseg.serve.monai_label.labels import (
@@ -28,7 +29,7 @@ from medseg.serve.monai_label.labels import (
     Version,
     current,
 )
-from medseg.serve.monai_label.models import Models
+from medseg.serve.monai_label.models import Model, Models
 from medseg.serve.monai_label.people import Person
 from medseg.serve.monai_label.sessions import Sessions
 from medseg.serve.monai_label.strategies import Choice, Situation, choose
@@ -59,11 +60,19 @@ class Places:
         return str(self.state / "chores.sqlite")
 
 
-def open_images(studies: str, places: Places) -> FolderImages | DicomWebImages:
-    """The images of a folder, or of a DICOMweb server by its URL."""
-    if studies.startswith(("http://", "https://")):
+def open_images(
+    studies: str, places: Places, kinds: Collection[str] = ("volume",)
+) -> FolderImages | DicomWebImages:
+    """The images of ``kinds`` in a folder, or of a DICOMweb server by its URL. InputError for radiographs of
+    such a server."""
+    if is_dicomweb(studies):
+        if "radiograph" in kinds:
+            raise InputError(
+                "studies: of a DICOMweb server CT, MR and PET series are offered; for a bundle of "
+                "radiographs give a folder of CR, DX, PNG or JPEG files."
+            )
         return DicomWebImages(studies, places.cache / "series")
-    return FolderImages(Path(studies).resolve(), places.uploads)
+    return FolderImages(Path(studies).resolve(), places.uploads, kinds)
 
 
 class Service:
@@ -84,9 +93,9 @@ class Service:
         self.places = Places(state.resolve(), queue_url)
         make_folder(self.places.temporary)
         self.studies, self.audit = studies, audit
-        self.images = open_images(studies, self.places)
-        self.labels = Labels(self.places.labels)
         self.models = Models(self.places.models, bundles)
+        self.images = open_images(studies, self.places, self.models.case_kinds)
+        self.labels = Labels(self.places.labels)
         self.sessions = Sessions(self.places.sessions)
         self.inference = Inference(Queue(self.places.jobs), self.places.results)
         self.inference.clear(RESULTS_LAST_DAYS)
@@ -97,6 +106,11 @@ class Service:
         """Folders whose names no answer tells."""
         local = () if isinstance(self.images, DicomWebImages) else (self.images.folder,)
         return (self.places.state, *local)
+
+    def ids_for(self, model: Model) -> list[str]:
+        """The images that a model takes."""
+        kind = case_kind(model.bundle)
+        return [one for one in self.images.ids() if self.images.get(one).kind == kind]
 
     # ---- labels --------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from medseg.errors import InputError
 from medseg.files import make_folder
-from medseg.serve.processes import Kept, end_all, module_command
+from medseg.serve.processes import Kept, check_certificate, check_free, end_all, module_command
 
 if TYPE_CHECKING:
     from medseg.serve.monai_label.service import Service
@@ -61,9 +61,15 @@ class Start:
             )
         if (self.certificate is None) != (self.key is None):
             raise InputError("`certificate` and `key` belong together; give both or neither.")
+        if self.most_upload_mb < 1 or self.memory_gb is not None and not self.memory_gb > 0:
+            raise InputError("`most_upload_mb` and `memory_gb` have to be above 0.")
+        if self.audit is not None and not self.audit.is_dir():
+            raise InputError(f"{self.audit}: no such folder; expected one that medseg audit wrote.")
         for file in filter(None, (self.certificate, self.key, self.users)):
             if not file.is_file():
                 raise InputError(f"{file}: no such file.")
+        if self.certificate is not None and self.key is not None:
+            check_certificate(self.certificate, self.key)
 
 
 def is_loopback(host: str) -> bool:
@@ -162,6 +168,7 @@ def serve(start: Start, say=print) -> int:
     """Serve until Ctrl-C or SIGTERM. InputError for what it cannot be started with."""
     from gunicorn.app.base import BaseApplication
 
+    check_free(start.host, start.port)
     log_to_file(start)
     handler, service = application(start)
     workers, stop = helper(start, service), threading.Event()

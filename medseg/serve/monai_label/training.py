@@ -112,7 +112,7 @@ def _trained(
 def _labelled(service: Service, model: Model, asked: Mapping[str, Any]) -> list[Chosen]:
     annotators = [name for name in str(asked.get("annotators") or "").split(",") if name]
     chosen = []
-    for image_id in service.images.ids():
+    for image_id in service.ids_for(model):
         versions = service.labels.of(service.images.get(image_id))
         if versions:
             image = service.images.local(image_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +170,7 @@ def _map_answer(
     gapless = params.get("restore_label_idx", True) is not False and output != "image"
     values, names, hidden = compose(masks_of(job, image), model.labels, gapless=gapless)
     rows = case_record(job)["structures"]
-    sizes = {row["name"]: row["volume_cc"] for row in rows}
-    told = {"label_names": names, "volumes_cc": sizes, **about}
+    told = {"label_names": names, **_sizes(rows), **about}
     if hidden:
         told["hidden_voxels"] = hidden
     if output == "json":
@@ -189,3 +188,14 @@ def _map_answer(
         answer["X-Medseg-Label-Names"] = json.dumps(names)
         return answer
     return multipart(told, name, content)
+
+
+def _sizes(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """{"volumes_cc": {structure: size}} of a volume; "areas_pixels" and "areas_cm2" of a radiograph, the
+    latter None where its spacing is not known."""
+    kinds = {"volumes_cc": "volume_cc", "areas_pixels": "area_pixels", "areas_cm2": "area_cm2"}
+    return {
+        told: {row["name"]: row[key] for row in rows}
+        for told, key in kinds.items()
+        if all(key in row for row in rows)
+    }

@@ -63,10 +63,13 @@ class TaskViews:
     def train(self, asking: Asking, model: str = "") -> HttpResponse:
         """POST: train a model from the labels; of all models without a name. ``params``: see TRAIN_CONFIG, or
         {model: them} of several."""
-        names = [model] if model else self.service.models.names()
+        can = self.service.models.trained_here()
+        names = [model] if model else can
         jobs = {}
         for name in names:
             self.service.models.get(name)
+            if name not in can:
+                raise InputError(f"model {name}: labels of radiographs train nothing here; use medseg train.")
             params = asking.params.get(name) if isinstance(asking.params.get(name), dict) else asking.params
             running = self.service.newest("train", name)
             if running is not None and running.state in ("waiting", "running"):

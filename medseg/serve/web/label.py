@@ -45,7 +45,8 @@ def left_out(site: Site) -> tuple[str, ...]:
     """Why bundles of the site are not offered to annotators; () for a site without annotators."""
     from medseg.serve.monai_label.models import served_of
 
-    return served_of(site.bundles)[1] if asked() else ()
+    annotated = asked()
+    return served_of(site.bundles, annotated.studies)[1] if annotated else ()
 
 
 def service_of(annotated: Annotated, site: Site) -> Service:
@@ -53,7 +54,7 @@ def service_of(annotated: Annotated, site: Site) -> Service:
     from medseg.serve.monai_label.models import served_of
     from medseg.serve.monai_label.service import Service
 
-    served, left_out = served_of(site.bundles)
+    served, left_out = served_of(site.bundles, annotated.studies)
     if not served:
         raise InputError(f"label: no bundle of the site can be served to annotators. {' '.join(left_out)}")
     audit = Path(annotated.audit) if annotated.audit else None
@@ -77,6 +78,11 @@ def helpers(site: Site) -> list[Kept]:
     annotated = asked()
     if annotated is None:
         return []
-    command = ["--studies", annotated.studies, "--bundles", ",".join(served_of(site.bundles)[0])]
+    command = [
+        "--studies",
+        annotated.studies,
+        "--bundles",
+        ",".join(served_of(site.bundles, annotated.studies)[0]),
+    ]
     command += ["--state", str(_state(site)), "--done-elsewhere", ",".join(site.bundles)]
     return [Kept("label", module_command("medseg.serve.monai_label.workers", *command))]

@@ -13,7 +13,7 @@ from pathlib import Path
 from medseg.bundles.find import bundle_folders, find_bundle
 from medseg.bundles.trust import trusted_bundle
 from medseg.errors import InputError, MedsegError
-from medseg.serve.processes import Group, Kept, module_command
+from medseg.serve.processes import Group, Kept, check_certificate, check_free, module_command
 from medseg.serve.web import label
 from medseg.serve.web.database import database
 from medseg.serve.web.site import BUNDLES_VARIABLE, DATA_VARIABLE, URL_VARIABLE, Site, load_site
@@ -137,7 +137,9 @@ def serve(request: ServeRequest, report: Callable[[str], None]) -> None:
     InputError before anything starts when the port is taken or :func:`prepare` refuses.
     """
     site = prepare(request)
-    _require_free(request.host, request.port)
+    check_free(request.host, request.port)
+    if request.certificate and request.key:
+        check_certificate(request.certificate, request.key)
     set_up_django()
     group = Group(commands(request, site))
     group.stop_at_signals()
@@ -179,15 +181,6 @@ def _wait_until_up(request: ServeRequest, group: Group) -> None:
 
 def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-
-
-def _require_free(host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise InputError(f"{host}:{port}: {error.strerror}; choose another `port`.") from error
 
 
 def _watch(group: Group) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from medseg.errors import BundleError, InputError
 from medseg.serve.dicom_node.config import Rule, SeriesFacts, check_bundles, read_config
 from medseg.serve.dicom_node.plan import plan
 from medseg.serve.dicom_node.report import dry_run
+from medseg.serve.dicom_node.supervise import check_places
 
 SERIES = SeriesFacts("1.2", "CT", "Thigh 3 mm", "RT planning", "THIGH", "CT1", 64)
 
@@ -65,7 +67,19 @@ def base(**changes):
         (base(rules=[{"bundle": "ct_head_neck", "name": "a"}] * 2), "two rules have the name 'a'"),
         (base(targets={"PACS": {"ae_title": "X"}}), "targets/PACS: a target has"),
         (base(targets={"PACS": {"stow": "ftp://x"}}), "`stow` is no http"),
-        (base(listen={"allowed": [], "tls": {"key": "x"}}), "tls: `authority` is missing"),
+        (base(listen={"allowed": ["CT1"], "tls": {}}), "tls: `authority` is missing"),
+        (base(listen={"allowed": []}), r"`allowed` is \(\); expected AE titles, or"),
+        (base(listen={"allowed": ["CT1", "X" * 17]}), "expected 1 to 16 ASCII characters"),
+        (base(listen={"allowed": ["CT1"], "ae_title": " "}), "`ae_title` is ' '; expected 1 to 16"),
+        (base(listen={"allowed": ["CT1"], "port": 70_000}), "`port` is 70000; expected 1 to 65535"),
+        (base(listen={"allowed": ["CT1"], "associations": 0}), "`associations` is 0; expected 1 to 1000"),
+        (base(listen={"allowed": ["CT1"], "quiet_s": float("nan")}), "`quiet_s` is nan; expected 0 to"),
+        (base(listen={"allowed": ["CT1"], "commitment": {"CT1": "host"}}), '"AE title": "host:port"'),
+        (base(listen={"allowed": ["CT1"], "tls": {"authority": "no.pem"}}), "no.pem'; expected a PEM file"),
+        (base(workers=0), "`workers` is 0; expected 1 to 64"),
+        (base(keep_days=-1), "`keep_days` is -1; expected 0.01 to"),
+        (base(rules=[{"bundle": "ct_head_neck", "modality": "ct"}]), "expected the code of the images, 'CT'"),
+        (base(rules=[{"bundle": "ct_head_neck", "formats": []}]), "expected at least one"),
         (
             base(
                 targets={"P": {"stow": "http://x"}},
@@ -183,3 +197,30 @@ def test_the_file_of_the_how_to_page_is_a_node_that_may_start(tmp_path):
     assert set(config.targets) == {"PLANNING", "PACS"} and config.rules[0].matches(
         SeriesFacts("1.2", "CT", "Neck 2 mm", "", "", "CT1", 90)
     )
+
+
+def test_files_of_tls_count_from_the_nodes_file(tmp_path, monkeypatch):
+    (tmp_path / "ca.pem").write_text("a certificate")
+    path = tmp_path / "node.json"
+    path.write_text(json.dumps(base(listen={"allowed": ["CT1"], "tls": {"authority": "ca.pem"}})))
+    monkeypatch.chdir("/")
+    assert read_config(path).listen.tls.authority == str(tmp_path / "ca.pem")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"folder": "file.txt"}, "is a file; expected a folder"),
+        ({"queue": "mysql://x"}, "postgresql://"),
+        ({"listen": {"host": "no-such-host.invalid"}}, "choose another `host`"),
+    ],
+)
+def test_a_node_that_could_not_work_does_not_start(changes, words, tmp_path):
+    config, _ = node_config(tmp_path)
+    (tmp_path / "file.txt").touch()
+    listen = dataclasses.replace(config.listen, **changes.get("listen", {}))
+    folder = tmp_path / changes.get("folder", "node")
+    changed = dataclasses.replace(config, listen=listen, folder=folder, queue=changes.get("queue"))
+    with pytest.raises(InputError, match=words):
+        check_places(changed)
+    check_places(config)

@@ -12,6 +12,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import nibabel
@@ -130,6 +131,12 @@ def test_with_a_certificate_plain_http_is_not_answered_and_a_stranger_is_not_bel
         Start("studies", ("sides",), tmp_path, certificate=tmp_path / "c.pem")
     with pytest.raises(InputError, match="no such file"):
         Start("studies", ("sides",), tmp_path, certificate=tmp_path / "c.pem", key=tmp_path / "k.pem")
+
+
+@pytest.mark.parametrize("given", [{"most_upload_mb": 0}, {"memory_gb": -1.0}, {"audit": Path("nowhere")}])
+def test_settings_that_cannot_be_meant_are_refused_at_the_start(given, tmp_path):
+    with pytest.raises(InputError, match="above 0|no such folder"):
+        Start("studies", ("sides",), tmp_path, **given)
 
 
 def test_ten_wrong_passwords_in_a_minute_are_enough(tmp_path, monkeypatch):
