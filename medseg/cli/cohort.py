@@ -113,7 +113,7 @@ def _verb(options) -> tuple[str, Verb, str]:
         raise InputError(f"medseg cohort {name}: {len(words)} paths given; expected {count}.")
     own = {flag for flag, verbs in OWN.items() if name not in verbs}
     for flag in sorted(own):
-        if getattr(options, flag) not in (None, [], False):
+        if getattr(options, flag) != options.parser.get_default(flag):
             option = "--" + flag.replace("_", "-")
             raise InputError(f"{option} does not go with medseg cohort {name}.")
     verb, title = make(options, words)
@@ -203,6 +203,9 @@ OWN = {
     "crop_to_body": ("segment",),
     "ctv_not_into": ("segment",),
     "trust_bundle": ("segment",),
+    "device": ("segment",),
+    "engine": ("segment",),
+    "names": ("segment",),
     "roi": ("convert",),
     "prefer": ("convert", "compare", "datalist"),
     "tolerance_mm": ("compare",),

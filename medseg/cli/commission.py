@@ -15,6 +15,12 @@ from medseg.cli.words import add_trust, in_flags, say
 from medseg.errors import InputError
 
 SITE = "site"
+OF_SITE = (
+    *("plans", "roi_map", "limits", "baseline", "prefer", "workers", "trust_bundle", "allow", "set", "names"),
+    *("format", "device", "engine", "within", "at", "series"),
+    *("ctv_mm", "ptv_mm", "crop_to_body", "ctv_not_into"),
+)
+"""Options that say what is contoured and compared: of the installation none is taken."""
 
 
 def add_commission(command: argparse.ArgumentParser):
@@ -62,19 +68,27 @@ def _run(options) -> int:
 
 
 def _readiness(options) -> int:
+    from medseg.bundles.find import find_bundle
     from medseg.commission.checks import Finding
     from medseg.commission.readiness import check_readiness, write_readiness
+    from medseg.files import make_folder
 
-    _refuse(options, ("plans", "roi_map", "limits", "baseline", "prefer"), "commission")
+    _refuse(options, OF_SITE, "commission")
+
+    bundles = [options.bundle] if options.bundle else []
+    for name in bundles:
+        find_bundle(name)
+    out = options.output.resolve() if options.output else None
+    if out:
+        make_folder(out)
 
     def report(one: Finding) -> None:
         if not options.json:
             say(f"{one.state:8} {one.group}: {one.name}: {in_flags(one.words)}")
 
-    bundles = [options.bundle] if options.bundle else []
     record = check_readiness(bundles, not options.no_contouring, report)
-    if options.output:
-        page = write_readiness(record, options.output.resolve())
+    if out:
+        page = write_readiness(record, out)
         say(f"-> {page}", file=sys.stderr)
     if options.json:
         say(json.dumps(record, indent=1))
@@ -108,21 +122,24 @@ def _site(options) -> int:
         )
         record = validate_site(request, Workers(options.workers, threads), bar.report)
     page = write_site_page(record, out)
+    unjudged = record["passed"] is None and bool(record["limits"]["levels"] or record["limits"]["dose"])
     for note in record["passed_over"]:
         say(f"passed over: {in_flags(note)}", file=sys.stderr)
     if options.json:
         say(json.dumps({key: record[key] for key in ("passed", "plans", "structures")}, indent=1))
     else:
         words = {
-            None: "no action levels were fixed",
+            None: "no structure that an action level could judge"
+            if unjudged
+            else "no action levels were fixed",
             True: "within all action levels",
             False: "beyond a level",
         }
         say(f"{record['plans']} plans: {words[record['passed']]} -> {page}")
-    return 1 if record["passed"] is False else 2 if record["not_done"] else 0
+    return 1 if record["passed"] is False else 2 if record["not_done"] or unjudged else 0
 
 
 def _refuse(options, names: Sequence[str], command: str) -> None:
     for name in names:
-        if getattr(options, name) not in (None, [], False):
+        if getattr(options, name) != options.parser.get_default(name):
             raise InputError(f"--{name.replace('_', '-')} does not go with medseg {command}.")

@@ -23,7 +23,7 @@ from medseg.dicom import Series
 from medseg.dicom.dose import Dose, read_dose
 from medseg.dicom.images.scan import Found
 from medseg.dicom.rtstruct.structure_set import StructureSet
-from medseg.errors import InputError
+from medseg.errors import GeometryError, InputError
 from medseg.files import load_json, plain, staging_folder
 from medseg.metrics import centre_lps_mm
 from medseg.structures.aliases import match_rois
@@ -90,7 +90,7 @@ class Judge(FolderPerCase):
         own.mkdir()
         series, plan, automatic, notes = opened(values)
         rois = match_rois(self.roi_map, plan.names, str(plan.path))
-        dose = read_dose(values["dose"]) if values["dose"] else None
+        dose = _dose_of(values["dose"], notes)
         rows = []
         for structure, roi in rois.items():
             if roi is not None or structure in automatic.names:
@@ -125,6 +125,8 @@ class Judge(FolderPerCase):
         if roi is None or structure not in automatic.names:
             return {**row, "state": "no plan" if roi is None else "not contoured"}
         masks = [binary_mask(plan, roi), binary_mask(automatic, structure)]
+        if not masks[0].any():  # planning systems keep ROIs of a template that nobody drew
+            return {**row, "state": "no plan"}
         row |= measure(*masks, series.geometry, self.limits.tolerance_of(structure))
         before, after = (centre_lps_mm(mask, series.geometry) for mask in masks)
         row |= {"volume_cc": row["other_cc"], "shift_lps_mm": plain(after - before)}
@@ -132,14 +134,24 @@ class Judge(FolderPerCase):
         cc = row["reference_cc"]
         row["volume_percent"] = 100 * (row["other_cc"] / cc - 1) if cc else math.nan
         if dose is not None:
-            try:
-                both = [dose.of(mask, series.geometry) for mask in masks]
-            except InputError as error:
-                notes.append(f"{structure}: {error}")
-            else:
-                names = dict.fromkeys([*DOSE_NUMBERS, *self.limits.dose_of(structure)])
-                row["dose"] = {name: [one.get(name) for one in both] for name in names}
+            row["dose"] = self._dose_row(structure, masks, dose, series, notes)
         return plain(row)
+
+    def _dose_row(
+        self, structure: str, masks: Sequence[np.ndarray], dose: Dose, series: Series, notes: list[str]
+    ) -> dict[str, list[float]]:
+        """{number: [of the plan's contour, of the automatic one]}; nan where the contour leaves the grid."""
+        names = dict.fromkeys([*DOSE_NUMBERS, *self.limits.dose_of(structure)])
+        found: dict[str, list[float]] = {name: [] for name in names}
+        for mask, whose in zip(masks, ("the plan's contour", "the automatic contour"), strict=True):
+            try:
+                histogram = dose.of(mask, series.geometry)
+            except (InputError, GeometryError) as error:
+                notes.append(f"{structure}, dose in {whose}: {error}")
+                histogram = None
+            for name, pair in found.items():
+                pair.append(math.nan if histogram is None else histogram.get(name))
+        return found
 
 
 def opened(values: Mapping[str, Any]) -> tuple[Series, MaskSource, MaskSource, list[str]]:
@@ -148,6 +160,15 @@ def opened(values: Mapping[str, Any]) -> tuple[Series, MaskSource, MaskSource, l
     plan = open_masks(values["set"], series)
     automatic = open_masks(Path(values["folder"]) / "RS.dcm", series)
     return series, plan, automatic, [*series.warnings, *plan.notices]
+
+
+def _dose_of(path: str, notes: list[str]) -> Dose | None:
+    """The dose of a case; None, with the reason among ``notes``, when it cannot be used."""
+    try:
+        return read_dose(path) if path else None
+    except (InputError, GeometryError) as error:
+        notes.append(f"without its dose: {error}")
+        return None
 
 
 def binary_mask(source: MaskSource, name: str) -> np.ndarray:

@@ -58,6 +58,11 @@ class Limits:
     def dose_of(self, structure: str) -> dict[str, float]:
         return {**self.dose.get(EVERYWHERE, {}), **self.dose.get(structure, {})}
 
+    def structures(self) -> list[str]:
+        """Every structure that is named."""
+        named = dict.fromkeys([*self.tolerance_mm, *self.levels, *self.dose])
+        return [name for name in named if name != EVERYWHERE]
+
     def record(self) -> dict[str, Any]:
         return {
             name: value if isinstance(value, float) else dict(value) for name, value in vars(self).items()

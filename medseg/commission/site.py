@@ -7,7 +7,7 @@ record as ``baseline`` shows whether anything drifts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -36,9 +36,10 @@ WATCHED = ("surface_dsc", "volume_percent", "shift_mm")
 GUIDANCE = {
     "ESTRO and AAPM 2024": "Hurkmans C et al., A joint ESTRO and AAPM guideline for development, clinical "
     "validation and reporting of artificial intelligence models in radiation therapy, Radiother Oncol 2024; "
-    "197:110345",
+    "197:110345, doi 10.1016/j.radonc.2024.110345",
     "ESTRO 2020": "Vandewinckele L et al., Overview of artificial intelligence-based applications in "
-    "radiotherapy: recommendations for implementation and quality assurance, Radiother Oncol 2020; 153:55-66",
+    "radiotherapy: recommendations for implementation and quality assurance, Radiother Oncol 2020; "
+    "153:55-66, doi 10.1016/j.radonc.2020.09.008",
 }
 """Whose advice the report follows: validation on the clinic's own patients, geometry and dose, action levels
 fixed before, routine checks after going live and after every change of scanner, protocol or model."""
@@ -52,7 +53,7 @@ DEFINITIONS = {
     "volume": "automatic volume less that of the plan, in % of the plan's",
     "shift": "distance between the centres of mass, in mm",
     "limits of agreement": "mean difference of the volumes and 1.96 standard deviations to either side "
-    "(Bland and Altman, Lancet 1986; i:307-310)",
+    "(Bland and Altman, Lancet 1986; 1:307-310)",
     "action level": "fixed by the user in a file; passed when the share of the cases that is given there "
     "(90 % unless it says otherwise) lies within it. A structure that was not contoured is within none",
     "control chart": "each case in the order of its images' dates; limits are 2.66 mean moving ranges to "
@@ -87,18 +88,24 @@ def validate_site(
     Raises InputError, before anything is contoured, for files that cannot be read as they should.
     """
     limits, roi_map = read_limits(request.limits), load_aliases(request.roi_map)
+    _require_known(limits.structures(), roi_map, request.limits, f"{request.roi_map} has")
     baseline = read_baseline(request.baseline)
+    bundle = find_bundle(request.contouring.bundle)
     make_folder(request.output_dir)
     contoured = run_cohort(Segment(request.contouring), workers, report, tell=request.tell)
     contours = _by_series(contoured["cases"], request.contouring.output_dir)
+    if contours:
+        names = [row["name"] for case in contoured["cases"] for row in case.get("structures") or []]
+        _require_known(roi_map, dict.fromkeys(names), request.roi_map, f"{bundle.name} contours")
     judge = Judge(
         request.contouring.input,
         contours,
         request.output_dir / CASES,
-        find_bundle(request.contouring.bundle).record(),
+        bundle.record(),
         roi_map,
         limits,
         request.prefer,
+        bundle.modality or "CT",
     )
     judged = run_cohort(judge, workers, report, tell=request.tell)
     done = in_order([case for case in judged["cases"] if case["status"] == "done"])
@@ -118,14 +125,34 @@ def validate_site(
             for case in [*contoured["cases"], *judged["cases"]]
             if case["status"] != "done"
         ],
-        "passed_over": [*contoured["passed_over"], *judged["passed_over"]],
+        "passed_over": list(dict.fromkeys([*contoured["passed_over"], *judged["passed_over"]])),
         "baseline": str(request.baseline) if request.baseline else None,
         "guidance": GUIDANCE,
         "versions": versions(),
         "disclaimer": DISCLAIMER,
     }
+    record["passed_over"] += _not_drawn(roi_map, done) + changed_since(request.baseline, record)
     write_record(plain(record), request.output_dir / RECORD)
     return record
+
+
+def _require_known(names: Iterable[str], known: Collection[str], path: Path | None, whose: str) -> None:
+    """InputError for a structure in a file of the user's that nothing would ever be compared for."""
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"{path}: no structure {name!r}; {whose} {', '.join(known)}. Correct it or leave it out."
+            )
+
+
+def _not_drawn(roi_map: Iterable[str], cases: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each structure that no plan has: a pattern may be wrong."""
+    drawn = {row["name"] for case in cases for row in case["structures"] if row.get("state") != "no plan"}
+    return [
+        f"{name}: no ROI of any plan fits it, so nothing is said of it"
+        for name in roi_map
+        if name not in drawn
+    ]
 
 
 def _by_series(cases: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, str]:
@@ -187,6 +214,26 @@ def charts(
                 }
             )
     return made
+
+
+def changed_since(path: Path | None, record: Mapping[str, Any]) -> list[str]:
+    """Sentences about what is another one than in the earlier report at ``path``, whose limits then say
+    little; [] without one."""
+    if path is None:
+        return []
+    earlier = load_json(path)
+    said = []
+    for name in ("name", "version", "weights_sha256"):
+        before, now = (str(one.get("bundle", {}).get(name, "not stated")) for one in (earlier, record))
+        if before != now:
+            said.append(f"the baseline's bundle has {name} {before}, this one {now}; make a new baseline")
+    before, now = (one.get("limits", {}).get("tolerance_mm") for one in (earlier, record))
+    if before != now:
+        said.append(f"the baseline's tolerances are {before}, these {now}; make a new baseline")
+    known = {case.get("group") for case in earlier.get("cases", ())}
+    groups = dict.fromkeys(case["group"] for case in record["cases"])
+    said += [f"images of {group} were not among the baseline's" for group in groups if group not in known]
+    return said
 
 
 def read_baseline(path: Path | None) -> dict[tuple[str, str], Control]:

@@ -43,6 +43,7 @@ def write_site_page(record: Mapping[str, Any], folder: Path) -> Path:
         "guidance": GUIDANCE,
     }
     notices = list(record["passed_over"])
+    notices += [f"{case['case']}: {words}" for case in record["cases"] for words in case["warnings"]]
     write_page("site.html", folder / PAGE, **values, notices=notices, definitions=DEFINITIONS)
     return folder / PAGE
 
@@ -121,12 +122,13 @@ def _dose_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
             "unit": unit(number),
             "plan": pair[0],
             "automatic": pair[1],
+            "difference": None if pair[1] is None else pair[1] - pair[0],
             "beyond": _beyond(record["limits"]["dose"], row["name"], number, pair),
         }
         for case in record["cases"]
         for row in case["structures"]
         for number, pair in (row.get("dose") or {}).items()
-        if None not in pair
+        if pair[0] is not None
     ]
 
 
@@ -135,9 +137,11 @@ def short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _beyond(levels: Mapping[str, Mapping[str, float]], name: str, number: str, pair: Sequence[float]) -> bool:
+def _beyond(
+    levels: Mapping[str, Mapping[str, float]], name: str, number: str, pair: Sequence[float | None]
+) -> bool:
     level = {**levels.get("*", {}), **levels.get(name, {})}.get(number)
-    return level is not None and abs(pair[1] - pair[0]) > level
+    return level is not None and (pair[1] is None or abs(pair[1] - pair[0]) > level)
 
 
 def _worst(record: Mapping[str, Any]) -> list[dict[str, Any]]:

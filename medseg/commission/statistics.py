@@ -72,13 +72,13 @@ def group_of(case: Mapping[str, Any]) -> str:
 
 def _summary(name: str, group: str, rows: Sequence[Mapping[str, Any]], limits: Limits) -> dict[str, Any]:
     measured = [row for row in rows if "dsc" in row]
+    drawn = [row for row in rows if _is_drawn(row)]
     verdicts = [
-        _verdict(number, level, [row.get(number) for row in measured], limits.cases_within)
+        _verdict(number, level, [row.get(number) for row in drawn], limits.cases_within)
         for number, level in limits.levels_of(name).items()
     ]
     for number, level in limits.dose_of(name).items():
-        pairs = [row["dose"].get(number) for row in measured if row.get("dose")]
-        away = [abs(pair[1] - pair[0]) for pair in pairs if pair and None not in pair]
+        away = [_dose_away(row, number) for row in drawn if _has_dose(row, number)]
         verdicts.append(_verdict(number, level, away, limits.cases_within))
     known = [verdict["passed"] for verdict in verdicts if verdict["passed"] is not None]
     return {
@@ -103,15 +103,33 @@ def _verdict(number: str, level: float, values: Sequence[float | None], share: f
 
 
 def is_within(row: Mapping[str, Any], limits: Limits) -> bool:
-    """Whether one case's structure lies within all its action levels."""
-    for number, level in limits.levels_of(row["name"]).items():
-        if not _verdict(number, level, [row.get(number)], 1.0)["passed"]:
-            return False
-    for number, level in limits.dose_of(row["name"]).items():
-        pair = (row.get("dose") or {}).get(number)
-        if pair and (None in pair or abs(pair[1] - pair[0]) > level):
-            return False
-    return True
+    """Whether one case's structure lies within all its action levels; True where the plan does not have it,
+    which nothing can be compared with."""
+    if not _is_drawn(row):
+        return True
+    values = [(number, level, row.get(number)) for number, level in limits.levels_of(row["name"]).items()]
+    values += [
+        (number, level, _dose_away(row, number))
+        for number, level in limits.dose_of(row["name"]).items()
+        if _has_dose(row, number)
+    ]
+    return all(_verdict(number, level, [value], 1.0)["passed"] for number, level, value in values)
+
+
+def _is_drawn(row: Mapping[str, Any]) -> bool:
+    """Whether the plan has the structure: then it counts, contoured or not."""
+    return "dsc" in row or row.get("state") == "not contoured"
+
+
+def _has_dose(row: Mapping[str, Any], number: str) -> bool:
+    """Whether the plan's contour has this number, or nothing was contoured that could have one."""
+    return (row.get("dose") or {}).get(number, [None])[0] is not None or "dsc" not in row
+
+
+def _dose_away(row: Mapping[str, Any], number: str) -> float | None:
+    """Difference of a dose number of the two contours; None where the automatic one has no such number."""
+    before, after = (row.get("dose") or {}).get(number) or (None, None)
+    return None if None in (before, after) else abs(after - before)
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, float | None]:

@@ -47,6 +47,8 @@ def test_a_failed_case_is_told_and_decides_the_exit_code(archive, tmp_path, caps
         (["compare", "in"], "1 paths given; expected 2"),
         (["convert", "in", "--workers", "0"], "expected at least 1"),
         (["convert", "in", "--format", "png"], "expected one of nifti, seg"),
+        (["convert", "in", "--device", "cuda"], "--device does not go with medseg cohort convert"),
+        (["compare", "in", "in", "--tolerance-mm", "-2"], "tolerance -2.0 mm: expected 0 or more"),
     ],
 )
 def test_words_that_do_not_go_together_are_refused_in_one_line(words, said, tmp_path, capsys):

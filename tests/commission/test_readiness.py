@@ -77,6 +77,12 @@ def test_the_command_writes_page_and_record_and_its_exit_code_tells(tmp_path, mo
     assert main(["commission", "--no-contouring"]) == 1
     assert "NOT READY" in capsys.readouterr().out
     assert main(["commission", "--plans", str(tmp_path)]) == 2
+    (tmp_path / "file").write_text("somebody's")
+    capsys.readouterr()
+    for wrong in (["-o", str(tmp_path / "file")], ["--bundle", "no_such_bundle"]):
+        assert main(["commission", "--no-contouring", *wrong]) == 2  # before any check
+        told = capsys.readouterr()
+        assert told.err.startswith("error: ") and told.err.count("\n") == 1 and not told.out
 
 
 @pytest.mark.slow

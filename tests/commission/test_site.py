@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pydicom
@@ -11,6 +12,7 @@ from chiral_cases import chiral_series
 
 from medseg.cli.main import main
 from medseg.commission.doses import plan_doses
+from medseg.commission.judge import Judge
 from medseg.dicom import find_series, read_series, read_structure_set, write_rtstruct
 from medseg.phantoms.dose import write_dose
 from medseg.phantoms.series import stack_geometry
@@ -45,7 +47,7 @@ def clinic(tmp_path_factory):
             )
             write_dose(ramp, grid, own / "RD.dcm", PatientID=series.headers[0].PatientID)
     rois, limits = folder / "rois.json", folder / "limits.json"
-    rois.write_text(json.dumps({"GTV": ["ball.*"], "Heart": []}))
+    rois.write_text(json.dumps({"GTV": ["ball.*"]}))
     levels = {"*": {"dsc": 0.9}, "GTV": {"tolerance_mm": 1.0, "shift_mm": 2.0, "dose": {"Dmean": 1.0}}}
     limits.write_text(json.dumps({**levels, "cases_within": 0.3}))
     return folder
@@ -143,6 +145,86 @@ def test_the_dose_of_the_plan_on_the_set_is_taken_before_a_near_one(clinic, tmp_
     assert doses == {} and "2 doses fit it, none taken" in notes[0]
 
 
-def test_what_is_missing_or_does_not_belong_is_said_in_one_line(clinic, capsys):
-    assert main(["commission", "site", "--bundle", "mm_gtv"]) == 2
-    assert "no --plans given" in capsys.readouterr().err
+def refused(capsys, *words):
+    """The one line that a wrong call gets."""
+    assert main(["commission", *map(str, words)]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and line.count("\n") == 1
+    return line
+
+
+def test_what_is_missing_or_does_not_belong_is_said_in_one_line(capsys):
+    assert "no --plans given" in refused(capsys, "site", "--bundle", "mm_gtv")
+    assert "--no-contouring does not go with medseg commission site" in refused(
+        capsys,
+        *("site", "--plans", "p", "--bundle", "mm_gtv", "--roi-map", "r", "-o", "o", "--no-contouring"),
+    )
+    for words in (["--within", "0,1,0,1,0,1"], ["--workers", "2"], ["--device", "cpu"], ["--format", "seg"]):
+        assert f"{words[0]} does not go with medseg commission." in refused(capsys, *words)
+
+
+def test_a_structure_that_is_spelt_otherwise_in_a_file_is_refused_and_not_left_out(
+    clinic, site, bright_bundle, tmp_path, capsys
+):
+    words = ["site", "--plans", clinic / "plans", "--bundle", bright_bundle, "-o", site[0], "--roi-map"]
+    levels, rois = tmp_path / "limits.json", tmp_path / "rois.json"
+    levels.write_text(json.dumps({"GTVp": {"dsc": 0.9}}))
+    line = refused(capsys, *words, clinic / "rois.json", "--limits", levels)
+    assert "limits.json: no structure 'GTVp'" in line and "rois.json has GTV" in line
+    rois.write_text(json.dumps({"GTVp": ["ball.*"]}))
+    assert "rois.json: no structure 'GTVp'; bright contours GTV" in refused(capsys, *words, rois)
+
+
+def test_a_pattern_that_fits_no_plan_is_told_and_passes_nothing(
+    clinic, site, bright_bundle, tmp_path, capsys
+):
+    shutil.copytree(site[0] / "contours", tmp_path / "out" / "contours")
+    rois = tmp_path / "rois.json"
+    rois.write_text(json.dumps({"GTV": ["no such"]}))
+    words = ["site", "--plans", clinic / "plans", "--bundle", bright_bundle, "-o", tmp_path / "out"]
+    words += ["--roi-map", rois, "--limits", clinic / "limits.json"]
+    assert main(["commission", *map(str, words)]) == 2
+    told = capsys.readouterr()
+    assert "GTV: no ROI of any plan fits it" in told.err
+    assert "3 plans: no structure that an action level could judge" in told.out
+
+
+def judged(site, clinic, tmp_path, plan, dose):
+    """The first structure of p0 against another plan and dose, and what was odd."""
+    values = {
+        "case": "p0",
+        "folder": str(site[0] / "contours" / "p0_CT"),
+        "set": str(plan),
+        "dose": str(dose),
+    }
+    values |= {"series": str(clinic / "plans" / "p0" / "CT"), "plan": {}}
+    judge = Judge(clinic / "plans", {}, tmp_path / "judged", {}, {"GTV": ["ball.*"]})
+    judge.output_dir.mkdir()
+    with judge.open() as run:
+        record = run(values)
+    return record["structures"][0], record["warnings"]
+
+
+def test_an_roi_of_a_template_that_nobody_drew_is_no_plan_to_compare_with(site, clinic, tmp_path):
+    plan = pydicom.dcmread(clinic / "plans" / "p0" / "RS.dcm")
+    del plan.ROIContourSequence[0].ContourSequence
+    plan.save_as(tmp_path / "RS.dcm")
+    found, _ = judged(site, clinic, tmp_path, tmp_path / "RS.dcm", "")
+    assert found == {"name": "GTV", "roi": "ball drawn", "state": "no plan"}
+
+
+def test_a_dose_that_covers_no_whole_structure_or_cannot_be_read_costs_the_dose_alone(site, clinic, tmp_path):
+    own = clinic / "plans" / "p0"
+    frame = read_series(own / "CT").geometry.frame_of_reference_uid
+    middle = stack_geometry((3, 8, 8), centre_lps_mm=(25, -34, 122), frame_of_reference_uid=frame)
+    write_dose(ramp, middle, tmp_path / "small.dcm")
+    found, notes = judged(site, clinic, tmp_path, own / "RS.dcm", tmp_path / "small.dcm")
+    assert found["dsc"] > 0.98 and found["dose"]["Dmean"] == [None, None]
+    assert sum("lies outside the dose grid" in words for words in notes) == 2
+    relative = pydicom.dcmread(own / "RD.dcm")
+    relative.DoseUnits = "RELATIVE"
+    relative.save_as(tmp_path / "relative.dcm")
+    shutil.rmtree(tmp_path / "judged")
+    found, notes = judged(site, clinic, tmp_path, own / "RS.dcm", tmp_path / "relative.dcm")
+    assert found["dsc"] > 0.98 and "dose" not in found
+    assert any("without its dose" in words and "RELATIVE" in words for words in notes)

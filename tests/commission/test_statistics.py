@@ -7,7 +7,7 @@ import json
 import pytest
 
 from medseg.commission.limits import Limits, read_limits
-from medseg.commission.site import charts, in_order, read_baseline
+from medseg.commission.site import changed_since, charts, in_order, read_baseline
 from medseg.commission.statistics import agreement, control, is_within, summaries
 from medseg.errors import InputError
 
@@ -117,3 +117,36 @@ def test_a_file_of_limits_is_read_and_what_it_cannot_mean_is_refused(tmp_path):
         path.write_text(json.dumps(content))
         with pytest.raises(InputError):
             read_limits(path)
+
+
+def test_a_structure_that_was_not_contoured_is_within_no_level_and_one_without_a_plan_is_not_asked():
+    lost, unasked = {"name": "Cord", "state": "not contoured"}, {"name": "Cord", "state": "no plan"}
+    levels = Limits(levels={"*": {"dsc": 0.8}}, dose={"*": {"Dmean": 1.0}})
+    cases = [case("a", row(0.9)), case("b", lost), case("c", unasked)]
+    found = summaries(cases, levels)[0]
+    assert [(v["within"], v["n"]) for v in found["verdicts"]] == [(1, 2), (0, 1)] and found["passed"] is False
+    assert summaries([case("b", lost)], levels)[0]["passed"] is False
+    assert summaries([case("c", unasked)], levels)[0]["passed"] is None
+    assert not is_within(lost, levels) and is_within(unasked, levels)
+
+
+def test_an_automatic_contour_whose_dose_cannot_be_told_is_not_within_and_a_plan_without_one_is_not_asked():
+    levels = Limits(dose={"*": {"Dmean": 1.0}})
+    leaked, uncovered = row(0.9, dose={"Dmean": [20.0, None]}), row(0.9, dose={"Dmean": [None, None]})
+    assert not is_within(leaked, levels) and is_within(uncovered, levels) and is_within(row(0.9), levels)
+    found = summaries([case("a", leaked), case("b", uncovered), case("c", row(0.9))], levels)[0]
+    assert [(v["within"], v["n"]) for v in found["verdicts"]] == [(0, 1)]
+
+
+def test_a_baseline_of_another_bundle_tolerance_or_scanner_is_told(tmp_path):
+    bundle = {"name": "a", "version": "1", "weights_sha256": "x"}
+    earlier = {"bundle": bundle, "limits": {"tolerance_mm": {"*": 2.0}}, "cases": [{"group": "X"}]}
+    (tmp_path / "site.json").write_text(json.dumps(earlier))
+    assert changed_since(tmp_path / "site.json", earlier) == [] and changed_since(None, earlier) == []
+    now = {
+        "bundle": {**bundle, "version": "2"},
+        "limits": {"tolerance_mm": {"*": 3.0}},
+        "cases": [{"group": "X"}, {"group": "Y"}],
+    }
+    said = changed_since(tmp_path / "site.json", now)
+    assert len(said) == 3 and "version 1, this one 2" in said[0] and "images of Y" in said[2]

@@ -7,6 +7,7 @@ that started it is gone.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -48,9 +49,9 @@ class Workers:
     def __post_init__(self):
         if self.count < 1 or self.threads < 1:
             raise InputError(f"`workers={self.count}`: expected at least 1, with at least 1 thread each.")
-        if self.memory_gb is not None and self.memory_gb <= 0:
+        if self.memory_gb is not None and not 0 < self.memory_gb < math.inf:
             raise InputError(f"`memory_gb={self.memory_gb:g}`: expected more than 0.")
-        if self.gpus_each < 0:
+        if not 0 <= self.gpus_each < math.inf:
             raise InputError(f"`gpus_per_worker={self.gpus_each:g}`: expected 0 or more.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -117,6 +118,9 @@ class Compare(FolderPerCase):
     verb = "compare"
 
     def record(self) -> dict[str, Any]:
+        for limit_mm in (self.tolerance_mm, *self.tolerances_mm.values()):
+            if not 0 <= limit_mm < math.inf:
+                raise InputError(f"tolerance {limit_mm} mm: expected 0 or more.")
         fields = ("tolerance_mm", "pairs", "prefer", "modality")
         tolerances = {"tolerances_mm": dict(self.tolerances_mm), "other": str(self.other)}
         return {**{name: getattr(self, name) for name in fields}, **tolerances}

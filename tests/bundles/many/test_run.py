@@ -115,7 +115,17 @@ def test_the_table_has_a_row_for_each_case_and_the_record_the_counts(mixed):
     assert "a slice is missing." in page and "SIGKILL" in page
 
 
-@pytest.mark.parametrize("wrong", [{"count": 0}, {"memory_gb": 0}, {"gpus_each": -1}, {"threads": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"count": 0},
+        {"memory_gb": 0},
+        {"memory_gb": float("nan")},
+        {"gpus_each": -1},
+        {"gpus_each": float("nan")},
+        {"threads": 0},
+    ],
+)
 def test_workers_that_cannot_be_are_refused(wrong):
     with pytest.raises(InputError):
         Workers(**wrong)
