@@ -34,7 +34,8 @@ def config(name: str) -> dict:
 
 
 @pytest.mark.parametrize(
-    "name", ["image_size", "soften_pixels", "classes", "backbone", "covariates", "network_def"]
+    "name",
+    ["image_size", "soften_pixels", "classes", "backbone", "covariates", "neck_boxes", "network_def"],
 )
 def test_training_and_inference_share_their_settings(name):
     assert config("train.json")[name] == config("inference.json")[name]
@@ -47,7 +48,7 @@ def test_a_film_is_prepared_alike_in_training_and_at_the_door():
 
     training = steps(config("train.json")["train"]["deterministic_transforms"])
     assert training == steps(config("inference.json")["preprocessing"]["transforms"])
-    assert len(training) == 6
+    assert len(training) == 7
 
 
 def test_no_patient_stands_on_two_sides_and_the_last_year_is_the_test():
