@@ -13,6 +13,7 @@ from PIL import Image
 
 from medseg.audit.classes import rank_classes
 from medseg.audit.evidence import file_stem
+from medseg.audit.fix import FixRequest, fix
 from medseg.audit.run import AuditRequest, audit
 from medseg.bundles.find import find_bundle
 from medseg.cli.audit import lines
@@ -77,6 +78,25 @@ def test_a_bundle_of_labels_is_audited_out_of_fold_with_both_hips_on_one_side(hi
     said = []
     assert audit(request, said.append)["findings"] == content["findings"]
     assert said == ["fold_1: done before", "fold_2: done before"]
+
+
+def test_the_bundles_own_weights_find_the_label_that_was_changed(hips, tmp_path):
+    content = json.loads((hips / "datalist.json").read_text())
+    content["training"][2]["label"] = 0  # one of the sick
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    settings = {"device": "cpu"}
+    request = AuditRequest(
+        hips, tmp_path / "out", "hip_osteoporosis", None, tmp_path / "list.json", 0, settings=settings
+    )
+    first, *others = audit(request, silent)["findings"]
+    assert (first["case"], first["fold"], first["likeliest"]) == ("f/2", "", "osteoporosis")
+    assert first["score"] > 0.5 > others[0]["score"]
+
+
+def test_corrected_class_labels_need_no_folder_of_files(hips, tmp_path):
+    request = FixRequest("hip_osteoporosis", hips, tmp_path / "out", hips, hips / "datalist.json")
+    with pytest.raises(InputError, match="answers with labels, which a datalist holds; correct it there"):
+        fix(request, silent)
 
 
 def test_a_label_that_is_a_file_is_no_class(hips, tmp_path):

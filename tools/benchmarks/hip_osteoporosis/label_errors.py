@@ -13,6 +13,7 @@ each flags are wrong, for every seed. WORK keeps the trainings; the same command
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -40,8 +41,9 @@ def films(folder: Path, patients: int, seed: int) -> list[dict]:
     if not datalist.exists():
         folder.mkdir(parents=True, exist_ok=True)
         options = ["--patients", str(patients), "--pixels", str(PIXELS), "--seed", str(seed)]
-        if hip_phantoms.main([str(folder), str(folder / "pairs.json"), *options]):
-            raise SystemExit(2)
+        with contextlib.redirect_stdout(sys.stderr):  # a table alone goes to standard output
+            if hip_phantoms.main([str(folder), str(folder / "pairs.json"), *options]):
+                raise SystemExit(2)
         pairs = read_json(folder / "pairs.json")
         cases = [case for section in SECTIONS for case in pairs[section]]
         names = sorted({case["patient_id"] for case in cases})
@@ -69,6 +71,20 @@ def row(name: str, seed: int, suspicion: np.ndarray, flagged: np.ndarray, cases:
     return f"| {seed} | {name} | {found} | {right} | {int(wrong.sum())} |"
 
 
+def rows(seed: int, findings: list[dict], cases: list[dict]) -> list[str]:
+    """The lines of a seed: the audit's, and cleanlab's of the same probabilities."""
+    said = {finding["case"]: finding for finding in findings}
+    chances = np.array([list(said[case["case_id"]]["probabilities"].values()) for case in cases])
+    losses, scores = (np.array([said[case["case_id"]][key] for case in cases]) for key in ("loss", "score"))
+    labels = np.array([case["label"] for case in cases])
+    quality = get_label_quality_scores(labels, chances, adjust_pred_probs=True)
+    joint = find_label_issues(labels, chances, filter_by="confident_learning", n_jobs=1)
+    return [
+        row("medseg audit, loss out of fold", seed, losses, scores >= 0.5, cases),
+        row("cleanlab, adjusted; confident joint", seed, -quality, joint, cases),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -78,10 +94,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    lines = [
-        "| seed | ranked by | AUROC (95 %) | wrong of those flagged | wrong labels |",
-        "|--:|---|--:|--:|--:|",
-    ]
+    print(
+        "| seed | ranked by | AUROC (95 %) | wrong of those flagged | wrong labels |\n|--:|---|--:|--:|--:|"
+    )
     for seed in SEEDS:
         folder = (options.work / f"seed_{seed}").resolve()
         cases = films(folder / "data", options.patients, seed)
@@ -95,16 +110,7 @@ def main() -> None:
             settings=settings,
         )
         content = audit(request, lambda line: print(line, file=sys.stderr, flush=True))
-        said = {finding["case"]: finding for finding in content["findings"]}
-        chances = np.array([list(said[case["case_id"]]["probabilities"].values()) for case in cases])
-        labels = np.array([case["label"] for case in cases])
-        losses = np.array([said[case["case_id"]]["loss"] for case in cases])
-        scores = np.array([said[case["case_id"]]["score"] for case in cases])
-        quality = get_label_quality_scores(labels, chances, adjust_pred_probs=True)
-        joint = find_label_issues(labels, chances, filter_by="confident_learning", n_jobs=1)
-        lines.append(row("medseg audit, loss out of fold", seed, losses, scores >= 0.5, cases))
-        lines.append(row("cleanlab, adjusted; confident joint", seed, -quality, joint, cases))
-    print("\n".join(lines))
+        print("\n".join(rows(seed, content["findings"], cases)), flush=True)
 
 
 if __name__ == "__main__":
