@@ -57,6 +57,7 @@ class Fold:
             _stamp(self.dataset_dir / case[key])
             for case in (*self.training, *self.held_out)
             for key in ("image", "label")
+            if isinstance(case[key], str)  # a class's number is among the words
         ]
         words = [dict(self.settings), self.training, self.held_out, str(self.dataset_dir), files]
         return hashlib.sha256(config + json.dumps(words, sort_keys=True).encode()).hexdigest()
@@ -69,8 +70,20 @@ def _stamp(path: Path) -> tuple:
     return (str(path), state.st_size if path.is_file() else 0, state.st_mtime_ns)
 
 
-def run_fold(fold: Fold, report: Callable[[str], None] = print) -> None:
+def save_predictions(fold: Fold, parser) -> None:
+    """Write what the network in ``parser`` gives each held-out case, as evidence."""
+    for evidence in predictions(fold, parser):
+        save_evidence(evidence, fold.predictions)
+
+
+def run_fold(
+    fold: Fold,
+    report: Callable[[str], None] = print,
+    save: Callable[[Fold, Any], None] = save_predictions,
+) -> None:
     """Train a fold, or continue it, and write the predictions of its held-out cases; nothing is done twice.
+
+    ``save``: writes what the network in a parsed train.json answers.
 
     BundleError when the folder holds a fold of other data or settings, and whatever the bundle's classes
     raise.
@@ -88,14 +101,16 @@ def run_fold(fold: Fold, report: Callable[[str], None] = print) -> None:
     write_json({"fingerprint": fold.fingerprint, "done": False}, fold.folder / RECORD)
     with _quiet():
         _train(fold, parser, report)
-        for evidence in predictions(fold, parser):
-            save_evidence(evidence, fold.predictions)
+        save(fold, parser)
     write_json({"fingerprint": fold.fingerprint, "done": True}, fold.folder / RECORD)
     report(f"{fold.folder.name}: {len(fold.held_out)} cases predicted")
 
 
 def predict_with_weights(
-    fold: Fold, seen: Collection[Mapping[str, Any]], report: Callable[[str], None] = print
+    fold: Fold,
+    seen: Collection[Mapping[str, Any]],
+    report: Callable[[str], None] = print,
+    save: Callable[[Fold, Any], None] = save_predictions,
 ) -> None:
     """Write the predictions of the bundle's own weights for the held-out cases, without any training.
 
@@ -122,8 +137,7 @@ def predict_with_weights(
     with _quiet():
         trained = load_network(fold.bundle, parser, build(fold.bundle, parser, "device"))
         build(fold.bundle, parser, "network").load_state_dict(trained.state_dict())
-        for evidence in predictions(fold, parser):
-            save_evidence(evidence, fold.predictions)
+        save(fold, parser)
     report(f"{len(fold.held_out)} cases predicted by the weights of {fold.bundle.name}")
 
 

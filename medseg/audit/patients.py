@@ -13,9 +13,9 @@ from medseg.errors import InputError, why
 from medseg.files import load_json
 
 
-def read_cases(datalist: Path, section: str = "training") -> list[dict]:
+def read_cases(datalist: Path, section: str = "training", of_classes: bool = False) -> list[dict]:
     """A section of a MONAI datalist. InputError for an unreadable file, a missing section or a case without
-    its keys."""
+    its keys. ``of_classes``: the label of a case is a class's number, not a file."""
     try:
         content = load_json(datalist)
         cases = content[section]
@@ -24,7 +24,11 @@ def read_cases(datalist: Path, section: str = "training") -> list[dict]:
     if not isinstance(cases, list) or not cases or not all(isinstance(case, dict) for case in cases):
         raise InputError(f"{datalist}: {section!r} is no list of cases.")
     for number, case in enumerate(cases):
-        lacking = [key for key in ("label", "case_id") if not isinstance(case.get(key), str)]
+        label = case.get("label")
+        if of_classes and (not isinstance(label, int | float) or isinstance(label, bool)):
+            raise InputError(f"{datalist}: case {number} of {section} has no class's number under label.")
+        texts = ("image", "case_id") if of_classes else ("label", "case_id")
+        lacking = [key for key in texts if not isinstance(case.get(key), str)]
         if lacking:
             raise InputError(
                 f"{datalist}: case {number} of {section} has no text under {', '.join(lacking)}."

@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medseg.audit import classes
 from medseg.audit.evidence import file_stem, save_evidence
-from medseg.audit.folds import Fold, predict_with_weights, run_fold
+from medseg.audit.folds import Fold, predict_with_weights, run_fold, save_predictions
 from medseg.audit.mask_files import cases_of, evidence_from_files, names_without_prediction, structure_names
 from medseg.audit.outputs import COLUMNS, record, row_of, write_html, write_table
 from medseg.audit.patients import group_of, patient_folds, patient_of, read_cases
 from medseg.audit.pictures import draw_worst
 from medseg.audit.ranking import Ranking, rank
 from medseg.audit.worklist import read_worklist, write_worklist
+from medseg.bundles.find import find_bundle
 from medseg.bundles.trust import trusted_bundle
 from medseg.errors import InputError, unusable
 from medseg.files import make_folder, no_empty_folders, own_folder, write_json
@@ -51,7 +53,8 @@ class AuditRequest:
 
 def audit(request: AuditRequest, report: Callable[[str], None] = print) -> dict[str, Any]:
     """Make or read the predictions, rank the labels, and write audit.csv, .json, .html, worklist.csv and
-    rtstruct/.
+    rtstruct/; of a bundle that answers with labels audit.csv, .json and worklist.csv
+    (:mod:`medseg.audit.classes`).
 
     Returns what audit.json holds. InputError, GeometryError, StructureError or BundleError in one line,
     before anything of the ranking is written.
@@ -83,6 +86,8 @@ def audit(request: AuditRequest, report: Callable[[str], None] = print) -> dict[
 
 def _audit(request: AuditRequest, report: Callable[[str], None]) -> dict[str, Any]:
     evidence_dir = request.output_dir / "cases"
+    if request.bundle and find_bundle(request.bundle).result_kind == "labels":
+        return _audit_classes(request, evidence_dir, report)
     if request.predictions is not None:
         items, about = (
             _from_files(request, evidence_dir, report),
@@ -95,6 +100,18 @@ def _audit(request: AuditRequest, report: Callable[[str], None]) -> dict[str, An
     paths = [evidence_dir / f"{file_stem(str(item['case_id']))}.npz" for item in items]
     ranking = rank(paths, groups, patients)
     return _write(request, ranking, about, report)
+
+
+def _audit_classes(request: AuditRequest, chances_dir: Path, report: Callable[[str], None]) -> dict[str, Any]:
+    items, about = _from_bundle(request, chances_dir, report, of_classes=True)
+    found = classes.rank_classes(find_bundle(request.bundle), items, chances_dir, request.group)
+    content = {"about": about, **found}
+    write_table(content["findings"], classes.COLUMNS, request.output_dir / "audit.csv")
+    write_worklist(
+        content["findings"], request.output_dir / "worklist.csv", request.least_score, request.worst
+    )
+    write_json(content, request.output_dir / "audit.json")
+    return content
 
 
 # ---- where predictions come from ---------------------------------------------------------------------------
@@ -119,11 +136,12 @@ def _from_files(request: AuditRequest, evidence_dir: Path, report: Callable[[str
 
 
 def _from_bundle(
-    request: AuditRequest, evidence_dir: Path, report: Callable[[str], None]
+    request: AuditRequest, evidence_dir: Path, report: Callable[[str], None], of_classes: bool = False
 ) -> tuple[list[dict], dict[str, str]]:
     bundle = trusted_bundle(request.bundle, request.trust_bundle)
     own_list = bundle.folder / "configs" / "datalist.json"
-    items = read_cases(request.datalist or own_list)
+    items = read_cases(request.datalist or own_list, of_classes=of_classes)
+    save = classes.save_chances if of_classes else save_predictions
     if request.group:
         for item in items:
             group_of(item, request.group)
@@ -145,11 +163,11 @@ def _from_bundle(
     ]
     words = "; ".join(f"{key}={json.dumps(value)}" for key, value in request.settings.items())
     if request.folds == 0:
-        seen = read_cases(own_list) if own_list.exists() else []
-        predict_with_weights(made[0], seen, report)
+        seen = read_cases(own_list, of_classes=of_classes) if own_list.exists() else []
+        predict_with_weights(made[0], seen, report, save)
         return items, {"Predictions": f"the weights of bundle {bundle.name} {bundle.version}, no training"}
     for one in made:
-        run_fold(one, report)
+        run_fold(one, report, save)
     how = f"bundle {bundle.name} {bundle.version}, {request.folds} folds by patient, seed {request.seed}"
     return items, {"Predictions": f"{how}{', ' + words if words else ''}"}
 
@@ -167,7 +185,7 @@ def _write(
     drawn, sets = draw_worst(ranking, ranks, suspected, out / "cases", request.data_dir, out / "rtstruct")
     content = record(ranking, {"about": about, "contour_sets": sets})
     write_table(rows, COLUMNS, out / "audit.csv")
-    write_worklist(ranking, out / "worklist.csv", request.least_score, request.worst)
+    write_worklist(rows, out / "worklist.csv", request.least_score, request.worst)
     if suspected < len(drawn):
         scored = f"{suspected} labels score {request.least_score:g} or more"
         about = about | {"Suspected": f"{scored}; the worst few of the others are drawn too"}

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from medseg.audit.outputs import write_table
-from medseg.audit.ranking import Ranking
 from medseg.errors import InputError
 
 WORKLIST = ("case", "structure", "score", "reason", "status", "reviewer", "date", "comment")
@@ -58,8 +59,10 @@ def _bare(text: str) -> str:
     return text[1:] if text.startswith("'") else text
 
 
-def write_worklist(ranking: Ranking, out: Path, least_score: float, most: int) -> int:
+def write_worklist(findings: Sequence[Mapping[str, Any]], out: Path, least_score: float, most: int) -> int:
     """Write the worst labels, worst first, for people to work through; returns how many there are.
+
+    ``findings``: rows of audit.csv, worst first, with ``case``, ``structure``, ``score`` and ``words``.
 
     Labels of at least ``least_score``, at most ``most`` of them. What a person entered in an earlier worklist
     at ``out`` stays, also for a label that is no longer among them.
@@ -70,16 +73,11 @@ def write_worklist(ranking: Ranking, out: Path, least_score: float, most: int) -
         for key, row in earlier.items()
         if row["status"] != "open" or row.get("reviewer") or row.get("comment")
     }
-    worst = [one for one in ranking.findings if one.score >= least_score][:most]
+    worst = [one for one in findings if one["score"] >= least_score][:most]
     rows = []
     for finding in worst:
-        kept = done.pop((finding.case, finding.structure), {})
-        new = {
-            "case": finding.case,
-            "structure": finding.structure,
-            "score": finding.score,
-            "reason": finding.reason.words,
-        }
+        kept = done.pop((finding["case"], finding["structure"]), {})
+        new = {key: finding[key] for key in ("case", "structure", "score")} | {"reason": finding["words"]}
         rows.append({"status": "open", **{key: kept.get(key, "") for key in WORKLIST[4:] if kept}, **new})
     rows += [{**row, "case": case, "structure": structure} for (case, structure), row in done.items()]
     write_table(rows, WORKLIST, out)

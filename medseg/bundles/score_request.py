@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -20,6 +19,10 @@ from medseg.bundles.trust import WEIGHTS_KEY
 from medseg.cases.find import folder_name
 from medseg.cases.volume import ALLOWABLE_AT_THE_GATE
 from medseg.errors import InputError
+from medseg.files import make_folder, own_folder
+
+LINKS = ".images"
+"""Folder of the cases while they are answered."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +142,19 @@ def answer_cases(
     asked: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, dict[str, Any]]:
     """{name of the case's folder: record} of the cases of a datalist; ``suffix`` of their files, None for
-    each one's own."""
-    with tempfile.TemporaryDirectory() as folder:
-        for case in cases:
-            image = (request.data / case["image"]).resolve()
-            (Path(folder) / f"{folder_name(case['case_id'])}{suffix or image.suffix}").symlink_to(image)
-        return answer(bundle, Path(folder), request.output_dir, formats, request, asked)
+    each one's own.
+
+    The cases are links below ``request.output_dir`` as long as it takes. A case is known by its path, which
+    is the same in every run: one that was answered before by the same weights is not answered again.
+    """
+    links = request.output_dir / LINKS
+    with own_folder(request.output_dir):
+        shutil.rmtree(links, ignore_errors=True)  # of a process that was killed
+        make_folder(links)
+        try:
+            for case in cases:
+                image = (request.data / case["image"]).resolve()
+                (links / f"{folder_name(case['case_id'])}{suffix or image.suffix}").symlink_to(image)
+            return answer(bundle, links, request.output_dir, formats, request, asked)
+        finally:
+            shutil.rmtree(links)

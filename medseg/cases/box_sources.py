@@ -199,9 +199,9 @@ def read_coco(path: str | Path, names: Mapping[str, str] = FINDINGS_OF_THE_CHEST
     return found + [Finding(image, "", None, None) for image in sorted(empty)]
 
 
-def read_voc(path: str | Path, names: Mapping[str, str] = FINDINGS_OF_THE_CHEST) -> list[Finding]:
+def read_voc(path: str | Path, names: Mapping[str, str] | None = FINDINGS_OF_THE_CHEST) -> list[Finding]:
     """The findings of one Pascal VOC XML file, whose pixels count from 1 and whose last one is inside the
-    box. InputError for a file that is none."""
+    box. ``names``: None keeps the file's own. InputError for a file that is none."""
     try:
         root = ElementTree.parse(_file(path)).getroot()
         image = root.findtext("filename")
@@ -210,7 +210,8 @@ def read_voc(path: str | Path, names: Mapping[str, str] = FINDINGS_OF_THE_CHEST)
             x0, y0, x1, y1 = (
                 float(thing.findtext(f"bndbox/{end}")) for end in ("xmin", "ymin", "xmax", "ymax")
             )
-            name = name_of(thing.findtext("name"), names)
+            word = thing.findtext("name")
+            name = str(word) if names is None else name_of(word, names)
             found.append(Finding(image, name, (y0 - 1, x0 - 1), (y1, x1)))
     except (ElementTree.ParseError, TypeError, ValueError) as error:
         raise InputError(f"{path}: no Pascal VOC file of boxes ({why(error)}).") from error

@@ -167,4 +167,5 @@ def lines(content: dict, out: Path) -> list[str]:
         for style in content["styles"]
         if style["consistent"]
     ]
-    return [*rows, f"{out / 'audit.html'}", content["disclaimer"]]
+    page = out / "audit.html"
+    return [*rows, f"{page if page.exists() else out / 'audit.csv'}", content["disclaimer"]]

@@ -16,6 +16,7 @@ from medseg.transforms.body import BlankOutsideBodyd
 from medseg.transforms.boxes import RandBoxGridd
 from medseg.transforms.covariates import AddCovariatesd
 from medseg.transforms.detections import BoxTargetd, RandBoxAffined, ToBoxesd
+from medseg.transforms.drawn_boxes import CropToDrawnBoxd
 from medseg.transforms.gate import CheckInputd
 from medseg.transforms.grey import FilmGreyd
 from medseg.transforms.label_maps import LabelsToStructuresd
@@ -55,6 +56,7 @@ __all__ = [
     "CaseReader",
     "CheckInputd",
     "CropBodyd",
+    "CropToDrawnBoxd",
     "CropWithind",
     "FilmGreyd",
     "KeepComponentsd",

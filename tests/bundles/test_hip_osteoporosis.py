@@ -10,6 +10,7 @@ import pydicom
 import pytest
 import torch
 from chest_files import write_dx
+from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
@@ -33,7 +34,8 @@ def config(name: str) -> dict:
 
 
 @pytest.mark.parametrize(
-    "name", ["image_size", "soften_pixels", "classes", "backbone", "covariates", "network_def"]
+    "name",
+    ["image_size", "soften_pixels", "classes", "backbone", "covariates", "neck_boxes", "network_def"],
 )
 def test_training_and_inference_share_their_settings(name):
     assert config("train.json")[name] == config("inference.json")[name]
@@ -46,7 +48,7 @@ def test_a_film_is_prepared_alike_in_training_and_at_the_door():
 
     training = steps(config("train.json")["train"]["deterministic_transforms"])
     assert training == steps(config("inference.json")["preprocessing"]["transforms"])
-    assert len(training) == 6
+    assert len(training) == 7
 
 
 def test_no_patient_stands_on_two_sides_and_the_last_year_is_the_test():
@@ -225,6 +227,32 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(few_films):
     resumed = trained(few_films, "parts", resume=True, **recipe)
     assert not torch.equal(whole["head.bias"], first["head.bias"])
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_it_trains_by_monais_own_command(few_films):
+    data, datalist = few_films
+    workflow = ConfigWorkflow(
+        config_file=str(BUNDLE / "configs" / "train.json"),
+        meta_file=str(BUNDLE / "configs" / "metadata.json"),
+        logging_file=False,
+        workflow_type="train",
+        bundle_root=str(BUNDLE),
+        dataset_dir=str(data),
+        datalist=str(datalist),
+        ckpt_dir=str(data / "run"),
+        output_dir=str(data / "run"),
+        device="$torch.device('cpu')",
+        image_size=[64, 64],
+        batch_size=4,
+        epochs=1,
+    )
+    workflow.run_id = "training"
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+    scores = workflow.parser.get_parsed_content("validate#evaluator").state.metrics
+    assert 0 <= scores["val_auc"] <= 1
+    assert (data / "run" / "last.pt").exists() and (data / "run" / "model.pt").exists()
 
 
 @pytest.mark.slow

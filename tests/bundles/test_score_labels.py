@@ -108,6 +108,11 @@ def test_films_go_through_the_door_with_the_side_that_the_datalist_says(films, t
     for name in ("osteoporosis_reliability.png", "osteoporosis_decision.png"):
         assert np.asarray(Image.open(tmp_path / "out" / name).convert("L")).std() > 10
     assert (tmp_path / "out" / "scores.md").read_text().startswith("6 images of 3 patients.")
+    answered = (tmp_path / "out" / "films_7001L" / "labels.json").stat().st_mtime_ns
+    assert main([*arguments, "-o", str(tmp_path / "out"), "--by", "side", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == said  # the same folder again: nothing is answered twice
+    assert (tmp_path / "out" / "films_7001L" / "labels.json").stat().st_mtime_ns == answered
+    assert not (tmp_path / "out" / ".images").exists()
 
 
 @pytest.mark.parametrize(
