@@ -51,6 +51,8 @@ def _run(options) -> int:
     from medseg.serve.web.run import ServeRequest, add_account, require_installed, serve
 
     require_installed()
+    if options.workers < 1:
+        raise InputError(f"--workers {options.workers}: expected 1 or more.")
     if options.label is None and (options.audit or options.ohif):
         raise InputError("--audit and --ohif belong to --label.")
     folders = {name: str(path.resolve()) for name in ("audit", "ohif") if (path := getattr(options, name))}
@@ -59,7 +61,7 @@ def _run(options) -> int:
         options.host,
         options.port,
         tuple(name for name in (options.bundles or "").split(",") if name),
-        max(1, options.workers),
+        options.workers,
         certificate=options.certificate,
         key=options.key,
         demo=options.demo,

@@ -114,7 +114,9 @@ class Group:
 
 
 def check_free(host: str, port: int) -> None:
-    """InputError for a port that is taken, and for a host that is no address of this computer."""
+    """InputError for a port that is none or taken, and for a host that is no address of this computer."""
+    if not 1 <= port <= 65_535:
+        raise InputError(f"port {port}: expected 1 to 65535.")
     bare = host.strip("[]")
     with socket.socket(socket.AF_INET6 if ":" in bare else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

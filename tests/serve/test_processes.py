@@ -112,6 +112,8 @@ def test_a_taken_port_and_a_host_that_is_nowhere_are_named():
         taken.listen()
         with pytest.raises(InputError, match="choose another `port`"):
             check_free("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(InputError, match="port 99999: expected 1 to 65535"):
+        check_free("127.0.0.1", 99_999)
     for elsewhere in ("no-such-host.invalid", "192.0.2.1"):  # the second is nobody's: RFC 5737
         with pytest.raises(InputError, match="choose another `host`"):
             check_free(elsewhere, 8000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -36,6 +37,13 @@ class Target:
     port: int
     ae_title: str
     calling_ae_title: str = "MEDSEG"
+
+    def __post_init__(self):
+        words = (self.name, self.host, self.ae_title, self.calling_ae_title)
+        if not all(isinstance(word, str) and word for word in words) or max(map(len, words[2:])) > 16:
+            raise TypeError("a name, host and AE title of at most 16 characters are texts")
+        if type(self.port) is not int or not 1 <= self.port <= 65_535:
+            raise TypeError(f"port {self.port!r} is none of 1 to 65535")
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,10 @@ def load_site(data_dir: Path, **given: Any) -> Site:
     return site
 
 
+MAY_BE_0 = ("free_bytes", "proxies")
+"""Numbers of site.json; every other one is above 0."""
+
+
 def _check(path: Path, key: str, value: Any) -> None:
     default = getattr(Site, key)
     if isinstance(default, tuple):
@@ -116,7 +128,8 @@ def _check(path: Path, key: str, value: Any) -> None:
     elif isinstance(default, str):
         fine = isinstance(value, str)
     else:
-        fine = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+        fine = isinstance(value, int | float) and not isinstance(value, bool)
+        fine = fine and (0 <= value < math.inf if key in MAY_BE_0 else 0 < value < math.inf)
         fine = fine and (isinstance(default, float) or isinstance(value, int))
     if not fine:
         raise InputError(f"{path}: {key} is {value!r}; expected something like {default!r}.")
