@@ -141,15 +141,18 @@ def main() -> None:
     options.add_argument("--series", type=int, default=40)
     options.add_argument("--jobs", type=int, default=5000)
     given = options.parse_args()
+    print("| step | measured |\n|---|--:|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
+        tell(jobs(root / "jobs.sqlite", given.jobs))
         write_archive(root / "archive", given.series)
-        found = looks(root / "archive", root / "index.sqlite", given.series * SLICES)
-        found |= jobs(root / "jobs.sqlite", given.jobs)
-        found |= structure_set(root / "one")
-    print("| step | measured |\n|---|--:|")
+        tell(looks(root / "archive", root / "index.sqlite", given.series * SLICES))
+        tell(structure_set(root / "one"))
+
+
+def tell(found: dict[str, str]) -> None:
     for step, figure in found.items():
-        print(f"| {step} | {figure} |")
+        print(f"| {step} | {figure} |", flush=True)
 
 
 if __name__ == "__main__":
