@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundles.importers.plain import require_plain
+from medseg.cases.find import folder_name
 from medseg.errors import InputError, StructureError
 from medseg.structures.structure import (
     INTERPRETED_TYPES,
@@ -99,6 +100,7 @@ def structures_of(
         raise InputError(f"{where}: every label is left out; nothing would be contoured.")
     try:
         check_names_are_unique(str(structure["name"]) for structure in structures)
+        check_names_are_unique(folder_name(str(structure["name"])) for structure in structures)  # of files
     except StructureError as error:
         raise StructureError(f"{where}: {error}") from error
     return structures

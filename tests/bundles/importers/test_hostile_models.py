@@ -12,7 +12,7 @@ from nnunet_models import LABELS, configuration, dataset_of, plans_of, write_mod
 
 from medseg.bundles.importers.names import side_of
 from medseg.bundles.importers.nnunet import NnunetRequest, import_nnunet
-from medseg.errors import BundleError, InputError
+from medseg.errors import BundleError, InputError, StructureError
 
 pytest.importorskip("dynamic_network_architectures", reason="pip install 'medseg[nnunet]'")
 
@@ -147,3 +147,10 @@ def test_a_side_is_found_without_a_gap_too():
         "R"
     }
     assert {side_of(name) for name in ("Lungs", "VB_L2", "Lung_LUL", "Liver", "Rectum", "RLung_L")} == {""}
+
+
+def test_two_labels_whose_files_would_have_one_name_are_refused(tiny, tmp_path):
+    labels = {"background": 0, "A/B": 1, "A_B": 2, "C": 3}
+    change(tiny / "dataset.json", lambda dataset: dataset.update(labels=labels))
+    with pytest.raises(StructureError, match="two structures are called 'A_B'"):
+        import_nnunet(NnunetRequest(tiny, tmp_path / "b"))
