@@ -109,7 +109,7 @@ def _add_nnunet(kind: argparse.ArgumentParser):
             options.model,
             options.output,
             options.configuration,
-            _words(options.folds),
+            None if options.folds is None else _words(options.folds),
             options.names,
             _words(options.modalities),
             options.postprocessing,

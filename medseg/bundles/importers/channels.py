@@ -40,6 +40,9 @@ def series_words(names: Sequence[str], modalities: Sequence[str] = ()) -> dict[s
     """
     if modalities and len(modalities) != len(names):
         raise InputError(f"`modalities`: {len(modalities)} for {len(names)} channels: {', '.join(names)}.")
+    unknown = [word for word in modalities if word not in MODALITIES.values()]
+    if unknown:
+        raise InputError(f"`modalities`: {unknown[0]!r}; expected CT, MR or PT of each channel.")
     found = list(modalities) or [_modality(name) for name in names]
     if "" in found:
         raise InputError(

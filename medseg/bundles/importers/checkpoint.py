@@ -57,7 +57,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     weights = content.get("network_weights") if isinstance(content, dict) else None
     if not isinstance(weights, dict):
         raise BundleError(f"{path}: holds no network_weights; expected a checkpoint of nnU-Net v2.")
-    weights = {_plain(name): tensor for name, tensor in weights.items()}
+    weights = {_plain(str(name)): tensor for name, tensor in weights.items()}
     wrong = untrained(weights)
     if wrong:
         raise BundleError(f"{path}: {wrong}; train it or restore the file.")
@@ -77,7 +77,7 @@ def _inner(content: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _axes(path: Path, value: Any) -> tuple[int, ...]:
     axes = tuple(value) if isinstance(value, list | tuple) else None if value is not None else ()
-    if axes is None or not all(isinstance(axis, int) and 0 <= axis < 3 for axis in axes):
+    if axes is None or not {*axes} <= {0, 1, 2} or len({*axes}) < len(axes):
         raise BundleError(f"{path}: mirror axes {value!r}; expected some of 0, 1, 2, or none.")
     return axes
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medseg.bundles.importers.plain import require_plain
+from medseg.cases.find import folder_name
 from medseg.errors import InputError, StructureError
 from medseg.structures.structure import (
     INTERPRETED_TYPES,
@@ -23,12 +25,17 @@ Interpreted Type and its colour as #RRGGBB, both may be empty or missing."""
 SIDES = {"l": "L", "lt": "L", "left": "L", "r": "R", "rt": "R", "right": "R"}
 
 
+GLUED = re.compile("^[LR](?=[A-Z][a-z])|(?<=[a-z])[LR]$|^(?:left|right)|(?:left|right)$")
+"""Sides without a gap: RLung, LungR, rightlung, lungright."""
+
+
 def side_of(name: str) -> str:
-    """ "L" or "R" when a part of the name says so (left, Left, lt, _L), "" when none or both do; the L of a
-    lumbar vertebra, VB_L2, is none."""
+    """ "L" or "R" when a part of the name says so (left, Left, lt, _L, LungL), "" when none or both do;
+    the L of a lumbar vertebra, VB_L2, is none."""
     parts = re.split(r"[^A-Za-z0-9]+", name)
     words = [word for part in parts for word in re.findall("[A-Z]?[a-z]+", part) if len(word) > 1]
-    sides = {SIDES[word.lower()] for word in (*parts, *words) if word.lower() in SIDES}
+    glued = [side for part in parts for side in GLUED.findall(part)]
+    sides = {SIDES[word.lower()] for word in (*parts, *words, *glued) if word.lower() in SIDES}
     return sides.pop() if len(sides) == 1 else ""
 
 
@@ -47,7 +54,9 @@ def read_names(path: Path) -> dict[str, dict[str, str]]:
             "type,colour."
         )
     named: dict[str, dict[str, str]] = {}
-    for row in rows:
+    for number, row in enumerate(rows, start=2):
+        if row["name"] is None or None in row:
+            raise InputError(f"{path}: line {number} has not a value for each of {','.join(columns)}.")
         label = (row["label"] or "").strip()
         if label in named:
             raise InputError(f"{path}: label {label!r} stands there twice.")
@@ -77,6 +86,7 @@ def structures_of(
             raise InputError(
                 f"{where}: label {label!r} would be called {row['name']!r}: left and right are swapped."
             )
+        require_plain(row["name"], where)
         known = structure_from_name(row["name"])
         structures.append(
             {
@@ -90,6 +100,7 @@ def structures_of(
         raise InputError(f"{where}: every label is left out; nothing would be contoured.")
     try:
         check_names_are_unique(str(structure["name"]) for structure in structures)
+        check_names_are_unique(folder_name(str(structure["name"])) for structure in structures)  # of files
     except StructureError as error:
         raise StructureError(f"{where}: {error}") from error
     return structures

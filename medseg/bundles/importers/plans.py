@@ -11,6 +11,7 @@ from typing import Any
 
 from medseg.bundles.find import read_json
 from medseg.bundles.importers.checkpoint import FILE, Checkpoint, read_checkpoint
+from medseg.bundles.importers.plain import malformed, require_plain
 from medseg.errors import BundleError
 
 NETWORKS = {
@@ -70,7 +71,7 @@ class Model:
         found = {}
         for name, value in self.dataset["labels"].items():
             numbers = tuple(int(n) for n in (value if isinstance(value, list) else [value]))
-            if name != "ignore" and set(numbers) != {0}:
+            if name not in ("background", "ignore"):
                 found[name] = numbers
         return found
 
@@ -108,6 +109,11 @@ def read_model(folder: Path, configuration: str | None = None, folds: Sequence[s
     everything that medseg would have to guess.
     """
     folder = _model_folder(folder, configuration)
+    with malformed(folder, "plans.json and dataset.json as nnU-Net v2 writes them"):
+        return _read(folder, configuration, folds)
+
+
+def _read(folder: Path, configuration: str | None, folds: Sequence[str] | None) -> Model:
     plans, dataset = read_json(folder / "plans.json"), read_json(folder / "dataset.json")
     for content, name, keys in (
         (plans, "plans.json", ("configurations", "transpose_forward", "image_reader_writer")),
@@ -122,7 +128,29 @@ def read_model(folder: Path, configuration: str | None = None, folds: Sequence[s
     previous = None
     if merged.get("previous_stage"):
         previous = _first_stage(folder, name, merged["previous_stage"], folds)
-    return Model(folder, plans, dataset, name, merged, checkpoints, previous)
+    model = Model(folder, plans, dataset, name, merged, checkpoints, previous)
+    _check_labels(model)
+    return model
+
+
+def _check_labels(model: Model) -> None:
+    """BundleError unless the background is 0 and no two labels are one number."""
+    if model.dataset["labels"].get("background") not in (0, [0]):
+        raise BundleError(
+            f"{model.folder}: dataset.json: its background is not 0; expected nnU-Net v2's labels."
+        )
+    seen: dict[tuple[int, ...], str] = {}
+    for label, numbers in model.labels.items():
+        if not numbers or min(numbers) < 1:
+            raise BundleError(
+                f"{model.folder}: dataset.json: label {label!r} is {numbers}; expected 1 or more."
+            )
+        if numbers in seen:
+            raise BundleError(
+                f"{model.folder}: dataset.json: {seen[numbers]!r} and {label!r} are both {numbers}; which is "
+                "which is not known."
+            )
+        seen[numbers] = label
 
 
 def _model_folder(folder: Path, configuration: str | None) -> Path:
@@ -149,8 +177,10 @@ def _model_folder(folder: Path, configuration: str | None) -> Path:
 
 def _fold_files(folder: Path, folds: Sequence[str] | None) -> list[Path]:
     there = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{FILE}"))
-    numbered = [fold for fold in there if fold != "all"]
-    chosen = list(folds) if folds else numbered or there
+    numbered = sorted((fold for fold in there if fold.isdigit()), key=int)  # and no fold_0_old
+    if folds is not None and (not folds or len(set(folds)) < len(folds)):
+        raise BundleError(f"folds {', '.join(folds) or '(none)'}: expected each once, such as 0,1,2.")
+    chosen = list(folds) if folds else numbered or [fold for fold in there if fold == "all"]
     missing = [fold for fold in chosen if fold not in there]
     if missing or not chosen:
         wanted = f"fold {missing[0]}" if missing else "a fold"
@@ -215,17 +245,13 @@ def network_def(model: Model) -> dict[str, Any]:
         )
     heads = len(model.regions) or len(_numbers(model)) + 1
     channels = len(model.channels) + (len(_numbers(model)) if model.previous else 0)
-    arguments = dict(wanted["arch_kwargs"])
+    arguments, classes = dict(wanted["arch_kwargs"]), {}
     for key in wanted.get("_kw_requires_import", ()):
         if arguments.get(key) is not None:
-            arguments[key] = _class_of(model, key, str(arguments[key]))
-    return {
-        "_target_": NETWORKS[name],
-        "input_channels": channels,
-        "num_classes": heads,
-        "deep_supervision": False,
-        **arguments,
-    }
+            classes[key] = _class_of(model, key, str(arguments.pop(key)))
+    require_plain(arguments, f"{model.folder}: plans.json")
+    own = {"input_channels": channels, "num_classes": heads, "deep_supervision": False}
+    return {**arguments, **classes, **own, "_target_": NETWORKS[name]}
 
 
 def _class_of(model: Model, key: str, address: str) -> dict[str, str]:
@@ -290,7 +316,7 @@ def stage_of(model: Model, previous: int | None = None) -> dict[str, Any]:
     preprocessor = own.get("preprocessor_name", "DefaultPreprocessor")
     if preprocessor != "DefaultPreprocessor":
         raise BundleError(f"{model.folder}: preprocessor {preprocessor!r}; expected DefaultPreprocessor.")
-    _ = _numbers(model)
+    _check_sizes(model)
     return {
         "transpose": list(model.plans["transpose_forward"]),
         "spacing_mm": [float(mm) for mm in own["spacing"]],
@@ -303,6 +329,19 @@ def stage_of(model: Model, previous: int | None = None) -> dict[str, Any]:
         **({"regions": list(regions)} if regions else {"classes": len(_numbers(model)) + 1}),
         **({} if previous is None else {"previous": previous}),
     }
+
+
+def _check_sizes(model: Model) -> None:
+    """BundleError for a patch, voxel or order of axes that is none."""
+    own, _ = model.configuration, _numbers(model)
+    patch, spacing_mm, where = own["patch_size"], own["spacing"], f"{model.folder}: plans.json"
+    if len(patch) not in (2, 3) or not all(isinstance(n, int) and n > 0 for n in patch):
+        raise BundleError(f"{where}: patch_size {patch}; expected 2 or 3 numbers of voxels.")
+    if len(spacing_mm) != len(patch) or not all(0 < float(mm) < float("inf") for mm in spacing_mm):
+        raise BundleError(f"{where}: spacing {spacing_mm}; expected {len(patch)} sides in mm.")
+    order = model.plans["transpose_forward"]
+    if sorted(order) != [0, 1, 2]:
+        raise BundleError(f"{where}: transpose_forward {order}; expected an order of 0, 1, 2.")
 
 
 def axcodes(model: Model) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 from medseg.bundles.find import Bundle
 from medseg.bundles.importers.names import read_names, structures_of
 from medseg.bundles.importers.nnunet import licence_of, networks_of, require_networks
+from medseg.bundles.importers.plain import malformed
 from medseg.bundles.importers.plans import Model, read_model, stage_of
 from medseg.bundles.importers.totalsegmentator_names import AROUND_MM, LICENSED, TASKS, TOTAL
 from medseg.bundles.importers.writing import Imported, write_bundle
@@ -43,6 +44,11 @@ def import_totalsegmentator(request: TotalSegmentatorRequest) -> Bundle:
     numbers = _data_sets(request)
     if request.output.exists():
         raise InputError(f"{request.output}: exists already; name a new folder.")
+    with malformed(request.weights, "models as nnU-Net v2 writes them"):
+        return _import(request, numbers)
+
+
+def _import(request: TotalSegmentatorRequest, numbers: Sequence[int]) -> Bundle:
     task, models = TASKS[request.task], [_model(request.weights, number) for number in numbers]
     rough = _rough(request.weights) if task.around else []
     labels, stages = _result(request.task, models)

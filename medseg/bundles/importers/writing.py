@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg.bundles.find import Bundle, bundle_folders
+from medseg.bundles.importers.plain import require_plain
 from medseg.bundles.trust import WEIGHTS_KEY, trust
 from medseg.errors import InputError
 from medseg.files import make_folder, write_json
@@ -53,11 +54,13 @@ class Imported:
 
 def write_bundle(model: Imported, folder: Path) -> Bundle:
     """The bundle in ``folder``, which must be new; recorded as one that this user lets run, since nothing of
-    the model became code. InputError for a folder that exists."""
+    the model became code. InputError for a folder that exists and for a text that would be code."""
     import torch
 
     if folder.exists():
         raise InputError(f"{folder}: exists already; name a new folder.")
+    for part in (folder.name, model.licence, model.title, model.stages, model.structures, model.series):
+        require_plain(part, model.source)
     make_folder(folder.parent)
     staging = folder.with_name(f".{folder.name}.part{os.getpid()}")
     try:
