@@ -34,9 +34,10 @@ advisories: setup
 	$(VENV)/bin/uv pip install --quiet --python $(RUN) pip-audit
 	$(RUN) tools/advisories.py
 
-# One process per core and one thread in each: together they are faster than one process with all the cores.
+# One thread in each process, and one process more than there are cores: the tests of servers wait a good deal.
+PROCESSES := $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
 test: setup
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(PROCESSES) --maxprocesses 4 --dist loadfile
 
 lint: setup
 	$(RUN) -m ruff check .

@@ -73,6 +73,7 @@ def answer_of(folder):
     return {key: record[key] for key in ("status", "bundle", "options", "structures", "input_sha256")}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_worker_process_with_a_shipped_bundle_answers_as_medseg_segment_does(tmp_path):
     chiral_series(tmp_path / "CT")  # no sarcoma, but 105 cc that the network takes for one

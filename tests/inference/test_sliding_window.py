@@ -121,6 +121,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (ch
 """
 
 
+@pytest.mark.slow
 def test_masks_take_a_fraction_of_a_byte_for_each_structure_and_voxel():
     run = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
     # 4 bytes for the frontier of 8 of 128 planes and one row of windows, and one bit: far below the 4 of

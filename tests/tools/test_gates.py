@@ -35,7 +35,7 @@ def test_every_rule_that_refuses_is_counted_in_its_own_column(tmp_path, capsys):
     assert page.startswith("<!-- gate of ct_head_neck -->\n### ct_head_neck") and "### mm_gtv" in page
     # 24 mm are too few for either; values come first only for the two that are no HU.
     assert "| ct/set, image.nii.gz | 3 | 0 |  |  |  | 2 | 3 |  |" in page
-    assert "| ct | 1 | 0 |  |  |  |  |  | 1 |" in page
+    assert "| ct | 1 | 0 |  |  |  |  |  |  |  |  | 1 |" in page
     assert "| made: noise of 20 grains | 20 |" in page
     assert "### cxr_anatomy" in capsys.readouterr().out
     # A grey picture is none to a bundle that learned from colours; of what is made, noise and phantoms are.

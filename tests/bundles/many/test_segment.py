@@ -45,6 +45,7 @@ def require_whole(out, count):
     assert not list(out.glob(".partial*")) and not list(out.glob(".lock*"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_killed_workers_and_a_killed_run_lose_nothing_do_nothing_twice_and_answer_as_medseg_segment(
     bright_bundle, tmp_path

@@ -40,6 +40,7 @@ def modalities(url, study):
     return sorted(row["00080060"]["Value"][0] for row in rows)
 
 
+@pytest.mark.slow
 def test_ohif_contours_a_series_by_its_uid_in_the_order_of_its_slices(door, archive, studies):
     series = archive[2]
     assert list(door.ask("GET", "/datastore/?output=all").json["objects"]) == [series]

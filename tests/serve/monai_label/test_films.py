@@ -67,6 +67,7 @@ def test_films_are_offered_by_id_and_downloaded_as_one_slice(films):
     assert film.shape == (128, 128, 1) and np.allclose(film.header.get_zooms()[:2], (0.4, 0.2))
 
 
+@pytest.mark.slow
 def test_a_film_gets_the_masks_of_medseg_segment(films, answer, tmp_path):
     told, values, affine = answer
     segment(Request(films[1] / "chest.dcm", "cxr_anatomy", tmp_path, formats=("png",)))
@@ -81,6 +82,7 @@ def test_a_film_gets_the_masks_of_medseg_segment(films, answer, tmp_path):
     assert told["areas_cm2"]["Lung_L"] == pytest.approx(lung.sum() * 0.2 * 0.4 / 100, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_corrected_film_is_kept_as_a_version_and_taken_home_as_seg(films, answer):
     server, _ = films
     _, values, affine = answer

@@ -125,6 +125,7 @@ def _session(cookies: str) -> str:
     return next(part.strip() for part in cookies.replace(",", ";").split(";") if "sessionid=" in part)
 
 
+@pytest.mark.slow
 def test_the_sites_worker_contours_for_annotators_and_labels_belong_to_their_account(site, phantom):
     server, accounts = site
     params = {"params": json.dumps({"result_extension": ".nrrd", "client_id": "rev"})}

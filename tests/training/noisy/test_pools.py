@@ -228,6 +228,7 @@ def one_process(rank: int, folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradient_of_one_with_the_whole_batch(tmp_path):
     # The file runs itself: a test module has no name that a new process could import.
     start = [sys.executable, __file__]
