@@ -100,7 +100,10 @@ signal.pause()
 """
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())
-    assert b"http.server" in Path(f"/proc/{child}/cmdline").read_bytes()
+    until = time.monotonic() + 30  # a new process has no words until it has become the program
+    while b"http.server" not in Path(f"/proc/{child}/cmdline").read_bytes():
+        assert time.monotonic() < until
+        time.sleep(0.01)
     parent.kill()
     parent.wait()
     assert is_gone(child)

@@ -14,7 +14,7 @@ from medseg.errors import MedsegError
 from medseg.serve.monai_label.service import Service
 from medseg.serve.processes import Group, Kept, module_command
 
-NICENESS = 5
+NICENESS = 2
 """Contouring takes every core; whoever asks the server something meanwhile comes first."""
 
 
