@@ -10,7 +10,8 @@ DATASET_DIR is the layout of tools/datasets/hei_med.py, whose split it uses: --f
 five; the locked test patients are not touched. `train` writes OUT/cells/<cell>.json and .npz for every
 finished cell; what is there is not done again, and a cell that was killed goes on from its last epoch, so the
 same command after any interruption finishes the grid. `--list` prints the cells, `--only TEXT` takes those
-whose name contains TEXT, `--minutes` starts no cell after that time. Width narrow is a quarter of the
+whose name contains TEXT, `--minutes` starts no cell after that time, `--jobs` trains several side by side
+(times of cells are then those of a busy machine). Width narrow is a quarter of the
 published widths, made for a processor: a cell takes about ten minutes of one core. No epoch is chosen; the
 last one is scored. `report` writes a table per device and width; means are over all validation patients of
 the folds, with 95 % intervals over patients.
@@ -23,14 +24,16 @@ eye_lesion -o SCORES_DIR` wrote into the card, and its figures into README.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 from cell import BASELINE, Budget, Cell, read_record, run_cell
 
 from medseg.errors import MedsegError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from side_by_side import add_arguments, work_off  # noqa: E402
 
 ARCHITECTURES = ("unet", "fcn_resnet101", "segnet", "deeplabv3", "deeplabv3plus")
 BUNDLE = Path(__file__).resolve().parents[3] / "monai_bundles" / "eye_lesion"
@@ -45,10 +48,6 @@ def cells(width: str, folds: list[int]) -> list[Cell]:
 
 
 def train(options: argparse.Namespace) -> int:
-    chosen = [cell for cell in cells(options.width, options.folds) if options.only in cell.key]
-    if options.list:
-        print("\n".join(cell.key for cell in chosen))
-        return 0
     budget = Budget(
         epochs=options.epochs,
         patch_pixels=options.patch,
@@ -56,34 +55,18 @@ def train(options: argparse.Namespace) -> int:
         learning_rate=options.learning_rate,
         seed=options.seed,
     )
-    began = time.monotonic()
-    context = multiprocessing.get_context("spawn")
-    for cell in chosen:
+
+    def finished(cell: Cell) -> bool:
         path = options.out / "cells" / f"{cell.key}.json"
-        if path.exists():
-            read_record(path, budget)
-            print(f"{cell.key}: there already", flush=True)
-            continue
-        if time.monotonic() - began > 60 * options.minutes:
-            print(f"{cell.key}: not started, {options.minutes:g} minutes are over")
-            return 0
-        # A process of its own, so that its peak of memory is its own.
-        process = context.Process(target=_in_process, args=(cell, budget, options.data, options.out))
-        process.start()
-        process.join()
-        if process.exitcode:
-            print(f"error: {cell.key} ended with {process.exitcode}", file=sys.stderr)
-            return 1
-        cost = read_record(path)["cost"]
-        print(f"{cell.key}: {cost['training_minutes']:.1f} min, {cost['ms_per_image']:.0f} ms", flush=True)
-    return 0
+        return path.exists() and bool(read_record(path, budget))
+
+    run = partial(one_cell, budget=budget, data=options.data, out=options.out)
+    return work_off(cells(options.width, options.folds), finished, run, options)
 
 
-def _in_process(cell: Cell, budget: Budget, data: Path, out: Path) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    run_cell(cell, budget, data, out)
+def one_cell(cell: Cell, budget: Budget, data: Path, out: Path) -> str:
+    cost = run_cell(cell, budget, data, out)["cost"]
+    return f"{cost['training_minutes']:.1f} min, {cost['ms_per_image']:.0f} ms"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -101,9 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     verb.add_argument("--longest-side", type=int, default=Budget.longest_side, help="default 1024")
     verb.add_argument("--learning-rate", type=float, default=Budget.learning_rate)
     verb.add_argument("--seed", type=int, default=Budget.seed)
-    verb.add_argument("--only", default="", metavar="TEXT")
-    verb.add_argument("--minutes", type=float, default=1e9)
-    verb.add_argument("--list", action="store_true")
+    add_arguments(verb)
     verb = verbs.add_parser("report")
     verb.add_argument("out", type=Path, metavar="OUT")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="PAGE")

@@ -2,31 +2,45 @@
 
     python tools/benchmarks/hip_osteoporosis/experiments.py train backbones WORK
     python tools/benchmarks/hip_osteoporosis/experiments.py train chest WORK --films SHARED/cxr/nih1000_64px
+    python tools/benchmarks/hip_osteoporosis/experiments.py train backbones leak WORK --device cuda --jobs 16
     python tools/benchmarks/hip_osteoporosis/experiments.py report WORK -o docs/reference/benchmark_hip.md
 
-`train` makes the phantoms below WORK/data when they are not there, trains every cell of a question and
+`train` makes the phantoms below WORK/data when they are not there, trains every cell of the questions and
 writes WORK/<question>/cells/<cell>.json; what is there is not done again, and a cell that was killed goes on
-from its last epoch, so the same command after any interruption finishes the grid. The questions are those of
-hip_grids.py: backbones, confounder, leak, covariates on phantoms, chest on real films. `--list` prints the
-cells, `--only TEXT` takes those whose name contains TEXT, `--minutes` starts no cell after that time.
-`report` writes the tables of every question that has finished cells. Everything runs on one thread of a
-processor; no cell takes longer than four minutes of it at 128 pixels and 6 epochs.
+from its last epoch, so the same command after any interruption finishes the grid, there or in a copy of WORK.
+The questions are those of hip_grids.py: backbones, confounder, leak, covariates on phantoms, chest on real
+films. `--list` prints the cells, `--only TEXT` takes those whose name contains TEXT, `--minutes` starts no
+cell after that time, `--jobs` trains several side by side, each on one thread. Pixels and epochs are those of
+SCALES, unless they are given; cells of another scale need another WORK. Training needs neither pydicom nor
+SimpleITK once the phantoms are made. `report` writes the tables of every question that has finished cells.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from hip_cells import read_record, run_cell
+from hip_cells import Cell, read_record, run_cell
 from hip_grids import GRIDS, Plan
 
 from medseg.errors import MedsegError
 
-TOOLS = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TOOLS / "datasets"))
+BENCHMARKS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent / "datasets")]
+
+from side_by_side import add_arguments, work_off  # noqa: E402
+
+SCALES = {
+    "backbones": (128, 30),
+    "confounder": (64, 8),
+    "leak": (64, 40),
+    "covariates": (128, 20),
+    "chest": (64, 15),
+}
+"""{question: pixels and epochs of its cells}; chest films have 64 pixels whatever is asked."""
 
 DATASETS = {"plain": (), "confounded": ("--confounded",), "uncertain": ("--record-error", "1.0")}
 """Below WORK/data, with the options of tools/datasets/hip_phantoms.py that make each."""
@@ -41,40 +55,46 @@ NEEDED = {
 
 
 def make_data(folder: Path, names: tuple[str, ...]) -> None:
-    import hip_phantoms
-
     for name in names:
         if not (folder / name / "datalist.json").exists():
+            import hip_phantoms  # late: it needs pydicom, which training on finished phantoms does not
+
             (folder / name).mkdir(parents=True, exist_ok=True)
             arguments = [str(folder / name), str(folder / name / "datalist.json"), *DATASETS[name]]
             if hip_phantoms.main(arguments):
                 raise SystemExit(2)
 
 
-def train(options: argparse.Namespace) -> int:
-    import torch
+@dataclass(frozen=True)
+class Task:
+    """A cell, and the folder of its question."""
 
-    torch.set_num_threads(1)
-    make_data(options.work / "data", NEEDED[options.question])
-    out = options.work / options.question
-    plan = Plan(options.work / "data", options.films, options.pixels, options.epochs)
-    began = time.monotonic()
-    for cell in GRIDS[options.question](plan):
-        if options.only not in cell.key:
-            continue
-        if options.list:
-            print(cell.key)
-            continue
-        path = out / "cells" / f"{cell.key}.json"
-        if path.exists():
-            read_record(path, cell)
-            print(f"{cell.key}: there already", flush=True)
-            continue
-        if time.monotonic() - began > 60 * options.minutes:
-            print(f"{cell.key}: not started, {options.minutes:g} minutes are over")
-            return 0
-        print(f"{cell.key}: {run_cell(cell, out)['training_minutes']:.1f} min", flush=True)
-    return 0
+    out: Path
+    cell: Cell
+
+    @property
+    def key(self) -> str:
+        return f"{self.out.name}/{self.cell.key}"
+
+
+def train(options: argparse.Namespace) -> int:
+    tasks: list[Task] = []
+    for question in options.questions:
+        make_data(options.work / "data", NEEDED[question])
+        pixels, epochs = options.pixels or SCALES[question][0], options.epochs or SCALES[question][1]
+        plan = Plan(options.work / "data", options.films, pixels, epochs)
+        tasks += [Task(options.work / question, cell) for cell in GRIDS[question](plan)]
+    return work_off(tasks, finished, partial(one_task, device=options.device), options)
+
+
+def finished(task: Task) -> bool:
+    """InputError where the cell is there with other settings."""
+    path = task.out / "cells" / f"{task.cell.key}.json"
+    return path.exists() and bool(read_record(path, task.cell))
+
+
+def one_task(task: Task, device: str) -> str:
+    return f"{run_cell(task.cell, task.out, device)['minutes']:.1f} min"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -83,14 +103,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     verb = verbs.add_parser("train")
-    verb.add_argument("question", choices=tuple(GRIDS))
+    verb.add_argument("questions", nargs="+", choices=tuple(GRIDS), metavar="QUESTION", help=", ".join(GRIDS))
     verb.add_argument("work", type=Path, metavar="WORK")
     verb.add_argument("--films", type=Path, default=Path("../shared/data/cxr/nih1000_64px"), metavar="DIR")
-    verb.add_argument("--pixels", type=int, default=128, help="of a phantom; default 128")
-    verb.add_argument("--epochs", type=int, default=6)
-    verb.add_argument("--only", default="", metavar="TEXT")
-    verb.add_argument("--minutes", type=float, default=1e9)
-    verb.add_argument("--list", action="store_true")
+    verb.add_argument("--pixels", type=int, help="of a phantom, instead of the question's")
+    verb.add_argument("--epochs", type=int, help="instead of the question's")
+    verb.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    add_arguments(verb)
     verb = verbs.add_parser("report")
     verb.add_argument("work", type=Path, metavar="WORK")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="PAGE")

@@ -39,8 +39,10 @@ class Cell:
     settings: Mapping[str, Any]
 
 
-def run_cell(cell: Cell, out: Path) -> dict[str, Any]:
+def run_cell(cell: Cell, out: Path, device: str = "cpu") -> dict[str, Any]:
     """Train a cell and answer; its record lies in ``out``/cells when it returns, and what is there is read.
+    ``device``: cpu or cuda, always in full precision; ``minutes`` are those of the processor on the one, of
+    the wall on the other.
 
     A training that was killed goes on from its last epoch. InputError where a finished cell there had other
     settings."""
@@ -68,16 +70,19 @@ def run_cell(cell: Cell, out: Path) -> dict[str, Any]:
         "output_dir": str(folder),
         "val_interval": cell.settings["epochs"] + 1,
         "resume": True,
+        "device": device,
+        "amp": False,
     }
     bundle = find_bundle(BUNDLE)
-    began = time.process_time()
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    began = clock()
     if _epochs_done(folder) < cell.settings["epochs"]:
         run_config(bundle, ["train"], "training", settings)
-    minutes = (time.process_time() - began) / 60
     record = {
         "key": cell.key,
         "settings": dict(cell.settings),
-        "training_minutes": minutes,
+        "device": device if device == "cpu" else torch.cuda.get_device_name(),
+        "minutes": (clock() - began) / 60,
         "answers": answers(bundle, settings, folder / "last.pt", cell),
     }
     write_json(record, path)

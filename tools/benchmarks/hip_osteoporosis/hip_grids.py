@@ -82,15 +82,16 @@ def confounder(plan: Plan) -> Iterator[Cell]:
 def leak(plan: Plan) -> Iterator[Cell]:
     """Both hips of a patient on two sides of a split, or on one; the last year's patients are new to both.
     Records with an error of SD 1: what the film does not hold can be known of the other hip only. Few
-    patients and four times the epochs, since only a network that learned its films by heart can use it."""
+    patients and many epochs, since only a network that learned its films by heart can use it."""
     data = plan.data / "uncertain"
     parts = sections(data)
     earlier = (parts["training"] + parts["validation"])[: 2 * LEAK_PATIENTS]
     for seed in SEEDS:
         for by in ("patient", "film"):
-            cases = folds(earlier, by == "patient", seed)[0] | {"test": parts["test"]}
-            settings = plan.settings(seed=seed, balance_by=[], epochs=4 * plan.epochs)
-            yield Cell(f"by_{by}_seed{seed}", data, cases, ("validation", "test"), settings)
+            for number, fold in enumerate(folds(earlier, by == "patient", seed)):
+                settings = plan.settings(seed=seed, balance_by=[])
+                cases = fold | {"test": parts["test"]}
+                yield Cell(f"by_{by}_fold{number}_seed{seed}", data, cases, ("validation", "test"), settings)
 
 
 def covariates(plan: Plan) -> Iterator[Cell]:

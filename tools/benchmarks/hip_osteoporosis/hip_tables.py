@@ -69,10 +69,12 @@ def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def scale(cells: dict[str, dict]) -> str:
     settings = next(iter(cells.values()))["settings"]
-    minutes = [cell["training_minutes"] for cell in cells.values()]
+    minutes = [cell["minutes"] for cell in cells.values()]
+    devices = " and ".join(sorted({cell["device"] for cell in cells.values()}))
     return (
-        f"{len(cells)} cells of {settings['image_size'][0]} pixels and {settings['epochs']} epochs; "
-        f"{np.median(minutes):.1f} minutes of one thread each (median), {max(minutes):.1f} at most."
+        f"{len(cells)} cells of {settings['image_size'][0]} pixels and {settings['epochs']} epochs on "
+        f"{devices}, one thread each; {np.median(minutes):.1f} minutes a cell (median), "
+        f"{max(minutes):.1f} at most."
     )
 
 
@@ -87,7 +89,7 @@ def backbones(cells: dict[str, dict]) -> Iterator[str]:
         if films is None:
             continue
         scores = class_scores(films.truth.astype(int), (films.score >= 0).astype(int), 2)
-        minutes = np.median([cells[key]["training_minutes"] for key in keys])
+        minutes = np.median([cells[key]["minutes"] for key in keys])
         figures = [f"{value:.2f}" for row in scores for value in row[:3]]
         rows.append((f"{name}_narrow", str(len(keys)), *figures, films.auc(), f"{minutes:.1f}"))
     heads = ("backbone", "folds", *(f"{what} {c}" for c in (0, 1) for what in ("precision", "recall", "F1")))
@@ -125,11 +127,12 @@ def leak(cells: dict[str, dict]) -> Iterator[str]:
     rows = []
     for by in ("film", "patient"):
         for seed in SEEDS:
-            key = f"by_{by}_seed{seed}"
-            if key in cells:
-                held_out, new = (together(cells, [key], part) for part in ("validation", "test"))
-                rows.append((f"by {by}", str(seed), held_out.auc(), new.auc()))
-    yield table(("split", "seed", "AUROC, validation", "AUROC, patients of the last year"), rows)
+            keys = [f"by_{by}_fold{number}_seed{seed}" for number in range(FOLDS)]
+            keys = [key for key in keys if key in cells]
+            if keys:
+                held_out, new = (together(cells, keys, part) for part in ("validation", "test"))
+                rows.append((f"by {by}", str(seed), str(len(keys)), held_out.auc(), new.auc()))
+    yield table(("split", "seed", "folds", "AUROC, held out", "AUROC, patients of the last year"), rows)
 
 
 def covariates(cells: dict[str, dict]) -> Iterator[str]:
