@@ -52,16 +52,16 @@ def work_off(
             waiting.append(cell)
     context, began, running, failed = multiprocessing.get_context("spawn"), time.monotonic(), {}, 0
     while waiting or running:
+        late = time.monotonic() - began >= 60 * options.minutes
+        if late and waiting:
+            print(f"{len(waiting)} cells not started, {options.minutes:g} minutes are over", flush=True)
+            waiting = []
         while waiting and len(running) < max(options.jobs, 1):
-            if time.monotonic() - began > 60 * options.minutes:
-                print(f"{len(waiting)} cells not started, {options.minutes:g} minutes are over", flush=True)
-                waiting = []
-                break
             cell = waiting.pop(0)
             process = context.Process(target=_in_process, args=(run, cell))
             process.start()
             running[process.sentinel] = (process, cell)
-        for sentinel in wait(list(running)):
+        for sentinel in wait(list(running)) if running else ():
             process, cell = running.pop(sentinel)
             process.join()
             if process.exitcode:

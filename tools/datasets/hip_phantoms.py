@@ -13,6 +13,7 @@ referrals, weakly: the older and the lighter, the lower. With --record-error the
 from those of the phantoms by a normal error of that SD, one per patient: a label that the film does not hold.
 With --confounded brightness and machine follow the T-score in training and validation, sick bones on bright
 films of the soft machine, and are turned over in the test set: what a network that learned them gets wrong.
+With --films-only the datalist is left as it is: the films alone are drawn anew, without a library of DICOM.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from PIL import Image
 from medseg.errors import MedsegError
 from medseg.files import write_csv
 from medseg.phantoms.hip import DEVICES, make_hip
-from medseg.workbench.record_pairs import PairRequest, pair
 
 FIRST_YEAR, YEARS = 2018, 5
 TEST_FROM = date(2022, 1, 1)
@@ -114,6 +114,29 @@ def make(data: Path, found: list[Patient], pixels: int) -> None:
         table.writerows(records)
 
 
+def paired(data: Path, out: Path, seed: int) -> dict:
+    """The report of the pairing of images.csv with dexa.csv; the datalist goes to ``out``."""
+    from medseg.workbench.record_pairs import PairRequest, pair
+
+    return pair(
+        PairRequest(
+            images=data / "images.csv",
+            records=str(data / "dexa.csv"),
+            out=out,
+            record_columns={
+                **{"patient": "patient", "date": "date", "t_score": "neck_t"},
+                **{field: field for field in PERSON},
+            },
+            image_columns={
+                **{"patient": "patient", "date": "date", "image": "path"},
+                **{"side": "side", "device": "device"},
+            },
+            test_from=TEST_FROM,
+            seed=seed,
+        )
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -127,27 +150,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--record-error", type=float, default=0.0, metavar="SD", help="of T-scores; default 0"
     )
+    parser.add_argument("--films-only", action="store_true")
     options = parser.parse_args(arguments)
     try:
         found = patients(options.patients, options.seed, options.confounded, options.record_error)
         make(options.data, found, options.pixels)
-        report = pair(
-            PairRequest(
-                images=options.data / "images.csv",
-                records=str(options.data / "dexa.csv"),
-                out=options.out,
-                record_columns={
-                    **{"patient": "patient", "date": "date", "t_score": "neck_t"},
-                    **{field: field for field in PERSON},
-                },
-                image_columns={
-                    **{"patient": "patient", "date": "date", "image": "path"},
-                    **{"side": "side", "device": "device"},
-                },
-                test_from=TEST_FROM,
-                seed=options.seed,
-            )
-        )
+        if options.films_only:
+            return 0
+        report = paired(options.data, options.out, options.seed)
     except (MedsegError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -11,8 +11,9 @@ from its last epoch, so the same command after any interruption finishes the gri
 The questions are those of hip_grids.py: backbones, confounder, leak, covariates on phantoms, chest on real
 films. `--list` prints the cells, `--only TEXT` takes those whose name contains TEXT, `--minutes` starts no
 cell after that time, `--jobs` trains several side by side, each on one thread. Pixels and epochs are those of
-SCALES, unless they are given; cells of another scale need another WORK. Training needs neither pydicom nor
-SimpleITK once the phantoms are made. `report` writes the tables of every question that has finished cells.
+SCALES, unless they are given; cells of another scale need another WORK. Where WORK/data/<set>/datalist.json
+is there already, neither pydicom nor SimpleITK is needed. `report` writes the tables of every question that
+has finished cells.
 """
 
 from __future__ import annotations
@@ -55,13 +56,15 @@ NEEDED = {
 
 
 def make_data(folder: Path, names: tuple[str, ...]) -> None:
-    for name in names:
-        if not (folder / name / "datalist.json").exists():
-            import hip_phantoms  # late: it needs pydicom, which training on finished phantoms does not
+    """What is missing of the phantoms; of a datalist that was brought along, the films."""
+    import hip_phantoms
 
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            arguments = [str(folder / name), str(folder / name / "datalist.json"), *DATASETS[name]]
-            if hip_phantoms.main(arguments):
+    for name in names:
+        datalist = folder / name / "datalist.json"
+        if not (folder / name / "images.csv").exists():
+            datalist.parent.mkdir(parents=True, exist_ok=True)
+            films_only = ["--films-only"] if datalist.exists() else []
+            if hip_phantoms.main([str(datalist.parent), str(datalist), *DATASETS[name], *films_only]):
                 raise SystemExit(2)
 
 
