@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
+from medseg.errors import MedsegError
+
 
 class Keyed(Protocol):
     key: str
@@ -74,4 +76,8 @@ def _in_process(run: Callable[[Any], str], cell: Keyed) -> None:
     import torch
 
     torch.set_num_threads(1)
-    print(f"{cell.key}: {run(cell)}", flush=True)
+    try:
+        print(f"{cell.key}: {run(cell)}", flush=True)
+    except MedsegError as error:
+        print(f"error: {cell.key}: {error}", file=sys.stderr)
+        sys.exit(2)
