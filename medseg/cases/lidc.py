@@ -121,18 +121,22 @@ class Nodule:
         """bool [slice, row, column] on a CT of ``shape`` whose slices lie at ``slices_mm``: voxels that at
         least ``share`` of the readers of this nodule hold for nodule. InputError for an outline between the
         slices or outside them."""
-        counts = np.zeros(shape, dtype=np.int16)
-        for reading in self.readings:
-            counts += reading_mask(reading, shape, slices_mm)
-        return counts >= share * len(self.readings)
+        mask = np.zeros(shape, dtype=bool)
+        drawn = [reading_planes(reading, shape[1:], slices_mm) for reading in self.readings]
+        for index in {index for planes in drawn for index in planes}:
+            counts = np.sum([planes[index] for planes in drawn if index in planes], axis=0)
+            mask[index] = counts >= share * len(drawn)
+        return mask
 
 
-def reading_mask(reading: Reading, shape: tuple[int, int, int], slices_mm: Sequence[float]) -> np.ndarray:
-    """bool [slice, row, column]: the pixels strictly inside a reader's outlines, without those of the
-    outlines themselves. A nodule below 3 mm is its one pixel."""
+def reading_planes(
+    reading: Reading, shape: tuple[int, int], slices_mm: Sequence[float]
+) -> dict[int, np.ndarray]:
+    """{slice: bool [row, column]}: the pixels strictly inside a reader's outlines, without those of the
+    outlines themselves. A nodule below 3 mm is its one pixel. InputError as :meth:`Nodule.mask`."""
     from PIL import Image, ImageDraw
 
-    positions, mask = np.asarray(slices_mm, dtype=float), np.zeros(shape, dtype=bool)
+    positions, found = np.asarray(slices_mm, dtype=float), {}
     step = float(np.median(np.abs(np.diff(positions)))) if len(positions) > 1 else 1.0
     for outline in sorted(reading.outlines, key=lambda one: one.is_hole):
         index = int(np.abs(positions - outline.z_mm).argmin())
@@ -142,15 +146,17 @@ def reading_mask(reading: Reading, shape: tuple[int, int, int], slices_mm: Seque
                 f"{positions.min():g} to {positions.max():g} mm; are these the images it was drawn on?"
             )
         points = [(int(column), int(row)) for column, row in outline.points]
-        plane = Image.new("1", (shape[2], shape[1]))
-        ImageDraw.Draw(plane).polygon(points, fill=1, outline=1)
-        filled = np.array(plane)
-        if len(points) > 1:
-            drawn = Image.new("1", (shape[2], shape[1]))
-            ImageDraw.Draw(drawn).line([*points, points[0]], fill=1)
-            filled &= ~np.array(drawn)
-        mask[index] = mask[index] & ~filled if outline.is_hole else mask[index] | filled
-    return mask
+        image = Image.new("1", shape[::-1])
+        if len(points) == 1:
+            image.putpixel(points[0], 1)
+        else:
+            # The line itself is outside: filled with it, then taken away.
+            ImageDraw.Draw(image).polygon(points, fill=1, outline=1)
+            ImageDraw.Draw(image).line([*points, points[0]], fill=0)
+        plane = np.array(image)
+        before = found.get(index, np.zeros(shape, dtype=bool))
+        found[index] = before & ~plane if outline.is_hole else before | plane
+    return found
 
 
 def merge_readings(readings: Iterable[Reading], pixel_mm: float) -> list[Nodule]:
