@@ -9,10 +9,10 @@ from typing import Any
 
 from medseg.bundles.find import Bundle
 from medseg.cases.find import PHOTOGRAPH_MODALITIES, PROJECTION_MODALITIES
-from medseg.cases.nifti import is_nifti
 from medseg.cases.photograph import is_photograph_file
 from medseg.cases.radiograph import is_picture
 from medseg.cases.results import Boxes, Labels, Structures
+from medseg.cases.volume import is_volume_file
 from medseg.errors import BundleError, InputError
 
 
@@ -143,12 +143,12 @@ def case_kind(bundle: Bundle) -> str:
 def formats_of(bundle: Bundle, wanted: Sequence[str], source: str) -> tuple[str, ...]:
     """The formats to write of a case: those wanted, or what is usual when none is.
 
-    A NIfTI file has no series that an RT Structure Set could refer to; of one, NIfTI is usual. InputError for
-    a format that the bundle's results cannot be written in.
+    A NIfTI or MetaImage file has no series that an RT Structure Set could refer to; of one, NIfTI is usual.
+    InputError for a format that the bundle's results cannot be written in.
     """
     kind, case = kind_of(bundle), case_kind(bundle)
     usual = kind.usual[case]
-    if is_nifti(source):
+    if is_volume_file(source):
         usual = tuple("nifti" if name == "rtstruct" else name for name in usual)
     chosen = tuple(dict.fromkeys(wanted)) or usual
     writers = kind.writers[case]
@@ -182,4 +182,4 @@ def check_formats(bundle: Bundle, wanted: Sequence[str], sources: Sequence[str])
 
 
 def _is_no_dicom(source: str) -> bool:
-    return is_picture(source) or is_photograph_file(source) or is_nifti(source)
+    return is_picture(source) or is_photograph_file(source) or is_volume_file(source)

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medseg.cases.nifti import is_nifti
 from medseg.cases.photograph import is_photograph_file
 from medseg.cases.radiograph import is_picture
-from medseg.cases.volume import UID_SEPARATOR, source_path
+from medseg.cases.volume import UID_SEPARATOR, is_volume_file, source_path
 from medseg.errors import InputError, unusable
 
 if TYPE_CHECKING:
@@ -68,10 +67,10 @@ def find_cases(
 ) -> tuple[Cases, list[str]]:
     """Every case under ``path``: ([(name, source), …] sorted by name, [what was passed over and why, …]).
 
-    ``path``: a DICOM folder (one or many series and patients, nested), a NIfTI file, a folder of NIfTI files,
-    a single DICOM file, which is read alone, or ``FOLDER#SeriesInstanceUID``, one series of a folder. Hidden
-    files and what an earlier run of medseg wrote are passed over. ``modality``: only DICOM series of it
-    ("CT") are cases; None takes every modality.
+    ``path``: a DICOM folder (one or many series and patients, nested), a NIfTI or MetaImage file or a folder
+    of such files, a single DICOM file, which is read alone, or ``FOLDER#SeriesInstanceUID``, one series of a
+    folder. Hidden files and what an earlier run of medseg wrote are passed over. ``modality``: only DICOM
+    series of it ("CT") are cases; None takes every modality.
     ``is_result``: which files medseg wrote itself, see :func:`medseg.bundles.record.is_result`. ``scan``:
     what looks for series instead of :func:`medseg.dicom.find_series`, such as one that remembers. Names are
     unique and come from the folder names, never from the patient's name. Raises InputError when nothing is
@@ -85,19 +84,21 @@ def find_cases(
     path = Path(path)
     if not path.exists() and source_path(str(path)).is_dir():
         return [_one_series(str(path), modality)], []
-    if is_nifti(path) and path.is_file():
-        return [(unique_name(_nifti_name(Path(path.name)), []), str(path))], []
+    if is_volume_file(path) and path.is_file():
+        return [(unique_name(_file_name(Path(path.name)), []), str(path))], []
     cases, notes, nothing = _dicom_cases(path, modality, scan)
     if path.is_dir():
         found = sorted(
-            p for p in path.rglob("*") if is_nifti(p) and p.is_file() and not is_hidden(p.relative_to(path))
+            p
+            for p in path.rglob("*")
+            if is_volume_file(p) and p.is_file() and not is_hidden(p.relative_to(path))
         )
         own = [file for file in found if is_result(file)]
         if own:
             notes.append(f"{len(own)} NIfTI files that medseg wrote, e.g. {own[0]}: results are no cases")
         for file in found:
             if file not in own:
-                cases.append((unique_name(_nifti_name(file.relative_to(path)), cases), str(file)))
+                cases.append((unique_name(_file_name(file.relative_to(path)), cases), str(file)))
     if not cases:
         seen = f" Seen: {'; '.join(notes[:5])}." if notes and not nothing else ""
         raise InputError(f"{path}: no {modality or 'image'} series and no NIfTI file found{nothing}.{seen}")
@@ -124,8 +125,8 @@ def is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _nifti_name(file: Path) -> str:
-    return re.sub(r"\.nii(\.gz)?$", "", "_".join(file.parts), flags=re.IGNORECASE)
+def _file_name(file: Path) -> str:
+    return re.sub(r"\.(nii(\.gz)?|mh[ad])$", "", "_".join(file.parts), flags=re.IGNORECASE)
 
 
 def folder_name(name: str) -> str:

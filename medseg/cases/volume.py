@@ -1,8 +1,8 @@
-"""Volumes: one DICOM series or NIfTI file that a user points at, opened with its geometry.
+"""Volumes: one DICOM series, NIfTI or MetaImage file that a user points at, opened with its geometry.
 
 A case source is a string: a folder that holds one DICOM series, ``FOLDER#SeriesInstanceUID`` where it holds
-several, or a NIfTI file. MONAI keeps that string as ``filename_or_obj``, so writers at the end of a pipeline
-find the case again.
+several, or a NIfTI or MetaImage file. MONAI keeps that string as ``filename_or_obj``, so writers at the end
+of a pipeline find the case again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medseg.cases.metaimage import is_metaimage, load_metaimage
 from medseg.cases.nifti import is_nifti, load_image
 from medseg.errors import InputError, unusable
 from medseg.geometry import Geometry
@@ -37,7 +38,7 @@ what is done then."""
 @dataclass(frozen=True, eq=False)
 class Case:
     """One image to contour. ``volume``: float32 [slice, row, column], HU for CT. ``series`` is None for
-    NIfTI."""
+    files without one: NIfTI and MetaImage."""
 
     source: str
     volume: np.ndarray
@@ -53,7 +54,7 @@ class Case:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the reader had to say about the series; empty for NIfTI."""
+        """What the reader had to say about the series; empty where there is none."""
         return () if self.series is None else self.series.warnings
 
     def record(self) -> dict[str, Any]:
@@ -62,7 +63,7 @@ class Case:
 
     def _input(self) -> dict[str, Any]:
         if self.series is None:
-            return {"kind": "NIfTI", "files": 1}
+            return {"kind": "MetaImage" if is_metaimage(self.source) else "NIfTI", "files": 1}
         return {
             "kind": "DICOM",
             "modality": self.series.modality,
@@ -79,6 +80,11 @@ class Case:
             "volume_cc": None if np.isnan(cc) else round(cc, 3),
             "centre_lps_mm": None if np.isnan(centre[0]) else [round(float(mm), 2) for mm in centre],
         }
+
+
+def is_volume_file(path: str | Path) -> bool:
+    """True for the name of a file that is a volume by itself: NIfTI or MetaImage."""
+    return is_nifti(path) or is_metaimage(path)
 
 
 def open_case(source: str, allow: tuple[str, ...] = ()) -> Case:
@@ -125,6 +131,8 @@ def read_case(source: str, allow: tuple[str, ...] = ()) -> Case:
     """:func:`open_case` without its memory."""
     if is_nifti(source) and Path(source).is_file():
         return _open_nifti(source)
+    if is_metaimage(source) and Path(source).is_file():
+        return Case(source, *load_metaimage(source), None)
     from medseg.dicom import read_series
 
     path = source_path(source)

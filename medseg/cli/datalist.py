@@ -32,6 +32,9 @@ def add_datalist(command: argparse.ArgumentParser):
         default=[],
         help="which of several sets of one series to take; may be given twice, in order",
     )
+    command.add_argument(
+        "--boxes", action="store_true", help="boxes around the ROIs, LPS mm, for detectors, instead of masks"
+    )
     command.add_argument("--report", type=path_of, metavar="FILE", help="write the report as JSON too")
     return _run
 
@@ -48,6 +51,7 @@ def _run(options) -> int:
         options.modality,
         tuple(options.prefer),
         options.report,
+        options.boxes,
     )
     report = make_datalist(request)
     say_lines(report_lines(report))

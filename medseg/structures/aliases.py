@@ -66,6 +66,22 @@ def matching_rois(structure: str, patterns: Sequence[str], names: Sequence[str])
     return same or [name for name in names if tg263.suggest(name) == structure]
 
 
+def match_all_rois(aliases: Aliases, names: Sequence[str], where: str) -> dict[str, list[str]]:
+    """{class: every ROI name that :func:`matching_rois` finds}, for findings that have an ROI each.
+    StructureError, naming ``where``, when two classes mean one ROI."""
+    matched: dict[str, list[str]] = {}
+    for structure, patterns in aliases.items():
+        fitting = matching_rois(structure, patterns, names)
+        for other, rois in matched.items():
+            both = [name for name in fitting if name in rois]
+            if both:
+                raise StructureError(
+                    f"{where}: {both[0]!r} fits both {other} and {structure}; make the patterns narrower."
+                )
+        matched[structure] = fitting
+    return matched
+
+
 def match_rois(aliases: Aliases, names: Sequence[str], where: str) -> dict[str, str | None]:
     """{structure: the one ROI name that is meant, or None}.
 

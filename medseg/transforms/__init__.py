@@ -22,6 +22,7 @@ from medseg.transforms.grey import FilmGreyd
 from medseg.transforms.label_maps import LabelsToStructuresd
 from medseg.transforms.labels import SaveRecordd, ToClassd, ToLabelsd
 from medseg.transforms.loading import CropBodyd, CropWithind, LoadCased
+from medseg.transforms.lungs import CropLungsd
 from medseg.transforms.margins import MarginStructuresd
 from medseg.transforms.multimodal import RandDropSeriesd, RandSeriesLookd, StackSeriesd, only_series
 from medseg.transforms.partial import BitFieldToChannelsd, ThresholdKnownd
@@ -56,6 +57,7 @@ __all__ = [
     "CaseReader",
     "CheckInputd",
     "CropBodyd",
+    "CropLungsd",
     "CropToDrawnBoxd",
     "CropWithind",
     "FilmGreyd",

@@ -6,7 +6,8 @@ chosen in silence: a series with several sets is left out unless the request pre
 is never taken. Whole patients are drawn for validation, by the seed and their ID: a patient added later moves
 nobody else except at the cut. What shares a PatientID or a study is one patient. Items hold {"image",
 "label", "rois", "case_id", "patient_id"}, paths from the folder of exports, for medseg.transforms.LoadCased
-and LoadRTStructd. The patient is a running number; IDs and names are not written.
+and LoadRTStructd; as boxes, "label" is a list of {"class", "low", "high"} in LPS mm. The patient is a running
+number; IDs and names are not written.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from medseg.cases.mask_boxes import mask_boxes
 from medseg.cases.mask_sources import is_dicom
 from medseg.dicom import find_series, read_series
 from medseg.dicom.images.scan import SeriesFiles
@@ -25,7 +27,7 @@ from medseg.dicom.rtstruct.structure_set import StructureSet
 from medseg.errors import InputError, MedsegError
 from medseg.files import is_stream, require_replaceable, write_json
 from medseg.structures import tg263
-from medseg.structures.aliases import load_aliases, match_rois
+from medseg.structures.aliases import load_aliases, match_all_rois, match_rois
 from medseg.workbench.clinic_sets import (
     DatalistReport,
     NameOf,
@@ -49,7 +51,8 @@ class DatalistRequest:
     are regular expressions of the whole name, tried in order; then the structure's own name and its spellings
     by TG-263 (medseg.structures.aliases). ``out``: the datalist. ``validation``: the share of the patients
     that validate, drawn by ``seed``. ``prefer``: of PREFERENCES, in order: which of several sets of one
-    series to take. ``report``: a JSON file for the report.
+    series to take. ``report``: a JSON file for the report. ``boxes``: each connected piece of an ROI becomes
+    a box, for detectors, and all ROIs that the first fitting pattern fits are of its class.
     """
 
     export_dir: Path
@@ -60,6 +63,7 @@ class DatalistRequest:
     modality: str = "CT"
     prefer: tuple[str, ...] = ()
     report: Path | None = None
+    boxes: bool = False
 
 
 def make_datalist(request: DatalistRequest) -> DatalistReport:
@@ -119,6 +123,7 @@ def item_of(
     source: str,
     name_of: NameOf,
     report: DatalistReport,
+    boxes: bool = False,
 ) -> dict | None:
     """The datalist's item of one series, or None with the reason in the report."""
     name = name_of(structure_set.path)
@@ -126,14 +131,14 @@ def item_of(
     drawn = [roi for roi in structure_set.rois if roi.damage or any(c.bounds_an_area for c in roi.contours)]
     names = [roi.structure.name for roi in drawn]
     try:
-        chosen = {
-            structure: roi for structure, roi in match_rois(aliases, names, name).items() if roi is not None
-        }
+        match = match_all_rois if boxes else match_rois
+        chosen = {structure: rois for structure, rois in match(aliases, names, name).items() if rois}
     except MedsegError as error:
         report.ambiguous_names.append(str(error))
         return None
-    report.unmatched_rois.update(set(names) - set(chosen.values()))
-    wanted = tuple(roi for roi in drawn if roi.structure.name in chosen.values())
+    meant = {roi for rois in chosen.values() for roi in ([rois] if isinstance(rois, str) else rois)}
+    report.unmatched_rois.update(set(names) - meant)
+    wanted = tuple(roi for roi in drawn if roi.structure.name in meant)
     if not wanted:
         report.notices.append(
             f"{name}: none of the structures is among its ROIs {', '.join(names) or '(none)'}"
@@ -148,11 +153,21 @@ def item_of(
         report.not_readable.append(relative(error, structure_set.path, name_of))
         return None
     report.notices += [f"{name}: {notice}" for notice in (*series.warnings, *notices)]
-    usable = {structure: roi for structure, roi in chosen.items() if roi in masks and masks[roi].any()}
-    for structure, roi in usable.items():
+    usable = [
+        (structure, roi)
+        for structure, rois in chosen.items()
+        for roi in ([rois] if isinstance(rois, str) else rois)
+        if roi in masks and masks[roi].any()
+    ]
+    for structure, roi in usable:
         report.matched[structure][roi] += 1
-    report.not_contoured.update(set(aliases) - set(usable))
-    return {"image": source, "label": name, "rois": usable} if usable else None
+    report.not_contoured.update(set(aliases) - {structure for structure, _ in usable})
+    if not usable:
+        return None
+    if not boxes:
+        return {"image": source, "label": name, "rois": dict(usable)}
+    pieces = [box for structure, roi in usable for box in mask_boxes(masks[roi], series.geometry, structure)]
+    return {"image": source, "label": pieces}
 
 
 def collect(request: DatalistRequest, aliases: Aliases, report: DatalistReport) -> list[dict]:
@@ -183,7 +198,7 @@ def collect(request: DatalistRequest, aliases: Aliases, report: DatalistReport) 
             listed = ", ".join(sorted(describe(one, name_of) for one in sets))
             taken = f"; taken: {name_of(chosen.path)}" if chosen else "; none taken"
             report.several_structure_sets.append(f"{source}: {listed}{taken}")
-        item = item_of(files, chosen, aliases, source, name_of, report) if chosen else None
+        item = item_of(files, chosen, aliases, source, name_of, report, request.boxes) if chosen else None
         if item:
             items.append(
                 {**item, "case_id": source, "patient_id": same_id(files.patient_id), "study": files.study_uid}

@@ -9,10 +9,12 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 
 from medseg.bundles.datalist import check_datalist
+from medseg.cases.mask_boxes import mask_boxes
 from medseg.cli.main import main
 from medseg.dicom import read_series, write_rtstruct
 from medseg.phantoms.chiral import chiral_phantom
@@ -83,6 +85,31 @@ def test_matched_rois_are_named_and_what_is_left_is_counted(tmp_path, capsys):
     check_datalist(tmp_path / "list.json", tmp_path / "in")
     assert "Heart: never matched; not contoured in 2" in capsys.readouterr().out
     assert '"A"' not in (tmp_path / "list.json").read_text()
+
+
+def test_rois_become_boxes_where_the_voxels_lie(tmp_path):
+    for patient in "AB":
+        export(tmp_path / "in" / patient, patient, names=("Nodule 1", "Nodule 2"))
+    code, datalist, report = prepare(tmp_path, {"nodule": ["nodule.*"]}, "--boxes", "--validation", "0.5")
+    assert code == 0 and report["matched"] == {"nodule": {"Nodule 1": 2, "Nodule 2": 2}}
+    case = datalist["training"][0]
+    phantom = chiral_phantom()
+    expected = [
+        box for name in ("Marker", "L") for box in mask_boxes(phantom.masks[name], phantom.geometry, "nodule")
+    ]
+    assert "rois" not in case and len(case["label"]) == len(expected) == 2
+    for found, box in zip(case["label"], expected, strict=True):
+        assert found["class"] == "nodule"
+        for corner in ("low", "high"):
+            assert np.allclose(found[corner], box[corner], atol=0.01)
+
+
+def test_an_roi_of_two_classes_is_left_out_with_the_reason(tmp_path):
+    export(tmp_path / "in" / "a", "A", names=("Nodule 1", "Nodule 2"))
+    aliases = {"nodule": ["nodule.*"], "mass": [".*2"]}
+    code, datalist, report = prepare(tmp_path, aliases, "--boxes")
+    assert code == 2 and datalist is None
+    assert "'Nodule 2' fits both nodule and mass" in report["ambiguous_names"][0]
 
 
 def test_all_series_of_a_patient_are_on_one_side_and_the_seed_decides_which():

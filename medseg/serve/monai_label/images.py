@@ -18,7 +18,7 @@ from medseg.bundles.record import is_result
 from medseg.cases.find import Cases, find_cases, find_radiographs, folder_name, unique_name
 from medseg.cases.nifti import is_nifti, write_volume
 from medseg.cases.radiograph import is_picture, open_radiograph
-from medseg.cases.volume import UID_SEPARATOR, fingerprint, open_case, source_path
+from medseg.cases.volume import UID_SEPARATOR, fingerprint, is_volume_file, open_case, source_path
 from medseg.errors import InputError
 from medseg.files import make_folder
 from medseg.geometry import Geometry
@@ -59,7 +59,7 @@ class Image:
 
     @property
     def is_dicom(self) -> bool:
-        return not (is_nifti(self.source) or is_picture(self.source))
+        return not (is_volume_file(self.source) or is_picture(self.source))
 
 
 class Listed:
@@ -178,7 +178,7 @@ def _file_name(name: str, source: str) -> str:
 
 
 def series_of(image: Image) -> Series | None:
-    """The checked DICOM series of a volume that is here; None of a NIfTI file and of a radiograph.
+    """The checked DICOM series of a volume that is here; None of another file.
     InputError as :func:`medseg.dicom.read_series` says."""
     is_series = image.is_dicom and image.kind == "volume"
     return _series(image.source, fingerprint(image.source)) if is_series else None
