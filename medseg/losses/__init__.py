@@ -2,7 +2,13 @@
 
 from medseg.losses.boxes import BoxesPerSample
 from medseg.losses.labels import LabelCEPerSample
-from medseg.losses.per_sample import BCEPerSample, DiceBCEPerSample, DicePerSample, PerSampleLoss
+from medseg.losses.per_sample import (
+    BCEPerSample,
+    DiceBCEPerSample,
+    DicePerSample,
+    PerSampleLoss,
+    SizedBCEPerSample,
+)
 from medseg.losses.pixels import FocalPerSample, SoftmaxCEPerSample, TverskyPerSample, loss_named
 from medseg.losses.robust import GeneralisedCE, InverseFrequencyBCE, NoiseRobustDice, TLoss
 
@@ -17,6 +23,7 @@ __all__ = [
     "LabelCEPerSample",
     "NoiseRobustDice",
     "PerSampleLoss",
+    "SizedBCEPerSample",
     "SoftmaxCEPerSample",
     "TLoss",
     "TverskyPerSample",

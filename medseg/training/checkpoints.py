@@ -61,7 +61,9 @@ class Checkpoints:
     resumed run equals an uninterrupted one. Several ranks draw different augmentations: the rank enters the
     seed. `resume="changed"` also continues a training of other cases, batch size, seed or learning rate, at
     the new ones; `resume=True` says which it is and refuses. `variant` names what changed the bundle's own
-    recipe; it is recorded, and a training of one is never continued as another.
+    recipe; it is recorded, and a training of one is never continued as another. `average`: a running mean of
+    the network's weights (ignite's EMAHandler has one); then `model.pt` holds the mean, which is what the
+    evaluator has to look at, and `last.pt` both.
 
     A `last.pt` of another network, or one that cannot be read, raises BundleError before anything is changed.
     In a bundle's own models folder, metadata.json gets the SHA-256 of every new `model.pt`.
@@ -80,9 +82,11 @@ class Checkpoints:
         resume: bool | str = False,
         seed: int = 0,
         variant: str | None = None,
+        average: nn.Module | None = None,
     ) -> None:
         self.directory = Path(directory)
         self.network = network.module if isinstance(network, DistributedDataParallel) else network
+        self.average = average
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.evaluator = evaluator
@@ -128,9 +132,10 @@ class Checkpoints:
                 "epoch": self.evaluator.state.best_metric_epoch,
             }
             if best["epoch"] == engine.state.epoch:
-                save_weights(weights, self.directory / self.BEST)
+                save_weights(self._shown().state_dict(), self.directory / self.BEST)
         state = {
             "network": weights,
+            "average": self.average.state_dict() if self.average is not None else {},
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict() if self.lr_scheduler is not None else {},
             "scaler": engine.scaler.state_dict() if engine.scaler is not None else {},
@@ -140,6 +145,10 @@ class Checkpoints:
             "settings": self._settings(engine),
         }
         save_atomically(state, self.directory / self.LAST)
+
+    def _shown(self) -> nn.Module:
+        """The network whose weights are judged and kept."""
+        return self.network if self.average is None else self.average
 
     def _settings(self, engine: Engine) -> dict[str, Any]:
         return settings_of(engine, self.optimizer, self.seed, self.variant)
@@ -170,6 +179,8 @@ class Checkpoints:
         if hasattr(engine, "load_method_state"):
             engine.load_method_state(state.get("method", {}))
         load_weights(self.network, state["network"], path)
+        if self.average is not None:  # a file without one was trained without
+            load_weights(self.average, state.get("average") or state["network"], path)
         try:
             self.optimizer.load_state_dict(state["optimizer"])
             if self.lr_scheduler is not None and state["lr_scheduler"]:
@@ -263,7 +274,7 @@ def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], path: Pat
 
 
 PARTS = ("network", "optimizer", "lr_scheduler", "scaler", "trainer", "best")
-LATER_PARTS = ("method", "settings")
+LATER_PARTS = ("method", "settings", "average")
 """Of last.pt, a dict each; the later ones are not in files of earlier versions."""
 
 

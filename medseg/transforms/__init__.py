@@ -46,6 +46,7 @@ from medseg.transforms.structures import (
     RestoreStructuresd,
     ToStructuresd,
 )
+from medseg.transforms.windows import PackChannelsd, RandWindowd
 
 __all__ = [
     "ActivationMapd",
@@ -72,10 +73,12 @@ __all__ = [
     "MirrorRightd",
     "NormaliseIlluminationd",
     "RadiographReader",
+    "PackChannelsd",
     "RandBoxAffined",
     "RandBoxGridd",
     "RandDropSeriesd",
     "RandFlipSidesd",
+    "RandWindowd",
     "RandRegionCropd",
     "RandSeriesLookd",
     "RestoreStructuresd",

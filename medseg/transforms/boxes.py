@@ -62,12 +62,12 @@ class RandBoxGridd(Randomizable, MapTransform):
                     f"{tuple(label.shape[1:])}."
                 )
         voxel_mm = np.asarray(label.pixdim[:3], dtype=np.float64)
-        points_mm, to_mm = self._points_mm((label > 0).any(dim=0).numpy(), voxel_mm)
+        points_mm, to_mm = self._points_mm((label > 0).any(dim=0).cpu().numpy(), voxel_mm)
         points = points_mm / voxel_mm
         to_index = torch.from_numpy(np.diag([*(1 / voxel_mm), 1.0]) @ to_mm)
         # grid_sample counts from -1 to 1 between the outer edges, and the last axis first.
         relative = (2 * points + 1) / np.array(label.shape[1:]) - 1
-        grid = torch.from_numpy(relative[..., ::-1].astype(np.float32))[None]
+        grid = torch.from_numpy(relative[..., ::-1].astype(np.float32))[None].to(label.device)
         for key in self.key_iterator(sample):
             values = functional.grid_sample(
                 torch.as_tensor(sample[key])[None].float(), grid, padding_mode="border", align_corners=False

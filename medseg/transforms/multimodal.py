@@ -145,5 +145,5 @@ class RandSeriesLookd(Randomizable, MapTransform):
             values = values * float(self.R.uniform(0.85, 1.15)) + float(self.R.uniform(-0.07, 0.07))
         if self.R.random() < self.prob:
             noise = self.R.standard_normal(values.shape).astype(np.float32)
-            values = values + torch.from_numpy(noise) * float(self.R.uniform(0, self.noise))
+            values = values + torch.from_numpy(noise).to(values.device) * float(self.R.uniform(0, self.noise))
         return values

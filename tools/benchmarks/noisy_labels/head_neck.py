@@ -20,7 +20,7 @@ import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ from monai.data import DataLoader
 
 from medseg.errors import InputError, MedsegError
 from medseg.files import atomic_path
-from medseg.losses.per_sample import BCEPerSample, DiceBCEPerSample
-from medseg.networks import QualityModule, ResUNetSE
+from medseg.losses import BCEPerSample, DiceBCEPerSample, SizedBCEPerSample
+from medseg.networks import QualityModule, ResUNetSE, StructureQualityModule
 from medseg.training.checkpoints import AutocastInferer
 from medseg.training.noisy.trainer import NoisyLabelTrainer
 
@@ -48,11 +48,26 @@ STRUCTURES = (
     "Bone_Mandible",
     "PTV",
 )
-METHODS: dict[str, dict[str, Any] | None] = {
-    "dice_ce": None,
-    "qam_ocm": {"pool": "queue", "pool_options": {"length": 30, "max_age": 15}, "per_class": True},
+QUEUE = {"pool": "queue", "pool_options": {"length": 30, "max_age": 15}, "per_class": True}
+SIZED = {**QUEUE, "judge": SizedBCEPerSample(), "objective": "regress", "strength": 4.0}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """method: the trainer's. module: the quality module, where it has one."""
+
+    method: str
+    options: dict[str, Any] = field(default_factory=dict)
+    module: type[QualityModule] | None = None
+
+
+METHODS = {
+    "dice_ce": Compared("dice_ce"),
+    "qam_ocm": Compared("qam_ocm", QUEUE, QualityModule),
+    "qam_ocm_sized": Compared("qam_ocm", SIZED, StructureQualityModule),
+    "loss_history": Compared("loss_history"),
 }
-"""Options of the quality weights; None for a method without."""
+"""qam_ocm_sized: judged by the size of each structure, and looking around each label."""
 
 SEEDS, SHARES = (11, 12, 13), (0.5, 0.0, 0.75, 0.25)
 
@@ -75,12 +90,12 @@ def run(cases: Path, share: float, method: str, seed: int, budget: Budget, devic
     torch.manual_seed(seed)
     network = ResUNetSE(3, 1, len(STRUCTURES), channels=budget.channels).to(place)
     optimizer = torch.optim.AdamW(network.parameters(), budget.learning_rate, weight_decay=0.01)
-    options, quality = METHODS[method], None
-    if options is not None:
-        quality = QualityModule(
-            3, 1 + len(STRUCTURES), scores=len(STRUCTURES), backbone=((8,), (16,), (32,), (32,))
-        )
-        options = {**options, "quality": quality}
+    compared = METHODS[method]
+    options, quality = dict(compared.options), None
+    if compared.module is not None:
+        channels = ((8,), (16,), (32,), (32,))
+        quality = compared.module(3, 1 + len(STRUCTURES), len(STRUCTURES), backbone=channels)
+        options["quality"] = quality
     loader = DataLoader(
         Volumes(training, labels, noisy, place), batch_size=budget.batch, shuffle=True, drop_last=True
     )
@@ -93,7 +108,7 @@ def run(cases: Path, share: float, method: str, seed: int, budget: Budget, devic
         optimizer=optimizer,
         inferer=AutocastInferer(),
         decollate=False,
-        method=method,
+        method=compared.method,
         method_options=options,
         loss_function=DiceBCEPerSample(bce_weight=2.0, smooth=0.001),
     )

@@ -70,26 +70,35 @@ def difference(runs: dict[int, dict], others: dict[int, dict]) -> Interval:
 
 
 def markdown(results: list[dict]) -> str:
-    """Dice of both methods at each share of wrong patients, their difference, and AUROC over structures."""
+    """Dice of every method at each share of wrong patients, what it gains over dice_ce, how much of what the
+    wrong contours cost that is, and AUROC over structures."""
     runs: dict[tuple[float, str], dict[int, dict]] = defaultdict(dict)
     for result in results:
         run = result["run"]
         runs[run["share"], run["method"]][run["seed"]] = result
+    clean = runs.get((0.0, "dice_ce"), {})
     lines = [
-        "| wrong patients | seeds | dice_ce | qam_ocm | difference | AUROC, loss of dice_ce | AUROC, module |"
+        "| wrong patients | method | seeds | Dice | minus dice_ce | of the loss won back | AUROC, final loss "
+        "| AUROC, module |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
-    lines.append("|---|--:|--:|--:|--:|--:|--:|")
-    for share in sorted({share for share, _ in runs}):
-        plain, weighted = runs[share, "dice_ce"], runs[share, "qam_ocm"]
-        found = difference(weighted, plain)
-        cells = [f"{share:.0%}", len(plain)]
-        cells += [
-            f"{np.mean([table_of(run).mean() for run in group.values()]):.3f}" for group in (plain, weighted)
-        ]
-        cells.append(f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})")
-        for group, name in ((plain, "final_loss"), (weighted, "quality")):
+    for (share, method), group in sorted(runs.items()):
+        plain = runs[share, "dice_ce"]
+        cells = [f"{share:.0%}", method, str(len(group)), f"{_mean(group):.3f}"]
+        if method == "dice_ce" or not plain:
+            cells += ["", ""]
+        else:
+            found = difference(group, plain)
+            cells.append(f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})")
+            lost = _mean(clean) - _mean(plain) if clean and share else 0.0
+            cells.append(f"{found.value / lost:.0%}" if lost > 0 else "")
+        for name in ("final_loss", "quality"):
             values = [row[f"{name}_auroc"] for row in score_rows(list(group.values()), tuple(range(8)))]
             known = [value for value in values if value is not None]
             cells.append(f"{np.mean(known):.2f}" if known else "")
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _mean(group: dict[int, dict]) -> float:
+    return float(np.mean([table_of(run).mean() for run in group.values()]))

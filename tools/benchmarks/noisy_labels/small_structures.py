@@ -21,9 +21,8 @@ from monai.inferers import SimpleInferer
 from monai.networks.nets import UNet
 from scipy.ndimage import gaussian_filter
 from scores import auroc
-from torch.nn import functional
 
-from medseg.losses.per_sample import BCEPerSample, DiceBCEPerSample, PerSampleLoss
+from medseg.losses import BCEPerSample, DiceBCEPerSample, SizedBCEPerSample
 from medseg.networks import QualityModule, StructureQualityModule
 from medseg.training.noisy.learners import Parts
 from medseg.training.noisy.noise import Corruption, corrupt
@@ -34,14 +33,6 @@ SIDE, CASES, BATCH, RATE = 32, 40, 2, 1e-2
 STRUCTURES = ("organ", "gland", "cord")
 BACKBONE = ((8,), (16,), (32,))
 GRID = np.indices((SIDE,) * 3)
-
-
-class SizedBCE(PerSampleLoss):
-    """Cross-entropy summed over the volume, over the voxels of label and soft prediction (and ten)."""
-
-    def channel_losses(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(-1)
-        return entropy / (torch.sigmoid(logits).sum(-1) + target.sum(-1) + 10)
 
 
 # ---- volumes -----------------------------------------------------------------------------------------------
@@ -178,7 +169,7 @@ def run(seed: int, share: float, steps: int) -> dict[str, list[float]]:
             for learner in learners.values():
                 listen(learner, given, step / steps)
     network.eval()
-    rankings = {"loss, mean over the volume": BCEPerSample(), "loss over the size": SizedBCE()}
+    rankings = {"loss, mean over the volume": BCEPerSample(), "loss over the size": SizedBCEPerSample()}
     with torch.no_grad():
         suspected = {
             name: torch.cat([one.per_channel(network(images[[n]]), labels[[n]])[0] for n in range(CASES)])
