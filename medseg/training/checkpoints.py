@@ -63,7 +63,8 @@ class Checkpoints:
     the new ones; `resume=True` says which it is and refuses. `variant` names what changed the bundle's own
     recipe; it is recorded, and a training of one is never continued as another. `average`: a running mean of
     the network's weights (ignite's EMAHandler has one); then `model.pt` holds the mean, which is what the
-    evaluator has to look at, and `last.pt` both.
+    evaluator has to look at, and `last.pt` both. `save_interval`: write `last.pt` after so many epochs and
+    after the last one, where epochs take less time than the file.
 
     A `last.pt` of another network, or one that cannot be read, raises BundleError before anything is changed.
     In a bundle's own models folder, metadata.json gets the SHA-256 of every new `model.pt`.
@@ -83,10 +84,14 @@ class Checkpoints:
         seed: int = 0,
         variant: str | None = None,
         average: nn.Module | None = None,
+        save_interval: int = 1,
     ) -> None:
         self.directory = Path(directory)
         self.network = network.module if isinstance(network, DistributedDataParallel) else network
         self.average = average
+        if save_interval < 1:
+            raise InputError(f"save_interval is {save_interval}; expected 1 (every epoch) or more.")
+        self.save_interval = save_interval
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.evaluator = evaluator
@@ -133,6 +138,8 @@ class Checkpoints:
             }
             if best["epoch"] == engine.state.epoch:
                 save_weights(self._shown().state_dict(), self.directory / self.BEST)
+        if engine.state.epoch % self.save_interval and engine.state.epoch < engine.state.max_epochs:
+            return
         state = {
             "network": weights,
             "average": self.average.state_dict() if self.average is not None else {},

@@ -15,6 +15,7 @@ figure and the tables of docs/reference/benchmark_ladder.md, which it prints.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import multiprocessing
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import torch
 from cell import Budget, cost, run
-from data import FOLDS, TASKS
+from data import FOLDS, TASKS, Task
 from steps import STEPS
 
 from medseg.errors import MedsegError
@@ -38,14 +39,21 @@ def name_of(task: str, network: str, fold: int, seed: int) -> str:
     return f"{task}_{plain}_fold{fold}_seed{seed}"
 
 
+@functools.cache
+def read_once(task: str, cases: Path, device: str) -> Task:
+    """The patients, kept by each process for its next cell."""
+    return TASKS[task](cases, torch.device(device))
+
+
 def finish(task: str, cases: Path, out: Path, what: tuple[int, int, str], budget: Budget, device: str) -> str:
     """One cell and its file, unless that is there; its name."""
     seed, fold, network = what
     path = out / f"{name_of(task, network, fold, seed)}.json"
     if not path.exists():
         torch.set_num_threads(1)
+        torch.backends.cudnn.benchmark = True  # every step has the same sizes
         place = torch.device(device)
-        result = run(TASKS[task](cases, place), network, fold, seed, budget, place)
+        result = run(read_once(task, cases, device), network, fold, seed, budget, place)
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(result))
     return path.stem

@@ -11,7 +11,7 @@ from torch import nn
 from medseg.losses import BCEPerSample, DiceBCEPerSample, PerSampleLoss
 from medseg.networks import CycleNet, ResUNetSE
 
-CHANNELS = (16, 32, 64, 96, 128)
+CHANNELS = (8, 16, 32, 64, 128)
 """Widths of the U-Nets, from the finest of five resolutions to the coarsest."""
 
 
@@ -48,12 +48,12 @@ def _dyn_u_net(inputs: int, outputs: int) -> nn.Module:
 
 
 def _seg_res_net(inputs: int, outputs: int) -> nn.Module:
-    return SegResNet(3, 16, inputs, outputs)
+    return SegResNet(3, 8, inputs, outputs)
 
 
 def _med_next(inputs: int, outputs: int) -> nn.Module:
-    """MedNeXt-S with half of its 32 filters, which brings it to the size of the others."""
-    return MedNeXt(3, 16, inputs, outputs, deep_supervision=False)
+    """MedNeXt-S with a quarter of its 32 filters, which brings it to the size of the others."""
+    return MedNeXt(3, 8, inputs, outputs, deep_supervision=False)
 
 
 STEPS = {
