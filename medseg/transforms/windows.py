@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from torch.nn import functional
 
 from medseg.errors import GeometryError, InputError
+from medseg.transforms.boxes import sampled_at
 
 BITS = 8
 """Channels that one byte holds."""
@@ -99,7 +100,7 @@ class RandWindowd(Randomizable, MapTransform):
                 f"{tuple(field.shape[1:])}."
             )
         to_index, mirrored = self._drawn(sample, image)
-        grid = _sampled_at(to_index, self.size, tuple(image.shape[1:])).to(image.device)
+        grid = sampled_at(to_index, self.size, image.shape[1:], image.device)
         window = functional.grid_sample(_plain(image)[None].float(), grid, align_corners=False)[0]
         packed = functional.grid_sample(
             _plain(field)[None].float(), grid, mode="nearest", align_corners=False
@@ -153,20 +154,3 @@ class RandWindowd(Randomizable, MapTransform):
 
 def _plain(image: torch.Tensor) -> torch.Tensor:
     return image.as_tensor() if isinstance(image, MetaTensor) else image
-
-
-def _sampled_at(to_index: np.ndarray, size: tuple[int, ...], shape: tuple[int, ...]) -> torch.Tensor:
-    """The grid of torch's grid_sample, (1, *size, 3), from a matrix of indices."""
-    # affine_grid counts from -1 to 1 between the outer edges, and the last axis first.
-    index_of = np.eye(4)
-    index_of[:3, :3] = np.diag(np.array(size) / 2)
-    index_of[:3, 3] = np.array(size) / 2 - 0.5
-    relative = np.eye(4)
-    relative[:3, :3] = np.diag(2 / np.array(shape))
-    relative[:3, 3] = 1 / np.array(shape) - 1
-    theta = (relative @ to_index @ index_of)[:3]
-    theta[:, :3] = theta[::-1, 2::-1]
-    theta[:, 3] = theta[::-1, 3].copy()
-    return functional.affine_grid(
-        torch.from_numpy(theta[None].astype(np.float32)), [1, 1, *size], align_corners=False
-    )
