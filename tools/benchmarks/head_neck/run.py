@@ -1,7 +1,7 @@
 """The bundle ct_head_neck trained from volumes that were read once, so that a graphics card is kept busy.
 
     python tools/benchmarks/head_neck/run.py prepare DATASET_DIR CASES.npz
-    python tools/benchmarks/head_neck/run.py train CASES.npz RUN_DIR --seed 123 [--set NAME=VALUE …]
+    python tools/benchmarks/head_neck/run.py train CASES.npz RUN_DIR --seed 123 [--variant finetune] [--set NAME=VALUE …]
     python tools/benchmarks/head_neck/run.py step CASES.npz [--set NAME=VALUE …]
 
 `prepare` runs the bundle's own deterministic transforms over DATASET_DIR (OpenKBP) and keeps the training and
@@ -35,7 +35,7 @@ def workflow_of(options: argparse.Namespace, ckpt_dir: str) -> ConfigWorkflow:
     """The bundle's training, its data sets already in memory."""
     settings = dict(item.split("=", 1) for item in options.set)
     workflow = ConfigWorkflow(
-        config_file=str(BUNDLE / "configs" / "train.json"),
+        config_file=[str(BUNDLE / "configs" / f"{name}.json") for name in ("train", *options.variant)],
         meta_file=str(BUNDLE / "configs" / "metadata.json"),
         logging_file=False,
         workflow_type="train",
@@ -113,6 +113,7 @@ def main() -> None:
         if name == "train":
             command.add_argument("run_dir", type=Path)
         command.add_argument("--seed", type=int, default=123)
+        command.add_argument("--variant", action="append", default=[], help="a config laid over train.json")
         command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     options = parser.parse_args()
     COMMANDS[options.command](options)
