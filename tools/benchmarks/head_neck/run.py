@@ -1,7 +1,7 @@
 """The bundle ct_head_neck trained from volumes that were read once, so that a graphics card is kept busy.
 
     python tools/benchmarks/head_neck/run.py prepare DATASET_DIR CASES.npz
-    python tools/benchmarks/head_neck/run.py train CASES.npz RUN_DIR --seed 123 [--variant finetune] [--set NAME=VALUE …]
+    python tools/benchmarks/head_neck/run.py train CASES.npz RUN_DIR [--variant finetune] [--set NAME=VALUE …]
     python tools/benchmarks/head_neck/run.py step CASES.npz [--set NAME=VALUE …]
 
 `prepare` runs the bundle's own deterministic transforms over DATASET_DIR (OpenKBP) and keeps the training and
