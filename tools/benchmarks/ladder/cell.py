@@ -22,7 +22,7 @@ from medseg.training.checkpoints import AutocastInferer
 class Budget:
     """What every cell gets, whatever its network: AdamW, one cycle of the learning rate."""
 
-    steps: int = 500
+    steps: int = 400
     batch: int = 2
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
@@ -32,7 +32,7 @@ def run(task: Task, name: str, fold: int, seed: int, budget: Budget, device: tor
     """Train and score; returns what JSON can hold."""
     torch.manual_seed(1000 * seed + fold)
     step = STEPS[name]
-    network = step.build(task.inputs, len(task.structures)).to(device)
+    network = step.network(task.inputs, len(task.structures), task.widths, task.fold).to(device)
     begin = time.perf_counter()
     losses = _trained(network, step.loss(), task, (fold, seed), budget, device)
     _wait(device)
@@ -99,7 +99,7 @@ def cost(task: Task, name: str, device: torch.device) -> dict[str, Any]:
     """Parameters, FLOPs and time of one window forwards, and the most memory a training step takes (on a
     graphics card)."""
     step = STEPS[name]
-    network = step.build(task.inputs, len(task.structures)).to(device).eval()
+    network = step.network(task.inputs, len(task.structures), task.widths, task.fold).to(device).eval()
     image = torch.rand(1, task.inputs, *task.window, device=device)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(image)

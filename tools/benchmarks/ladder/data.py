@@ -56,6 +56,8 @@ class Task:
     prepared: Compose
     scored: Compose
     inferer: Inferer
+    widths: tuple[int, ...]
+    fold: int
 
     def fold_of(self) -> dict[str, int]:
         """Patients dealt at random, the same for every network and seed."""
@@ -94,7 +96,8 @@ def head_neck(path: Path, device: torch.device) -> Task:
     drawn = Compose([window, SelectItemsd(("image", "label", "case_id"))])
     packed = [PackChannelsd("label"), FgBgToIndicesd("label", image_key="image")]
     inferer = SlidingWindowInferer(WHOLE, sw_batch_size=1, overlap=0.25, mode="gaussian")
-    return Task("head_neck", ORGANS, 1, WINDOW, items, drawn, Compose(packed), Compose([]), inferer)
+    transforms = (drawn, Compose(packed), Compose([]))
+    return Task("head_neck", ORGANS, 1, WINDOW, items, *transforms, inferer, (8, 16, 32, 64, 128), 1)
 
 
 def sarcoma(path: Path, device: torch.device) -> Task:
@@ -109,9 +112,8 @@ def sarcoma(path: Path, device: torch.device) -> Task:
         RandDropSeriesd("image", shares=(0.2, 0.15, 0.1)),
     ]
     scored = [RandBoxGridd(("image", "label"), BOX, SCORED_MARGIN_MM), ThresholdKnownd("label")]
-    return Task(
-        "sarcoma", ("GTV",), 5, BOX, items, Compose(drawn), Compose([]), Compose(scored), SimpleInferer()
-    )
+    transforms = (Compose(drawn), Compose([]), Compose(scored))
+    return Task("sarcoma", ("GTV",), 5, BOX, items, *transforms, SimpleInferer(), (24, 48, 96), 2)
 
 
 TASKS = {"head_neck": head_neck, "sarcoma": sarcoma}

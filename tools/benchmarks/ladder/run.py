@@ -63,7 +63,7 @@ def train(options: argparse.Namespace) -> None:
     """Every cell of a task, seeds outermost, so that a run that ends early has whole seeds."""
     options.out.mkdir(parents=True, exist_ok=True)
     budget = Budget(steps=options.steps) if options.steps else Budget()
-    networks = [name for name in STEPS if options.only in name]
+    networks = [name for name in STEPS if options.only in name and name not in options.without]
     todo = list(itertools.product(options.seeds, range(FOLDS), networks))
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
         jobs = [
@@ -107,6 +107,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             command.add_argument("--steps", type=int)
             command.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
             command.add_argument("--only", default="", help="networks whose name holds this")
+            command.add_argument("--without", nargs="*", default=[], help="networks to leave out")
     command = commands.add_parser("report")
     command.set_defaults(function=report)
     command.add_argument("cells", type=Path)

@@ -1,71 +1,77 @@
-"""The steps of the ladder and the networks beside it, each by the loss it is trained with."""
+"""The steps of the ladder and the networks beside it, each with the loss it is trained by."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from monai.networks.nets import DynUNet, MedNeXt, SegResNet
 from torch import nn
 
 from medseg.losses import BCEPerSample, DiceBCEPerSample, PerSampleLoss
-from medseg.networks import CycleNet, ResUNetSE
-
-CHANNELS = (8, 16, 32, 64, 128)
-"""Widths of the U-Nets, from the finest of five resolutions to the coarsest."""
+from medseg.networks import CycleNet, FoldedNet, ResUNetSE
 
 
 @dataclass(frozen=True)
 class Step:
-    """``build``: input and output channels to a network that answers logits. ``before``: the step that this
-    one is compared with."""
+    """``body``: (input channels, output channels, widths of the resolutions) to a network that answers
+    logits. ``before``: the step that this one is compared with. ``cycles``: how often image and answer go
+    through it. ``folds``: whether it can work on folded voxels."""
 
-    build: Callable[[int, int], nn.Module]
+    body: Callable[[int, int, Sequence[int]], nn.Module]
     loss: Callable[[], PerSampleLoss]
     before: str | None
+    cycles: int = 1
+    folds: bool = True
+
+    def network(self, inputs: int, outputs: int, widths: Sequence[int], fold: int) -> nn.Module:
+        """Logits (B, outputs, *spatial) of images (B, inputs, *spatial)."""
+        fold = fold if self.folds else 1
+        taken = inputs + (outputs if self.cycles > 1 else 0)
+        body = self.body(taken * fold**3, outputs * fold**3, widths)
+        whole = FoldedNet(body, 3, fold) if fold > 1 else body
+        return CycleNet(whole, outputs, self.cycles) if self.cycles > 1 else whole
 
 
-def _u_net(residual: bool, squeeze_excitation: bool) -> Callable[[int, int], nn.Module]:
-    def build(inputs: int, outputs: int) -> nn.Module:
+def _u_net(residual: bool, squeeze_excitation: bool) -> Callable[[int, int, Sequence[int]], nn.Module]:
+    def body(inputs: int, outputs: int, widths: Sequence[int]) -> nn.Module:
+        strides = (2,) * (len(widths) - 1)
         return ResUNetSE(
-            3, inputs, outputs, CHANNELS, residual=residual, squeeze_excitation=squeeze_excitation
+            3, inputs, outputs, widths, strides, residual=residual, squeeze_excitation=squeeze_excitation
         )
 
-    return build
+    return body
 
 
-def _cycle(cycles: int) -> Callable[[int, int], nn.Module]:
-    def build(inputs: int, outputs: int) -> nn.Module:
-        return CycleNet(ResUNetSE(3, inputs + outputs, outputs, CHANNELS), outputs, cycles)
-
-    return build
-
-
-def _dyn_u_net(inputs: int, outputs: int) -> nn.Module:
+def _dyn_u_net(inputs: int, outputs: int, widths: Sequence[int]) -> nn.Module:
     """nnU-Net's network, as MONAI keeps it."""
-    strides = (1, 2, 2, 2, 2)
-    return DynUNet(3, inputs, outputs, (3,) * 5, strides, strides[1:], filters=CHANNELS)
+    strides = (1, *(2,) * (len(widths) - 1))
+    return DynUNet(3, inputs, outputs, (3,) * len(widths), strides, strides[1:], filters=list(widths))
 
 
-def _seg_res_net(inputs: int, outputs: int) -> nn.Module:
-    return SegResNet(3, 8, inputs, outputs)
+def _seg_res_net(inputs: int, outputs: int, widths: Sequence[int]) -> nn.Module:
+    down, up = (1, 2, 2, 4)[: len(widths)], (1,) * (min(len(widths), 4) - 1)
+    return SegResNet(3, widths[0], inputs, outputs, blocks_down=down, blocks_up=up)
 
 
-def _med_next(inputs: int, outputs: int) -> nn.Module:
-    """MedNeXt-S with a quarter of its 32 filters, which brings it to the size of the others."""
+def _med_next(inputs: int, outputs: int, widths: Sequence[int]) -> nn.Module:
+    """MedNeXt-S with a quarter of its 32 filters, which brings it to the size of the others; its five
+    resolutions are fixed, so it sees unfolded voxels."""
     return MedNeXt(3, 8, inputs, outputs, deep_supervision=False)
 
+
+RES_SE, BOTH = "Res-U-Net + SE", "Res-U-Net + SE, BCE + Dice"
 
 STEPS = {
     "U-Net": Step(_u_net(False, False), BCEPerSample, None),
     "Res-U-Net": Step(_u_net(True, False), BCEPerSample, "U-Net"),
-    "Res-U-Net + SE": Step(_u_net(True, True), BCEPerSample, "Res-U-Net"),
-    "+ Cycle, K = 2": Step(_cycle(2), BCEPerSample, "Res-U-Net + SE"),
-    "+ Cycle, K = 3": Step(_cycle(3), BCEPerSample, "+ Cycle, K = 2"),
-    "+ Cycle, K = 2, BCE + Dice": Step(_cycle(2), DiceBCEPerSample, "+ Cycle, K = 2"),
-    "Res-U-Net + SE, BCE + Dice": Step(_u_net(True, True), DiceBCEPerSample, "Res-U-Net + SE"),
-    "DynUNet, BCE + Dice": Step(_dyn_u_net, DiceBCEPerSample, "Res-U-Net + SE, BCE + Dice"),
-    "SegResNet, BCE + Dice": Step(_seg_res_net, DiceBCEPerSample, "Res-U-Net + SE, BCE + Dice"),
-    "MedNeXt, BCE + Dice": Step(_med_next, DiceBCEPerSample, "Res-U-Net + SE, BCE + Dice"),
+    RES_SE: Step(_u_net(True, True), BCEPerSample, "Res-U-Net"),
+    "+ Cycle, K = 2": Step(_u_net(True, True), BCEPerSample, RES_SE, cycles=2),
+    "+ Cycle, K = 3": Step(_u_net(True, True), BCEPerSample, "+ Cycle, K = 2", cycles=3),
+    "+ Cycle, K = 2, BCE + Dice": Step(_u_net(True, True), DiceBCEPerSample, "+ Cycle, K = 2", cycles=2),
+    BOTH: Step(_u_net(True, True), DiceBCEPerSample, RES_SE),
+    "DynUNet, BCE + Dice": Step(_dyn_u_net, DiceBCEPerSample, BOTH),
+    "SegResNet, BCE + Dice": Step(_seg_res_net, DiceBCEPerSample, BOTH),
+    "MedNeXt, BCE + Dice": Step(_med_next, DiceBCEPerSample, BOTH, folds=False),
 }
 """By the name that the tables show. The seed's ladder was cross-entropy up to the last step."""
