@@ -22,7 +22,7 @@ from medseg.training.checkpoints import AutocastInferer
 class Budget:
     """What every cell gets, whatever its network: AdamW, one cycle of the learning rate."""
 
-    steps: int = 400
+    steps: int = 300
     batch: int = 2
     learning_rate: float = 2e-3
     weight_decay: float = 0.01

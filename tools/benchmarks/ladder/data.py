@@ -113,7 +113,7 @@ def sarcoma(path: Path, device: torch.device) -> Task:
     ]
     scored = [RandBoxGridd(("image", "label"), BOX, SCORED_MARGIN_MM), ThresholdKnownd("label")]
     transforms = (Compose(drawn), Compose([]), Compose(scored))
-    return Task("sarcoma", ("GTV",), 5, BOX, items, *transforms, SimpleInferer(), (24, 48, 96), 2)
+    return Task("sarcoma", ("GTV",), 5, BOX, items, *transforms, SimpleInferer(), (16, 32, 64), 2)
 
 
 TASKS = {"head_neck": head_neck, "sarcoma": sarcoma}
