@@ -144,6 +144,9 @@ def spoilt(folder):
         "blurred": (gaussian_filter(film, 3), "it is blurred", {}),
         "words": (np.asarray(words) / 255, "like burnt-in text", {}),
         "lateral": (film, "view LL; this bundle learned from AP and PA views", {"ViewPosition": "LL"}),
+        "turned": (np.rot90(film), "it looks turned by", {}),
+        "upside_down": (np.rot90(film, 2), "it looks turned by 180 degrees", {}),
+        "other_side": (film[:, ::-1], "it looks like a right one, and L is stated", {}),
         "chest": (chest, "it looks different", {}),
         "chest_by_tag": (film, "BodyPartExamined CHEST", {"BodyPartExamined": "CHEST"}),
     }
@@ -311,7 +314,7 @@ def test_a_film_that_is_no_hip_or_does_not_say_its_side_is_refused(tmp_path):
     (tmp_path / "in").mkdir()
     chest = np.rint(make_radiograph(3).image * 4095).astype(np.uint16)
     write_dx(tmp_path / "in" / "chest.dcm", chest, ImageLaterality="L")
-    hip = np.rint(make_hip(5002, -1.0, pixels=160).image * 255).astype(np.uint8)
+    hip = np.rint(make_hip(5002, -1.0, "R", pixels=160).image * 255).astype(np.uint8)
     Image.fromarray(hip).save(tmp_path / "in" / "hip.png")
     cohort = segment(Request(tmp_path / "in", "hip_osteoporosis", tmp_path / "out"))
     errors = {case["case"]: case["error"] for case in cohort["cases"]}
