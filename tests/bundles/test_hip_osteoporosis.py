@@ -35,7 +35,16 @@ def config(name: str) -> dict:
 
 @pytest.mark.parametrize(
     "name",
-    ["image_size", "soften_pixels", "classes", "backbone", "covariates", "neck_boxes", "network_def"],
+    [
+        "image_size",
+        "soften_pixels",
+        "classes",
+        "backbone",
+        "covariates",
+        "numbers",
+        "neck_boxes",
+        "network_def",
+    ],
 )
 def test_training_and_inference_share_their_settings(name):
     assert config("train.json")[name] == config("inference.json")[name]
@@ -43,7 +52,7 @@ def test_training_and_inference_share_their_settings(name):
 
 def test_a_film_is_prepared_alike_in_training_and_at_the_door():
     def steps(transforms):
-        besides = ("CheckInputd", "ToClassd", "AddCovariatesd")
+        besides = ("CheckInputd", "ToClassd", "AppendNumbersd", "AddCovariatesd")
         return [step for step in transforms if step["_target_"].rpartition(".")[2] not in besides]
 
     training = steps(config("train.json")["train"]["deterministic_transforms"])

@@ -30,7 +30,7 @@ from PIL import Image
 
 from medseg.errors import MedsegError
 from medseg.files import write_csv
-from medseg.phantoms.hip import DEVICES, make_hip
+from medseg.phantoms.hip import DEVICES, bmd_of, make_hip
 
 FIRST_YEAR, YEARS = 2018, 5
 TEST_FROM = date(2022, 1, 1)
@@ -106,10 +106,11 @@ def make(data: Path, found: list[Patient], pixels: int) -> None:
             rows.append({"path": path, "patient": name, "date": day, "side": side, "device": patient.device})
         examined = patient.day + timedelta(days=int(rng.integers(-90, 91)))
         known = {field: getattr(patient, field) for field in PERSON}
-        records.append({"patient": name, "date": examined.isoformat(), "neck_t": patient.recorded_t, **known})
+        bone = {"neck_t": patient.recorded_t, "neck_bmd": round(bmd_of(patient.recorded_t), 4)}
+        records.append({"patient": name, "date": examined.isoformat(), **bone, **known})
     write_csv(rows, ("path", "patient", "date", "side", "device"), data / "images.csv")
     with open(data / "dexa.csv", "w", newline="") as file:  # a minus sign is no formula here
-        table = csv.DictWriter(file, ("patient", "date", "neck_t", *PERSON))
+        table = csv.DictWriter(file, ("patient", "date", "neck_t", "neck_bmd", *PERSON))
         table.writeheader()
         table.writerows(records)
 
@@ -124,7 +125,7 @@ def paired(data: Path, out: Path, seed: int) -> dict:
             records=str(data / "dexa.csv"),
             out=out,
             record_columns={
-                **{"patient": "patient", "date": "date", "t_score": "neck_t"},
+                **{"patient": "patient", "date": "date", "t_score": "neck_t", "bmd": "neck_bmd"},
                 **{field: field for field in PERSON},
             },
             image_columns={
