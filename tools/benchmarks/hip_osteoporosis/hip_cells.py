@@ -23,20 +23,22 @@ from medseg.errors import InputError
 from medseg.files import write_json
 
 BUNDLE = "hip_osteoporosis"
-KEPT = ("case_id", "patient_id", "label", "device", "sex", "view", "image_date")
+KEPT = ("case_id", "patient_id", "label", "device", "sex", "view", "image_date", "bmd")
 """What of a case stands beside its logits, where the datalist has it."""
 
 
 @dataclass(frozen=True)
 class Cell:
     """``settings``: overrides of train.json. ``data``: where the paths of ``cases`` begin, {section: cases},
-    of which "training" is trained on and those named in ``judged`` are answered."""
+    of which "training" is trained on and those named in ``judged`` are answered. ``boxes``: a folder below
+    ``data`` with the boxes that films are cut to, "" for whole films."""
 
     key: str
     data: Path
     cases: Mapping[str, list[dict]] = field(repr=False)
     judged: tuple[str, ...]
     settings: Mapping[str, Any]
+    boxes: str = ""
 
 
 def run_cell(cell: Cell, out: Path, device: str = "cpu") -> dict[str, Any]:
@@ -72,6 +74,7 @@ def run_cell(cell: Cell, out: Path, device: str = "cpu") -> dict[str, Any]:
         "resume": True,
         "device": device,
         "amp": False,
+        "neck_boxes": str(cell.data / cell.boxes) if cell.boxes else None,
     }
     bundle = find_bundle(BUNDLE)
     clock = time.process_time if device == "cpu" else time.perf_counter
