@@ -52,8 +52,9 @@ class ToLabelsd(MapTransform):
 
     ``names``: one per channel. ``exclusive``: softmax over the classes, else a sigmoid of each.
     ``image_key``: the image that the case is known by. ``calibration``: a JSON file with ``temperature``,
-    that logits are divided by, and, of two classes, the ``scores`` and the ``truth`` of images that were not
-    trained on, from which the interval of the second class is made
+    that logits are divided by, ``offset``, that is then added to the second of two
+    (:func:`medseg.metrics.classification.fit_platt`), and the ``scores`` (before the offset) and ``truth`` of
+    images that were not trained on, from which the interval of the second class is made
     (:func:`medseg.metrics.classification.venn_abers`). ``numbers``: of the channels behind the classes, see
     :func:`medseg.transforms.quantities.quantities_of`; a number's interval is made of how far the network was
     off on images that were not trained on, ``off`` of the calibration
@@ -95,6 +96,7 @@ class ToLabelsd(MapTransform):
                 score = float(logits[1] - logits[0])
                 low, high = venn_abers(self.calibration.scores, self.calibration.truth, score)
                 intervals = {self.names[1]: (low, high)}
+                logits[1] += self.calibration.offset
             chances = torch.softmax(logits, 0) if self.exclusive else torch.sigmoid(logits)
             meta = d[self.image_key].meta
             flat = d[self.image_key].ndim == 3
@@ -125,10 +127,12 @@ class ToLabelsd(MapTransform):
 
 
 class Calibration(NamedTuple):
-    """``temperature``, above 0; ``scores``, logit differences (N,) at that temperature; ``truth``, bool
-    (N,); ``off``: {field of a number: how far the network was off, standardised (N,), 0 or more}."""
+    """``temperature``, above 0; ``offset`` of the second class; ``scores``, logit differences (N,) at that
+    temperature without the offset; ``truth``, bool (N,); ``off``: {field of a number: how far the network was
+    off, standardised (N,), 0 or more}."""
 
     temperature: float
+    offset: float
     scores: np.ndarray
     truth: np.ndarray
     off: dict[str, np.ndarray]
@@ -141,7 +145,10 @@ def read_calibration(path: str | Path) -> Calibration:
         temperature, scores = float(content["temperature"]), np.array(content["scores"], float)
         truth = np.array(content["truth"], int)
         off = {field: np.array(numbers, float) for field, numbers in content.get("off", {}).items()}
-        sound = all(numbers.ndim == 1 and (numbers >= 0).all() for numbers in off.values())
+        offset = float(content.get("offset", 0.0))
+        sound = np.isfinite(offset) and all(
+            numbers.ndim == 1 and (numbers >= 0).all() for numbers in off.values()
+        )
         sound = (
             sound and temperature > 0 and scores.ndim == 1 and scores.shape == truth.shape and len(scores) > 1
         )
@@ -153,7 +160,7 @@ def read_calibration(path: str | Path) -> Calibration:
             f"{path}: expected a temperature above 0, as many finite scores as truths, of 0 and of 1, and "
             "numbers from 0 on under off."
         )
-    return Calibration(temperature, scores, truth == 1, off)
+    return Calibration(temperature, offset, scores, truth == 1, off)
 
 
 class SaveRecordd(MapTransform):

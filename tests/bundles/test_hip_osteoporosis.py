@@ -96,6 +96,9 @@ def test_sick_and_sound_bones_are_told_apart_with_an_interval(answered):
     }
     chance = {name: said["probabilities"]["osteoporosis"] for name, said in labels.items()}
     assert chance["sick_R"] > 0.9 and chance["sick_L"] > 0.9 and chance["sound_R"] < 0.1
+    for name, said in labels.items():
+        low, high = said["intervals"]["osteoporosis"]
+        assert low - 0.1 < chance[name] < high + 0.1, "temperature and offset agree with the interval"
     low, high = labels["sick_R"]["intervals"]["osteoporosis"]
     assert 0.5 < low <= high <= 1
     assert "Not for diagnosis" in labels["sound_R"]["remark"]

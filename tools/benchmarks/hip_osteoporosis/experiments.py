@@ -9,11 +9,11 @@
 writes WORK/<question>/cells/<cell>.json; what is there is not done again, and a cell that was killed goes on
 from its last epoch, so the same command after any interruption finishes the grid, there or in a copy of WORK.
 The questions are those of hip_grids.py: backbones, confounder, leak, covariates, bmd and neck on phantoms,
-chest on real films. `--list` prints the cells, `--only TEXT` takes those whose name contains TEXT, `--minutes` starts no
-cell after that time, `--jobs` trains several side by side, each on one thread. Pixels and epochs are those of
-SCALES, unless they are given; cells of another scale need another WORK. Where WORK/data/<set>/datalist.json
-is there already, neither pydicom nor SimpleITK is needed. `report` writes the tables of every question that
-has finished cells.
+chest on real films. `--list` prints the cells, `--only TEXT` takes those whose name contains TEXT,
+`--minutes` starts no cell after that time, `--jobs` trains several side by side, each on one thread. Pixels
+and epochs are those of SCALES, unless they are given; cells of another scale need another WORK. Where
+WORK/data/<set>/datalist.json is there already, neither pydicom nor SimpleITK is needed. `report` writes the
+tables of every question that has finished cells.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@
     python tools/benchmarks/hip_osteoporosis/run.py calibrate DATASET_DIR --bundle DIR --datalist LIST
     python tools/benchmarks/hip_osteoporosis/run.py greys DATASET_DIR
 
-`calibrate` fits the temperature on the validation films and writes it with their scores, and how far the
-network was off in each of its numbers, into configs/calibration.json of the bundle (default: the one of this
-checkout), whose weights and inference.json it takes; `greys` calls dark films sick and prints the AUROC of
-that on the test films, with its 95 % interval over patients. `medseg score hip_osteoporosis` scores the
+`calibrate` fits temperature and offset on the validation films and writes them with their scores, and how far
+the network was off in each of its numbers, into configs/calibration.json of the bundle (default: the one of
+this checkout), whose weights and inference.json it takes; `greys` calls dark films sick and prints the AUROC
+of that on the test films, with its 95 % interval over patients. `medseg score hip_osteoporosis` scores the
 network.
 """
 
@@ -25,7 +25,7 @@ from medseg.bundles.find import read_json
 from medseg.cases.radiograph import open_radiograph
 from medseg.errors import InputError, MedsegError
 from medseg.files import write_json
-from medseg.metrics.classification import fit_temperature, grouped_auc
+from medseg.metrics.classification import fit_platt, grouped_auc
 from medseg.metrics.intervals import interval
 from medseg.training.checkpoints import load_checkpoint, load_weights
 from medseg.transforms import AppendNumbersd
@@ -60,11 +60,13 @@ def calibrate(options: argparse.Namespace) -> None:
     cases = cases_of(options.datalist, "validation")
     logits, learned, numbers = answers_of(options.data, cases, options.bundle)
     truth = np.array([case["label"] for case in cases])
-    temperature = fit_temperature(logits, truth)
-    scores = (logits[:, 1] - logits[:, 0]) / temperature
+    scores = logits[:, 1] - logits[:, 0]
+    temperature, offset = fit_platt(scores, truth == 1)
+    scores = scores / temperature
     content = {
         "fitted": f"{len(cases)} validation films, by tools/benchmarks/hip_osteoporosis/run.py calibrate",
         "temperature": round(temperature, 4),
+        "offset": round(offset, 4),
         "scores": [round(float(score), 4) for score in scores],
         "truth": truth.tolist(),
     }
@@ -77,7 +79,7 @@ def calibrate(options: argparse.Namespace) -> None:
         }
     out = options.bundle / "configs" / "calibration.json"
     write_json(content, out)
-    print(f"temperature {temperature:.3f} -> {out}")
+    print(f"temperature {temperature:.3f}, offset {offset:.3f} -> {out}")
 
 
 def greys(options: argparse.Namespace) -> None:
