@@ -71,7 +71,8 @@ def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def scale(cells: dict[str, dict]) -> str:
     settings = next(iter(cells.values()))["settings"]
     minutes = [cell["minutes"] for cell in cells.values()]
-    devices = " and ".join(sorted({cell["device"] for cell in cells.values()}))
+    names = {cell["device"].replace("cpu", "a processor") for cell in cells.values()}
+    devices = " and ".join(sorted(names))
     return (
         f"{len(cells)} cells of {settings['image_size'][0]} pixels and {settings['epochs']} epochs on "
         f"{devices}, one thread each; {np.median(minutes):.1f} minutes a cell (median), "
