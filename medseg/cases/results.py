@@ -238,7 +238,10 @@ class Labels:
             for name, (number, unit) in self.values.items()
         }
         words = [f"{name} {value:.2f}" for name, value in chances.items()]
-        words += [f"{name} {number:.3g} {unit}".strip() for name, (number, unit) in self.values.items()]
+        words += [
+            f"{name} {number:.3g}" + ("" if unit in ("", "1") else f" {unit}")
+            for name, (number, unit) in self.values.items()
+        ]
         answer: dict[str, Any] = {"probabilities": chances, "values": values}
         if self.intervals:
             answer["intervals"] = {

@@ -61,7 +61,8 @@ def _found(record: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {name:<30} {value:.4f}{interval}")
     for name, value in labels.get("values", {}).items():
         interval = "".join(f" ({low:g} to {high:g})" for low, high in _interval(labels, name))
-        lines.append(f"  {name:<30} {value['value']:g}{interval} {value['unit']}")
+        unit = "" if value["unit"] == "1" else f" {value['unit']}"
+        lines.append(f"  {name:<30} {value['value']:g}{interval}{unit}")
     remarks = [*filter(None, [labels.get("remark")]), *record.get("warnings", ())]
     return lines + [f"  ! {line}" for text in remarks for line in textwrap.wrap(text, 86)]
 
