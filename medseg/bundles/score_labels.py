@@ -118,7 +118,7 @@ def score_labels(request: ScoreRequest, report: Callable[[str], None] = print) -
     answers = _answers(said, done)
     _draw(answers, request.output_dir)
     scored = scores_of(answers, request.strata, failed)
-    return replace(scored, numbers=number_scores(said, done, numbers, answers.patients))
+    return replace(scored, numbers=number_scores(said, done, numbers, answers.patients, DRAWS))
 
 
 def _records(bundle: Bundle, request: ScoreRequest, cases: list[dict]) -> dict[str, dict[str, Any]]:

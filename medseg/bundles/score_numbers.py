@@ -11,21 +11,20 @@ from medseg.errors import InputError
 from medseg.metrics.intervals import Interval, interval
 from medseg.metrics.numbers import agreement, determination, mean_absolute_error
 
-DRAWS = 1000
-
 
 def number_scores(
     answers: Sequence[Mapping[str, Any]],
     cases: Sequence[Mapping[str, Any]],
     numbers: Mapping[str, Mapping[str, Any]],
     patients: Sequence[str],
+    draws: int,
 ) -> dict[str, dict[str, Interval]]:
     """{"<name>, <unit>": {figure: its 95 % interval over patients}}.
 
     ``answers``: what labels.json says of each case, under ``labels``; ``numbers``: of the bundle's
-    inference.json, {field of the datalist: name, unit …}. Cases without the field are left out, and a number
-    that no case has a truth of. The share of truths within the answers' own intervals is told where they have
-    some. InputError for a truth that is no number.
+    inference.json, {field of the datalist: name, unit …}; ``draws``: of patients, for the intervals. Cases
+    without the field are left out, and a number that no case has a truth of. The share of truths within the
+    answers' own intervals is told where they have some. InputError for a truth that is no number.
     """
     found = {}
     for field, spec in numbers.items():
@@ -45,7 +44,7 @@ def number_scores(
             figures["share within its interval"] = lambda n, held=held: float(held[n].mean())
         theirs = [patients[row] for row in rows]
         found[f"{spec['name']}, {spec['unit']}"] = {
-            name: interval(figure, theirs, draws=DRAWS) for name, figure in figures.items()
+            name: interval(figure, theirs, draws=draws) for name, figure in figures.items()
         }
     return found
 

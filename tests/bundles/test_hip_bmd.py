@@ -57,7 +57,6 @@ def test_the_variant_learns_one_number_more(weights):
 
 def test_it_is_scored_with_agreement_and_intervals(films, weights, tmp_path, monkeypatch):
     monkeypatch.setattr("medseg.bundles.score_labels.DRAWS", 20)
-    monkeypatch.setattr("medseg.bundles.score_numbers.DRAWS", 20)
     model = tmp_path / "model.pt"
     torch.save(torch.load(weights, weights_only=True)["network"], model)
     scored = score_labels(

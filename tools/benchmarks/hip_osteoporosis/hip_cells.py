@@ -79,7 +79,7 @@ def run_cell(cell: Cell, out: Path, device: str = "cpu") -> dict[str, Any]:
     bundle = find_bundle(BUNDLE)
     clock = time.process_time if device == "cpu" else time.perf_counter
     began = clock()
-    if _epochs_done(folder) < cell.settings["epochs"]:
+    if epochs_done(folder) < cell.settings["epochs"]:
         run_config(bundle, ["train"], "training", settings)
     record = {
         "key": cell.key,
@@ -102,7 +102,8 @@ def read_record(path: Path, cell: Cell | None = None) -> dict[str, Any]:
     return record
 
 
-def _epochs_done(folder: Path) -> int:
+def epochs_done(folder: Path) -> int:
+    """Of the training in a folder; 0 where there is none."""
     last = folder / "last.pt"
     if not last.exists():
         return 0

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from hip_cells import epochs_done
 
 from medseg.bundles.config import build, load_config, run_config
 from medseg.bundles.find import find_bundle, read_json
@@ -44,11 +45,12 @@ def settings_of(data: Path, run: Path, epochs: int, pixels: int) -> dict:
         "proposals": 50,
         "device": "cpu",
         "seed": 123,
+        "resume": True,
     }
 
 
 def train(data: Path, cases: dict[str, list[dict]], settings: dict) -> None:
-    """The bundle's own training; nothing of it where its last epoch is done."""
+    """The bundle's own training, from the last epoch that is done."""
     run = Path(settings["ckpt_dir"])
     run.mkdir(parents=True, exist_ok=True)
     drawn = {
@@ -56,7 +58,7 @@ def train(data: Path, cases: dict[str, list[dict]], settings: dict) -> None:
         for section in ("training", "validation")
     }
     write_json(drawn, run / "datalist.json")
-    if not (run / "last.pt").exists():
+    if epochs_done(run) < settings["epochs"]:
         run_config(find_bundle(BUNDLE), ["train"], "training", settings)
 
 
