@@ -12,9 +12,11 @@ from medseg.metrics.intervals import Interval
 
 
 def in_words(scored: ScoredLabels) -> str:
-    """The tables: per class, figures with 95 % intervals over patients, and apart by each stratum."""
+    """The tables: per class, figures with 95 % intervals over patients, those of numbers, and apart by each
+    stratum."""
     parts = [f"{scored.images} images of {scored.patients} patients.", _per_class(scored)]
     parts += [_figures(name, found) for name, found in scored.figures.items()]
+    parts += [_figures(name, found) for name, found in scored.numbers.items()]
     parts += [_stratum(name, found) for name, found in scored.strata.items()]
     return "\n\n".join(parts)
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medseg.bundles.find import Bundle, read_json
+from medseg.bundles.score_numbers import number_scores
 from medseg.bundles.score_request import ScoreRequest, answer_cases, cases_of, with_weights
 from medseg.bundles.trust import trusted_bundle
 from medseg.cases.find import folder_name
@@ -67,7 +68,8 @@ class ScoredLabels:
     """``per_class``: {class: precision, recall, F1, support, calling the most likely class}. ``figures``:
     {class: {figure: Interval over patients}}. ``strata``: {field: {"n": {value: images}, "values": {value:
     {figure: Interval}}, "within": AUC over pairs of one value, "reads": how well the answer tells the two
-    most frequent values among images of one class}}, of the last class. ``failed``: {case: reason}."""
+    most frequent values among images of one class}}, of the last class. ``failed``: {case: reason}.
+    ``numbers``: see :func:`medseg.bundles.score_numbers.number_scores`."""
 
     classes: tuple[str, ...]
     images: int
@@ -76,6 +78,7 @@ class ScoredLabels:
     figures: dict[str, dict[str, Interval]]
     strata: dict[str, dict[str, Any]]
     failed: dict[str, str]
+    numbers: dict[str, dict[str, Interval]] = field(default_factory=dict)
 
 
 def score_labels(request: ScoreRequest, report: Callable[[str], None] = print) -> ScoredLabels:
@@ -99,6 +102,7 @@ def score_labels(request: ScoreRequest, report: Callable[[str], None] = print) -
             raise InputError(f"{case['case_id']} has no {lacking[0]!r}, which `strata` names.")
     with tempfile.TemporaryDirectory() as folder:
         used = with_weights(bundle, request, Path(folder)) if request.weights else bundle
+        numbers = read_json(used.folder / "configs" / "inference.json").get("numbers", {})
         records = _records(used, request, cases)
     failed = {
         case["case_id"]: records[name]["error"]
@@ -110,9 +114,11 @@ def score_labels(request: ScoreRequest, report: Callable[[str], None] = print) -
     done = [case for case in cases if case["case_id"] not in failed]
     if not done:
         raise InputError(f"{request.data}: no case of it could be answered.")
-    answers = _answers([records[folder_name(case["case_id"])] for case in done], done)
+    said = [_said(records[folder_name(case["case_id"])]) for case in done]
+    answers = _answers(said, done)
     _draw(answers, request.output_dir)
-    return scores_of(answers, request.strata, failed)
+    scored = scores_of(answers, request.strata, failed)
+    return replace(scored, numbers=number_scores(said, done, numbers, answers.patients, DRAWS))
 
 
 def _records(bundle: Bundle, request: ScoreRequest, cases: list[dict]) -> dict[str, dict[str, Any]]:
@@ -129,15 +135,16 @@ def _records(bundle: Bundle, request: ScoreRequest, cases: list[dict]) -> dict[s
     return records
 
 
-def _answers(records: list[dict[str, Any]], cases: list[dict]) -> Answers:
-    said = [
-        read_json(Path(record["folder"]) / "labels.json")["labels"]["probabilities"] for record in records
-    ]
-    classes = tuple(said[0])
+def _said(record: Mapping[str, Any]) -> dict[str, Any]:
+    return read_json(Path(record["folder"]) / "labels.json")["labels"]
+
+
+def _answers(said: list[dict[str, Any]], cases: list[dict]) -> Answers:
+    classes = tuple(said[0]["probabilities"])
     truth = [_class_number(case, classes) for case in cases]
     return Answers(
         classes,
-        np.array([[chances[name] for name in classes] for chances in said]),
+        np.array([[one["probabilities"][name] for name in classes] for one in said]),
         np.array(truth),
         tuple(str(case.get("patient_id", case["case_id"])) for case in cases),
         tuple(cases),

@@ -74,8 +74,8 @@ class ScoreRequest:
 
 
 def with_weights(bundle: Bundle, request: ScoreRequest, folder: Path) -> Bundle:
-    """A copy of the bundle with other weights and what ``configs/<variant>.json`` changes of its
-    inference."""
+    """A copy of the bundle with other weights, what ``configs/<variant>.json`` changes of its inference, and
+    no calibration, since the bundle's is of its own weights."""
     changes = {}
     if request.variant:
         name = bundle.require_variant(request.variant)
@@ -92,11 +92,18 @@ def with_weights(bundle: Bundle, request: ScoreRequest, folder: Path) -> Bundle:
             node = node.get(parent, {})
         if name in node:
             node[name] = value
-    path.write_text(json.dumps(config), encoding="utf-8")
+    path.write_text(json.dumps(_uncalibrated(config)), encoding="utf-8")
     metadata = copy / "configs" / "metadata.json"
     kept = {key: value for key, value in read_json(metadata).items() if key != WEIGHTS_KEY}
     metadata.write_text(json.dumps(kept), encoding="utf-8")
     return Bundle(bundle.name, copy, derived_from=bundle)
+
+
+def _uncalibrated(node: Any) -> Any:
+    """A config in which no transform has a ``calibration``."""
+    if isinstance(node, dict):
+        return {key: None if key == "calibration" else _uncalibrated(value) for key, value in node.items()}
+    return [_uncalibrated(value) for value in node] if isinstance(node, list) else node
 
 
 def answer(

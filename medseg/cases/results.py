@@ -202,9 +202,9 @@ class Labels:
     """What is said about the whole image: a probability per class, or numbers with their units.
 
     ``probabilities``: {class: 0 to 1}. ``values``: {name: (number, unit)}, such as {"T-score": (-2.1, "1")}.
-    ``intervals``: {class: (low, high)}, calibrated. ``remark``: what has to be said with them, "" for
-    nothing. Raises InputError when both are empty, for a probability or interval outside 0 to 1 or of no
-    class, and a number that is not finite.
+    ``intervals``: {class or name: (low, high)}, calibrated. ``remark``: what has to be said with them, "" for
+    nothing. Raises InputError when both are empty, for a probability or its interval outside 0 to 1, an
+    interval of nothing that was said, and a number that is not finite.
     """
 
     case: Case | Radiograph | Photograph
@@ -220,8 +220,12 @@ class Labels:
             if not 0 <= probability <= 1:
                 raise InputError(f"probability of {name} is {probability}; expected 0 to 1.")
         for name, (low, high) in self.intervals.items():
-            if name not in self.probabilities or not 0 <= low <= high <= 1:
-                raise InputError(f"interval of {name}: {low} to {high}; expected two of 0 to 1, of a class.")
+            least, most = (0, 1) if name in self.probabilities else (-math.inf, math.inf)
+            if name not in {*self.probabilities, *self.values} or not least <= low <= high <= most:
+                raise InputError(
+                    f"interval of {name}: {low} to {high}; expected two of 0 to 1 of a class, or two numbers "
+                    "of a value."
+                )
         for name, (number, _) in self.values.items():
             if not math.isfinite(number):
                 raise InputError(f"{name} is {number}; expected a finite number.")
@@ -230,10 +234,14 @@ class Labels:
         """Input, geometry, probabilities and values."""
         chances = {name: round(float(value), 4) for name, value in self.probabilities.items()}
         values = {
-            name: {"value": float(number), "unit": unit} for name, (number, unit) in self.values.items()
+            name: {"value": float(f"{number:.6g}"), "unit": unit}
+            for name, (number, unit) in self.values.items()
         }
         words = [f"{name} {value:.2f}" for name, value in chances.items()]
-        words += [f"{name} {number:g} {unit}".strip() for name, (number, unit) in self.values.items()]
+        words += [
+            f"{name} {number:.3g}" + ("" if unit in ("", "1") else f" {unit}")
+            for name, (number, unit) in self.values.items()
+        ]
         answer: dict[str, Any] = {"probabilities": chances, "values": values}
         if self.intervals:
             answer["intervals"] = {

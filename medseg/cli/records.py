@@ -60,7 +60,7 @@ def _add_pair(verb: argparse.ArgumentParser):
         required=True,
         metavar="NAME=COLUMN,…",
         help="patient, date and t_score or bmd; also side, implant, and to carry along age, sex, height_cm, "
-        "weight_kg, device, view: what RECORDS calls them",
+        "weight_kg, device, view (and bmd beside t_score): what RECORDS calls them",
     )
     verb.add_argument(
         "--image-columns",

@@ -122,22 +122,22 @@ def whole_image(
     """The group of :func:`write_sr` that speaks of whole images, with the fields of
     :class:`medseg.cases.results.Labels`.
 
-    Each probability is a measurement "Probability of <class>" without a unit, an interval two more, its lower
-    and its upper end; a value has its name and its unit by UCUM. No class is called: where the line between
-    two lies is not the network's to say.
+    Each probability is a measurement "Probability of <class>" without a unit; a value has its name and its
+    unit by UCUM. An interval of either is two more, its lower and its upper end. No class is called: where
+    the line between two lies is not the network's to say.
     """
     import highdicom
 
     numbers = {f"Probability of {name}": (number, "1") for name, number in probabilities.items()}
+    numbers |= dict(values)
     for name, (low, high) in intervals.items():
-        numbers |= {
-            f"Probability of {name}, lower end": (low, "1"),
-            f"Probability of {name}, upper end": (high, "1"),
-        }
+        said = f"Probability of {name}" if name in probabilities else name
+        unit = numbers[said][1]
+        numbers |= {f"{said}, lower end": (low, unit), f"{said}, upper end": (high, unit)}
     return highdicom.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=highdicom.sr.TrackingIdentifier(generate_uid(prefix=None), "whole image"),
         algorithm_id=algorithm(model),
-        measurements=[measurement(name, *number) for name, number in (numbers | dict(values)).items()],
+        measurements=[measurement(name, *number) for name, number in numbers.items()],
         source_images=[
             highdicom.sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)
             for image in images

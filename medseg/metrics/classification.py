@@ -1,4 +1,4 @@
-"""How well labels of whole images fit: rows of a confusion matrix, Brier score, net benefit, temperature.
+"""How well labels of whole images fit: rows of a confusion matrix, Brier score, net benefit, calibration.
 
 Ranking and calibration (ROC AUC, AUPR, sensitivity at a specificity, ECE, the points of a reliability plot)
 are those of :mod:`medseg.metrics.pixels`, with an image for a pixel: give its functions
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import isotonic_regression, minimize_scalar
+from scipy.optimize import isotonic_regression, minimize, minimize_scalar
 from scipy.special import log_softmax
 
 from medseg.errors import InputError
@@ -99,6 +99,29 @@ def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
 
     found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
     return float(np.exp(found.x))
+
+
+def fit_platt(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """(temperature, offset) with which ``scores / temperature + offset`` is the log odds that fit best on
+    images that were not trained on (Platt 1999): a temperature alone cannot help a network that calls one
+    class too often, as one does that was trained on classes drawn alike.
+
+    ``scores``: float (N,), log odds of the network; ``truth``: bool (N,). The temperature keeps to 0.05 to
+    20, the offset to -20 to 20, which only scores that tell the classes apart without an error reach.
+    InputError without images, for other lengths, and where only one class is there.
+    """
+    scores, truth = np.asarray(scores, float), np.asarray(truth, bool)
+    if scores.shape != truth.shape or scores.ndim != 1 or not np.isfinite(scores).all():
+        raise InputError(f"scores {scores.shape}, truth {truth.shape}: expected finite numbers, (N,) both.")
+    if truth.all() or not truth.any():
+        raise InputError(f"{len(truth)} images of one class: expected some of both.")
+    sign = np.where(truth, 1.0, -1.0)
+
+    def loss(found: np.ndarray) -> float:
+        return float(np.logaddexp(0, -sign * (scores * found[0] + found[1])).mean())
+
+    fit = minimize(loss, (1.0, 0.0), method="L-BFGS-B", bounds=((0.05, 20.0), (-20.0, 20.0)))
+    return float(1 / fit.x[0]), float(fit.x[1])
 
 
 def venn_abers(scores: np.ndarray, truth: np.ndarray, score: float) -> tuple[float, float]:

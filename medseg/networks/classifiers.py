@@ -99,23 +99,29 @@ class Classifier(nn.Module):
 
     The first channel is the image, 0 to 1, given three times to a backbone that learned from colours; each
     further channel is a covariate, the same number in all pixels (age, height …, scaled to about -1 to 1),
-    that joins the features behind the backbone. ``covariates`` says how many; 0 is the image alone. Weights
+    that joins the features behind the backbone. ``covariates`` says how many; 0 is the image alone.
+    ``numbers``: outputs behind the logits, (B, classes + numbers), which learn standardised numbers. Weights
     are drawn at random. InputError for an unknown backbone, fewer than two classes, and an input of other
     channels.
     """
 
-    def __init__(self, backbone: str = "resnet18", classes: int = 2, covariates: int = 0) -> None:
+    def __init__(
+        self, backbone: str = "resnet18", classes: int = 2, covariates: int = 0, numbers: int = 0
+    ) -> None:
         super().__init__()
         if backbone not in BACKBONES:
             raise InputError(f"unknown backbone {backbone!r}; choose one of {', '.join(BACKBONES)}.")
-        if classes < 2 or covariates < 0:
-            raise InputError(f"{classes} classes and {covariates} covariates: expected at least 2 and 0.")
+        if classes < 2 or covariates < 0 or numbers < 0:
+            raise InputError(
+                f"{classes} classes, {covariates} covariates and {numbers} numbers: expected at least 2, 0 "
+                "and 0."
+            )
         self.name, self.covariates = backbone, covariates
         self.backbone = BACKBONES[backbone].build()
         owner, _, place = BACKBONES[backbone].head.rpartition(".")
         head = self.backbone.get_submodule(BACKBONES[backbone].head)
         setattr(self.backbone.get_submodule(owner), place, nn.Identity())
-        self.head = nn.Linear(head.in_features + covariates, classes)
+        self.head = nn.Linear(head.in_features + covariates, classes + numbers)
 
     @property
     def maps(self) -> str:

@@ -65,7 +65,8 @@ def make_hip(
     film = np.random.default_rng([patient, "LR".index(side), 20221019])
     scale, tilt = shape.normal(1, 0.05), np.deg2rad(shape.normal(0, 5)) + np.deg2rad(film.normal(0, 2))
     y, x = (np.mgrid[0:pixels, 0:pixels] + 0.5) * FIELD_MM / pixels - FIELD_MM / 2
-    x, y = x + film.normal(0, 3), y + film.normal(0, 3)
+    moved = film.normal(0, 3), film.normal(0, 3)
+    x, y = x + moved[0], y + moved[1]
     u = (np.cos(tilt) * x - np.sin(tilt) * y) / scale
     v = (np.sin(tilt) * x + np.cos(tilt) * y) / scale
 
@@ -81,7 +82,7 @@ def make_hip(
     blur_mm, noise, gamma = (0.4, 0.03, 1.0) if device == "sharp" else (1.0, 0.015, 1.25)
     image = gaussian_filter(image, blur_mm * pixels / FIELD_MM) + film.normal(0, noise, image.shape)
     image = np.clip(np.clip(image, 0, None) ** gamma + brightness, 0, 1)
-    box = _neck_box(pixels, scale)
+    box = _neck_box(pixels, scale, tilt, moved)
     if side == "R":
         image, box = (
             image[:, ::-1],
@@ -93,6 +94,8 @@ def make_hip(
 HEAD_MM, HEAD_RADIUS_MM = (-22.0, -28.0), 23.0
 SHAFT_X_MM, SHAFT_RADIUS_MM = 24.0, 16.0
 NECK_FROM_MM, NECK_TO_MM, NECK_RADIUS_MM = (-14.0, -22.0), (22.0, 6.0), 16.0
+NECK_MIDDLE_MM, NECK_BOX_MM = (6.0, -8.0), (44.0, 40.0)
+"""Of the box around the neck: (across, down) of its middle, and its height and width."""
 
 
 def _paths_mm(x: np.ndarray, y: np.ndarray, cortex_mm: float) -> tuple[np.ndarray, np.ndarray]:
@@ -138,7 +141,12 @@ def _smooth(rng: np.random.Generator, pixels: int, sigma: float) -> np.ndarray:
     return field / (np.abs(field).max() + 1e-9)
 
 
-def _neck_box(pixels: int, scale: float) -> np.ndarray:
-    low = np.array([-30.0, -14.0]) * scale + FIELD_MM / 2
-    high = np.array([14.0, 26.0]) * scale + FIELD_MM / 2
-    return np.rint(np.stack([low, high]) * pixels / FIELD_MM).astype(int)
+def _neck_box(pixels: int, scale: float, tilt: float, moved: tuple[float, float]) -> np.ndarray:
+    """The upright box of 44 x 40 mm, as the patient is scaled, whose middle is that of the neck on the
+    film."""
+    x, y = NECK_MIDDLE_MM
+    across = scale * (np.cos(tilt) * x + np.sin(tilt) * y) - moved[0]
+    down = scale * (np.cos(tilt) * y - np.sin(tilt) * x) - moved[1]
+    middle, half = np.array([down, across]) + FIELD_MM / 2, np.array(NECK_BOX_MM) * scale / 2
+    corners = np.stack([middle - half, middle + half]) * pixels / FIELD_MM
+    return np.clip(np.rint(corners), 0, pixels).astype(int)

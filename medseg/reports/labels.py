@@ -36,7 +36,7 @@ def write_label_picture(
         ax.set_axis_off()
     record = result.record()["labels"]
     lines = [f"{name}: {_chance(record, name)}" for name in record["probabilities"]]
-    lines += [f"{name}: {value['value']:g} {value['unit']}" for name, value in record["values"].items()]
+    lines += [f"{name}: {_value(record, name)}" for name in record["values"]]
     step = 0.24 / (height + WORDS_INCHES)
     for place, line in enumerate(lines[:4]):
         figure.text(0.02, bottom - (place + 1) * step, line, color="gold", fontsize=12, va="center")
@@ -49,6 +49,15 @@ def write_label_picture(
 
 
 def _chance(record: dict, name: str) -> str:
+    return f"{record['probabilities'][name]:.2f}{_interval(record, name, '.2f')}"
+
+
+def _value(record: dict, name: str) -> str:
+    """The number, its interval and its unit; that of a number without one is not said."""
+    number, unit = record["values"][name]["value"], record["values"][name]["unit"]
+    return f"{number:.3g}{_interval(record, name, '.3g')}" + ("" if unit == "1" else f" {unit}")
+
+
+def _interval(record: dict, name: str, form: str) -> str:
     low_high = record.get("intervals", {}).get(name)
-    interval = f"  (calibrated {low_high[0]:.2f} to {low_high[1]:.2f})" if low_high else ""
-    return f"{record['probabilities'][name]:.2f}{interval}"
+    return f"  (calibrated {low_high[0]:{form}} to {low_high[1]:{form}})" if low_high else ""

@@ -32,6 +32,7 @@ from medseg.transforms.photographs import (
     SavePhotographd,
     ToPhotographStructuresd,
 )
+from medseg.transforms.quantities import AppendNumbersd
 from medseg.transforms.radiographs import LoadRadiographd, SaveRadiographd, ToRadiographStructuresd
 from medseg.transforms.readers import CaseReader, RadiographReader
 from medseg.transforms.regions import RandRegionCropd
@@ -51,6 +52,7 @@ from medseg.transforms.windows import PackChannelsd, RandWindowd
 __all__ = [
     "ActivationMapd",
     "AddCovariatesd",
+    "AppendNumbersd",
     "BitFieldToChannelsd",
     "BlankOutsideBodyd",
     "BoxMapsd",

@@ -23,8 +23,10 @@ from medseg.cases.radiograph import open_radiograph
 from medseg.cases.volume import ALLOWABLE_AT_THE_GATE
 from medseg.errors import BundleError, InputError, MedsegWarning
 from medseg.transforms.film_faults import RULES, film_faults
-from medseg.transforms.likeness import LOOKS, axes_to_ras, coarse_ct, distances
+from medseg.transforms.likeness import LOOKS, axes_to_ras, coarse_ct, distances, small_film
+from medseg.transforms.posture import posture_fault
 from medseg.transforms.readers import CASE_KIND_KEY, REMARK_KEY, case_of
+from medseg.transforms.sides import side_told
 
 BODY_PARTS = {
     "head": "HEAD SKULL BRAIN FACE JAW MAXILLA MANDIBLE ORBIT SINUS EAR IAC SELLA TMJ HEADNECK",
@@ -70,8 +72,9 @@ class Gate:
     ``modalities`` and ``body_parts`` (keys of BODY_PARTS) are compared with tags that are there. Of a CT:
     ``fewest_values`` different ones, ``bands`` of HU, ``shortest_mm`` and ``longest_mm`` of the image or
     region to right, anterior and superior. ``look``, ``mean``, ``covariance``, ``limit`` and ``template``:
-    see :mod:`medseg.transforms.likeness`. ``film_rules``: {rule: limit} of a radiograph, see
-    :mod:`medseg.transforms.film_faults`. ``fitted``: on what, by which command, for the reader.
+    see :mod:`medseg.transforms.likeness`. Of a radiograph: ``film_rules``, {rule: limit}, see
+    :mod:`medseg.transforms.film_faults`; ``left_template`` and ``least_posture_margin`` where it is of one
+    side, see :mod:`medseg.transforms.posture`. ``fitted``: on what, by which command, for the reader.
     """
 
     learned_from: str
@@ -88,6 +91,8 @@ class Gate:
     shortest_mm: tuple[float, ...] = (0.0, 0.0, 0.0)
     longest_mm: tuple[float, ...] = (np.inf, np.inf, np.inf)
     film_rules: Mapping[str, float] = field(default_factory=dict)
+    left_template: np.ndarray | None = None
+    least_posture_margin: float = -np.inf
 
 
 def read_gate(path: str | Path) -> Gate:
@@ -103,7 +108,7 @@ def read_gate(path: str | Path) -> Gate:
         )
         arrays = {
             key: np.array(content.pop(key), dtype=float)
-            for key in ("mean", "covariance", "template")
+            for key in ("mean", "covariance", "template", "left_template")
             if content.get(key) is not None
         }
         gate = Gate(**content, **arrays, bands=bands)
@@ -129,11 +134,14 @@ class CheckInputd(MapTransform):
     ``gate``: the bundle's gate.json. The file's own values must be sound, size and look those of what the
     network will be shown, cropped or not. InputError says, in one line, what was seen and
     expected; with ``out_of_distribution`` among ``allow`` it is a MedsegWarning instead, and the image
-    carries the words to every file that is written. The image itself stays as it is.
+    carries the words to every file that is written. The image itself stays as it is. ``side``: L or R of a
+    film of one side, instead of ``item["side"]`` or what the file says; where nobody says it, only turned
+    films are found out.
     """
 
-    def __init__(self, keys, gate: str | Path, allow: Sequence[str] = ()):
+    def __init__(self, keys, gate: str | Path, allow: Sequence[str] = (), side: str | None = None):
         super().__init__(keys)
+        self.side = side
         self.gate = read_gate(gate)
         others = [name for name in allow if name not in ALLOWABLE_AT_THE_GATE]
         if others and self.gate.look in ("film", "fundus"):
@@ -146,7 +154,7 @@ class CheckInputd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d):
-            faults = self.faults(d[key])
+            faults = self.faults(d[key], self.side or d.get("side"))
             if not faults:
                 continue
             words = f"unlike the {self.gate.learned_from} that this bundle learned from: {'; '.join(faults)}"
@@ -161,7 +169,7 @@ class CheckInputd(MapTransform):
             d[key].meta[REMARK_KEY] = remark
         return d
 
-    def faults(self, image: MetaTensor) -> list[str]:
+    def faults(self, image: MetaTensor, side: str | None = None) -> list[str]:
         """What is unlike, a clause each; the look is left out where values or size are wrong already."""
         if image.meta.get(CASE_KIND_KEY) == "photograph":
             header = getattr(open_photograph(image.meta["filename_or_obj"]).stored, "header", None)
@@ -170,7 +178,8 @@ class CheckInputd(MapTransform):
             header = getattr(open_radiograph(image.meta["filename_or_obj"]).stored, "header", None)
             film = image.as_tensor()[0]
             faults = self._tags(header) + film_faults(film.numpy(), self.gate.film_rules)
-            return faults + self._look(film, self.gate.template)
+            look = self._look(film, self.gate.template)
+            return faults + (look or self._posture(film, side_told(image, side)))
         case = case_of(image.meta)
         tags = self._tags(None if case.series is None else case.series.headers[0])
         found = self._values(case.volume)
@@ -219,6 +228,13 @@ class CheckInputd(MapTransform):
                     f"{side:.0f} mm {direction}, expected {longest:g} mm or less (cut it with `within`)"
                 )
         return found[:1]
+
+    def _posture(self, film, side: str | None) -> list[str]:
+        """Whether the film lies as it is said to; of what does not look like one nothing is said."""
+        if self.gate.left_template is None:
+            return []
+        side = side if side in ("L", "R") else None
+        return posture_fault(small_film(film), self.gate.left_template, self.gate.least_posture_margin, side)
 
     def _look(self, image, beside) -> list[str]:
         """Whether the image looks like the training images; the arguments are those of the look's numbers."""

@@ -16,6 +16,8 @@ from medseg.cases.results import Boxes, Labels
 from medseg.errors import BundleError, InputError
 from medseg.files import atomic_path, load_json
 from medseg.metrics.classification import venn_abers
+from medseg.metrics.numbers import conformal_reach
+from medseg.transforms.quantities import quantities_of
 from medseg.transforms.readers import REMARK_KEY, case_of
 from medseg.transforms.saving import case_folder
 
@@ -50,10 +52,14 @@ class ToLabelsd(MapTransform):
 
     ``names``: one per channel. ``exclusive``: softmax over the classes, else a sigmoid of each.
     ``image_key``: the image that the case is known by. ``calibration``: a JSON file with ``temperature``,
-    that logits are divided by, and, of two classes, the ``scores`` and the ``truth`` of images that were not
-    trained on, from which the interval of the second class is made
-    (:func:`medseg.metrics.classification.venn_abers`). ``remark``: what every answer has to say. Raises
-    InputError for another number of logits.
+    that logits are divided by, ``offset``, that is then added to the second of two
+    (:func:`medseg.metrics.classification.fit_platt`), and the ``scores`` (before the offset) and ``truth`` of
+    images that were not trained on, from which the interval of the second class is made
+    (:func:`medseg.metrics.classification.venn_abers`). ``numbers``: of the channels behind the classes, see
+    :func:`medseg.transforms.quantities.quantities_of`; a number's interval is made of how far the network was
+    off on images that were not trained on, ``off`` of the calibration
+    (:func:`medseg.metrics.numbers.conformal_reach`). ``remark``: what every answer has to say. Raises
+    InputError for another number of channels.
     """
 
     def __init__(
@@ -64,8 +70,10 @@ class ToLabelsd(MapTransform):
         image_key: str = "image",
         calibration: str | Path | None = None,
         remark: str = "",
+        numbers: Mapping[str, Mapping[str, Any]] | None = None,
     ):
         super().__init__(keys)
+        self.quantities = quantities_of(numbers or {})
         self.names = tuple(names)
         self.exclusive = exclusive
         self.image_key = image_key
@@ -75,15 +83,20 @@ class ToLabelsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d):
-            logits = torch.as_tensor(d[key]).float().flatten()
-            if len(logits) != len(self.names):
-                raise InputError(f"{len(logits)} logits for {len(self.names)} named classes.")
-            intervals = {}
+            channels = torch.as_tensor(d[key]).float().flatten()
+            if len(channels) != len(self.names) + len(self.quantities):
+                raise InputError(
+                    f"{len(channels)} channels for {len(self.names)} named classes and "
+                    f"{len(self.quantities)} numbers."
+                )
+            logits, intervals = channels[: len(self.names)], {}
+            values, of_numbers = self._numbers(channels[len(self.names) :].tolist())
             if self.calibration is not None:
                 logits = logits / self.calibration.temperature
                 score = float(logits[1] - logits[0])
                 low, high = venn_abers(self.calibration.scores, self.calibration.truth, score)
                 intervals = {self.names[1]: (low, high)}
+                logits[1] += self.calibration.offset
             chances = torch.softmax(logits, 0) if self.exclusive else torch.sigmoid(logits)
             meta = d[self.image_key].meta
             flat = d[self.image_key].ndim == 3
@@ -91,19 +104,38 @@ class ToLabelsd(MapTransform):
             d["labels"] = Labels(
                 case,
                 dict(zip(self.names, chances.tolist(), strict=True)),
-                intervals=intervals,
+                values,
+                intervals=intervals | of_numbers,
                 remark=" ".join(filter(None, (meta.get(REMARK_KEY, ""), self.remark))),
             )
         return d
 
+    def _numbers(
+        self, learned: list[float]
+    ) -> tuple[dict[str, tuple[float, str]], dict[str, tuple[float, float]]]:
+        """(values, their intervals) of what the network said of the numbers."""
+        values: dict[str, tuple[float, str]] = {}
+        intervals = {}
+        for (field, quantity), number in zip(self.quantities.items(), learned, strict=True):
+            values |= quantity.values(number)
+            off = None if self.calibration is None else self.calibration.off.get(field)
+            reach = np.inf if off is None else conformal_reach(off)
+            if np.isfinite(reach):
+                low, high = quantity.values(number - reach), quantity.values(number + reach)
+                intervals |= {name: (low[name][0], high[name][0]) for name in low}
+        return values, intervals
+
 
 class Calibration(NamedTuple):
-    """``temperature``, above 0; ``scores``, logit differences (N,) at that temperature; ``truth``, bool
-    (N,)."""
+    """``temperature``, above 0; ``offset`` of the second class; ``scores``, logit differences (N,) at that
+    temperature without the offset; ``truth``, bool (N,); ``off``: {field of a number: how far the network was
+    off, standardised (N,), 0 or more}."""
 
     temperature: float
+    offset: float
     scores: np.ndarray
     truth: np.ndarray
+    off: dict[str, np.ndarray]
 
 
 def read_calibration(path: str | Path) -> Calibration:
@@ -112,15 +144,23 @@ def read_calibration(path: str | Path) -> Calibration:
         content = load_json(path)
         temperature, scores = float(content["temperature"]), np.array(content["scores"], float)
         truth = np.array(content["truth"], int)
-        sound = temperature > 0 and scores.ndim == 1 and scores.shape == truth.shape and len(scores) > 1
+        off = {field: np.array(numbers, float) for field, numbers in content.get("off", {}).items()}
+        offset = float(content.get("offset", 0.0))
+        sound = np.isfinite(offset) and all(
+            numbers.ndim == 1 and (numbers >= 0).all() for numbers in off.values()
+        )
+        sound = (
+            sound and temperature > 0 and scores.ndim == 1 and scores.shape == truth.shape and len(scores) > 1
+        )
         sound = sound and bool(np.isfinite(scores).all()) and set(truth.tolist()) == {0, 1}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{path}: no calibration ({type(error).__name__}: {error}).") from error
     if not sound:
         raise BundleError(
-            f"{path}: expected a temperature above 0, and as many finite scores as truths, of 0 and of 1."
+            f"{path}: expected a temperature above 0, as many finite scores as truths, of 0 and of 1, and "
+            "numbers from 0 on under off."
         )
-    return Calibration(temperature, scores, truth == 1)
+    return Calibration(temperature, offset, scores, truth == 1, off)
 
 
 class SaveRecordd(MapTransform):

@@ -129,8 +129,8 @@ def _film(pixels: torch.Tensor, template: np.ndarray) -> np.ndarray:
     sides = (film[8:24, 4:10].mean() + film[8:24, 22:28].mean()) / 2
     fine = film - ndimage.gaussian_filter(film, 1)
     numbers = [
-        np.arctanh(_alike(film, template)),
-        np.arctanh(_alike(_details(film), _details(template))),
+        np.arctanh(best_likeness(film, template)),
+        np.arctanh(best_likeness(details(film), details(template))),
         np.arctanh(min(_correlation(film, film[:, ::-1]), 0.999)),
         np.log(fine.std() / (film.std() + 1e-6) + 1e-3),
         np.log(columns / rows),
@@ -142,11 +142,12 @@ def _film(pixels: torch.Tensor, template: np.ndarray) -> np.ndarray:
     return np.array([numbers])
 
 
-def _details(film: np.ndarray) -> np.ndarray:
+def details(film: np.ndarray) -> np.ndarray:
+    """A small film without its slow changes of grey."""
     return film - ndimage.gaussian_filter(film, 5)
 
 
-def _alike(film: np.ndarray, template: np.ndarray) -> float:
+def best_likeness(film: np.ndarray, template: np.ndarray) -> float:
     """The best correlation with the template, moved by up to four pixels each way."""
     b = BORDER_PIXELS
     inner = template[b:-b, b:-b]

@@ -114,14 +114,20 @@ class MirrorRightd(MapTransform, InvertibleTransform):
 
     def side_of(self, data: Mapping[Hashable, Any], image: MetaTensor) -> str:
         """ "L" or "R"."""
-        file = image.meta["filename_or_obj"]
-        stored = open_radiograph(file).stored
-        header = {} if stored is None else stored.header
-        told = header.get("ImageLaterality") or header.get("Laterality")
-        said = self.side or data.get(self.side_key) or told
+        said = side_told(image, self.side or data.get(self.side_key))
         if said not in ("L", "R"):
             raise InputError(
-                f"{file}: nobody says which side this is (seen: {said or 'nothing'}); set `side` to L or R, "
-                "or Laterality in the file."
+                f"{image.meta['filename_or_obj']}: nobody says which side this is (seen: {said or 'nothing'})"
+                "; set `side` to L or R, or Laterality in the file."
             )
         return str(said)
+
+
+def side_told(image: MetaTensor, side: str | None = None) -> Any:
+    """``side`` where it is given, else what the DICOM file of a radiograph says (ImageLaterality,
+    Laterality); None or "" where it says nothing."""
+    if side:
+        return side
+    stored = open_radiograph(image.meta["filename_or_obj"]).stored
+    header = {} if stored is None else stored.header
+    return header.get("ImageLaterality") or header.get("Laterality")

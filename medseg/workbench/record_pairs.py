@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 CARRIED_WORDS, CARRIED_NUMBERS = ("device", "view", "sex"), ("age", "height_cm", "weight_kg")
 """Columns of either table that each item of the datalist gets as they stand, where a value is there: what
-covariates and scores per group are made of. The record's word counts before the image's."""
+covariates and scores per group are made of. The record's word counts before the image's. The record's ``bmd``
+is carried as well, which a network may learn beside the classes."""
 
 _CARRIED = dict.fromkeys((*CARRIED_WORDS, *CARRIED_NUMBERS), False)
 IMAGE_FIELDS = {"patient": True, "date": True, "image": True, "side": False, "implant": False, **_CARRIED}
@@ -311,7 +312,7 @@ def _carried(images: pandas.DataFrame, records: pandas.DataFrame) -> list[tuple[
     return [
         (table[name].to_numpy(object), name, table is records)
         for table in (images, records)
-        for name in _CARRIED
+        for name in (*_CARRIED, "bmd")
         if name in table
     ]
 

@@ -35,7 +35,16 @@ def config(name: str) -> dict:
 
 @pytest.mark.parametrize(
     "name",
-    ["image_size", "soften_pixels", "classes", "backbone", "covariates", "neck_boxes", "network_def"],
+    [
+        "image_size",
+        "soften_pixels",
+        "classes",
+        "backbone",
+        "covariates",
+        "numbers",
+        "neck_boxes",
+        "network_def",
+    ],
 )
 def test_training_and_inference_share_their_settings(name):
     assert config("train.json")[name] == config("inference.json")[name]
@@ -43,7 +52,7 @@ def test_training_and_inference_share_their_settings(name):
 
 def test_a_film_is_prepared_alike_in_training_and_at_the_door():
     def steps(transforms):
-        besides = ("CheckInputd", "ToClassd", "AddCovariatesd")
+        besides = ("CheckInputd", "ToClassd", "AppendNumbersd", "AddCovariatesd")
         return [step for step in transforms if step["_target_"].rpartition(".")[2] not in besides]
 
     training = steps(config("train.json")["train"]["deterministic_transforms"])
@@ -87,6 +96,9 @@ def test_sick_and_sound_bones_are_told_apart_with_an_interval(answered):
     }
     chance = {name: said["probabilities"]["osteoporosis"] for name, said in labels.items()}
     assert chance["sick_R"] > 0.9 and chance["sick_L"] > 0.9 and chance["sound_R"] < 0.1
+    for name, said in labels.items():
+        low, high = said["intervals"]["osteoporosis"]
+        assert low - 0.1 < chance[name] < high + 0.1, "temperature and offset agree with the interval"
     low, high = labels["sick_R"]["intervals"]["osteoporosis"]
     assert 0.5 < low <= high <= 1
     assert "Not for diagnosis" in labels["sound_R"]["remark"]
@@ -144,6 +156,9 @@ def spoilt(folder):
         "blurred": (gaussian_filter(film, 3), "it is blurred", {}),
         "words": (np.asarray(words) / 255, "like burnt-in text", {}),
         "lateral": (film, "view LL; this bundle learned from AP and PA views", {"ViewPosition": "LL"}),
+        "turned": (np.rot90(film), "it looks turned by", {}),
+        "upside_down": (np.rot90(film, 2), "it looks turned by 180 degrees", {}),
+        "other_side": (film[:, ::-1], "it looks like a right one, and L is stated", {}),
         "chest": (chest, "it looks different", {}),
         "chest_by_tag": (film, "BodyPartExamined CHEST", {"BodyPartExamined": "CHEST"}),
     }
@@ -311,7 +326,7 @@ def test_a_film_that_is_no_hip_or_does_not_say_its_side_is_refused(tmp_path):
     (tmp_path / "in").mkdir()
     chest = np.rint(make_radiograph(3).image * 4095).astype(np.uint16)
     write_dx(tmp_path / "in" / "chest.dcm", chest, ImageLaterality="L")
-    hip = np.rint(make_hip(5002, -1.0, pixels=160).image * 255).astype(np.uint8)
+    hip = np.rint(make_hip(5002, -1.0, "R", pixels=160).image * 255).astype(np.uint8)
     Image.fromarray(hip).save(tmp_path / "in" / "hip.png")
     cohort = segment(Request(tmp_path / "in", "hip_osteoporosis", tmp_path / "out"))
     errors = {case["case"]: case["error"] for case in cohort["cases"]}

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from medseg.bundles import score_label_tables as tables
+from medseg.bundles.find import find_bundle
 from medseg.bundles.score_labels import Answers, score_labels, scores_of
 from medseg.bundles.score_request import ScoreRequest
 from medseg.cli.main import main
@@ -135,3 +136,18 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_answered(
     with pytest.raises(InputError, match=words):
         score_labels(request)
     assert not (tmp_path / "out").exists()
+
+
+def test_other_weights_are_scored_without_the_calibration_of_the_bundles_own(films, tmp_path):
+    own = find_bundle("hip_osteoporosis").folder / "models" / "model.pt"
+    lists = films / "list.json"
+    for name, weights in (("own", None), ("other", own)):
+        score_labels(
+            ScoreRequest("hip_osteoporosis", films, tmp_path / name, datalist=lists, weights=weights)
+        )
+    said = {
+        name: json.loads((tmp_path / name / "films_7001L" / "labels.json").read_text())["labels"]
+        for name in ("own", "other")
+    }
+    assert said["own"]["intervals"] and "intervals" not in said["other"]
+    assert said["own"]["probabilities"] != said["other"]["probabilities"]

@@ -101,6 +101,16 @@ def test_labels_say_probabilities_and_numbers_with_units():
     assert record["summary"] == "osteoporosis 0.62, T-score -2.1 SD"
 
 
+def test_a_number_without_a_unit_is_said_without_one_and_both_kinds_have_intervals():
+    intervals = {"osteoporosis": (0.5, 0.7), "T-score": (-2.6, -1.6)}
+    labels = Labels(radiograph_case(), {"osteoporosis": 0.62}, {"T-score": (-2.1, "1")}, intervals)
+    assert labels.record()["labels"]["intervals"] == {"osteoporosis": [0.5, 0.7], "T-score": [-2.6, -1.6]}
+    assert labels.record()["summary"] == "osteoporosis 0.62, T-score -2.1"
+    for wrong in ({"osteoporosis": (0.5, 1.2)}, {"T-score": (-1.0, -2.0)}, {"BMD": (0.1, 0.2)}):
+        with pytest.raises(InputError, match="interval of"):
+            Labels(radiograph_case(), {"osteoporosis": 0.62}, {"T-score": (-2.1, "1")}, wrong)
+
+
 @pytest.mark.parametrize(
     ("probabilities", "values", "words"),
     [

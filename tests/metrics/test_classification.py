@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from medseg.errors import InputError
 from medseg.metrics.classification import (
     brier_score,
     class_scores,
+    fit_platt,
     fit_temperature,
     grouped_auc,
     net_benefit,
@@ -111,3 +113,23 @@ def test_one_group_gives_the_plain_auc_of_scikit_learn():
     draw = np.random.default_rng(4)
     truth, score = draw.integers(0, 2, 300), np.round(draw.random(300), 2)
     assert grouped_auc(score, truth, np.zeros(300)) == pytest.approx(metrics.roc_auc_score(truth, score))
+
+
+def test_temperature_and_offset_are_those_of_logistic_regression():
+    draw = np.random.default_rng(5)
+    scores = draw.normal(0, 3, 400)
+    truth = draw.random(400) < 1 / (1 + np.exp(-(scores / 2 + 1.5)))
+    temperature, offset = fit_platt(scores, truth)
+    found = LogisticRegression(C=1e9).fit(scores[:, None], truth)
+    assert temperature == pytest.approx(1 / found.coef_[0, 0], rel=1e-3)
+    assert offset == pytest.approx(found.intercept_[0], abs=1e-2)
+    assert abs(temperature - 2) < 0.4 and abs(offset - 1.5) < 0.4
+
+
+def test_scores_without_an_error_give_numbers_and_one_class_none():
+    temperature, offset = fit_platt(np.array([-1.0, 1.0]), np.array([False, True]))
+    assert 0.05 <= temperature < 0.2 and abs(offset) < 0.1
+    with pytest.raises(InputError, match="2 images of one class"):
+        fit_platt(np.array([-1.0, 1.0]), np.array([True, True]))
+    with pytest.raises(InputError, match="expected finite numbers"):
+        fit_platt(np.array([np.nan, 1.0]), np.array([False, True]))

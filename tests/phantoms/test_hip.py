@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from medseg.errors import InputError
 from medseg.phantoms.hip import bmd_of, make_hip
@@ -70,3 +71,21 @@ def test_brightness_and_machine_change_the_film_and_not_the_bone():
 def test_what_it_cannot_draw_is_refused(settings, said):
     with pytest.raises(InputError, match=said):
         make_hip(**{"patient": 1, "t_score": -1, **settings})
+
+
+@pytest.mark.parametrize("side", "LR")
+def test_the_box_of_the_neck_goes_where_the_bone_goes(side):
+    """What is cut out around the middle of the box is the same part of the bone, however the patient lies."""
+    films = [make_hip(patient, -4.0, side, pixels=160) for patient in range(40, 60)]
+    middles = [film.neck_box.mean(axis=0).round().astype(int) for film in films]
+
+    def likeness(places):
+        cuts = [
+            gaussian_filter(film.image, 2)[row - 24 : row + 24, column - 24 : column + 24].ravel()
+            for film, (row, column) in zip(films, places, strict=True)
+        ]
+        mean = np.mean(cuts, axis=0)
+        return np.mean([np.corrcoef(cut, mean)[0, 1] for cut in cuts])
+
+    one_place = np.mean(middles, axis=0).round().astype(int)
+    assert likeness(middles) > likeness([one_place] * len(films)) + 0.02

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,30 @@ def test_the_pixels_of_the_box_are_kept_and_others_are_not(film, tmp_path):
     (tmp_path / "film.xml").rename(tmp_path / "boxes" / "film.xml")
     assert np.allclose(cut(path, tmp_path / "boxes")[0].numpy(), expected, atol=1e-6)
     assert cut(path, None).shape == (1, 8, 10)
+
+
+def answer(folder, *boxes):
+    """What `medseg segment` writes of a film with boxes, the best first."""
+    folder.mkdir(parents=True)
+    found = [{"class": "neck", "score": 0.9, "low": low, "high": high} for low, high in boxes]
+    (folder / "boxes.json").write_text(json.dumps({"boxes": {"unit": "pixels", "found": found}}))
+
+
+def test_of_a_detectors_boxes_the_best_is_kept_and_a_drawn_one_goes_before(film, tmp_path):
+    path, pixels = film
+    answer(tmp_path / "found" / "film", ([0.4, 2.0], [3.2, 5.0]), ([0, 0], [8, 10]))
+    assert np.allclose(cut(path, tmp_path / "found")[0].numpy(), pixels[0:4, 2:5] / 65535, atol=1e-6)
+    draw(tmp_path / "found" / "film.xml", BOX)
+    assert np.allclose(cut(path, tmp_path / "found")[0].numpy(), pixels[1:4, 2:6] / 65535, atol=1e-6)
+
+
+def test_a_film_on_which_a_detector_found_nothing_is_refused(film, tmp_path):
+    answer(tmp_path / "found" / "film")
+    with pytest.raises(InputError, match="boxes.json: 0 boxes; expected one"):
+        cut(film[0], tmp_path / "found")
+    (tmp_path / "found" / "film" / "boxes.json").write_text("[]")
+    with pytest.raises(InputError, match="no boxes of `medseg segment`"):
+        cut(film[0], tmp_path / "found")
 
 
 def test_a_link_to_a_film_finds_the_box_beside_the_film(film, tmp_path):

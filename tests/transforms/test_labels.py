@@ -104,6 +104,11 @@ def test_calibration_turns_logits_and_gives_an_interval(tmp_path):
     assert found.probabilities["yes"] == pytest.approx(1 / (1 + np.exp(-3)))
     assert found.intervals["yes"] == (pytest.approx(2 / 3), 1.0)
     assert found.remark == "Say so."
+    (tmp_path / "c.json").write_text(json.dumps({**content, "offset": -1.0}))
+    moved = ToLabelsd(names=("no", "yes"), calibration=tmp_path / "c.json")
+    found = moved({**item, "pred": torch.tensor([0.0, 6.0])})["labels"]
+    assert found.probabilities["yes"] == pytest.approx(1 / (1 + np.exp(-2)))
+    assert found.intervals["yes"] == (pytest.approx(2 / 3), 1.0), "the scores are those before the offset"
 
 
 @pytest.mark.parametrize(
@@ -111,6 +116,9 @@ def test_calibration_turns_logits_and_gives_an_interval(tmp_path):
     [
         {"temperature": 0},
         {"scores": [1, 2]},
+        {"offset": float("inf")},
+        {"off": {"bmd": [-0.1]}},
+        {"off": [0.1]},
         {"truth": [0, 0, 0, 0]},
         {"scores": [0, 1, 2, "x"]},
         {"truth": None},

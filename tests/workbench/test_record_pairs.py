@@ -254,3 +254,12 @@ def test_columns_are_carried_along_where_they_hold_something(tmp_path):
         "sex": "F",
     }
     assert not {"age", "weight_kg", "sex"} & set(found["b.dcm"])
+
+
+def test_the_density_of_a_record_is_carried_beside_its_class(tmp_path):
+    records = ["pid,when,neck,bmd", "1,2021-03-02,-2.6,0.546", "2,2021-03-02,-0.5,"]
+    images = ["a.dcm,1,20210301,L,", "b.dcm,2,20210301,L,"]
+    pair(request(tmp_path, images, records, record_columns=COLUMNS | {"bmd": "bmd"}))
+    found = items(tmp_path)
+    assert (found["a.dcm"]["label"], found["a.dcm"]["bmd"]) == (1, 0.546)
+    assert found["b.dcm"]["label"] == 0 and "bmd" not in found["b.dcm"]

@@ -73,9 +73,8 @@ def work_off(
 
 
 def _in_process(run: Callable[[Any], str], cell: Keyed) -> None:
-    import torch
-
-    torch.set_num_threads(1)
+    if torch := sys.modules.get("torch"):  # loaded by the module of the cell, or not needed
+        torch.set_num_threads(1)
     try:
         print(f"{cell.key}: {run(cell)}", flush=True)
     except MedsegError as error:

@@ -3,10 +3,11 @@
     python tools/datasets/hip_phantoms.py DATASET_DIR monai_bundles/hip_osteoporosis/configs/datalist.json
     python tools/datasets/hip_phantoms.py DATASET_DIR DATALIST.json --confounded
 
-DATASET_DIR gets images/*.png, both hips of every patient in one of five years, and dexa.csv with a record for
-every patient some weeks away. The T-score of a patient is drawn from a normal distribution of mean -2.2 and
-SD 1.3 (referrals, not the population). `medseg records pair`'s own function makes the datalist: labels by
-WHO's rule, the last year locked as the test set, validation and training by patient.
+DATASET_DIR gets images/*.png, both hips of every patient in one of five years, boxes/*.xml, the box of each
+femoral neck as LabelImg writes it, and dexa.csv with a record for every patient some weeks away. The T-score
+of a patient is drawn from a normal distribution of mean -2.2 and SD 1.3 (referrals, not the population).
+`medseg records pair`'s own function makes the datalist: labels by WHO's rule, the last year locked as the
+test set, validation and training by patient.
 
 Brightness and machine are drawn apart from the T-score; age, sex, height and weight go with it as they do in
 referrals, weakly: the older and the lighter, the lower. With --record-error the T-scores of dexa.csv differ
@@ -30,7 +31,7 @@ from PIL import Image
 
 from medseg.errors import MedsegError
 from medseg.files import write_csv
-from medseg.phantoms.hip import DEVICES, make_hip
+from medseg.phantoms.hip import DEVICES, bmd_of, make_hip
 
 FIRST_YEAR, YEARS = 2018, 5
 TEST_FROM = date(2022, 1, 1)
@@ -84,9 +85,21 @@ def _person(rng: np.random.Generator, bone: float) -> tuple[str, int, int, int]:
     return sex, round(float(np.clip(age, 50, 95))), round(height), round(float(np.clip(weight, 35, 130)))
 
 
+def labelimg(image: str, box: np.ndarray) -> str:
+    """A box as LabelImg writes it: columns and rows counted from 1, the last one inside."""
+    (top, left), (bottom, right) = box
+    corners = {"xmin": left + 1, "ymin": top + 1, "xmax": right, "ymax": bottom}
+    inside = "".join(f"<{name}>{value}</{name}>" for name, value in corners.items())
+    return (
+        f"<annotation><filename>{image}</filename><object><name>femoral neck</name>"
+        f"<bndbox>{inside}</bndbox></object></annotation>\n"
+    )
+
+
 def make(data: Path, found: list[Patient], pixels: int) -> None:
-    """Write images, images.csv and dexa.csv below ``data``."""
-    (data / "images").mkdir(parents=True, exist_ok=True)
+    """Write images, boxes, images.csv and dexa.csv below ``data``."""
+    for folder in ("images", "boxes"):
+        (data / folder).mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(20221021)
     rows, records = [], []
     for patient in found:
@@ -102,14 +115,16 @@ def make(data: Path, found: list[Patient], pixels: int) -> None:
             )
             path = f"images/{name}_{side}.png"
             Image.fromarray(np.rint(film.image * 65535).astype(np.uint16)).save(data / path)
+            (data / "boxes" / f"{name}_{side}.xml").write_text(labelimg(f"{name}_{side}.png", film.neck_box))
             day = patient.day.isoformat()
             rows.append({"path": path, "patient": name, "date": day, "side": side, "device": patient.device})
         examined = patient.day + timedelta(days=int(rng.integers(-90, 91)))
         known = {field: getattr(patient, field) for field in PERSON}
-        records.append({"patient": name, "date": examined.isoformat(), "neck_t": patient.recorded_t, **known})
+        bone = {"neck_t": patient.recorded_t, "neck_bmd": round(bmd_of(patient.recorded_t), 4)}
+        records.append({"patient": name, "date": examined.isoformat(), **bone, **known})
     write_csv(rows, ("path", "patient", "date", "side", "device"), data / "images.csv")
     with open(data / "dexa.csv", "w", newline="") as file:  # a minus sign is no formula here
-        table = csv.DictWriter(file, ("patient", "date", "neck_t", *PERSON))
+        table = csv.DictWriter(file, ("patient", "date", "neck_t", "neck_bmd", *PERSON))
         table.writeheader()
         table.writerows(records)
 
@@ -124,7 +139,7 @@ def paired(data: Path, out: Path, seed: int) -> dict:
             records=str(data / "dexa.csv"),
             out=out,
             record_columns={
-                **{"patient": "patient", "date": "date", "t_score": "neck_t"},
+                **{"patient": "patient", "date": "date", "t_score": "neck_t", "bmd": "neck_bmd"},
                 **{field: field for field in PERSON},
             },
             image_columns={

@@ -11,8 +11,8 @@ training patients. The limit is the greatest distance of a validation patient, a
 images of ``--also``, times the bundle's slack: 1.1, but 1.5 where the training images are blanked outside the
 body and whole scans are not, and where all are of one camera. The bands of HU reach from a quarter of the
 lowest to four times the highest share in training, since they only have to tell Hounsfield units from other
-numbers. The rules of a film (metal, blur, text) leave room beyond the furthest training or validation
-film. Every random region is drawn with a seed. Writes
+numbers. The rules of a film (metal, blur, text) and the least margin of its posture leave room beyond the
+furthest training or validation film. Every random region is drawn with a seed. Writes
 monai_bundles/BUNDLE/configs/gate.json and prints the rates of the model card.
 """
 
@@ -37,6 +37,7 @@ from medseg.errors import InputError
 from medseg.transforms.film_faults import RULES
 from medseg.transforms.gate import Band
 from medseg.transforms.likeness import LOOKS, coarse_ct, distances, small_film
+from medseg.transforms.posture import posture_likenesses, posture_margin
 from medseg.transforms.readers import CaseReader
 
 ANY_HU = (-100000, 100000)
@@ -56,6 +57,9 @@ LEAST_VARIANCE = 1e-4
 RULE_ROOM = {"metal": (2.0, 0.002), "blur": (1.0, -0.4), "text": (1.5, 0.0005)}
 """{rule: what the furthest sound film's number is taken times, and what is added}."""
 
+POSTURE_ROOM = 0.01
+"""Taken from the least margin by which a sound film looks to lie as it is said to."""
+
 FOLDS = 8
 LARGEST_REFUSED = 0.05
 
@@ -71,6 +75,7 @@ class Kind:
     slack: float
     shrinkage: float = SHRINKAGE
     film_rules: tuple[str, ...] = ()
+    one_side: bool = False
 
 
 KINDS = {
@@ -87,6 +92,7 @@ KINDS = {
         1.1,
         shrinkage=0.3,
         film_rules=("metal", "blur", "text"),
+        one_side=True,
     ),
     "eye_lesion": Kind("photographs of the back of the eye", ("OP", "XC"), ("eye", "head"), "fundus", 1.5),
 }
@@ -172,6 +178,25 @@ def rule_limits(names: tuple[str, ...], paths: list[Path]) -> dict[str, float]:
     return limits
 
 
+def posture(cases: dict[str, list[dict]], data: Path) -> dict[str, list | float]:
+    """The mean of the training films, all as left ones, and the least margin of posture of training and
+    validation films."""
+
+    def as_left(case: dict) -> np.ndarray:
+        film = small_film(torch.from_numpy(open_radiograph(data / case["image"]).pixels))
+        return film[:, ::-1] if case["side"] == "R" else film
+
+    films = {section: [as_left(case) for case in cases[section]] for section in ("training", "validation")}
+    template = np.round(np.mean(films["training"], axis=0), 3)
+    margins = [
+        posture_margin(posture_likenesses(film, template), "L") for some in films.values() for film in some
+    ]
+    return {
+        "left_template": template.tolist(),
+        "least_posture_margin": float(f"{min(margins) - POSTURE_ROOM:.3g}"),
+    }
+
+
 # ---- the fit -----------------------------------------------------------------------------------------------
 
 
@@ -251,6 +276,7 @@ def fit_gate(name: str, data: Path, also: list[Path], report: Callable[[str], No
         extra["template"] = template.tolist()
         sound = [path for section in ("training", "validation") for _, path in paths[section]]
         extra |= {"film_rules": rule_limits(kind.film_rules, sound)} if kind.film_rules else {}
+        extra |= posture(listed, data) if kind.one_side else {}
     elif kind.look == "fundus":
         paths = {s: [(row["case_id"], data / row["image"]) for row in listed[s]] for s in sections}
         sets = {section: photograph_samples(rows) for section, rows in paths.items()}
@@ -291,7 +317,7 @@ def lines(content: dict) -> str:
     """JSON with a row of numbers on one line each, for people to read."""
     parts = []
     for key, value in content.items():
-        if key in ("covariance", "template", "bands"):
+        if key in ("covariance", "template", "left_template", "bands"):
             rows = ",\n".join(f"  {json.dumps(row)}" for row in value)
             parts.append(f' "{key}": [\n{rows}\n ]')
         elif key == "fitted":

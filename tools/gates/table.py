@@ -6,15 +6,17 @@
 
 DATA is searched for DICOM series, NIfTI files, pictures and DICOM radiographs. Every one goes through the
 first steps of a bundle's own inference.json, up to the gate; no network runs. mm_gtv is shown each volume
-whole, and regions around structures that lie beside it (10 mm around). cxr_anatomy and eye_lesion are shown
-every picture, and pictures made of what is there: fundus photographs made grey, slices of CTs, films inverted
-or turned, and noise; photographs with exchanged or inverted colours, tinted films, and fundus phantoms.
+whole, and regions around structures that lie beside it (10 mm around). The bundles of radiographs and
+eye_lesion are shown every picture, and pictures made of what is there: fundus photographs made grey, slices
+of CTs, films inverted or turned, phantoms of hips, and noise; photographs with exchanged or inverted colours,
+tinted films, and fundus phantoms.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import sys
 import tempfile
 import warnings
@@ -38,6 +40,7 @@ from medseg.cases.volume import open_case, source_path
 from medseg.dicom import read_rtstruct
 from medseg.errors import GeometryError, InputError, MedsegError, MedsegWarning
 from medseg.phantoms.fundus import make_fundus
+from medseg.phantoms.hip import DEVICES, make_hip
 from medseg.transforms import CheckInputd, CropWithind
 from medseg.transforms.film_faults import RULES
 
@@ -46,8 +49,11 @@ TARGETS = ("GTV-1", "GTV_Mass_CT", "Lung L", "Spinal cord")
 """ROIs of structure sets beside a series that mm_gtv is asked to look around."""
 
 OPENKBP_BITS = {"PTV70": 9, "Parotid": 2}
-WHY = ("tag", "values", "size", "metal", "blur", "text", "look")
+WHY = ("tag", "values", "size", "metal", "blur", "text", "look", "posture")
 EVERY_SLICE, EVERY_PHOTOGRAPH, FILMS_TINTED = 6, 4, 40
+HIPS, FIRST_HIP = 100, 9000
+"""How many phantoms of hips, and the number of the first patient, whom no training saw."""
+
 TINT = np.array([0.9, 0.5, 0.2])
 """Red, green and blue of a retina."""
 
@@ -73,8 +79,10 @@ class Door:
         last = next(n for n, step in enumerate(steps) if isinstance(step, CheckInputd))
         self.steps = steps[: last + 1]
 
-    def answer(self, group: str, name: str, source: str, within: str | None = None) -> Answer:
-        item = {"image": source}
+    def answer(
+        self, group: str, name: str, source: str, within: str | None = None, side: str | None = None
+    ) -> Answer:
+        item = {"image": source, "side": side}
         for step in self.steps:
             if isinstance(step, CropWithind):
                 step.within = within
@@ -95,6 +103,7 @@ def _rules(said: str) -> tuple[str, ...]:
         "tag": ("modality", "BodyPartExamined"),
         "values": ("only", "its values"),
         "size": tuple("123456789"),
+        "posture": ("it looks like", "it looks turned"),
         **{name: (rule.fault,) for name, rule in RULES.items()},
     }
     return tuple(
@@ -175,11 +184,12 @@ def pictures(data: Path, doors: list[Door]) -> Iterator[Answer]:
             films += [source] if not answer.why and max(open_radiograph(source).shape) > 100 else []
             yield answer
     with tempfile.TemporaryDirectory() as folder:
-        for number, (group, name, grey) in enumerate(made_pictures(data, films)):
+        made = ((*picture, None) for picture in made_pictures(data, films))
+        for number, (group, name, grey, side) in enumerate(itertools.chain(made, hips())):
             file = Path(folder) / f"{number}.png"
             Image.fromarray((np.clip(grey, 0, 1) * 255).astype(np.uint8)).save(file)
             for door in doors:
-                yield door.answer(f"made: {group}", name, str(file))
+                yield door.answer(f"made: {group}", name, str(file), side=side)
 
 
 def made_pictures(data: Path, films: list[str]) -> Iterator[tuple[str, str, np.ndarray]]:
@@ -205,6 +215,18 @@ def made_pictures(data: Path, films: list[str]) -> Iterator[tuple[str, str, np.n
     for number in range(20):
         noise = ndimage.gaussian_filter(rng.random((256, 256)), number)
         yield "noise of 20 grains", str(number), (noise - noise.min()) / np.ptp(noise)
+
+
+def hips() -> Iterator[tuple[str, str, np.ndarray, str]]:
+    """(group, name, grey values, stated side) of phantoms of hips as they stand, turned, and said to be of
+    the other side."""
+    for number in range(HIPS):
+        side, other = ("L", "R") if number % 2 else ("R", "L")
+        film = make_hip(FIRST_HIP + number, -2.0, side, pixels=160, device=DEVICES[number // 2 % 2]).image
+        yield "hip phantoms", str(number), film, side
+        yield "hip phantoms turned by 90 degrees", str(number), np.rot90(film), side
+        yield "hip phantoms upside down", str(number), np.rot90(film, 2), side
+        yield "hip phantoms, the other side stated", str(number), film, other
 
 
 def photographs(data: Path, doors: list[Door]) -> Iterator[Answer]:

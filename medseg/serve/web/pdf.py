@@ -60,13 +60,15 @@ def _found(record: Mapping[str, Any]) -> list[str]:
         interval = "".join(f" ({low:.4f} to {high:.4f})" for low, high in _interval(labels, name))
         lines.append(f"  {name:<30} {value:.4f}{interval}")
     for name, value in labels.get("values", {}).items():
-        lines.append(f"  {name:<30} {value['value']:g} {value['unit']}")
+        interval = "".join(f" ({low:g} to {high:g})" for low, high in _interval(labels, name))
+        unit = "" if value["unit"] == "1" else f" {value['unit']}"
+        lines.append(f"  {name:<30} {value['value']:g}{interval}{unit}")
     remarks = [*filter(None, [labels.get("remark")]), *record.get("warnings", ())]
     return lines + [f"  ! {line}" for text in remarks for line in textwrap.wrap(text, 86)]
 
 
 def _interval(labels: Mapping[str, Any], name: str) -> list[list[float]]:
-    """The calibrated interval of a class, or none."""
+    """The calibrated interval of a class or number, or none."""
     found = labels.get("intervals", {}).get(name)
     return [found] if found else []
 

@@ -164,10 +164,14 @@ def _picture_values(job: Job, folder: Path, record: Mapping[str, Any]) -> dict[s
 
 
 def _labels(labels: Mapping[str, Any]) -> dict[str, Any]:
-    """Probabilities as (class, value, its calibrated interval or None), values and the remark."""
+    """Probabilities and values as (class or name, what is said, its calibrated interval or None), and the
+    remark."""
     intervals = labels.get("intervals", {})
-    chances = [(name, value, intervals.get(name)) for name, value in labels["probabilities"].items()]
-    said = {"values": labels["values"], "remark": labels.get("remark", "")}
+    chances, values = (
+        [(name, value, intervals.get(name)) for name, value in labels[what].items()]
+        for what in ("probabilities", "values")
+    )
+    said = {"values": values, "remark": labels.get("remark", "")}
     return {"probabilities": chances, "has_intervals": bool(intervals), **said}
 
 

@@ -8,12 +8,12 @@
 `train` makes the phantoms below WORK/data when they are not there, trains every cell of the questions and
 writes WORK/<question>/cells/<cell>.json; what is there is not done again, and a cell that was killed goes on
 from its last epoch, so the same command after any interruption finishes the grid, there or in a copy of WORK.
-The questions are those of hip_grids.py: backbones, confounder, leak, covariates on phantoms, chest on real
-films. `--list` prints the cells, `--only TEXT` takes those whose name contains TEXT, `--minutes` starts no
-cell after that time, `--jobs` trains several side by side, each on one thread. Pixels and epochs are those of
-SCALES, unless they are given; cells of another scale need another WORK. Where WORK/data/<set>/datalist.json
-is there already, neither pydicom nor SimpleITK is needed. `report` writes the tables of every question that
-has finished cells.
+The questions are those of hip_grids.py: backbones, confounder, leak, covariates, bmd and neck on phantoms,
+chest on real films. `--list` prints the cells, `--only TEXT` takes those whose name contains TEXT,
+`--minutes` starts no cell after that time, `--jobs` trains several side by side, each on one thread. Pixels
+and epochs are those of SCALES, unless they are given; cells of another scale need another WORK. Where
+WORK/data/<set>/datalist.json is there already, neither pydicom nor SimpleITK is needed. `report` writes the
+tables of every question that has finished cells.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ SCALES = {
     "confounder": (64, 8),
     "leak": (64, 40),
     "covariates": (128, 20),
+    "bmd": (64, 15),
+    "neck": (64, 15),
     "chest": (64, 15),
 }
 """{question: pixels and epochs of its cells}; chest films have 64 pixels whatever is asked."""
@@ -51,6 +53,8 @@ NEEDED = {
     "confounder": ("confounded",),
     "leak": ("uncertain",),
     "covariates": ("uncertain",),
+    "bmd": ("plain",),
+    "neck": ("plain",),
     "chest": (),
 }
 
@@ -84,6 +88,11 @@ def train(options: argparse.Namespace) -> int:
     tasks: list[Task] = []
     for question in options.questions:
         make_data(options.work / "data", NEEDED[question])
+        if question == "neck" and not (options.work / "data" / "plain" / "found").exists():
+            import neck_detector
+
+            if neck_detector.main([str(options.work / "data" / "plain")]):
+                return 2
         pixels, epochs = options.pixels or SCALES[question][0], options.epochs or SCALES[question][1]
         plan = Plan(options.work / "data", options.films, pixels, epochs)
         tasks += [Task(options.work / question, cell) for cell in GRIDS[question](plan)]

@@ -23,20 +23,22 @@ from medseg.errors import InputError
 from medseg.files import write_json
 
 BUNDLE = "hip_osteoporosis"
-KEPT = ("case_id", "patient_id", "label", "device", "sex", "view", "image_date")
+KEPT = ("case_id", "patient_id", "label", "device", "sex", "view", "image_date", "bmd")
 """What of a case stands beside its logits, where the datalist has it."""
 
 
 @dataclass(frozen=True)
 class Cell:
     """``settings``: overrides of train.json. ``data``: where the paths of ``cases`` begin, {section: cases},
-    of which "training" is trained on and those named in ``judged`` are answered."""
+    of which "training" is trained on and those named in ``judged`` are answered. ``boxes``: a folder below
+    ``data`` with the boxes that films are cut to, "" for whole films."""
 
     key: str
     data: Path
     cases: Mapping[str, list[dict]] = field(repr=False)
     judged: tuple[str, ...]
     settings: Mapping[str, Any]
+    boxes: str = ""
 
 
 def run_cell(cell: Cell, out: Path, device: str = "cpu") -> dict[str, Any]:
@@ -72,11 +74,12 @@ def run_cell(cell: Cell, out: Path, device: str = "cpu") -> dict[str, Any]:
         "resume": True,
         "device": device,
         "amp": False,
+        "neck_boxes": str(cell.data / cell.boxes) if cell.boxes else None,
     }
     bundle = find_bundle(BUNDLE)
     clock = time.process_time if device == "cpu" else time.perf_counter
     began = clock()
-    if _epochs_done(folder) < cell.settings["epochs"]:
+    if epochs_done(folder) < cell.settings["epochs"]:
         run_config(bundle, ["train"], "training", settings)
     record = {
         "key": cell.key,
@@ -99,7 +102,8 @@ def read_record(path: Path, cell: Cell | None = None) -> dict[str, Any]:
     return record
 
 
-def _epochs_done(folder: Path) -> int:
+def epochs_done(folder: Path) -> int:
+    """Of the training in a folder; 0 where there is none."""
     last = folder / "last.pt"
     if not last.exists():
         return 0

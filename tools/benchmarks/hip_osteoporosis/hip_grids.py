@@ -21,6 +21,9 @@ RECIPES = {
 }
 """Of the question of the confounder: the last is the bundle's."""
 
+NECKS = {"whole film": "", "drawn box": "boxes", "box of a detector": "found"}
+"""Of the question of the neck: which folder of boxes films are cut to."""
+
 FOLDS, FOLD_SEED = 5, 123
 LEAK_PATIENTS = 60
 SEEDS = (1, 2, 3)
@@ -104,6 +107,26 @@ def covariates(plan: Plan) -> Iterator[Cell]:
             yield Cell(f"{name}_seed{seed}", data, sections(data), ("validation",), settings)
 
 
+def bmd(plan: Plan) -> Iterator[Cell]:
+    """The density itself beside the classes, or the classes alone."""
+    data = plan.data / "plain"
+    numbers = read_json(find_bundle(BUNDLE).folder / "configs" / "bmd.json")["numbers"]
+    for seed in SEEDS:
+        for name, more in (("classes", {}), ("classes_and_bmd", {"numbers": numbers})):
+            settings = plan.settings(seed=seed, balance_by=[], **more)
+            yield Cell(f"{name}_seed{seed}", data, sections(data), ("validation",), settings)
+
+
+def neck(plan: Plan) -> Iterator[Cell]:
+    """The whole film, cut to the drawn box of the neck, or to the box that a detector found."""
+    data = plan.data / "plain"
+    for seed in SEEDS:
+        for name, boxes in NECKS.items():
+            settings = plan.settings(seed=seed, balance_by=[])
+            key = f"{name.replace(' ', '_')}_seed{seed}"
+            yield Cell(key, data, sections(data), ("validation",), settings, boxes)
+
+
 def chest(plan: Plan) -> Iterator[Cell]:
     """Real films, normal or abnormal: five folds by patient, and the split they came with, in which patients
     stand on two sides."""
@@ -133,6 +156,8 @@ GRIDS: dict[str, Callable[[Plan], Iterator[Cell]]] = {
     "confounder": confounder,
     "leak": leak,
     "covariates": covariates,
+    "bmd": bmd,
+    "neck": neck,
     "chest": chest,
 }
 """{question: its cells}."""

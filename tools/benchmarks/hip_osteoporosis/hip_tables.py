@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 from hip_cells import read_record
-from hip_grids import ARCHITECTURES, FOLDS, RECIPES, SEEDS
+from hip_grids import ARCHITECTURES, FOLDS, NECKS, RECIPES, SEEDS
 from scipy.special import expit
 
 from medseg.errors import InputError
 from medseg.metrics.classification import class_scores, fit_temperature, grouped_auc
 from medseg.metrics.intervals import interval
+from medseg.metrics.numbers import agreement, determination, mean_absolute_error
 from medseg.metrics.pixels import calibration_error, count_levels
 
 DRAWS = 500
@@ -70,7 +71,8 @@ def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def scale(cells: dict[str, dict]) -> str:
     settings = next(iter(cells.values()))["settings"]
     minutes = [cell["minutes"] for cell in cells.values()]
-    devices = " and ".join(sorted({cell["device"] for cell in cells.values()}))
+    names = {cell["device"].replace("cpu", "a processor") for cell in cells.values()}
+    devices = " and ".join(sorted(names))
     return (
         f"{len(cells)} cells of {settings['image_size'][0]} pixels and {settings['epochs']} epochs on "
         f"{devices}, one thread each; {np.median(minutes):.1f} minutes a cell (median), "
@@ -152,6 +154,53 @@ def covariates(cells: dict[str, dict]) -> Iterator[str]:
     yield table(("seed", "film alone", "film, age, sex, height, weight", "difference"), rows)
 
 
+def bmd(cells: dict[str, dict]) -> Iterator[str]:
+    rows = []
+    for seed in SEEDS:
+        alone, both = (
+            together(cells, [f"{name}_seed{seed}"], "validation") for name in ("classes", "classes_and_bmd")
+        )
+        if alone and both:
+            spec = cells[f"classes_and_bmd_seed{seed}"]["settings"]["numbers"]["bmd"]
+            said = spec["mean"] + spec["sd"] * both.logits[:, 2]
+            true = np.array([row["bmd"] for row in both.rows])
+            figures = [
+                both.words(lambda n, s=said, t=true, f=figure: f(s[n], t[n]))
+                for figure in (
+                    mean_absolute_error,
+                    *(lambda s, t, end=end: agreement(s, t)[end] for end in range(3)),
+                    determination,
+                )
+            ]
+            rows.append((str(seed), *figures, both.auc(), alone.auc()))
+    yield table(
+        (
+            *("seed", "mean absolute error, g/cm2", "bias", "lower limit", "upper limit", "R2"),
+            *("AUROC, BMD beside", "AUROC, classes alone"),
+        ),
+        rows,
+    )
+
+
+def neck(cells: dict[str, dict]) -> Iterator[str]:
+    rows = []
+    for seed in SEEDS:
+        films = {
+            name: together(cells, [f"{name.replace(' ', '_')}_seed{seed}"], "validation") for name in NECKS
+        }
+        whole = films["whole film"]
+        for name, part in films.items():
+            if part and whole:
+                gain = part.words(
+                    lambda n, a=whole, b=part: (
+                        grouped_auc(b.score[n], b.truth[n], np.zeros(len(n)))
+                        - grouped_auc(a.score[n], a.truth[n], np.zeros(len(n)))
+                    )
+                )
+                rows.append((str(seed), name, part.auc(), gain if part is not whole else ""))
+    yield table(("seed", "film", "AUROC", "more than the whole film"), rows)
+
+
 def chest(cells: dict[str, dict]) -> Iterator[str]:
     rows, calibration, rule = [], [], ""
     for seed in SEEDS:
@@ -206,6 +255,8 @@ QUESTIONS = {
     "leak": leak,
     "confounder": confounder,
     "covariates": covariates,
+    "bmd": bmd,
+    "neck": neck,
     "chest": chest,
 }
 

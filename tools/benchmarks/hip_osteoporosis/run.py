@@ -1,11 +1,14 @@
 """Calibrate the bundle hip_osteoporosis, and score the rule that needs no network.
 
     python tools/benchmarks/hip_osteoporosis/run.py calibrate DATASET_DIR
+    python tools/benchmarks/hip_osteoporosis/run.py calibrate DATASET_DIR --bundle DIR --datalist LIST
     python tools/benchmarks/hip_osteoporosis/run.py greys DATASET_DIR
 
-`calibrate` fits the temperature on the validation films and writes it with their scores into the bundle's
-configs/calibration.json; `greys` calls dark films sick and prints the AUROC of that on the test films, with
-its 95 % interval over patients. `medseg score hip_osteoporosis` scores the network.
+`calibrate` fits temperature and offset on the validation films and writes them with their scores, and how far
+the network was off in each of its numbers, into configs/calibration.json of the bundle (default: the one of
+this checkout), whose weights and inference.json it takes; `greys` calls dark films sick and prints the AUROC
+of that on the test films, with its 95 % interval over patients. `medseg score hip_osteoporosis` scores the
+network.
 """
 
 from __future__ import annotations
@@ -22,12 +25,12 @@ from medseg.bundles.find import read_json
 from medseg.cases.radiograph import open_radiograph
 from medseg.errors import InputError, MedsegError
 from medseg.files import write_json
-from medseg.metrics.classification import fit_temperature, grouped_auc
+from medseg.metrics.classification import fit_platt, grouped_auc
 from medseg.metrics.intervals import interval
 from medseg.training.checkpoints import load_checkpoint, load_weights
+from medseg.transforms import AppendNumbersd
 
 BUNDLE = Path(__file__).resolve().parents[3] / "monai_bundles" / "hip_osteoporosis"
-CALIBRATION = BUNDLE / "configs" / "calibration.json"
 
 
 def cases_of(datalist: Path, section: str) -> list[dict]:
@@ -37,33 +40,46 @@ def cases_of(datalist: Path, section: str) -> list[dict]:
     return cases
 
 
-def logits_of(data: Path, cases: list[dict], weights: Path) -> np.ndarray:
-    """Logits of the bundle's network, float (N, classes); the side of a film comes from the datalist."""
+def answers_of(data: Path, cases: list[dict], bundle: Path) -> tuple[np.ndarray, np.ndarray, dict]:
+    """(logits (N, classes), standardised numbers (N, numbers), what the bundle says of the numbers); the side
+    of a film comes from the datalist."""
     parser = ConfigParser()
-    parser.read_config(BUNDLE / "configs" / "inference.json")
-    parser.update({"bundle_root": str(BUNDLE), "device": "cpu", "allow": ["out_of_distribution"]})
-    network = parser.get_parsed_content("network")
+    parser.read_config(bundle / "configs" / "inference.json")
+    parser.update({"bundle_root": str(bundle), "device": "cpu", "allow": ["out_of_distribution"]})
+    network, weights = parser.get_parsed_content("network"), bundle / "models" / "model.pt"
     load_weights(network, load_checkpoint(weights), weights)
     prepare = parser.get_parsed_content("preprocessing")
     with torch.no_grad():
         images = (prepare({**case, "image": str(data / case["image"])})["image"] for case in cases)
-        return np.array([network(image[None].as_tensor())[0].numpy() for image in images])
+        found = np.array([network(image[None].as_tensor())[0].numpy() for image in images])
+    classes = len(parser["classes"])
+    return found[:, :classes], found[:, classes:], parser["numbers"]
 
 
 def calibrate(options: argparse.Namespace) -> None:
     cases = cases_of(options.datalist, "validation")
-    logits = logits_of(options.data, cases, options.weights)
+    logits, learned, numbers = answers_of(options.data, cases, options.bundle)
     truth = np.array([case["label"] for case in cases])
-    temperature = fit_temperature(logits, truth)
-    scores = (logits[:, 1] - logits[:, 0]) / temperature
+    scores = logits[:, 1] - logits[:, 0]
+    temperature, offset = fit_platt(scores, truth == 1)
+    scores = scores / temperature
     content = {
         "fitted": f"{len(cases)} validation films, by tools/benchmarks/hip_osteoporosis/run.py calibrate",
         "temperature": round(temperature, 4),
+        "offset": round(offset, 4),
         "scores": [round(float(score), 4) for score in scores],
         "truth": truth.tolist(),
     }
-    write_json(content, CALIBRATION)
-    print(f"temperature {temperature:.3f} -> {CALIBRATION}")
+    targets = [AppendNumbersd("label", numbers)({**case, "label": torch.zeros(0)})["label"] for case in cases]
+    off = np.abs(learned - np.array([target.numpy() for target in targets]).reshape(learned.shape))
+    if numbers:
+        content["off"] = {
+            field: [round(float(number), 4) for number in column if np.isfinite(number)]
+            for field, column in zip(numbers, off.T, strict=True)
+        }
+    out = options.bundle / "configs" / "calibration.json"
+    write_json(content, out)
+    print(f"temperature {temperature:.3f}, offset {offset:.3f} -> {out}")
 
 
 def greys(options: argparse.Namespace) -> None:
@@ -90,7 +106,7 @@ def main() -> int:
         verb.add_argument("data", type=Path, metavar="DATASET_DIR")
         verb.add_argument("--datalist", type=Path, default=BUNDLE / "configs" / "datalist.json")
         if run is calibrate:
-            verb.add_argument("--weights", type=Path, default=BUNDLE / "models" / "model.pt")
+            verb.add_argument("--bundle", type=Path, default=BUNDLE, metavar="DIR")
     options = parser.parse_args()
     try:
         options.run(options)
