@@ -151,7 +151,7 @@ def ct_host(folder: Path, ignored: str = "") -> Host:
     affine = grid.affine_lps.copy()
     affine[:3, 3] += affine[:3, :3] @ [s.start - 0.5 for s in box]
     affine[:3, :3] = affine[:3, :3] / factors
-    affine[:3, 3] += affine[:3, :3] @ [0.5] * 3
+    affine[:3, 3] += affine[:3, :3] @ [0.5, 0.5, 0.5]
     geometry = Geometry.from_lps_affine(affine, fine.shape)
     name = folder.parent.name if folder.name.lower() == "ct" else folder.name
     return Host(name, name, fine, fine_lungs, geometry, known)
