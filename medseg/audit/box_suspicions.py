@@ -35,13 +35,14 @@ KINDS = {
 @dataclass(frozen=True, eq=False)
 class Suspicion:
     """``kind`` of KINDS; ``score``; ``name`` of the class that is labelled, or for "missing" detected;
-    ``box`` float (2 D,), the labelled one, or for "missing" the detected one; ``instead`` for "wrong class"
-    the class, and for "shifted" the box, that the detector answers with."""
+    ``box`` float (2 D,), the labelled one, or for "missing" the detected one, and its ``number`` among them;
+    ``instead`` for "wrong class" the class, and for "shifted" the box, that the detector answers with."""
 
     kind: str
     score: float
     name: str
     box: np.ndarray
+    number: int
     instead: str | np.ndarray | None = None
 
 
@@ -70,11 +71,12 @@ def suspicions_of(image: ImageBoxes, classes: Sequence[str]) -> list[Suspicion]:
             instead = image.boxes[beside]
         if kind == "wrong class":
             instead = classes[int(image.classes[other])]
-        found.append(Suspicion(kind, float(by_kind[kind]), classes[int(own)], box, instead))
+        found.append(Suspicion(kind, float(by_kind[kind]), classes[int(own)], box, number, instead))
     for number in np.flatnonzero(free):
         if number not in taken:
             name = classes[int(image.classes[number])]
-            found.append(Suspicion("missing", float(image.scores[number]), name, image.boxes[number]))
+            score, box = float(image.scores[number]), image.boxes[number]
+            found.append(Suspicion("missing", score, name, box, int(number)))
     return sorted(found, key=lambda one: -one.score)
 
 
