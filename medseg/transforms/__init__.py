@@ -9,6 +9,7 @@ A bundle's ``inference.json`` chains them: ``LoadCased`` … network … ``Resto
 from medseg.transforms.activation import (
     ActivationMapd,
     BoxMapsd,
+    MapToBoxesd,
     SaveActivationMapd,
     SaveLabelPictured,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "LoadRTStructd",
     "LoadRadiographd",
     "LoadSeriesd",
+    "MapToBoxesd",
     "MarginStructuresd",
     "MirrorRightd",
     "NormaliseIlluminationd",
