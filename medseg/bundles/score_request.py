@@ -82,6 +82,7 @@ def with_weights(bundle: Bundle, request: ScoreRequest, folder: Path) -> Bundle:
         changes = read_json(bundle.folder / "configs" / f"{name}.json")
     copy = folder / bundle.name
     shutil.copytree(bundle.folder, copy)
+    make_folder(copy / "models")  # a bundle may come without weights
     shutil.copyfile(request.weights, copy / "models" / "model.pt")
     path = copy / "configs" / "inference.json"
     config = read_json(path)

@@ -13,7 +13,7 @@ from medseg.bundles.find import find_bundle
 from medseg.bundles.kinds import scorer_of
 from medseg.bundles.score_box_tables import as_json, in_words
 from medseg.bundles.score_boxes import read_answer, score_boxes, scores_of
-from medseg.bundles.score_request import ScoreRequest
+from medseg.bundles.score_request import ScoreRequest, with_weights
 from medseg.errors import InputError
 
 NODULE = ("nodule",)
@@ -144,3 +144,11 @@ def test_a_bundle_of_boxes_is_scored_from_what_it_wrote(tmp_path, monkeypatch):
     assert np.isnan(scored.figures["CPM"].low)  # one patient says nothing about others
     with pytest.raises(InputError, match="`truth` and `strata` are of other results"):
         score_boxes(ScoreRequest(bundle, tmp_path, tmp_path / "out", strata=("sex",)))
+
+
+def test_weights_of_a_training_stand_in_for_those_that_a_bundle_comes_without(tmp_path):
+    bundle, weights = find_bundle("cxr_findings"), tmp_path / "trained.pt"
+    weights.write_bytes(b"weights")
+    request = ScoreRequest(bundle, tmp_path, tmp_path / "out", weights=weights)
+    used = with_weights(bundle, request, tmp_path / "copy")
+    assert (used.folder / "models" / "model.pt").read_bytes() == b"weights"
