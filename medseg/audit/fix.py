@@ -58,10 +58,10 @@ def fix(request: FixRequest, report: Callable[[str], None] = print) -> dict[str,
     is not the locked one.
     """
     bundle = trusted_bundle(request.bundle, request.trust_bundle)
-    if bundle.result_kind == "labels":
+    if bundle.result_kind != "structures":
         raise InputError(
-            f"{bundle.name} answers with labels, which a datalist holds; correct it there, train on it and "
-            "compare by `medseg score`."
+            f"{bundle.name} answers with {bundle.result_kind}, which a datalist holds; correct it there, "
+            "train on it and compare by `medseg score`."
         )
     out = request.output_dir / "fix"
     made = [out / name / cases for name in ("before", "after") for cases in ("cases", "")]

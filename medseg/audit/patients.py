@@ -13,9 +13,10 @@ from medseg.errors import InputError, why
 from medseg.files import load_json
 
 
-def read_cases(datalist: Path, section: str = "training", of_classes: bool = False) -> list[dict]:
+def read_cases(datalist: Path, section: str = "training", kind: str = "structures") -> list[dict]:
     """A section of a MONAI datalist. InputError for an unreadable file, a missing section or a case without
-    its keys. ``of_classes``: the label of a case is a class's number, not a file."""
+    its keys. ``kind``: of result; the label of a case is a file for "structures", a class's number for
+    "labels", a list of boxes for "boxes", and not looked at for "images"."""
     try:
         content = load_json(datalist)
         cases = content[section]
@@ -25,9 +26,11 @@ def read_cases(datalist: Path, section: str = "training", of_classes: bool = Fal
         raise InputError(f"{datalist}: {section!r} is no list of cases.")
     for number, case in enumerate(cases):
         label = case.get("label")
-        if of_classes and (not isinstance(label, int | float) or isinstance(label, bool)):
+        if kind == "labels" and (not isinstance(label, int | float) or isinstance(label, bool)):
             raise InputError(f"{datalist}: case {number} of {section} has no class's number under label.")
-        texts = ("image", "case_id") if of_classes else ("label", "case_id")
+        if kind == "boxes" and not (isinstance(label, list) and all(isinstance(b, dict) for b in label)):
+            raise InputError(f"{datalist}: case {number} of {section} has no list of boxes under label.")
+        texts = ("label", "case_id") if kind == "structures" else ("image", "case_id")
         lacking = [key for key in texts if not isinstance(case.get(key), str)]
         if lacking:
             raise InputError(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medseg.audit import classes
+from medseg.audit import boxes, classes
 from medseg.audit.evidence import file_stem, save_evidence
 from medseg.audit.folds import Fold, predict_with_weights, run_fold, save_predictions
 from medseg.audit.mask_files import cases_of, evidence_from_files, names_without_prediction, structure_names
@@ -24,6 +24,13 @@ from medseg.errors import InputError, unusable
 from medseg.files import make_folder, no_empty_folders, own_folder, write_json
 
 LEAST_DRAWN = 6
+
+LISTED = {
+    "labels": (classes.save_chances, classes.rank_classes, classes.COLUMNS),
+    "boxes": (boxes.save_boxes, boxes.rank_boxes, boxes.COLUMNS),
+}
+"""{kind of result: (what keeps the answers, what ranks them, columns of audit.csv)}, where labels are no
+files."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,8 @@ class AuditRequest:
 
 def audit(request: AuditRequest, report: Callable[[str], None] = print) -> dict[str, Any]:
     """Make or read the predictions, rank the labels, and write audit.csv, .json, .html, worklist.csv and
-    rtstruct/; of a bundle that answers with labels audit.csv, .json and worklist.csv
-    (:mod:`medseg.audit.classes`).
+    rtstruct/; of a bundle that answers with labels or boxes audit.csv, .json and worklist.csv
+    (:mod:`medseg.audit.classes`, :mod:`medseg.audit.boxes`).
 
     Returns what audit.json holds. InputError, GeometryError, StructureError or BundleError in one line,
     before anything of the ranking is written.
@@ -86,8 +93,9 @@ def audit(request: AuditRequest, report: Callable[[str], None] = print) -> dict[
 
 def _audit(request: AuditRequest, report: Callable[[str], None]) -> dict[str, Any]:
     evidence_dir = request.output_dir / "cases"
-    if request.bundle and find_bundle(request.bundle).result_kind == "labels":
-        return _audit_classes(request, evidence_dir, report)
+    kind = find_bundle(request.bundle).result_kind if request.bundle else "structures"
+    if kind in LISTED:
+        return _audit_listed(request, evidence_dir, report, kind)
     if request.predictions is not None:
         items, about = (
             _from_files(request, evidence_dir, report),
@@ -102,11 +110,15 @@ def _audit(request: AuditRequest, report: Callable[[str], None]) -> dict[str, An
     return _write(request, ranking, about, report)
 
 
-def _audit_classes(request: AuditRequest, chances_dir: Path, report: Callable[[str], None]) -> dict[str, Any]:
-    items, about = _from_bundle(request, chances_dir, report, of_classes=True)
-    found = classes.rank_classes(find_bundle(request.bundle), items, chances_dir, request.group)
+def _audit_listed(
+    request: AuditRequest, answers_dir: Path, report: Callable[[str], None], kind: str
+) -> dict[str, Any]:
+    """Of labels that stand in the datalist: classes of whole images, or boxes."""
+    save, rank_answers, columns = LISTED[kind]
+    items, about = _from_bundle(request, answers_dir, report, kind, save)
+    found = rank_answers(find_bundle(request.bundle), items, answers_dir, request.group)
     content = {"about": about, **found}
-    write_table(content["findings"], classes.COLUMNS, request.output_dir / "audit.csv")
+    write_table(content["findings"], columns, request.output_dir / "audit.csv")
     write_worklist(
         content["findings"], request.output_dir / "worklist.csv", request.least_score, request.worst
     )
@@ -136,12 +148,15 @@ def _from_files(request: AuditRequest, evidence_dir: Path, report: Callable[[str
 
 
 def _from_bundle(
-    request: AuditRequest, evidence_dir: Path, report: Callable[[str], None], of_classes: bool = False
+    request: AuditRequest,
+    evidence_dir: Path,
+    report: Callable[[str], None],
+    kind: str = "structures",
+    save: Callable[[Fold, Any], None] = save_predictions,
 ) -> tuple[list[dict], dict[str, str]]:
     bundle = trusted_bundle(request.bundle, request.trust_bundle)
     own_list = bundle.folder / "configs" / "datalist.json"
-    items = read_cases(request.datalist or own_list, of_classes=of_classes)
-    save = classes.save_chances if of_classes else save_predictions
+    items = read_cases(request.datalist or own_list, kind=kind)
     if request.group:
         for item in items:
             group_of(item, request.group)
@@ -163,7 +178,7 @@ def _from_bundle(
     ]
     words = "; ".join(f"{key}={json.dumps(value)}" for key, value in request.settings.items())
     if request.folds == 0:
-        seen = read_cases(own_list, of_classes=of_classes) if own_list.exists() else []
+        seen = read_cases(own_list, kind="images") if own_list.exists() else []
         predict_with_weights(made[0], seen, report, save)
         return items, {"Predictions": f"the weights of bundle {bundle.name} {bundle.version}, no training"}
     for one in made:

@@ -21,14 +21,14 @@ class Kind:
     """One kind of result. ``writers``: {kind of case: {format: transform}}, where the preview is a format
     like others. ``usual``: {kind of case: formats} when the user asks for none. ``scorer``: what ``medseg
     score`` compares files with their truth by, and the module whose ``in_words`` and ``as_json`` say what
-    came out, None where there is no such comparison yet. Names are room addresses, as in a bundle's config,
+    came out. Names are room addresses, as in a bundle's config,
     so that looking a kind up loads no network.
     """
 
     result: type
     writers: Mapping[str, Mapping[str, str]]
     usual: Mapping[str, tuple[str, ...]]
-    scorer: tuple[str, str] | None
+    scorer: tuple[str, str]
 
 
 _CASES = ("volume", "radiograph", "photograph")
@@ -77,7 +77,7 @@ KINDS: dict[str, Kind] = {
             "radiograph": ("json", "preview"),
             "photograph": ("json",),
         },
-        scorer=None,
+        scorer=("medseg.bundles.score_boxes.score_boxes", "medseg.bundles.score_box_tables"),
     ),
     "labels": Kind(
         Labels,
@@ -120,17 +120,11 @@ def kind_of(bundle: Bundle) -> Kind:
 
 
 def scorer_of(bundle: Bundle) -> tuple[Callable, Any]:
-    """What scores the bundle's kind of result: the function, and the module that puts its answer into words.
-    BundleError for a kind that cannot be scored yet."""
-    scorer = kind_of(bundle).scorer
-    if scorer is None:
-        can = " or ".join(name for name, kind in KINDS.items() if kind.scorer)
-        raise BundleError(
-            f"bundle {bundle.name} answers with {bundle.result_kind}, which medseg cannot score yet; "
-            f"expected a bundle that answers with {can}."
-        )
-    room, _, name = scorer[0].rpartition(".")
-    return getattr(import_module(room), name), import_module(scorer[1])
+    """What scores the bundle's kind of result: the function, and the module that puts its answer into
+    words."""
+    function, words = kind_of(bundle).scorer
+    room, _, name = function.rpartition(".")
+    return getattr(import_module(room), name), import_module(words)
 
 
 def case_kind(bundle: Bundle) -> str:

@@ -18,7 +18,14 @@ import numpy as np
 
 from medseg.bundles.find import Bundle, read_json
 from medseg.bundles.score_numbers import number_scores
-from medseg.bundles.score_request import ScoreRequest, answer_cases, cases_of, with_weights
+from medseg.bundles.score_request import (
+    ScoreRequest,
+    answer_cases,
+    cases_of,
+    require_folders,
+    with_weights,
+    without_failed,
+)
 from medseg.bundles.trust import trusted_bundle
 from medseg.cases.find import folder_name
 from medseg.errors import InputError
@@ -92,10 +99,7 @@ def score_labels(request: ScoreRequest, report: Callable[[str], None] = print) -
         raise InputError("`truth` names ROIs; a bundle that answers with labels is scored by a datalist.")
     bundle = trusted_bundle(request.bundle, request.trust_bundle)
     cases = cases_of(request.datalist or bundle.folder / "configs" / "datalist.json", request)
-    names = [folder_name(case["case_id"]) for case in cases]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"two case_ids of {request.section} would both name the folder {twice!r}.")
+    require_folders(cases, request.section)
     for case in cases:
         lacking = [name for name in request.strata if name not in case]
         if lacking:
@@ -104,16 +108,7 @@ def score_labels(request: ScoreRequest, report: Callable[[str], None] = print) -
         used = with_weights(bundle, request, Path(folder)) if request.weights else bundle
         numbers = read_json(used.folder / "configs" / "inference.json").get("numbers", {})
         records = _records(used, request, cases)
-    failed = {
-        case["case_id"]: records[name]["error"]
-        for case, name in zip(cases, names, strict=True)
-        if records[name]["status"] == "failed"
-    }
-    for case_id, reason in failed.items():
-        report(f"{case_id}: {reason}")
-    done = [case for case in cases if case["case_id"] not in failed]
-    if not done:
-        raise InputError(f"{request.data}: no case of it could be answered.")
+    done, failed = without_failed(request, cases, records, report)
     said = [_said(records[folder_name(case["case_id"])]) for case in done]
     answers = _answers(said, done)
     _draw(answers, request.output_dir)

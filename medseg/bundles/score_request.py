@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -82,6 +82,7 @@ def with_weights(bundle: Bundle, request: ScoreRequest, folder: Path) -> Bundle:
         changes = read_json(bundle.folder / "configs" / f"{name}.json")
     copy = folder / bundle.name
     shutil.copytree(bundle.folder, copy)
+    make_folder(copy / "models")  # a bundle may come without weights
     shutil.copyfile(request.weights, copy / "models" / "model.pt")
     path = copy / "configs" / "inference.json"
     config = read_json(path)
@@ -138,6 +139,35 @@ def cases_of(datalist: Path, request: ScoreRequest) -> list[dict]:
         raise InputError(f"{datalist}: no cases in the section {request.section!r}; it has {sections}.")
     check_cases(cases, request.section, datalist, request.data)
     return cases
+
+
+def require_folders(cases: list[dict], section: str) -> None:
+    """InputError where two cases would be answered into one folder."""
+    names = [folder_name(case["case_id"]) for case in cases]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"two case_ids of {section} would both name the folder {twice!r}.")
+
+
+def without_failed(
+    request: ScoreRequest,
+    cases: list[dict],
+    records: Mapping[str, Mapping[str, Any]],
+    report: Callable[[str], None],
+) -> tuple[list[dict], dict[str, str]]:
+    """(the cases that were answered, {case: why it was not}), with a line to ``report`` for each of the
+    others. InputError where none was."""
+    failed = {
+        case["case_id"]: records[name]["error"]
+        for case in cases
+        if records[name := folder_name(case["case_id"])]["status"] == "failed"
+    }
+    for case_id, reason in failed.items():
+        report(f"{case_id}: {reason}")
+    done = [case for case in cases if case["case_id"] not in failed]
+    if not done:
+        raise InputError(f"{request.data}: no case of it could be answered.")
+    return done, failed
 
 
 def answer_cases(

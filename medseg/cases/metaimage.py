@@ -51,6 +51,7 @@ def load_metaimage(path: str | Path) -> tuple[np.ndarray, Geometry]:
     for name, words in NEEDED.items():
         if not any(word in fields for word in words):
             raise InputError(f"{path}: its header has no {name}, so its voxels have no place.")
+    _check_spacing(path, fields)
     _check_data(path, fields)
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO("MetaImageIO")
@@ -92,6 +93,18 @@ def _header(path: Path) -> dict[str, str]:
         if name.strip() == "ElementDataFile":
             return fields
     raise InputError(f"{path}: no header of MetaImage; expected lines up to ElementDataFile.")
+
+
+def _check_spacing(path: Path, fields: dict[str, str]) -> None:
+    """InputError for anything but three positive numbers; SimpleITK would turn a negative one into a mirrored
+    axis."""
+    text = next(fields[word] for word in NEEDED["ElementSpacing"] if word in fields)
+    try:
+        spacing = [float(word) for word in text.split()]
+    except ValueError:
+        spacing = []
+    if len(spacing) != 3 or not all(0 < mm < math.inf for mm in spacing):
+        raise InputError(f"{path}: ElementSpacing {text!r}; expected three positive numbers, in mm.")
 
 
 def _check_data(path: Path, fields: dict[str, str]) -> None:

@@ -113,13 +113,14 @@ class ImageBoxes:
             centres = (self.boxes[:, :dimensions] + self.boxes[:, dimensions:]) / 2
             hits = ((centres[:, None] >= low) & (centres[:, None] <= high)).all(axis=2)
         else:
-            hits = _iou(self.boxes, self.truth) >= overlap
+            hits = box_overlaps(self.boxes, self.truth) >= overlap
         hits &= self.classes[:, None] == self.truth_classes[None]
         sizes = np.prod(high - low, axis=1) ** (1 / dimensions)
         return Candidates(self.scores, hits, np.zeros(len(self.scores), dtype=bool), sizes)
 
 
-def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def box_overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """float64 (N, M): the IoU of boxes (N, 2 D) and (M, 2 D), by MONAI."""
     from monai.data.box_utils import box_iou  # here, since it loads torch
 
     if not len(a) or not len(b):
@@ -184,7 +185,7 @@ class BoxPrecisions:
             self.classes, OVERLAPS, COCO_RANGE, max_detection=(MOST_BOXES,), per_class=True, verbose=False
         )
         self._matched = matching_batch(
-            _iou,
+            box_overlaps,
             self._coco.iou_thresholds.tolist(),
             [image.boxes for image in images],
             [image.classes for image in images],

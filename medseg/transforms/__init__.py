@@ -9,6 +9,7 @@ A bundle's ``inference.json`` chains them: ``LoadCased`` … network … ``Resto
 from medseg.transforms.activation import (
     ActivationMapd,
     BoxMapsd,
+    MapToBoxesd,
     SaveActivationMapd,
     SaveLabelPictured,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "LoadRTStructd",
     "LoadRadiographd",
     "LoadSeriesd",
+    "MapToBoxesd",
     "MarginStructuresd",
     "MirrorRightd",
     "NormaliseIlluminationd",

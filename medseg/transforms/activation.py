@@ -6,16 +6,19 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from torch import nn
 
+from medseg.cases.results import Boxes
 from medseg.errors import InputError
 from medseg.files import atomic_path
 from medseg.inference.box_maps import METHODS as BOX_METHODS
 from medseg.inference.box_maps import box_map
 from medseg.inference.cams import eigen_cam, grad_cam
+from medseg.shapes.boxes import boxes_of_map
 from medseg.transforms.saving import case_folder
 
 METHODS = ("grad_cam", "eigen_cam")
@@ -94,6 +97,50 @@ class BoxMapsd(MapTransform):
             }
             d[self.map_key] = MetaTensor(torch.stack(list(found.values())), meta=dict(d[key].meta))
             d[f"{self.map_key}_names"] = tuple(found)
+        return d
+
+
+class MapToBoxesd(MapTransform):
+    """Make boxes of a map on the film's pixels, (channels, row, column), for networks that answer with labels
+    alone: :class:`medseg.cases.results.Boxes` under "boxes", which the writers of boxes take.
+
+    ``names``: the class of each channel. ``share``: a box holds what reaches so much of the channel's
+    greatest value. ``least_pixels``: smaller pieces are left out. ``result_key``: what names the film. A box
+    says where the network looked, not that something is there, and its score is the map's, no probability.
+    InputError for a share not in 0 to 1, another number of channels and a map of another size than the film.
+    """
+
+    def __init__(
+        self,
+        keys="map",
+        names: Sequence[str] = (),
+        share: float = 0.5,
+        least_pixels: int = 16,
+        result_key: str = "labels",
+    ):
+        super().__init__(keys)
+        if not 0 < share <= 1:
+            raise InputError(f"share {share}; expected more than 0, at most 1.")
+        self.names, self.share, self.least, self.result_key = tuple(names), share, least_pixels, result_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        case = d[self.result_key].case
+        for key in self.key_iterator(d):
+            heat = torch.as_tensor(d[key]).clamp(0, 1).double().numpy()
+            if heat.shape != (len(self.names), *case.shape):
+                raise InputError(
+                    f"map of {heat.shape} for {len(self.names)} classes on a film of {case.shape}; invert it "
+                    "first."
+                )
+            found = [boxes_of_map(channel, self.share, self.least) for channel in heat]
+            d["boxes"] = Boxes(
+                case,
+                np.concatenate([corners for corners, _ in found]),
+                np.concatenate([scores for _, scores in found]),
+                tuple(name for name, (own, _) in zip(self.names, found, strict=True) for _ in own),
+                remark="Where the network looked; no finding.",
+            )
         return d
 
 

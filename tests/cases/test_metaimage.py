@@ -16,9 +16,9 @@ TURNED = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
 
 @pytest.fixture
 def ct(tmp_path):
-    """4 slices of 5 rows and 6 columns, 0 to 119 HU, 2.5 x 0.7 x 0.8 mm, rows running to anterior."""
+    """4 slices of 5 rows and 6 columns, 0 to 119 HU, 2.5 x 0.5 x 0.75 mm, rows running to anterior."""
     image = SimpleITK.GetImageFromArray(np.arange(120, dtype=np.int16).reshape(4, 5, 6))
-    image.SetSpacing((0.8, 0.7, 2.5))
+    image.SetSpacing((0.75, 0.5, 2.5))
     image.SetOrigin((-100.0, 50.0, -200.0))
     image.SetDirection(TURNED)
     path = tmp_path / "subset0" / "1.2.3.mhd"
@@ -47,7 +47,7 @@ def test_a_voxel_lies_where_simpleitk_puts_it(ct):
     assert volume.dtype == np.float32 and volume.shape == (4, 5, 6) and volume[3, 2, 1] == 3 * 30 + 2 * 6 + 1
     point = SimpleITK.ReadImage(str(ct)).TransformIndexToPhysicalPoint((1, 2, 3))
     assert np.allclose(geometry.points_lps_mm(3, [(2, 1)])[0], point)
-    assert np.allclose(point, (-100 + 0.8, 50 - 2 * 0.7, -200 + 3 * 2.5))
+    assert np.allclose(point, (-100 + 0.75, 50 - 2 * 0.5, -200 + 3 * 2.5))
 
 
 def test_a_folder_of_luna16_is_a_list_of_cases_named_by_their_series(ct):
@@ -72,6 +72,12 @@ def test_a_missing_or_short_raw_file_is_named(ct):
 @pytest.mark.parametrize("field", ("ElementSpacing", "Offset", "TransformMatrix"))
 def test_a_header_without_a_place_is_refused_and_not_taken_for_1_mm(ct, field):
     assert f"its header has no {field}" in refused(changed(ct, f"{field} =", "Comment ="))
+
+
+@pytest.mark.parametrize("spacing", ("-0.75 0.5 2.5", "0 0.5 2.5", "nan 0.5 2.5", "0.75 0.5", "wide"))
+def test_a_spacing_that_is_no_length_is_refused_and_not_taken_for_a_mirrored_axis(ct, spacing):
+    words = refused(changed(ct, "ElementSpacing = 0.75 0.5 2.5", f"ElementSpacing = {spacing}"))
+    assert "expected three positive numbers, in mm" in words
 
 
 def test_voxels_elsewhere_and_other_files_are_refused(ct, tmp_path):

@@ -129,3 +129,11 @@ def test_masks_of_another_shape_and_names_that_do_not_fit_are_refused():
         ToRadiographStructuresd("pred", structures=[{"name": "Lung_R"}], one_piece=["Heart"])
     with pytest.raises(InputError, match="RT Structure Set needs CT or MR slices"):
         SaveRadiographd(formats=["rtstruct"])
+
+
+@pytest.mark.parametrize("keyword", ("PixelSpacing", "ImagerPixelSpacing"))
+@pytest.mark.parametrize("spacing", ([-0.2, 0.2], [0.0, 0.2]))
+def test_a_spacing_that_is_no_length_is_refused_in_one_line(tmp_path, keyword, spacing):
+    with pytest.raises(InputError, match=f"{keyword} .*; expected two positive numbers") as caught:
+        open_radiograph(write_dx(tmp_path / "a.dcm", **{keyword: spacing}))
+    assert "\n" not in str(caught.value)

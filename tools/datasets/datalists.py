@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from medseg.errors import InputError
@@ -39,4 +39,23 @@ def write_datalist(make: Callable[[], tuple[str, Sections]], seed: int, out: Pat
         return 2
     for section, cases in sections.items():
         print(f"{section}: {len(cases)} {images} of {len({case['patient_id'] for case in cases})} patients")
+    return 0
+
+
+def write_box_folds(cases: list[dict], folds: Sequence[Collection[str]], seed: int, out: Path) -> int:
+    """``out``/fold_K.json: fold K of the patients tests, the next one validates, the rest trains. The exit
+    status, as of :func:`write_datalist`."""
+    out.mkdir(parents=True, exist_ok=True)
+    for test, told in enumerate(folds):
+        validating = folds[(test + 1) % len(folds)]
+        sections: dict[str, list[dict]] = {"training": [], "validation": [], "test": []}
+        for case in cases:
+            own = case["patient_id"]
+            name = "test" if own in told else "validation" if own in validating else "training"
+            sections[name].append(case)
+        words = f"Fold {test} of {len(folds)} tests, the next validates, the rest trains; by patient."
+        path = out / f"fold_{test}.json"
+        print(path.name)
+        if write_datalist(lambda words=words, parts=sections: (words, parts), seed, path, "images"):
+            return 2
     return 0

@@ -15,7 +15,7 @@ import random
 import sys
 from pathlib import Path
 
-from datalists import read_table, write_datalist
+from datalists import read_table, write_box_folds
 
 from medseg.cases.box_sources import boxes_of
 from medseg.cases.box_sources import read_table as read_boxes
@@ -58,29 +58,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=123)
     options = parser.parse_args()
 
-    def sections(test: int) -> dict[str, list[dict]]:
+    try:
         cases = cases_of(options.dataset_dir)
         folds = folds_of({case["patient_id"] for case in cases}, options.folds, options.seed)
-        validate = (test + 1) % len(folds)
-        names = {patient: number for number, fold in enumerate(folds) for patient in fold}
-        section = {test: "test", validate: "validation"}
-        found: dict[str, list[dict]] = {"training": [], "validation": [], "test": []}
-        for case in cases:
-            found[section.get(names[case["patient_id"]], "training")].append(case)
-        return found
-
-    options.out.mkdir(parents=True, exist_ok=True)
-    for test in range(options.folds):
-        words = f"Fold {test} of {options.folds} tests, the next validates, the rest trains; by patient."
-        status = write_datalist(
-            lambda test=test, words=words: (words, sections(test)),
-            options.seed,
-            options.out / f"fold_{test}.json",
-            "films",
-        )
-        if status:
-            return status
-    return 0
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return write_box_folds(cases, folds, options.seed, options.out)
 
 
 if __name__ == "__main__":

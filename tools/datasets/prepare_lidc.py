@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from datalists import write_datalist
+from datalists import write_box_folds
 from mass_nodule import folds_of
 
 from medseg.cases.lidc import Reading, agreement, merge_readings
@@ -156,33 +156,7 @@ def main() -> int:
     except MedsegError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return write_folds(cases, folds, options)
-
-
-def write_folds(cases: list[dict], folds: list[set[str]], options: argparse.Namespace) -> int:
-    options.out.mkdir(parents=True, exist_ok=True)
-    for test, patients in enumerate(folds):
-        validating = folds[(test + 1) % len(folds)]
-
-        def sections(patients=patients, validating=validating) -> dict[str, list[dict]]:
-            parts = {"training": [], "validation": [], "test": []}
-            for case in cases:
-                own = case["patient_id"]
-                part = "test" if own in patients else "validation" if own in validating else "training"
-                parts[part].append(case)
-            return parts
-
-        words = f"Fold {test} of {len(folds)} tests, the next validates, the rest trains; by patient."
-        print(f"fold_{test}.json")
-        status = write_datalist(
-            lambda words=words, sections=sections: (words, sections()),
-            options.seed,
-            options.out / f"fold_{test}.json",
-            "CTs",
-        )
-        if status:
-            return status
-    return 0
+    return write_box_folds(cases, folds, options.seed, options.out)
 
 
 if __name__ == "__main__":

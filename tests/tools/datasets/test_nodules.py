@@ -26,7 +26,7 @@ def tools(monkeypatch):
     import prepare_luna16
 
     yield prepare_luna16, prepare_lidc
-    for name in ("prepare_luna16", "prepare_lidc", "datalists", "mass_nodule"):
+    for name in ("prepare_luna16", "prepare_lidc", "masks_to_boxes", "datalists", "mass_nodule"):
         sys.modules.pop(name, None)
 
 
@@ -181,3 +181,32 @@ def test_no_readings_and_no_images_are_refused(tools, lidc, tmp_path, monkeypatc
     assert run(tools[1], monkeypatch, notes, tmp_path, "--xml", notes) == 2
     assert "no CT below it" in capsys.readouterr().err
     assert run(tools[1], monkeypatch) == 2 and READERS == 4
+
+
+# ---- images with masks -------------------------------------------------------------------------------------
+
+
+def test_masks_beside_images_become_boxes(tools, tmp_path, monkeypatch, capsys):
+    import masks_to_boxes
+
+    from medseg.cases.nifti import write_mask, write_volume
+
+    rows = ["image,mask,patient"]
+    for number in range(4):
+        mask = np.zeros(GRID.shape, bool)
+        if number:  # the first one has no finding
+            mask[2:4, 5:8, 5:8] = True
+            mask[6, 20, 20] = number == 2
+        write_volume(np.zeros(GRID.shape, np.float32), GRID, tmp_path / f"ct{number}.nii.gz")
+        write_mask(mask, GRID, tmp_path / f"m{number}.nii.gz")
+        rows.append(f"ct{number}.nii.gz,m{number}.nii.gz,P{number}")
+    (tmp_path / "cases.csv").write_text("\n".join(rows))
+    assert run(masks_to_boxes, monkeypatch, tmp_path, tmp_path / "lists", "--folds", 4, "--class", "met") == 0
+    fold = json.loads((tmp_path / "lists" / "fold_0.json").read_text())
+    cases = {case["patient_id"]: case for part in ("training", "validation", "test") for case in fold[part]}
+    assert [len(cases[f"P{number}"]["label"]) for number in range(4)] == [0, 1, 2, 1]
+    # Columns 5 to 7 of 24 around 100, rows around 50, the third and fourth of eight slices of 2 mm.
+    assert cases["P1"]["label"] == [{"class": "met", "low": [93, 43, -4], "high": [96, 46, 0]}]
+    (tmp_path / "cases.csv").write_text("image,mask,patient\nct1.nii.gz,none.nii.gz,P1\n")
+    assert run(masks_to_boxes, monkeypatch, tmp_path, tmp_path / "lists") == 2
+    assert "none.nii.gz" in capsys.readouterr().err

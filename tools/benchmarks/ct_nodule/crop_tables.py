@@ -9,7 +9,6 @@ import numpy as np
 from crop_data import LEVELS, WINDOW_HU, Crops
 from scipy import ndimage
 
-from medseg.errors import InputError
 from medseg.metrics.intervals import Interval, interval, mean_interval
 from medseg.metrics.pixels import count_levels, roc_auc
 from medseg.shapes.boxes import box_of
@@ -116,13 +115,16 @@ def words(found: Interval, sign: str = "") -> str:
 
 
 def mask_table(crops: Crops, folds: np.ndarray, dsc: np.ndarray) -> list[str]:
-    """Mean DSC with intervals, by size."""
-    known = ~np.isnan(dsc)
+    """Mean DSC with intervals, by size; of the baselines alone where no fold told (all nan)."""
     methods = {
-        "network": dsc,
         "threshold": threshold_dice(crops, folds),
         "ellipsoid in the true box": np.array([dice(ellipsoid(mask), mask) for mask in crops.masks]),
     }
+    known, gains = np.ones(len(dsc), dtype=bool), {}
+    if not np.isnan(dsc).all():
+        known = ~np.isnan(dsc)
+        gains = {f"network less {name}": dsc - values for name, values in methods.items()}
+        methods = {"network": dsc, **methods}
     groups = {"all": known}
     for low, high in SIZES_MM:
         name = f"{low:g} to {high:g} mm" if np.isfinite(high) else f"{low:g} mm and more"
@@ -130,53 +132,49 @@ def mask_table(crops: Crops, folds: np.ndarray, dsc: np.ndarray) -> list[str]:
     patients = np.array(crops.patients)
     heads = [f"{name} (n = {rows.sum()})" for name, rows in groups.items()]
     lines = [f"| DSC | {' | '.join(heads)} |", "|---|" + "--:|" * len(heads)]
-    for name, values in methods.items():
-        cells = [words(mean_interval(values[rows], patients[rows])) for rows in groups.values()]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    gain = {f"network less {name}": dsc - values for name, values in methods.items() if name != "network"}
-    for name, values in gain.items():
-        cells = [words(mean_interval(values[rows], patients[rows]), "+") for rows in groups.values()]
+    for name, values in {**methods, **gains}.items():
+        sign = "+" if name in gains else ""
+        cells = [words(mean_interval(values[rows], patients[rows]), sign) for rows in groups.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
 
 def malignancy_table(crops: Crops, chances: np.ndarray, volumes: np.ndarray) -> list[str]:
-    """AUROC of the readers' vote, ties left out, and with ties as benign."""
+    """AUROC of the readers' vote, ties left out, and with ties as benign; of the baselines alone where no
+    fold told (all nan)."""
     votes, patients = crops.votes(), np.array(crops.patients)
-    scores = {
-        "network": chances,
-        "LUNA16's diameter": crops.diameters_mm,
-        "true volume": crops.volumes_mm3,
-        "volume of the network's mask": volumes,
-    }
-    told = ~np.isnan(chances) & ~np.isnan(volumes)
+    scores = {"LUNA16's diameter": crops.diameters_mm, "true volume": crops.volumes_mm3}
+    told, trained = np.ones(len(votes), dtype=bool), not np.isnan(chances).all()
+    if trained:
+        told = ~np.isnan(chances) & ~np.isnan(volumes)
+        scores = {"network": chances, **scores, "volume of the network's mask": volumes}
     groups = {"ties left out": told & (votes != 0), "ties as benign": told}
     heads = [
         f"{name} ({(votes[rows] > 0).sum()} malignant, {(votes[rows] <= 0).sum()} benign)"
         for name, rows in groups.items()
     ]
     lines = [f"| AUROC | {' | '.join(heads)} |", "|---|" + "--:|" * len(heads)]
-    for name, values in scores.items():
-        cells = [
-            words(auroc_interval(values[rows], votes[rows] > 0, patients[rows])) for rows in groups.values()
-        ]
+
+    def row(name: str, values: np.ndarray, less: np.ndarray | None = None) -> None:
+        cells = []
+        for rows in groups.values():
+            other = None if less is None else less[rows]
+            found = auroc_interval(values[rows], votes[rows] > 0, patients[rows], other)
+            cells.append(words(found, "" if less is None else "+"))
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    cells = [
-        words(auroc_interval(chances[rows], votes[rows] > 0, patients[rows], crops.diameters_mm[rows]), "+")
-        for rows in groups.values()
-    ]
-    lines.append(f"| network less diameter | {' | '.join(cells)} |")
+
+    for name, values in scores.items():
+        row(name, values)
+    if trained:
+        row("network less diameter", chances, crops.diameters_mm)
     return lines
 
 
 def tables(crops: Crops, out: Path, folds: int) -> list[str]:
-    """Everything that is printed. InputError where nothing was trained."""
+    """Everything that is printed; only the baselines where ``out`` holds no fold."""
     dsc, volumes = network_masks(crops, out)
-    chances = network_chances(crops, out)
-    if np.isnan(dsc).all() or np.isnan(chances).all():
-        raise InputError(f"{out}: no fold of both networks; train them first.")
     told = np.flatnonzero(~np.isnan(dsc))
     people = len({crops.patients[row] for row in told})
     lines = [f"{len(told)} of {len(crops.names)} nodules, {people} patients, {folds} folds by patient", ""]
     lines += mask_table(crops, crops.folds(folds, 0), dsc)
-    return [*lines, "", *malignancy_table(crops, chances, volumes)]
+    return [*lines, "", *malignancy_table(crops, network_chances(crops, out), volumes)]
