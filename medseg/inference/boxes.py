@@ -17,8 +17,8 @@ from medseg.inference.linking import SliceFindings, draw, link_slices
 
 class BoxWindows(Inferer):
     """A :class:`medseg.networks.VolumeDetector` over windows of ``roi_size`` voxels that overlap by
-    ``overlap``; what it sees in them is put together before boxes are chosen. A volume no larger than a window
-    is seen at once."""
+    ``overlap``; what it sees in them is put together before boxes are chosen. A volume no larger than a
+    window is seen at once."""
 
     def __init__(self, roi_size: Sequence[int], overlap: float = 0.25, batch_size: int = 1) -> None:
         super().__init__()
@@ -34,8 +34,8 @@ class LinkedSlices(Inferer):
     """A :class:`medseg.networks.SliceDetector` on every slice across the last axis, and its findings linked.
 
     ``network``'s input is (1, 1, x, y, z); the neighbours of the first and the last slice are these
-    themselves. The answer is {"rows": float32 (1, ``most``, 8), as of VolumeDetector, "masks": int16 (1, 1, x,
-    y, z)}, n + 1 in the voxels of row n. ``batch_size``: slices at once. ``overlap``, ``gap`` and
+    themselves. The answer is {"rows": float32 (1, ``most``, 8), as of VolumeDetector, "masks": int16 (1, 1,
+    x, y, z)}, n + 1 in the voxels of row n. ``batch_size``: slices at once. ``overlap``, ``gap`` and
     ``whole_from``: see :func:`medseg.inference.linking.link_slices`. InputError for more than one volume.
     """
 

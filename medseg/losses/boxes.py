@@ -15,8 +15,8 @@ class BoxesPerSample(PerSampleLoss):
     SliceDetector saw in training.
 
     ``weights``: {part: factor}, 1 for the parts that it does not name. InputError for a prediction that no
-    detector in training made, a target of another shape than the detector's, and a weight of a part that there
-    is not.
+    detector in training made, a target of another shape than the detector's, and a weight of a part that
+    there is not.
     """
 
     def __init__(self, weights: dict[str, float] | None = None) -> None:

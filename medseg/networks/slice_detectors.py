@@ -35,10 +35,10 @@ class SliceDetector(nn.Module):
     """Slices (B, 3, H, W), 0 to 1, the channels a slice and its neighbours below and above, to boxes with
     masks of one class.
 
-    In evaluation the answer is a list with, of each slice, ``{"rows": float32 (N, 6), "masks": bool
-    (N, H, W)}``: low row, low column, high row, high column, score, class (0), best first, and what belongs to
-    each. In training it is what was :class:`medseg.networks.detectors.Seen`, judged by label maps (B, 1, H,
-    W): the numbers of the findings that the middle slice cuts, 0 elsewhere.
+    In evaluation the answer is a list with, of each slice, ``{"rows": float32 (N, 6), "masks": bool (N, H,
+    W)}``: low row, low column, high row, high column, score, class (0), best first, and what belongs to each.
+    In training it is what was :class:`medseg.networks.detectors.Seen`, judged by label maps (B, 1, H, W): the
+    numbers of the findings that the middle slice cuts, 0 elsewhere.
 
     ``anchor_sides``, ``overlap``, ``score_from`` and ``proposals``: see :class:`medseg.networks.Detector`.
     InputError for an unknown name and for other input.
@@ -100,7 +100,9 @@ class SliceDetector(nn.Module):
         """{part: ()} of slice ``number`` against the numbers (1, H, W) of the findings that it cuts."""
         labels = labels.as_subclass(torch.Tensor)
         masks = (labels == labels[labels > 0].unique()[:, None, None]).to(torch.uint8)
-        boxes = masks_to_boxes(masks) + masks.new_tensor([0, 0, 1, 1]) if len(masks) else labels.new_zeros(0, 4)
+        boxes = (
+            masks_to_boxes(masks) + masks.new_tensor([0, 0, 1, 1]) if len(masks) else labels.new_zeros(0, 4)
+        )
         target = {
             "boxes": boxes.float(),
             "masks": masks,

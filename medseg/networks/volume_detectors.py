@@ -50,11 +50,12 @@ normalises by groups: a batch of patches is small."""
 class VolumeDetector(nn.Module):
     """Grey volumes (B, 1, x, y, z), 0 to 1, to boxes.
 
-    In evaluation the answer is float32 (B, ``most``, 8): low x, y, z, high x, y, z, score, class (counted from
-    0), best first, rows of NaN behind the last box; voxels are counted from the outer corner of the first one.
-    ``windows``, a MONAI inferer, runs the network over a large volume; :class:`medseg.inference.BoxWindows`
-    hands one over. In training it is what was Seen, as of :class:`medseg.networks.Detector`, judged by targets
-    (B, rows, 7): a box's corners and its class, NaN where there is none.
+    In evaluation the answer is float32 (B, ``most``, 8): low x, y, z, high x, y, z, score, class (counted
+    from 0), best first, rows of NaN behind the last box; voxels are counted from the outer corner of the
+    first one. ``windows``, a MONAI inferer, runs the network over a large volume;
+    :class:`medseg.inference.BoxWindows` hands one over. In training it is what was Seen, as of
+    :class:`medseg.networks.Detector`, judged by targets (B, rows, 7): a box's corners and its class, NaN
+    where there is none.
 
     ``anchor_shapes``: sides in voxels of the boxes that the finest of the three levels begins with; they
     double from level to level. ``first_stride``: of the first convolution along x, y and z; the finest level
@@ -85,7 +86,9 @@ class VolumeDetector(nn.Module):
             )
         self.most = most
         build, channels, width = VOLUME_BACKBONES[backbone]
-        body = build(spatial_dims=3, n_input_channels=1, conv1_t_stride=tuple(first_stride), feed_forward=False)
+        body = build(
+            spatial_dims=3, n_input_channels=1, conv1_t_stride=tuple(first_stride), feed_forward=False
+        )
         pyramid = BackboneWithFPN(
             body,
             {name: str(n) for n, name in enumerate(LEVELS)},

@@ -46,6 +46,14 @@ from medseg.transforms.structures import (
     RestoreStructuresd,
     ToStructuresd,
 )
+from medseg.transforms.volume_boxes import (
+    JoinBoxRowsd,
+    NeighbourSlicesd,
+    SplitAnswerd,
+    SplitBoxRowsd,
+    ToVolumeBoxesd,
+    VolumeBoxTargetd,
+)
 from medseg.transforms.windows import PackChannelsd, RandWindowd
 
 __all__ = [
@@ -62,6 +70,7 @@ __all__ = [
     "CropToDrawnBoxd",
     "CropWithind",
     "FilmGreyd",
+    "JoinBoxRowsd",
     "KeepComponentsd",
     "LabelsToStructuresd",
     "LoadCased",
@@ -71,6 +80,7 @@ __all__ = [
     "LoadSeriesd",
     "MarginStructuresd",
     "MirrorRightd",
+    "NeighbourSlicesd",
     "NormaliseIlluminationd",
     "RadiographReader",
     "PackChannelsd",
@@ -95,6 +105,8 @@ __all__ = [
     "SaveRTStructd",
     "SaveRecordd",
     "SaveRadiographd",
+    "SplitAnswerd",
+    "SplitBoxRowsd",
     "StackSeriesd",
     "ThresholdKnownd",
     "ToBoxesd",
@@ -103,6 +115,8 @@ __all__ = [
     "ToPhotographStructuresd",
     "ToRadiographStructuresd",
     "ToStructuresd",
+    "ToVolumeBoxesd",
+    "VolumeBoxTargetd",
     "case_folder",
     "only_series",
 ]
