@@ -191,7 +191,7 @@ def _trunk(canvas: _Canvas, rng: np.random.Generator) -> np.ndarray:
     z, y, x = points = canvas.points()
     half = canvas.half_mm * rng.normal(1, 0.03, 3)
     tall, deep, wide = half
-    skin_mm = _ellipsoid_mm(points, (0, 0, 0), (np.inf, 0.82 * deep, 0.92 * wide))
+    skin_mm = _ellipsoid_mm(points, (0, 0, 0), (np.inf, 0.9 * deep, 0.97 * wide))
     canvas.mix(FAT_HU, canvas.share(skin_mm))
     canvas.mix(TISSUE_HU, canvas.share(skin_mm + 0.07 * wide))
     heart_mm = _ellipsoid_mm(
@@ -199,12 +199,12 @@ def _trunk(canvas: _Canvas, rng: np.random.Generator) -> np.ndarray:
     )
     lungs = np.zeros(canvas.image.shape)
     for side in (-1.0, 1.0):
-        middle = side * 0.42 * wide
+        middle = side * 0.4 * wide
         lung_mm = _ellipsoid_mm(
-            points, (-0.1 * tall, 0.02 * deep, middle), (0.98 * tall, 0.62 * deep, 0.34 * wide)
+            points, (-0.1 * tall, 0.02 * deep, middle), (0.98 * tall, 0.58 * deep, 0.32 * wide)
         )
         # The diaphragm is a dome, highest in the middle of the lung.
-        away = ((x - middle) / (0.34 * wide)) ** 2 + (y / (0.62 * deep)) ** 2
+        away = ((x - middle) / (0.32 * wide)) ** 2 + (y / (0.58 * deep)) ** 2
         floor_mm = (-0.66 - 0.25 * away) * tall - z
         lungs = np.maximum(lungs, canvas.share(np.maximum(lung_mm, floor_mm)))
     lungs *= 1 - canvas.share(heart_mm)
@@ -221,7 +221,7 @@ def _ribs_and_spine(canvas: _Canvas, rng: np.random.Generator) -> None:
     spine_mm = _ellipsoid_mm(points, (0, 0.52 * deep, 0), (np.inf, 0.16 * deep, 0.13 * wide))
     disc = np.abs((z + phase) % pitch - pitch / 2) > 0.4 * pitch
     canvas.mix(BONE_HU, canvas.share(spine_mm) * np.where(disc, 0.25, 1.0))
-    cage_mm = np.abs(_ellipsoid_mm(points, (0, 0.02 * deep, 0), (np.inf, 0.69 * deep, 0.81 * wide)))
+    cage_mm = np.abs(_ellipsoid_mm(points, (0, 0.02 * deep, 0), (np.inf, 0.68 * deep, 0.79 * wide)))
     height_mm = (z + phase - 0.35 * (deep - y)) % pitch - pitch / 2
     rib_mm = np.hypot(np.maximum(cage_mm - 1.5, 0), np.maximum(np.abs(height_mm) - 3.0, 0)) - 1.5
     canvas.mix(BONE_HU, canvas.share(rib_mm) * (np.abs(x) > 0.12 * wide))

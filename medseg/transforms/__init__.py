@@ -48,7 +48,7 @@ from medseg.transforms.structures import (
 )
 from medseg.transforms.volume_boxes import (
     JoinBoxRowsd,
-    NeighbourSlicesd,
+    RandNeighbourSlicesd,
     SplitAnswerd,
     SplitBoxRowsd,
     ToVolumeBoxesd,
@@ -80,7 +80,6 @@ __all__ = [
     "LoadSeriesd",
     "MarginStructuresd",
     "MirrorRightd",
-    "NeighbourSlicesd",
     "NormaliseIlluminationd",
     "RadiographReader",
     "PackChannelsd",
@@ -89,6 +88,7 @@ __all__ = [
     "RandDropSeriesd",
     "RandFlipSidesd",
     "RandWindowd",
+    "RandNeighbourSlicesd",
     "RandRegionCropd",
     "RandSeriesLookd",
     "RestoreStructuresd",

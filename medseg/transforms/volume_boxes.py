@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from monai.apps.detection.transforms.box_ops import apply_affine_to_boxes
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
+from monai.transforms import MapTransform, Randomizable
 
 from medseg.cases.results import Boxes
 from medseg.errors import InputError, MedsegWarning
@@ -153,24 +153,52 @@ class JoinBoxRowsd(MapTransform):
         return d
 
 
-class NeighbourSlicesd(MapTransform):
-    """An image (1, x, y, 3) to the three slices as channels (3, x, y), and its label map to the middle one,
-    (1, x, y): what :class:`medseg.networks.SliceDetector` learns from. InputError for another number of
-    slices."""
+class RandNeighbourSlicesd(Randomizable, MapTransform):
+    """``count`` slices across the last axis of a volume (1, x, y, z), each with its neighbours: what
+    :class:`medseg.networks.SliceDetector` learns from.
 
-    def __init__(self, keys="image", label_key: str = "label"):
+    The answer is a list of dictionaries, one for each slice: the image (3, x, y), its channels the slice
+    below, the slice and the one above, and under ``label_key`` the slice (1, x, y) of the map at
+    ``mask_key``, whose voxels hold the numbers of findings. ``cutting``: the share of slices that cut a
+    finding; it is drawn first and then one of its slices, so that small ones are seen as often as large ones.
+    The others may lie anywhere. InputError for a map of another size.
+    """
+
+    def __init__(
+        self,
+        keys="image",
+        mask_key: str = "mask",
+        label_key: str = "label",
+        count: int = 1,
+        cutting: float = 0.6,
+    ):
         super().__init__(keys)
-        self.label_key = label_key
+        self.mask_key, self.label_key, self.count, self.cutting = mask_key, label_key, count, cutting
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            image = torch.as_tensor(d[key]).as_subclass(torch.Tensor)
-            if image.ndim != 4 or image.shape[0] != 1 or image.shape[3] != 3:
-                raise InputError(f"an image of shape {tuple(image.shape)}; expected (1, x, y, 3).")
-            d[key] = image[0].movedim(-1, 0).contiguous()
-        labels = torch.as_tensor(d[self.label_key]).as_subclass(torch.Tensor)
-        d[self.label_key] = labels[..., 1].contiguous()
+    def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
+        labels = torch.as_tensor(data[self.mask_key]).as_subclass(torch.Tensor)
+        findings = [(labels == n).any(dim=(0, 1, 2)).nonzero().ravel() for n in labels[labels > 0].unique()]
+        return [self._sample(data, labels, findings) for _ in range(self.count)]
+
+    def _sample(
+        self, data: Mapping[Hashable, Any], labels: torch.Tensor, findings: list[torch.Tensor]
+    ) -> dict[Hashable, Any]:
+        level = int(self.R.randint(labels.shape[-1]))
+        if findings and self.R.random() < self.cutting:
+            cut = findings[self.R.randint(len(findings))]
+            level = int(cut[self.R.randint(len(cut))])
+        d = {key: value for key, value in data.items() if key != self.mask_key}
+        for key in self.key_iterator(data):
+            image = torch.as_tensor(data[key]).as_subclass(torch.Tensor)
+            if image.ndim != 4 or image.shape[0] != 1 or image.shape != labels.shape:
+                raise InputError(
+                    f"an image of shape {tuple(image.shape)}, findings of {tuple(labels.shape)}; expected "
+                    "both (1, x, y, z)."
+                )
+            last = image.shape[-1] - 1
+            near = [max(level - 1, 0), level, min(level + 1, last)]
+            d[key] = image[0][..., near].movedim(-1, 0).contiguous()
+        d[self.label_key] = labels[..., level].contiguous()
         return d
 
 
