@@ -18,7 +18,7 @@ from medseg.cases.photograph import Photograph
 from medseg.cases.radiograph import Radiograph
 from medseg.cases.volume import Case
 from medseg.errors import InputError, StructureError
-from medseg.shapes.packed import PackedMasks, pack
+from medseg.shapes.packed import Boxed, PackedMasks, pack
 from medseg.structures.structure import Structure
 
 
@@ -114,17 +114,18 @@ class Boxes:
 
     ``corners``: float64 (N, 2, D), the low and the high corner of each box; of a radiograph D = 2, (row,
     column) in pixels from the outer corner of the first one, of a volume D = 3, LPS mm. ``scores``: float64
-    (N,), 0 to 1. ``classes``: N names. ``masks``: nothing, or one bool array of ``case.shape`` per box.
-    ``remark``: what every file written of them has to say, "" for nothing. N = 0 is an answer: nothing was
-    found. Raises InputError when the lengths differ, a number is not finite, a corner is not below its
-    opposite, a box leaves a flat image or a score is not in 0 to 1.
+    (N,), 0 to 1. ``classes``: N names. ``masks``: nothing, or for each box a bool array of ``case.shape``, or
+    one packed already; they are kept packed, and :meth:`mask` expands one. ``remark``: what every file
+    written of them has to say, "" for nothing. N = 0 is an answer: nothing was found. Raises InputError when
+    the lengths differ, a number is not finite, a corner is not below its opposite, a box leaves a flat image
+    or a score is not in 0 to 1.
     """
 
     case: Case | Radiograph | Photograph
     corners: np.ndarray
     scores: np.ndarray
     classes: tuple[str, ...]
-    masks: tuple[np.ndarray, ...] = ()
+    masks: tuple[np.ndarray | Boxed, ...] = ()
     remark: str = ""
 
     def __post_init__(self):
@@ -148,8 +149,16 @@ class Boxes:
             )
         if not ((scores >= 0) & (scores <= 1)).all():
             raise InputError(f"scores from {scores.min():g} to {scores.max():g}; expected 0 to 1.")
-        if self.masks and [mask.shape for mask in self.masks] != [self.case.shape] * len(corners):
+        whole = [mask for mask in self.masks if not isinstance(mask, Boxed)]
+        wrong = any(mask.shape != self.case.shape for mask in whole)
+        if wrong or (self.masks and len(self.masks) != len(corners)):
             raise InputError("masks of boxes: expected one of the image's size for each box, or none.")
+        packed = tuple(mask if isinstance(mask, Boxed) else pack(mask) for mask in self.masks)
+        object.__setattr__(self, "masks", packed)
+
+    def mask(self, index: int) -> np.ndarray:
+        """bool of ``case.shape``: what belongs to box ``index``."""
+        return self.masks[index].expand(self.case.shape)
 
     def ranked(self) -> np.ndarray:
         """int (N,): the boxes' numbers, the highest score first."""
@@ -179,13 +188,14 @@ class Boxes:
         return "LPS mm" if self.case.kind == "volume" else "pixels (row, column)"
 
     def record(self) -> dict[str, Any]:
-        """Input, geometry, and the boxes with the highest score first."""
+        """Input, geometry, and the boxes with the highest score first; the size of those with masks."""
         rows = [
             {
                 "class": self.classes[index],
                 "score": round(float(self.scores[index]), 4),
                 "low": [round(float(value), 3) for value in self.corners[index, 0]],
                 "high": [round(float(value), 3) for value in self.corners[index, 1]],
+                **(self.case.size_of(self.mask(index)) if self.masks else {}),
             }
             for index in self.ranked()
         ]

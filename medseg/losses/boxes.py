@@ -9,15 +9,14 @@ import torch
 from medseg.errors import InputError
 from medseg.losses.per_sample import PerSampleLoss
 
-ROW = 5
-"""Numbers of a target's row: low row, low column, high row, high column, class; NaN where there is none."""
-
 
 class BoxesPerSample(PerSampleLoss):
-    """The sum of a detector's losses, (B,), of what :class:`medseg.networks.Detector` saw in training.
+    """The sum of a detector's losses, (B,), of what :class:`medseg.networks.Detector`, VolumeDetector or
+    SliceDetector saw in training.
 
     ``weights``: {part: factor}, 1 for the parts that it does not name. InputError for a prediction that no
-    detector in training made, a target that is not (B, rows, 5), and a weight of a part that there is not.
+    detector in training made, a target of another shape than the detector's, and a weight of a part that
+    there is not.
     """
 
     def __init__(self, weights: dict[str, float] | None = None) -> None:
@@ -29,8 +28,6 @@ class BoxesPerSample(PerSampleLoss):
             raise InputError(
                 f"the loss of boxes got {type(seen).__name__}; expected a detector's in training."
             )
-        if target.ndim != 3 or target.shape[2] != ROW:
-            raise InputError(f"boxes of shape {tuple(target.shape)}; expected (B, rows, {ROW}).")
         parts = seen.losses(target)
         unknown = sorted(set(self.weights) - set(parts))
         if unknown:

@@ -83,7 +83,8 @@ def _near(centres: np.ndarray, others: np.ndarray, diameters: np.ndarray) -> np.
 @dataclass(frozen=True, eq=False)
 class ImageBoxes:
     """Of one image: ``boxes`` float (N, 2 D), low corner then high corner, ``scores`` (N,) and ``classes``
-    int (N,); ``truth`` (M, 2 D) and ``truth_classes`` (M,) of what is there; ``patient``: whose it is."""
+    int (N,); ``truth`` (M, 2 D) and ``truth_classes`` (M,) of what is there; ``patient``: whose it is.
+    ``mask_overlaps``: (N, M), the IoU of the masks that belong to the boxes, None where they have none."""
 
     boxes: np.ndarray
     scores: np.ndarray
@@ -91,6 +92,7 @@ class ImageBoxes:
     truth: np.ndarray
     truth_classes: np.ndarray
     patient: str = ""
+    mask_overlaps: np.ndarray | None = None
 
     def of_class(self, number: int) -> ImageBoxes:
         """The boxes of one class alone."""
@@ -102,6 +104,7 @@ class ImageBoxes:
             classes=self.classes[own],
             truth=self.truth[true],
             truth_classes=self.truth_classes[true],
+            mask_overlaps=None if self.mask_overlaps is None else self.mask_overlaps[np.ix_(own, true)],
         )
 
     def candidates(self, overlap: float | None = 0.4) -> Candidates:
@@ -126,6 +129,29 @@ def box_overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if not len(a) or not len(b):
         return np.zeros((len(a), len(b)))
     return np.asarray(box_iou(a.astype(np.float64), b.astype(np.float64)))
+
+
+def _by_masks(images: Sequence[ImageBoxes]) -> tuple[Callable, list[np.ndarray], list[np.ndarray]]:
+    """What MONAI's matching takes for masks: in place of boxes (image, number) (N, 2), and a function that
+    looks the overlaps of two such sets up."""
+
+    def numbers(count: int, image: int) -> np.ndarray:
+        return np.stack([np.full(count, image), np.arange(count)], axis=1)
+
+    for image in images:
+        if image.mask_overlaps is None:
+            raise InputError("boxes without masks cannot be judged by masks; leave `by_masks` out.")
+
+    def overlap(found: np.ndarray, true: np.ndarray) -> np.ndarray:
+        if not len(found) or not len(true):
+            return np.zeros((len(found), len(true)))
+        return images[found[0, 0]].mask_overlaps[np.ix_(found[:, 1], true[:, 1])]
+
+    return (
+        overlap,
+        [numbers(len(image.boxes), n) for n, image in enumerate(images)],
+        [numbers(len(image.truth), n) for n, image in enumerate(images)],
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,11 +198,12 @@ def image_auroc(images: Sequence[Candidates]) -> float:
 
 
 class BoxPrecisions:
-    """Average precision (AP) and recall (AR) of boxes, matched once per image, so that an interval over
-    patients costs little. ``classes``: names by number. At each IoU of OVERLAPS, and as the mean over COCO's
-    range, "0.50:0.95"."""
+    """Average precision (AP) and recall (AR) of boxes, or of their masks ``by_masks``, matched once per
+    image, so that an interval over patients costs little. ``classes``: names by number. At each IoU of
+    OVERLAPS, and as the mean over COCO's range, "0.50:0.95". InputError ``by_masks`` for an image without
+    mask overlaps."""
 
-    def __init__(self, images: Sequence[ImageBoxes], classes: Sequence[str]) -> None:
+    def __init__(self, images: Sequence[ImageBoxes], classes: Sequence[str], by_masks: bool = False) -> None:
         from monai.apps.detection.metrics.coco import COCOMetric  # here, since it loads torch
         from monai.apps.detection.metrics.matching import matching_batch
 
@@ -184,13 +211,20 @@ class BoxPrecisions:
         self._coco = COCOMetric(
             self.classes, OVERLAPS, COCO_RANGE, max_detection=(MOST_BOXES,), per_class=True, verbose=False
         )
-        self._matched = matching_batch(
+        overlap, boxes, truth = (
             box_overlaps,
-            self._coco.iou_thresholds.tolist(),
             [image.boxes for image in images],
+            [image.truth for image in images],
+        )
+        if by_masks:
+            overlap, boxes, truth = _by_masks(images)
+        self._matched = matching_batch(
+            overlap,
+            self._coco.iou_thresholds.tolist(),
+            boxes,
             [image.classes for image in images],
             [image.scores for image in images],
-            [image.truth for image in images],
+            truth,
             [image.truth_classes for image in images],
             max_detections=MOST_BOXES,
         )

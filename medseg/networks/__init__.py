@@ -1,5 +1,5 @@
 """Networks that MONAI lacks. Every network returns logits of shape (B, C_out, *spatial), a
-Classifier (B, classes), a Detector boxes."""
+Classifier (B, classes), a detector boxes."""
 
 from medseg.networks.classifiers import Classifier
 from medseg.networks.cycle import CycleNet
@@ -8,7 +8,9 @@ from medseg.networks.folded import FoldedNet
 from medseg.networks.quality import QualityModule, StructureQualityModule
 from medseg.networks.res_unet_se import ResUNetSE
 from medseg.networks.segmenters import Segmenter
+from medseg.networks.slice_detectors import SliceDetector
 from medseg.networks.stages import Stages
+from medseg.networks.volume_detectors import VolumeDetector
 
 __all__ = [
     "Classifier",
@@ -18,6 +20,8 @@ __all__ = [
     "QualityModule",
     "ResUNetSE",
     "Segmenter",
+    "SliceDetector",
     "Stages",
     "StructureQualityModule",
+    "VolumeDetector",
 ]

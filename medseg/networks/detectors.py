@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torchvision.models import resnet18, resnet50
+from torchvision.models import resnet18, resnet50, resnext101_32x8d
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
@@ -44,8 +44,10 @@ LOSSES = {
     "classification": "classification",
     "bbox_regression": "box regression",
     "bbox_ctrness": "centre-ness",
+    "box_regression": "box regression",
+    "loss_mask": "mask",
 }
-"""torchvision's names of the parts of a loss to ours."""
+"""torchvision's and MONAI's names of the parts of a loss to ours."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +55,35 @@ class Seen:
     """What a detector in training saw of a batch: its ``features``, from which ``losses`` follow once the
     true boxes are known."""
 
-    detector: Detector
-    images: ImageList
+    detector: nn.Module
+    images: ImageList | torch.Tensor
     features: Mapping[str, torch.Tensor]
 
     def detach(self) -> Seen:
         return replace(self, features={name: maps.detach() for name, maps in self.features.items()})
 
     def losses(self, target: torch.Tensor) -> dict[str, torch.Tensor]:
-        """{part: (B,)} against ``target`` (B, rows, 5); see :class:`Detector`."""
+        """{part: (B,)} against ``target``, of each image what its detector's ``losses`` take. InputError for
+        a target of another shape than ``(B, *target_shape)``, where a name stands for any number."""
+        expected = self.detector.target_shape
+        if target.ndim != 1 + len(expected) or any(
+            isinstance(n, int) and n != size for n, size in zip(expected, target.shape[1:], strict=True)
+        ):
+            names = ", ".join(map(str, ("B", *expected)))
+            raise InputError(f"boxes of shape {tuple(target.shape)}; expected ({names}).")
         rows = [self.detector.losses(self, number, boxes) for number, boxes in enumerate(target)]
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-class _AsTheyAre(GeneralizedRCNNTransform):
+def answer_rows(corners: torch.Tensor, scores: torch.Tensor, classes: torch.Tensor, most: int):
+    """float32 (most, 2 D + 2) of boxes (N, 2 D): corners, score, class; NaN behind the last."""
+    found = torch.cat([corners, scores[:, None], classes[:, None].to(corners)], dim=1)[:most]
+    rows = found.new_full((most, found.shape[1]), torch.nan)
+    rows[: len(found)] = found
+    return rows
+
+
+class AsTheyAre(GeneralizedRCNNTransform):
     """torchvision's preparation of images without its resizing: they come in the network's size."""
 
     def __init__(self) -> None:
@@ -85,13 +102,32 @@ def _narrow() -> ResNet:
 
 
 BACKBONES: dict[str, tuple[Callable[[], ResNet], tuple[int, ...], int]] = {
+    "resnext101_32x8d": (
+        partial(resnext101_32x8d, norm_layer=FrozenBatchNorm2d),
+        (256, 512, 1024, 2048),
+        256,
+    ),
     "resnet50": (partial(resnet50, norm_layer=FrozenBatchNorm2d), (256, 512, 1024, 2048), 256),
     "resnet18": (partial(resnet18, norm_layer=FrozenBatchNorm2d), (64, 128, 256, 512), 256),
     "resnet18_narrow": (_narrow, (16, 32, 64, 128), 64),
 }
-"""{name: (how it is built, channels of its four levels, channels of the pyramid)}. The first two take
+"""{name: (how it is built, channels of its four levels, channels of the pyramid)}. The first three take
 published weights from a local file, and their normalisation stays what it was there; the narrow one starts
 from nothing and normalises by groups, since a batch of images of this size is small."""
+
+
+def check_names(*chosen: tuple[str, Mapping[str, object]]) -> None:
+    """InputError for a name that is not in its table."""
+    for name, known in chosen:
+        if name not in known:
+            raise InputError(f"unknown {name!r}; choose one of {', '.join(known)}.")
+
+
+def pyramid_of(backbone: str) -> nn.Module:
+    """The feature pyramid over one of BACKBONES: five levels, ``out_channels`` each."""
+    build, channels, width = BACKBONES[backbone]
+    levels = {name: str(n) for n, name in enumerate(LEVELS)}
+    return BackboneWithFPN(build(), levels, channels, width, LastLevelMaxPool())
 
 
 def _faster_rcnn(pyramid: nn.Module, classes: int, anchors: tuple, **options: object) -> nn.Module:
@@ -173,6 +209,8 @@ class Detector(nn.Module):
     for an unknown name and for other input.
     """
 
+    target_shape = ("rows", 5)
+
     def __init__(
         self,
         architecture: str = "faster_rcnn",
@@ -185,23 +223,18 @@ class Detector(nn.Module):
         proposals: int = 1000,
     ) -> None:
         super().__init__()
-        for name, known in ((architecture, ARCHITECTURES), (backbone, BACKBONES)):
-            if name not in known:
-                raise InputError(f"unknown {name!r}; choose one of {', '.join(known)}.")
+        check_names((architecture, ARCHITECTURES), (backbone, BACKBONES))
         if classes < 1 or len(anchor_sides) != len(STRIDES):
             raise InputError(
                 f"{classes} classes and {len(anchor_sides)} anchor sides; expected 1 or more and "
                 f"{len(STRIDES)}."
             )
         self.backbone_name, self.most = backbone, most
-        build, channels, width = BACKBONES[backbone]
-        pyramid = BackboneWithFPN(
-            build(), {name: str(n) for n, name in enumerate(LEVELS)}, channels, width, LastLevelMaxPool()
-        )
+        pyramid = pyramid_of(backbone)
         create, self._judge, self.first_class = ARCHITECTURES[architecture]
         limits = {"score_from": score_from, "overlap": overlap, "most": most, "proposals": proposals}
         self.model = create(pyramid, classes, anchor_sides, **limits)
-        self.model.transform = _AsTheyAre()
+        self.model.transform = AsTheyAre()
 
     def with_backbone(self, pretrained: str | os.PathLike[str] | None) -> Detector:
         """This network, its backbone filled from a local file: torchvision's plain state dict of the ResNet,
@@ -240,9 +273,5 @@ class Detector(nn.Module):
 
     def _rows(self, found: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """(most, 6) of torchvision's answer about one image."""
-        rows = found["boxes"].new_full((self.most, 6), torch.nan)
-        count = len(found["scores"])
-        rows[:count, :4] = found["boxes"][:, [1, 0, 3, 2]]
-        rows[:count, 4] = found["scores"]
-        rows[:count, 5] = found["labels"] - self.first_class
-        return rows
+        classes = found["labels"] - self.first_class
+        return answer_rows(found["boxes"][:, [1, 0, 3, 2]], found["scores"], classes, self.most)

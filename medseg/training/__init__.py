@@ -8,6 +8,7 @@ from medseg.training.checkpoints import AutocastInferer, Checkpoints
 from medseg.training.curve import MetricCurve, read_curve
 from medseg.training.foreground import ForegroundWatch, PixelAveragePrecision
 from medseg.training.progress import ProgressLog
+from medseg.training.volume_boxes import VolumePrecision
 
 __all__ = [
     "AutocastInferer",
@@ -17,6 +18,7 @@ __all__ = [
     "MetricCurve",
     "PixelAveragePrecision",
     "ProgressLog",
+    "VolumePrecision",
     "group_sampler",
     "image_losses",
     "read_curve",

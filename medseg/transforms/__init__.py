@@ -48,6 +48,14 @@ from medseg.transforms.structures import (
     RestoreStructuresd,
     ToStructuresd,
 )
+from medseg.transforms.volume_boxes import (
+    JoinBoxRowsd,
+    RandNeighbourSlicesd,
+    SplitAnswerd,
+    SplitBoxRowsd,
+    ToVolumeBoxesd,
+    VolumeBoxTargetd,
+)
 from medseg.transforms.windows import PackChannelsd, RandWindowd
 
 __all__ = [
@@ -65,6 +73,7 @@ __all__ = [
     "CropToDrawnBoxd",
     "CropWithind",
     "FilmGreyd",
+    "JoinBoxRowsd",
     "KeepComponentsd",
     "LabelsToStructuresd",
     "LoadCased",
@@ -83,6 +92,7 @@ __all__ = [
     "RandDropSeriesd",
     "RandFlipSidesd",
     "RandWindowd",
+    "RandNeighbourSlicesd",
     "RandRegionCropd",
     "RandSeriesLookd",
     "RestoreStructuresd",
@@ -99,6 +109,8 @@ __all__ = [
     "SaveRTStructd",
     "SaveRecordd",
     "SaveRadiographd",
+    "SplitAnswerd",
+    "SplitBoxRowsd",
     "StackSeriesd",
     "ThresholdKnownd",
     "ToBoxesd",
@@ -107,6 +119,8 @@ __all__ = [
     "ToPhotographStructuresd",
     "ToRadiographStructuresd",
     "ToStructuresd",
+    "ToVolumeBoxesd",
+    "VolumeBoxTargetd",
     "case_folder",
     "only_series",
 ]

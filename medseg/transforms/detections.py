@@ -36,25 +36,40 @@ def check_boxes(boxes: Sequence[Mapping[str, Any]], shape: Sequence[int], source
     """float64 (N, 2, 2), the low and high corners (row, column) of findings ``{"class", "low", "high"}`` on
     an image of ``shape``; InputError, in one line, for a box that no reader can have meant: corners swapped
     or equal, numbers that are none, or a part outside the image."""
-    try:
-        corners = np.array([[box["low"], box["high"]] for box in boxes], dtype=np.float64).reshape(-1, 2, 2)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{source}: a box is not {{class, low, high}} of two numbers ({error}).") from error
+    corners = box_corners(boxes, 2, source, "row and column")
     for number, (low, high) in enumerate(corners):
-        where = f"{source}: box {number + 1} ({_words(low)} to {_words(high)}, row and column)"
+        if (low < 0).any() or (high > shape).any():
+            raise InputError(
+                f"{source}: box {number + 1} ({_words(low)} to {_words(high)}, row and column) leaves the "
+                f"image of {shape[0]} rows and {shape[1]} columns."
+            )
+    return corners
+
+
+def box_corners(boxes: Sequence[Mapping[str, Any]], dimensions: int, source: str, unit: str) -> np.ndarray:
+    """float64 (N, 2, ``dimensions``), the low and high corners of findings ``{"class", "low", "high"}``;
+    InputError for corners that are swapped or equal, and numbers that are none."""
+    try:
+        corners = np.array([[box["low"], box["high"]] for box in boxes], dtype=np.float64)
+        corners = corners.reshape(len(boxes), 2, dimensions)
+    except (KeyError, TypeError, ValueError) as error:
+        numbers = {2: "two", 3: "three"}[dimensions]
+        raise InputError(
+            f"{source}: a box is not {{class, low, high}} of {numbers} numbers ({error})."
+        ) from error
+    for number, (low, high) in enumerate(corners):
+        where = f"{source}: box {number + 1} ({_words(low)} to {_words(high)}, {unit})"
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
             raise InputError(f"{where} has a corner that is no number.")
         if (low > high).any():
             raise InputError(f"{where} has its corners swapped; the low one comes first.")
         if (low == high).any():
-            raise InputError(f"{where} has no area; leave it out.")
-        if (low < 0).any() or (high > shape).any():
-            raise InputError(f"{where} leaves the image of {shape[0]} rows and {shape[1]} columns.")
+            raise InputError(f"{where} has no {'area' if dimensions == 2 else 'volume'}; leave it out.")
     return corners
 
 
 def _words(corner: np.ndarray) -> str:
-    return f"{corner[0]:g}, {corner[1]:g}"
+    return ", ".join(f"{number:g}" for number in corner)
 
 
 def to_grid(boxes: np.ndarray, affine_from: np.ndarray, affine_to: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ LUNA16 = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm", "class", "pr
 """Columns of LUNA16's candidates with two more; its world coordinates are DICOM's, LPS in mm."""
 
 FLAT = ("image", "label", "xmin", "ymin", "xmax", "ymax", "score")
-MARKS = ("POINT", "circle")
+MARKS = ("POINT", "circle", "outline")
 
 
 class SaveBoxesd(SaveCased):
@@ -64,9 +64,9 @@ class SaveBoxTabled(SaveBoxesd):
 class SaveBoxRTStructd(SaveBoxesd):
     """Write ``RS.dcm`` with one ROI per box, "<class>_1" the best, so that a planning system can jump there.
 
-    ``mark``: "POINT", the middle of the box, or "circle", contours of the ellipsoid within it. Nothing is
-    written, with a MedsegWarning, when there is no box. InputError for another mark and for a volume that is
-    no DICOM series.
+    ``mark``: "POINT", the middle of the box, "circle", contours of the ellipsoid within it, or "outline",
+    those of its mask. Nothing is written, with a MedsegWarning, when there is no box. InputError for another
+    mark, for the outline of boxes without masks and for a volume that is no DICOM series.
     """
 
     def __init__(
@@ -87,6 +87,8 @@ class SaveBoxRTStructd(SaveBoxesd):
         if not len(result.scores):
             warnings.warn("no RS.dcm: no box was found", MedsegWarning, stacklevel=2)
             return
+        if self.mark == "outline" and not result.masks:
+            raise InputError("mark outline: these boxes have no masks; choose POINT or circle.")
         options = {**self.options, **({"label": REMARK_LABEL} if result.remark else {})}
         marked = {}
         for number, index in enumerate(result.ranked(), 1):
@@ -95,10 +97,16 @@ class SaveBoxRTStructd(SaveBoxesd):
                 " ", "_"
             )  # as TG-263 joins the parts of a name
             structure = Structure(name, generation_description=said)
-            corners = result.corners[index]
-            marked[structure] = corners.mean(axis=0) if self.mark == "POINT" else _ellipsoid(result, corners)
+            marked[structure] = self._drawn(result, index)
         write = write_points if self.mark == "POINT" else write_rtstruct
         write(marked, series, folder / "RS.dcm", **options)
+
+    def _drawn(self, result: Boxes, index: int) -> np.ndarray:
+        """A point, LPS mm, or a mask of the case's shape."""
+        corners = result.corners[index]
+        if self.mark == "outline":
+            return result.mask(index)
+        return corners.mean(axis=0) if self.mark == "POINT" else _ellipsoid(result, corners)
 
 
 def _ellipsoid(result: Boxes, corners_lps_mm: np.ndarray) -> np.ndarray:

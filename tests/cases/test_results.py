@@ -86,7 +86,7 @@ def test_boxes_that_cannot_be_are_refused(corners, scores, classes, words):
 
 def test_a_box_may_carry_a_mask_of_the_image_s_size_and_no_other():
     box, score = np.array([[[0.0, 0, 0], [1, 1, 1]]]), np.array([0.5])
-    assert Boxes(volume_case(), box, score, ("a",), (np.ones((4, 10, 10), bool),)).masks[0].all()
+    assert Boxes(volume_case(), box, score, ("a",), (np.ones((4, 10, 10), bool),)).mask(0).all()
     with pytest.raises(InputError, match="masks of boxes"):
         Boxes(volume_case(), box, score, ("a",), (np.ones((4, 10, 9), bool),))
 

@@ -1,0 +1,145 @@
+"""A network that draws boxes in volumes: MONAI's 3D RetinaNet, by its public recipe for nodules of the lung.
+
+The recipe is that of MONAI's LUNA16 detector: two levels of a ResNet and a coarser one, three shapes of
+anchors, ATSS to match them (Zhang et al., CVPR 2020) and hard negatives (Baumgartner et al., MICCAI 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+from monai.apps.detection.networks.retinanet_detector import RetinaNetDetector
+from monai.apps.detection.networks.retinanet_network import RetinaNet
+from monai.apps.detection.utils.anchor_utils import AnchorGeneratorWithAnchorShape
+from monai.apps.detection.utils.detector_utils import preprocess_images
+from monai.networks.blocks.backbone_fpn_utils import BackboneWithFPN
+from monai.networks.blocks.feature_pyramid_network import LastLevelMaxPool
+from monai.networks.nets.resnet import ResNet, ResNetBlock, ResNetBottleneck
+from torch import nn
+
+from medseg.errors import InputError
+from medseg.networks.detectors import LOSSES, Seen, answer_rows, check_names
+
+LEVELS = ("layer1", "layer2")
+
+VOLUME_BACKBONES: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...], int]] = {
+    "resnet50": (
+        partial(ResNet, ResNetBottleneck, [3, 4, 6, 3], [64, 128, 256, 512], conv1_t_size=7),
+        (256, 512),
+        256,
+    ),
+    "resnet10_narrow": (
+        partial(
+            ResNet,
+            ResNetBlock,
+            [1, 1, 1, 1],
+            [16, 32, 64, 128],
+            conv1_t_size=3,
+            norm=("group", {"num_groups": 8}),
+        ),
+        (16, 32),
+        32,
+    ),
+}
+"""{name: (how it is built, channels of its first two levels, channels of the pyramid)}. The narrow one
+normalises by groups: a batch of patches is small."""
+
+
+class VolumeDetector(nn.Module):
+    """Grey volumes (B, 1, x, y, z), 0 to 1, to boxes.
+
+    In evaluation the answer is float32 (B, ``most``, 8): low x, y, z, high x, y, z, score, class (counted
+    from 0), best first, rows of NaN behind the last box; voxels are counted from the outer corner of the
+    first one. ``windows``, a MONAI inferer, runs the network over a large volume;
+    :class:`medseg.inference.BoxWindows` hands one over. In training it is what was Seen, as of
+    :class:`medseg.networks.Detector`, judged by targets (B, rows, 7): a box's corners and its class, NaN
+    where there is none.
+
+    ``anchor_shapes``: sides in voxels of the boxes that the finest of the three levels begins with; they
+    double from level to level. ``first_stride``: of the first convolution along x, y and z; the finest level
+    is twice as coarse. ``overlap``: see Detector. ``judged``: anchors of an image that count in its loss, at
+    most 3 in 10 of them on a finding, the others the hardest. Weights are drawn at random. InputError for an
+    unknown name, another input and sides that are not positive.
+    """
+
+    target_shape = ("rows", 7)
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        classes: int = 1,
+        most: int = 100,
+        anchor_shapes: Sequence[Sequence[float]] = ((6, 8, 4), (8, 6, 5), (10, 10, 6)),
+        first_stride: Sequence[int] = (2, 2, 1),
+        score_from: float = 0.02,
+        overlap: float = 0.22,
+        judged: int = 64,
+    ) -> None:
+        super().__init__()
+        check_names((backbone, VOLUME_BACKBONES))
+        shapes = [tuple(float(side) for side in shape) for shape in anchor_shapes]
+        if classes < 1 or not shapes or any(len(s) != 3 or min(s) <= 0 for s in shapes):
+            raise InputError(
+                f"{classes} classes and anchors of {shapes}; expected 1 or more, and three positive sides."
+            )
+        self.most = most
+        build, channels, width = VOLUME_BACKBONES[backbone]
+        body = build(
+            spatial_dims=3, n_input_channels=1, conv1_t_stride=tuple(first_stride), feed_forward=False
+        )
+        pyramid = BackboneWithFPN(
+            body,
+            {name: str(n) for n, name in enumerate(LEVELS)},
+            list(channels),
+            width,
+            spatial_dims=3,
+            extra_blocks=LastLevelMaxPool(3),
+        )
+        coarsest = [stride * 2 ** (len(LEVELS) + 1) for stride in first_stride]
+        network = RetinaNet(3, classes, len(shapes), pyramid, coarsest)
+        anchors = AnchorGeneratorWithAnchorShape((1, 2, 4), tuple(shapes))
+        self.model = RetinaNetDetector(network, anchors, spatial_dims=3, num_classes=classes)
+        self.model.set_atss_matcher(num_candidates=4, center_in_gt=False)
+        self.model.set_hard_negative_sampler(judged, positive_fraction=0.3, pool_size=20, min_neg=16)
+        self.model.set_box_selector_parameters(
+            score_thresh=score_from,
+            topk_candidates_per_level=1000,
+            nms_thresh=overlap,
+            detections_per_img=most,
+        )
+        self.model.set_target_keys(box_key="boxes", label_key="labels")
+
+    def forward(self, x: torch.Tensor, windows: Callable | None = None) -> torch.Tensor | Seen:
+        if x.ndim != 5 or x.shape[1] != 1:
+            raise InputError(f"input of shape {tuple(x.shape)}; expected (B, 1, x, y, z).")
+        x = x.as_subclass(torch.Tensor)
+        if not self.training:
+            self.model.inferer = windows
+            found = self.model(x, use_inferer=windows is not None)
+            return torch.stack([self._rows(image) for image in found])
+        images, _ = preprocess_images(x, 3, self.model.size_divisible)
+        maps = self.model.network(images)
+        features = {f"{key} {n}": m for key, several in maps.items() for n, m in enumerate(several)}
+        return Seen(self, images, features)
+
+    def losses(self, seen: Seen, number: int, boxes: torch.Tensor) -> dict[str, torch.Tensor]:
+        """{part: ()} of image ``number`` against the rows (rows, 7) of its boxes."""
+        known, one, model = boxes[~boxes.isnan().any(dim=1)], slice(number, number + 1), self.model
+        target = {"boxes": known[:, :6], "labels": known[:, 6].long()}
+        maps = {
+            key: [m[one] for name, m in seen.features.items() if name.startswith(key)]
+            for key in (model.cls_key, model.box_reg_key)
+        }
+        anchors = model.anchor_generator(seen.images[one], maps[model.cls_key])
+        levels = [m.shape[2:].numel() for m in maps[model.cls_key]]
+        outputs = {key: model._reshape_maps(several) for key, several in maps.items()}
+        found = model.compute_loss(outputs, [target], anchors, levels)
+        return {LOSSES[name]: loss.to(seen.images.device) for name, loss in found.items()}
+
+    def _rows(self, found: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """(most, 8) of MONAI's answer about one image."""
+        scores = found[self.model.pred_score_key]
+        order = scores.argsort(descending=True, stable=True)
+        return answer_rows(found["boxes"][order], scores[order], found["labels"][order], self.most)
