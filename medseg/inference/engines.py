@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from medseg.errors import InputError
+from medseg.inference.norms import norms_in_parts
 
 ENGINE_NAMES = ("auto", "torch", "openvino")
 
@@ -75,7 +76,7 @@ def _compile(network: nn.Module, shape: tuple[int, ...], precision: str):
 
     # Parameters made under inference_mode cannot be traced outside it, nor others inside it: plain tensors
     # work in both.
-    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings(), norms_in_parts(network):
         warnings.simplefilter(
             "ignore"
         )  # torch announces that tracing will go; the branches traced are checks of sizes

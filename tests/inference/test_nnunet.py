@@ -277,36 +277,40 @@ def test_a_stage_looks_only_around_what_an_earlier_one_found():
     assert not nothing.any()
 
 
-@pytest.mark.slow  # minutes, and 4 GB
+@pytest.mark.slow  # six minutes of an idle processor, and 3.4 GB
+@pytest.mark.timeout(3600)
 def test_117_classes_of_a_whole_ct_stay_under_6_gb():
     """In five networks, as TotalSegmentator has them; all logits at once would be 11 GB in float16."""
-    assert sum(memory_gb((400, 512, 512), [128, 128, 128], classes=[25, 27, 19, 24, 27])) < 6.0
+    before, grown = memory_gb((400, 512, 512), [128, 128, 128], classes=[25, 27, 19, 24, 27])
+    assert before + grown < 6.0, (before, grown)
 
 
 def memory_gb(shape, patch, classes):
     """(before, how much more at the most) of a process that labels an image of 0.98 x 0.98 x 1.5 mm voxels at
-    1.5 mm, with a stage for each number of classes."""
+    1.5 mm, with a stage for each number of classes, each of which is found."""
     script = f"""
 import resource, numpy as np, torch
 from monai.data import MetaTensor
 from medseg.inference import NnunetInferer
 from medseg.networks import Stages
-class Thresholds(torch.nn.Module):
+class Bands(torch.nn.Module):
+    # The nearest of evenly spaced values: of -(x - c)^2 what differs between classes.
     def __init__(self, classes):
         super().__init__()
-        self.at = torch.linspace(-1, 1, classes).reshape(1, -1, 1, 1, 1) ** 2 * 3
+        values = torch.linspace(-2, 2, classes).reshape(1, -1, 1, 1, 1)
+        self.slope, self.at_0 = 2 * values, -(values**2)
     def forward(self, x):
-        return x - self.at
+        return torch.addcmul(self.at_0, x, self.slope)
 common = {{**{PLAIN!r}, "spacing_mm": [1.5] * 3, "patch_size": {patch}}}
 stages = [{{**common, "classes": classes}} for classes in {classes}]
 noise = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 1, 8, 8, 8)).astype(np.float32))
 affine = torch.diag(torch.tensor([0.9765625, 0.9765625, 1.5, 1.0]))
 inferer = NnunetInferer(stages, engine="torch")
-network = Stages([[Thresholds(classes)] for classes in {classes}])
+network = Stages([[Bands(classes)] for classes in {classes}])
 def peak_gb(size):
-    image = MetaTensor(torch.nn.functional.interpolate(noise, size), affine=affine)
+    image = MetaTensor(torch.nn.functional.interpolate(noise, size, mode="trilinear"), affine=affine)
     labels = inferer(image, network)
-    assert labels.shape == image.shape and labels.max() > 0
+    assert labels.shape == image.shape and len(labels.as_tensor().unique()) == max({classes})
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 before = peak_gb((48, 48, 32))
 print(before, peak_gb({shape[::-1]}) - before)

@@ -20,10 +20,16 @@ from typing import Any
 import numpy as np
 
 from medseg.bundles.datalist import SECTIONS, check_datalist
+from medseg.bundles.importers.names import side_of
 from medseg.errors import InputError
 from medseg.files import load_json, make_folder, write_json
 
 NAME = re.compile(r"Dataset\d{3}_\w+")
+RESERVED = ("background", "ignore")
+"""Labels that mean something to nnU-Net itself."""
+
+MOST_LABELS = 255
+"""What one byte a voxel tells apart, 0 left for nothing."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,8 @@ class DatasetRequest:
 
 def export_dataset(request: DatasetRequest) -> list[str]:
     """Write the data set; returns what there is to say of it, in sentences. InputError for a name that
-    nnU-Net would not take, a folder that exists, fewer patients than folds, and a case in which a structure
+    nnU-Net would not take (of the folder or a structure), a folder that exists, more than 255 structures,
+    fewer patients than folds, an ROI of the other side than its structure, and a case in which a structure
     was not contoured, since "not contoured" is no label of nnU-Net's."""
     if not NAME.fullmatch(request.output.name):
         raise InputError(f"{request.output.name}: nnU-Net asks for a name such as Dataset501_Pelvis.")
@@ -52,6 +59,7 @@ def export_dataset(request: DatasetRequest) -> list[str]:
     if not isinstance(content.get("structures"), Mapping) or not content["structures"]:
         raise InputError(f"{request.datalist}: no structures; expected a list that medseg datalist wrote.")
     items = [item for section in SECTIONS for item in content[section]]
+    _check_labels(content["structures"], items)
     names = _case_names(items)
     folds = _folds(items, names, request)
     make_folder(request.output.parent)
@@ -78,6 +86,28 @@ def _next_steps(folder: Path) -> list[str]:
         f"next: nnUNetv2_plan_and_preprocess -d {number}, copy splits_final.json to "
         f"nnUNet_preprocessed/{folder.name}, nnUNetv2_train {number} 3d_fullres 0"
     ]
+
+
+def _check_labels(structures: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> None:
+    """InputError for structures that are no labels of nnU-Net's, and for ROIs on the wrong side."""
+    if len(structures) > MOST_LABELS:
+        raise InputError(
+            f"{len(structures)} structures; a label map has room for {MOST_LABELS}. Leave some out of the "
+            "datalist."
+        )
+    for structure in structures:
+        if structure.strip().lower() in RESERVED:
+            raise InputError(
+                f"structure {structure!r}: nnU-Net means something else by it; give it another name in the "
+                "datalist, or leave it out."
+            )
+    for item in items:
+        for structure, roi in (item.get("rois") or {}).items():
+            sides = {side_of(structure), side_of(roi or "")} - {""}
+            if len(sides) > 1:
+                raise InputError(
+                    f"{item['case_id']}: ROI {roi!r} would be {structure!r}: left and right are swapped."
+                )
 
 
 def _case_names(items: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -8,6 +8,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
+from matplotlib.path import Path as Polygon
 from nnunet_models import (
     LABELS,
     REGIONS,
@@ -19,6 +21,7 @@ from nnunet_models import (
     predicted_by_nnunet,
     write_model,
 )
+from referees import stored_contours
 from scipy.ndimage import gaussian_filter
 
 from medseg.bundles.cohort import segment
@@ -26,11 +29,10 @@ from medseg.bundles.find import find_bundle
 from medseg.bundles.importers.nnunet import NnunetRequest, import_nnunet
 from medseg.bundles.request import Request
 from medseg.bundles.verify import verify
-from medseg.cases.volume import open_case
 from medseg.cli.main import main
 from medseg.errors import BundleError, InputError, StructureError
 from medseg.phantoms.chiral import chiral_phantom
-from medseg.phantoms.series import write_series
+from medseg.phantoms.series import stack_geometry, write_series
 
 pytest.importorskip("dynamic_network_architectures", reason="pip install 'medseg[nnunet]'")
 pytestmark = pytest.mark.filterwarnings("ignore::medseg.errors.MedsegWarning")
@@ -169,21 +171,44 @@ def test_a_cascade_equals_nnunets_two_runs(tmp_path, nnunetv2):
     assert (found == predicted_by_nnunet(second, volume[None], mm, previous=low)).all()
 
 
-def test_a_dicom_series_is_contoured_on_its_own_slices_as_nnunet_does(tmp_path, nnunetv2):
-    phantom = chiral_phantom()
+def test_an_oblique_series_is_contoured_as_nnunet_and_simpleitk_see_it(tmp_path, nnunetv2):
+    """nnU-Net predicts on SimpleITK's array of the files; SimpleITK says where the RTSTRUCT's points lie in
+    it."""
+    turned = {"orientation": (0.8, 0.5, 0.33, -0.45, 0.86, -0.2), "pixel_spacing_mm": (1.5, 1.25)}
+    geometry = stack_geometry((24, 48, 52), gaps_mm=3.0, centre_lps_mm=(7, -20, 110), **turned)
+    phantom = chiral_phantom(geometry)
     # Noise, since on a plain phantom the same tie of two labels fills whole organs.
     noisy = phantom.volume_hu + np.random.default_rng(0).normal(0, 60, phantom.volume_hu.shape)
-    write_series(noisy, phantom.geometry, tmp_path / "CT")
+    write_series(noisy, geometry, tmp_path / "CT")
     dataset = dataset_of(LABELS)
-    plans = plans_of({"3d_fullres": configuration([4, 3, 3], [16, 16, 16], CT)})
-    model = write_model(tmp_path, plans, dataset)
+    model = write_model(tmp_path, plans_of({"3d_fullres": configuration([4, 3, 3], [16] * 3, CT)}), dataset)
     bundle = import_nnunet(NnunetRequest(model, tmp_path / "bundle"))
-    request = Request(tmp_path / "CT", bundle, tmp_path / "out", formats=("rtstruct", "nifti"), device="cpu")
+    request = Request(tmp_path / "CT", bundle, tmp_path / "out", formats=("rtstruct",), device="cpu")
     (case,) = segment(request)["cases"]
-    assert (tmp_path / "out" / "CT" / "RS.dcm").is_file()
-    volume = open_case(str(tmp_path / "CT")).volume
-    wanted = predicted_by_nnunet(model, volume[None], phantom.geometry.spacing_mm)
-    assert (masks_of(Path(case["folder"]), labels_of(dataset)) == wanted).all()
+    assert case["status"] == "done", case
+
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "CT")))
+    image = reader.Execute()
+    assert np.abs(np.array(image.GetDirection()).reshape(3, 3)).max(axis=0).max() < 0.95  # oblique it is
+    channels = sitk.GetArrayFromImage(image).astype(np.float32)[None]
+    wanted = predicted_by_nnunet(model, channels, image.GetSpacing()[::-1])
+    for name, number in labels_of(dataset).items():
+        found = filled(stored_contours(Path(case["folder"]) / "RS.dcm").get(name, []), image)
+        assert (found == (wanted == number)).all(), name
+    assert len(np.unique(wanted)) >= 3
+
+
+def filled(contours, image: sitk.Image) -> np.ndarray:
+    """The voxels [slice, row, column] of ``image`` whose centres lie inside an odd number of polygons."""
+    mask = np.zeros(image.GetSize()[::-1], bool)
+    rows, columns = np.indices(mask.shape[1:])
+    centres = np.column_stack([columns.ravel(), rows.ravel()])
+    for _, points, _ in contours:
+        at = np.array([image.TransformPhysicalPointToContinuousIndex(point) for point in points])
+        assert np.abs(at[:, 2] - at[0, 2].round()).max() < 0.01, "not on a slice"
+        mask[int(at[0, 2].round())] ^= Polygon(at[:, :2]).contains_points(centres).reshape(mask.shape[1:])
+    return mask
 
 
 def test_of_a_model_with_postprocessing_only_the_largest_piece_stays(tmp_path):

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from medseg.bundles.importers.nnunet_dataset import DatasetRequest, export_dataset
+from medseg.bundles.importers.nnunet_dataset import DatasetRequest, _check_labels, export_dataset
 from medseg.cli.main import main
 from medseg.dicom import read_series, write_rtstruct
 from medseg.errors import InputError
@@ -88,3 +88,36 @@ def test_a_structure_that_nobody_contoured_is_not_called_absent(clinic, tmp_path
     with pytest.raises(InputError, match="case4: Ell is not contoured"):
         export_dataset(DatasetRequest(tmp_path / "list.json", data, tmp_path / "Dataset504_Ell", folds=2))
     assert not list(tmp_path.glob("*Dataset504*"))
+
+
+@pytest.mark.parametrize(
+    ("structures", "rois", "message"),
+    [
+        (["GTV", "Background"], {}, "'Background': nnU-Net means something else"),
+        (["ignore"], {}, "'ignore': nnU-Net means something else"),
+        ([f"Node_{n}" for n in range(256)], {}, "256 structures; a label map has room for 255"),
+        (
+            ["Lung_L", "Lung_R"],
+            {"Lung_L": "lung right", "Lung_R": "left lung"},
+            "case1: ROI 'lung right'",
+        ),
+    ],
+    ids=["background", "ignore", "256 structures", "sides"],
+)
+def test_structures_that_are_no_labels_and_rois_of_the_other_side_are_refused(
+    structures, rois, message, clinic, tmp_path
+):
+    datalist, data, _ = clinic
+    content = json.loads(datalist.read_text())
+    content["structures"] = {name: [name] for name in structures}
+    for item in (*content["training"], *content["validation"]):
+        item["rois"] = rois
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        export_dataset(DatasetRequest(tmp_path / "list.json", data, tmp_path / "Dataset505_Ell", folds=3))
+    assert not list(tmp_path.glob("*Dataset505*"))
+
+
+def test_255_structures_are_as_many_as_a_label_map_holds():
+    structures = {f"Node_{n}": [] for n in range(255)}
+    _check_labels(structures, [{"case_id": "a", "rois": {"Node_1": "node 1, left", "Node_2": None}}])

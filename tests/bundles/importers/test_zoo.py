@@ -13,6 +13,7 @@ import torch
 
 from medseg.bundles.cohort import segment
 from medseg.bundles.find import find_bundle
+from medseg.bundles.importers.zoo import NAMES
 from medseg.bundles.request import Request
 from medseg.cli.main import main
 from medseg.dicom import read_rtstruct, read_series
@@ -292,10 +293,33 @@ def test_labels_that_the_config_renumbers_are_asked_for(tmp_path, brain, capsys)
     assert len(list((tmp_path / "out").rglob("GTV_*.nii.gz"))) == 3
 
 
-def test_a_zoo_bundle_runs_only_once_it_is_trusted(tmp_path, series):
-    bundle = write_zoo(tmp_path / "zoo", *BUNDLES["spleen"])
+def test_python_of_a_zoo_bundle_runs_only_once_it_is_trusted(tmp_path, series):
+    network, before, after, channels = BUNDLES["spleen"]
+    bundle = write_zoo(
+        tmp_path / "zoo", network, [*before, {"_target_": "scripts.own.Doubled"}], after, channels
+    )
+    (bundle / "scripts").mkdir()
+    (bundle / "scripts" / "__init__.py").write_text("")
+    (bundle / "scripts" / "own.py").write_text(
+        "from pathlib import Path\n"
+        f"Path({str(tmp_path / 'ran')!r}).touch()\n"
+        "class Doubled:\n    def __call__(self, item):\n        return {**item, 'image': item['image'] * 2}\n"
+    )
     with pytest.raises(BundleError, match="a bundle is a program"):
         segment(Request(series, bundle, tmp_path / "out"))
+    assert not (tmp_path / "ran").exists()
+    case, _ = contoured(bundle, series, tmp_path / "out", formats=("nifti",))
+    assert case["status"] == "done" and (tmp_path / "ran").exists()
+
+
+def test_labels_that_no_file_of_the_bundle_names_are_asked_for(tmp_path, series):
+    network, before, after, _ = BUNDLES["spleen"]
+    bundle = write_zoo(tmp_path / "zoo", network, before, after, {})
+    with pytest.raises(BundleError, match="no file of it names them.*by their numbers"):
+        contoured(bundle, series, tmp_path / "out")
+    names = {"1": {"name": "Spleen", "type": "ORGAN", "colour": ""}}
+    case, folder = contoured(bundle, series, tmp_path / "out", formats=("nifti",), settings={NAMES: names})
+    assert case["status"] == "done" and (folder / "Spleen.nii.gz").is_file()
 
 
 @pytest.mark.parametrize(
