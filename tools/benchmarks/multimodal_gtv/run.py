@@ -61,6 +61,7 @@ def train(args: argparse.Namespace) -> None:
                 **({} if args.epochs is None else {"epochs": args.epochs}),
             )
         net, size = network.network(cell / "model.pt")
+        size = size if args.grid is None else (args.grid,) * 3
         rows, kept = [], {}
         for patient in held_out:
             for name, probability in network.answers(net, size, patient).items():
@@ -200,6 +201,7 @@ def main() -> None:
         command.add_argument("--folds", type=int, nargs="+", default=list(range(cases.FOLDS)))
         if name == "train":
             command.add_argument("--epochs", type=int, help="default: what train.json says")
+            command.add_argument("--grid", type=int, help="voxels a side of the boxes that are answered")
     commands.add_parser("report").add_argument("out", type=Path)
     command = commands.add_parser("test")
     command.add_argument("dataset_dir", type=Path)
