@@ -35,7 +35,7 @@ class VolumePrecision(Metric):
         if measure not in MEASURES:
             raise InputError(f"measure {measure!r}: expected one of {', '.join(MEASURES)}.")
         self.measure, self.overlap, self.by_masks = measure, overlap, by_masks
-        super().__init__(output_transform)
+        super().__init__(output_transform, skip_unrolling=True)
 
     def reset(self) -> None:
         self.images: list[dict] = []
@@ -69,16 +69,18 @@ class VolumePrecision(Metric):
         return matching_batch(overlaps, [self.overlap], *([part] for part in row), max_detections=MOST)
 
     def compute(self) -> float:
-        classes = max([int(n) for image in self.images for n in image] + [0]) + 1
+        names = [str(n) for n in range(1 + max((int(n) for image in self.images for n in image), default=0))]
         only = (self.overlap, self.overlap, 1.0)  # COCO's range of one overlap
-        coco = COCOMetric([str(n) for n in range(classes)], [self.overlap], only, max_detection=(MOST,))
+        coco = COCOMetric(names, [self.overlap], only, max_detection=(MOST,), per_class=True)
         logging.disable(logging.WARNING)  # MONAI says of every class that it has no finding
         try:
             values, _ = coco(self.images)
         finally:
             logging.disable(logging.NOTSET)
-        (value,) = (found for name, found in values.items() if name.startswith(f"{self.measure}_IoU_"))
-        return float("nan") if value < 0 else float(value)
+        start = f"_{self.measure}_IoU_{self.overlap:.2f}_"
+        found = [values[key] for name in names for key in values if key.startswith(name + start)]
+        known = [float(value) for value in found if value >= 0]  # -1 is a class without a finding
+        return float(np.mean(known)) if known else float("nan")
 
 
 def _known(rows: torch.Tensor) -> np.ndarray:

@@ -190,3 +190,24 @@ def test_the_threshold_with_the_best_f1_by_hand():
     assert best_threshold([scan([0.9], [50])]) == (1.0, 0.0)
     threshold, f1 = best_threshold([scan([0.5], [50], findings=(), diameters=())])
     assert threshold == 1.0 and np.isnan(f1)
+
+
+def test_masks_are_judged_by_their_own_overlap_and_boxes_are_not_asked():
+    same = np.array([[0.0, 0, 4, 4]])
+    overlaps = np.array([[0.45]])
+    image = ImageBoxes(same, np.array([0.9]), np.zeros(1, int), same, np.zeros(1, int), "a", overlaps)
+    table = BoxPrecisions([image], ("nodule",), by_masks=True).table()
+    assert table["all", "AP", "0.40"] == pytest.approx(1) and table["all", "AP", "0.50"] == 0
+    assert BoxPrecisions([image], ("nodule",)).table()["all", "AP", "0.50"] == pytest.approx(1)
+    empty = ImageBoxes(same[:0], np.zeros(0), np.zeros(0, int), same, np.zeros(1, int), "b", np.zeros((0, 1)))
+    table = BoxPrecisions([image, empty], ("nodule",), by_masks=True).table()
+    assert table["all", "AR", "0.40"] == pytest.approx(0.5)
+    assert image.of_class(0).mask_overlaps.tolist() == [[0.45]]
+    assert image.of_class(1).mask_overlaps.shape == (0, 0)
+
+
+def test_boxes_without_masks_are_not_judged_by_masks():
+    box = np.array([[0.0, 0, 4, 4]])
+    image = ImageBoxes(box, np.array([0.9]), np.zeros(1, int), box, np.zeros(1, int))
+    with pytest.raises(InputError, match="boxes without masks"):
+        BoxPrecisions([image], ("nodule",), by_masks=True)
