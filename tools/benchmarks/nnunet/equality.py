@@ -1,9 +1,10 @@
-"""Voxels at which medseg segment and nnU-Net's own predictor differ, by kind of model."""
+"""Voxels at which medseg segment and nnU-Net's own predictor differ, by kind of model and engine."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import tempfile
 import warnings
@@ -26,6 +27,7 @@ from nnunet_models import (
     write_model,
 )
 
+ENGINES = ("torch", "openvino")
 CT, MR = ["CTNormalization"], ["ZScoreNormalization"]
 OBLIQUE = np.linalg.qr(np.random.default_rng(4).normal(size=(3, 3)))[0]
 FLIPPED = np.array([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -79,13 +81,13 @@ def equality(trained: bool) -> tuple[list[str], list[list[str]]]:
             warnings.simplefilter("ignore")
             os.environ["MEDSEG_TRUST_FILE"] = str(Path(name) / "trusted.json")
             found, wanted = compare(Path(name), row, trained)
-        differ = int((found != wanted).sum())
-        rows.append([title, str(len(np.unique(wanted)) - 1), str(wanted.size), str(differ)])
-    return ["model and image", "labels found", "voxels", "voxels that differ"], rows
+        differ = [str(int((labels != wanted).sum())) for labels in found]
+        rows.append([title, str(len(np.unique(wanted)) - 1), str(wanted.size), *differ])
+    return ["model and image", "labels found", "voxels", *(f"differ, {engine}" for engine in ENGINES)], rows
 
 
-def compare(folder: Path, row: Row, trained: bool) -> tuple[np.ndarray, np.ndarray]:
-    """(label map of medseg segment, of nnU-Net), both [slice, row, column]."""
+def compare(folder: Path, row: Row, trained: bool) -> tuple[list[np.ndarray], np.ndarray]:
+    """(label maps of medseg segment by each engine, that of nnU-Net), all [slice, row, column]."""
     from medseg.bundles.cohort import segment
     from medseg.bundles.importers.nnunet import NnunetRequest, import_nnunet
     from medseg.bundles.request import Request
@@ -103,14 +105,17 @@ def compare(folder: Path, row: Row, trained: bool) -> tuple[np.ndarray, np.ndarr
     files = [write_image(v, row.mm, folder / f"image{n}.nii.gz", row.turn) for n, v in enumerate(volumes)]
     series = tuple((f"MR:T{n + 1}", str(file)) for n, file in enumerate(files) if n)
     bundle = import_nnunet(NnunetRequest(models[-1], folder / "bundle"))
-    request = Request(files[0], bundle, folder / "out", formats=("nifti",), device="cpu", series=series)
-    with contextlib.redirect_stderr(io.StringIO()):
-        (case,) = segment(request)["cases"]
+    found = []
+    for engine in ENGINES:
+        fields = {"formats": ("nifti",), "device": "cpu", "series": series, "engine": engine}
+        with contextlib.redirect_stderr(io.StringIO()):
+            (case,) = segment(Request(files[0], bundle, folder / engine, **fields))["cases"]
+        found.append(label_map(Path(case["folder"]), row.dataset))
     mm = [float(np.float32(side)) for side in row.mm]
     channels, previous = np.stack(volumes), None
     for model in models:
         previous = predicted_by_nnunet(model, channels, mm, row.folds, previous)
-    return label_map(Path(case["folder"]), row.dataset), previous
+    return found, previous
 
 
 def label_map(folder: Path, dataset: dict[str, Any]) -> np.ndarray:
@@ -155,3 +160,12 @@ def train(path: Path, what: tuple[dict, dict, str], volumes: list[np.ndarray], i
         loss.backward()
         optimizer.step()
     torch.save({**content, "network_weights": network.state_dict()}, path)
+
+
+def train_on_blocks(model: Path, side: int = 32, iterations: int = 40) -> None:
+    """Train the one fold of a model of full resolution on cubes of ``side`` voxels, since a patch of a real
+    model's size takes minutes."""
+    plans, dataset = (json.loads((model / f"{name}.json").read_text()) for name in ("plans", "dataset"))
+    plans["configurations"]["3d_fullres"]["patch_size"] = [side] * 3
+    path = model / "fold_0" / "checkpoint_final.pth"
+    train(path, (plans, dataset, "3d_fullres"), [noise(SHAPE)], iterations)

@@ -13,7 +13,7 @@ from scipy.ndimage import zoom
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.append(str(ROOT / "tests"))  # the tiny models of the tests
 
-from nnunet_models import LABELS, configuration, dataset_of, plans_of, write_model  # noqa: E402
+from nnunet_models import configuration, dataset_of, plans_of, write_model  # noqa: E402
 
 
 def noise(shape: Sequence[int], seed: int = 0, hu: float = 900.0) -> np.ndarray:
@@ -33,9 +33,9 @@ def write_image(volume: np.ndarray, mm: Sequence[float], path: Path, turn: np.nd
     return path
 
 
-def write_volume(folder: Path, shape: Sequence[int], features: int) -> tuple[Path, Path]:
+def write_volume(folder: Path, shape: Sequence[int], features: int, labels: int) -> tuple[Path, Path]:
     """(model folder, image) of the speed table: a network of four stages whose patch is 64 x 96 x 96, at
-    1.5 mm, and a CT of 0.98 x 0.98 x 2 mm."""
+    1.5 mm, for ``labels`` labels, Part_1 and so on beside nothing, and a CT of 0.98 x 0.98 x 2 mm."""
     own = configuration([1.5, 1.5, 1.5], [64, 96, 96], ["CTNormalization"])
     arguments = own["architecture"]["arch_kwargs"]
     arguments |= {
@@ -46,6 +46,7 @@ def write_volume(folder: Path, shape: Sequence[int], features: int) -> tuple[Pat
         "n_conv_per_stage": [2] * 4,
         "n_conv_per_stage_decoder": [2] * 3,
     }
-    model = write_model(folder, plans_of({"3d_fullres": own}), dataset_of(LABELS))
+    numbers = {"background": 0, **{f"Part_{number}": number for number in range(1, labels)}}
+    model = write_model(folder, plans_of({"3d_fullres": own}), dataset_of(numbers))
     image = write_image(noise(shape), (2.0, 0.9765625, 0.9765625), folder / "in" / "case_0000.nii.gz")
     return model, image

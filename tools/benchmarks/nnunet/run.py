@@ -4,9 +4,9 @@
     python tools/benchmarks/nnunet/run.py speed        one larger CT: seconds, peak memory, differing voxels
 
 Needs nnunetv2 beside medseg[nnunet,openvino]. Weights are random, which changes neither the work nor what is
-compared; `equality --trained` trains each of them for a few iterations on phantoms first, by a short loop of
-its own. Every path of `speed` is a process of its own, whose wall clock and peak RSS are measured; of
-nnU-Net's several processes only the largest counts.
+compared; `--trained` trains each of them for a few iterations on phantoms first, by a short loop of its own.
+Every path of `speed` is a process of its own, whose wall clock and peak RSS are measured; of nnU-Net's
+several processes only the largest counts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from equality import equality
+from equality import equality, train_on_blocks
 from models import write_volume
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -54,7 +54,9 @@ def speed(given: argparse.Namespace) -> str:
     """The rows of both programs on one volume."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model, image = write_volume(folder, given.voxels, given.features)
+        model, image = write_volume(folder, given.voxels, given.features, given.labels)
+        if given.trained:
+            train_on_blocks(model)
         env = {**os.environ, "MEDSEG_TRUST_FILE": str(folder / "trusted.json"), "PYTHONPATH": str(ROOT)}
         env |= {f"nnUNet_{place}": str(folder) for place in ("raw", "preprocessed", "results")}
         medseg = [sys.executable, "-m", "medseg"]
@@ -83,7 +85,7 @@ def speed(given: argparse.Namespace) -> str:
     head = ["path", "seconds", "times faster", "peak GB", "of nnU-Net's", "voxels that differ"]
     sizes = " x ".join(map(str, given.voxels))
     busy = f"load of the computer at the end {os.getloadavg()[0]:.1f}"
-    return f"{table(head, rows)}\n\n{sizes} voxels, 4 labels, mirror images on all axes; {busy}."
+    return f"{table(head, rows)}\n\n{sizes} voxels, {given.labels} labels, mirror images on all axes; {busy}."
 
 
 def differing(folder: Path, kind: str) -> tuple[int, int]:
@@ -94,8 +96,8 @@ def differing(folder: Path, kind: str) -> tuple[int, int]:
     (theirs,) = (folder / "theirs").glob("*.nii.gz")
     wanted = np.asarray(nibabel.load(theirs).dataobj)
     found = np.zeros_like(wanted)
-    for number, name in enumerate(("Heart", "Lung_Left", "Lung_Right"), start=1):
-        (mask,) = (folder / kind).glob(f"*/{name}.nii.gz")
+    for mask in (folder / kind).glob("*/Part_*.nii.gz"):
+        number = int(mask.name.partition(".")[0].rpartition("_")[2])
         found[np.asarray(nibabel.load(mask).dataobj) > 0] = number
     return int((found != wanted).sum()), wanted.size
 
@@ -108,11 +110,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=("equality", "speed"))
-    parser.add_argument("--trained", action="store_true", help="equality: train a few iterations first")
+    parser.add_argument("--trained", action="store_true", help="train a few iterations first")
     sizes = {"type": int, "nargs": 3, "default": (96, 256, 256), "metavar": "N"}
     parser.add_argument("--voxels", **sizes, help="speed: slices, rows, columns")
     parser.add_argument("--features", type=int, default=16, metavar="N", help="speed: of the first stage")
-    parser.add_argument("--markdown", type=Path, help="file whose section of this name is replaced")
+    parser.add_argument("--labels", type=int, default=4, metavar="N", help="speed: nothing and N - 1 others")
+    parser.add_argument("--markdown", type=Path, help="file whose section is replaced")
+    parser.add_argument("--section", help="its name, where it is not that of what is measured")
     given = parser.parse_args()
     text = speed(given) if given.what == "speed" else table(*equality(given.trained))
     print(text)
@@ -120,9 +124,11 @@ def main() -> None:
         sys.path.append(str(ROOT / "tools" / "docs"))
         from page_section import put_section
 
-        words = ["--trained"] if given.trained else []
-        command = shlex.join(["python", "tools/benchmarks/nnunet/run.py", given.what, *words])
-        put_section(given.markdown, given.what, f"`{command}`\n\n{text}")
+        words = [
+            word for at, word in enumerate(sys.argv[1:], 1) if "--markdown" not in sys.argv[at - 1 : at + 1]
+        ]
+        command = shlex.join(["python", "tools/benchmarks/nnunet/run.py", *words])
+        put_section(given.markdown, given.section or given.what, f"`{command}`\n\n{text}")
 
 
 if __name__ == "__main__":
