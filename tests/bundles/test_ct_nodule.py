@@ -124,7 +124,7 @@ def test_the_bundle_comes_without_weights_and_says_what_to_do(series, tmp_path):
 
 @pytest.mark.parametrize("variant", ["retinanet_small", "mask_rcnn_small"])
 def test_a_ct_gets_every_file_and_others_accept_them(variant, untaught, series, program, tmp_path):
-    settings = {"thresholds": 0.0, "mark": "POINT"}
+    settings = {"thresholds": 0.0, "mark": "POINT", "spacing_mm": [3.0, 3.0, 3.0]}
     formats = ("json", "csv", "sr", "rtstruct", "preview")
     request = Request(
         series, str(untaught[variant]), tmp_path / "out", allow=ALLOW, formats=formats, settings=settings
