@@ -123,11 +123,13 @@ class Pipeline:
         return _through([step for step in steps if gate or not isinstance(step, CheckInputd)], item, stage)
 
     def predict(self, item: dict[str, Any], stage: Callable) -> dict[str, Any]:
-        """Add the network's answer to a prepared item."""
+        """Add the network's answer to a prepared item, a tensor or several by name."""
         import torch
 
         with stage("network"), torch.inference_mode():
-            pred = self.inferer(item["image"][None].to(self.device), self.network)[0].cpu()
+            found = self.inferer(item["image"][None].to(self.device), self.network)
+            is_one = isinstance(found, torch.Tensor)
+            pred = found[0].cpu() if is_one else {name: part[0].cpu() for name, part in found.items()}
         return {**item, "pred": pred}
 
     def finish(self, item: dict[str, Any], stage: Callable) -> Result:

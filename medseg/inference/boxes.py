@@ -18,12 +18,16 @@ from medseg.inference.linking import SliceFindings, draw, link_slices
 class BoxWindows(Inferer):
     """A :class:`medseg.networks.VolumeDetector` over windows of ``roi_size`` voxels that overlap by
     ``overlap``; what it sees in them is put together before boxes are chosen. A volume no larger than a
-    window is seen at once."""
+    window is seen at once. ``progress``: a bar of the windows."""
 
-    def __init__(self, roi_size: Sequence[int], overlap: float = 0.25, batch_size: int = 1) -> None:
+    def __init__(
+        self, roi_size: Sequence[int], overlap: float = 0.25, batch_size: int = 1, progress: bool = False
+    ) -> None:
         super().__init__()
         self.roi_size = tuple(roi_size)
-        self.windows = SlidingWindowInferer(self.roi_size, batch_size, overlap, mode="constant")
+        self.windows = SlidingWindowInferer(
+            self.roi_size, batch_size, overlap, mode="constant", progress=progress
+        )
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
         fits = all(n <= side for n, side in zip(inputs.shape[2:], self.roi_size, strict=True))

@@ -117,7 +117,8 @@ class VolumeDetector(nn.Module):
         x = x.as_subclass(torch.Tensor)
         if not self.training:
             self.model.inferer = windows
-            found = self.model(x, use_inferer=windows is not None)
+            with torch.no_grad():  # MONAI copies what it found, which gradients forbid
+                found = self.model(x, use_inferer=windows is not None)
             return torch.stack([self._rows(image) for image in found])
         images, _ = preprocess_images(x, 3, self.model.size_divisible)
         maps = self.model.network(images)

@@ -17,6 +17,7 @@ from medseg.cases.box_sources import CORNERS, read_table
 from medseg.cases.radiograph import open_radiograph
 from medseg.cases.results import Boxes
 from medseg.cases.volume import open_case
+from medseg.dicom import read_rtstruct
 from medseg.errors import InputError, MedsegWarning
 from medseg.phantoms.series import stack_geometry, write_series
 from medseg.transforms import SaveBoxPictured, SaveBoxRTStructd, SaveBoxTabled, SaveDicomSRd
@@ -94,6 +95,19 @@ def test_circles_have_the_ellipsoid_s_volume(volume, tmp_path, program):
     assert conformance_errors(program, path) == []
     uids = {uid for _, _, uid in stored_contours(path)["nodule_2"]}
     assert len(uids) == 3 and all(kind == "CLOSED_PLANAR" for kind, _, _ in stored_contours(path)["nodule_2"])
+
+
+def test_outlines_are_those_of_the_masks(volume, tmp_path, program):
+    case, boxes = volume
+    drawn = np.zeros((2, *case.shape), dtype=bool)
+    drawn[0, 2:4, 3:6, 10:12], drawn[1, 5, 8:10, 2:4] = True, True
+    masked = Boxes(case, boxes.corners, boxes.scores, boxes.classes, tuple(drawn))
+    path = save(SaveBoxRTStructd(output_dir=tmp_path, mark="outline"), masked) / "RS.dcm"
+    assert conformance_errors(program, path) == []
+    found = read_rtstruct(path, case.series)
+    assert np.array_equal(found["nodule_1"], drawn[1]) and np.array_equal(found["nodule_2"], drawn[0])
+    with pytest.raises(InputError, match="mark outline: these boxes have no masks; choose POINT or circle"):
+        save(SaveBoxRTStructd(output_dir=tmp_path / "other", mark="outline"), boxes)
 
 
 def test_without_a_box_there_is_no_structure_set_and_other_marks_are_refused(volume, tmp_path):

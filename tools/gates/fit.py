@@ -2,6 +2,7 @@
 
     python tools/gates/fit.py ct_head_neck DATASET_DIR
     python tools/gates/fit.py mm_gtv DATASET_DIR
+    python tools/gates/fit.py ct_nodule DATASET_DIR
     python tools/gates/fit.py cxr_anatomy DATASET_DIR --also CXR/nih_mass_nodule/images
     python tools/gates/fit.py eye_lesion DATASET_DIR
     python tools/gates/fit.py hip_osteoporosis DATASET_DIR
@@ -81,6 +82,7 @@ class Kind:
 KINDS = {
     "ct_head_neck": Kind("planning CTs of the head and neck", ("CT",), ("head", "neck"), "neck", 1.5),
     "mm_gtv": Kind("regions around sarcomas of the limbs on CT", ("CT",), ("limb", "pelvis"), "tissue", 1.1),
+    "ct_nodule": Kind("phantoms of chest CTs", ("CT",), ("chest",), "tissue", 1.5),
     "cxr_anatomy": Kind(
         "frontal radiographs of the chest", ("CR", "DX", "RG"), ("chest",), "film", 1.1, shrinkage=0.3
     ),
@@ -112,13 +114,13 @@ class Sample:
 
 
 def ct_sample(entry: dict, data: Path, kind: Kind) -> Sample:
-    """The whole image, or, for a bundle that wants a region, boxes around the label as well."""
+    """The whole image, or, for a bundle that wants a region, boxes around the label's mask as well."""
     case = open_case(str(data / entry["image"]))
     array, meta = CaseReader().get_data(case)
     affine = np.asarray(meta["affine"])
     voxel_mm = np.linalg.norm(affine[:3, :3], axis=0)
     boxes = [tuple(slice(0, n) for n in array.shape)]
-    if kind.look == "tissue":
+    if kind.look == "tissue" and isinstance(entry["label"], str):
         label = np.asarray(load_image(data / entry["label"])[1]) > 0
         rng = np.random.default_rng(sum(entry["case_id"].encode()))
         boxes += list(regions(label, voxel_mm, rng))

@@ -145,22 +145,25 @@ def mask_overlaps(found: Boxes, labels: np.ndarray, count: int) -> np.ndarray:
     return iou
 
 
-def table(images: list[tuple[Candidates, ImageBoxes]], masks: bool) -> Iterator[tuple[str, str]]:
-    """(figure, value with its 95 % interval over patients)."""
+def table(images: list[tuple[Candidates, ImageBoxes]], masks: bool, draws: int) -> Iterator[tuple[str, str]]:
+    """(figure, value with its 95 % interval over ``draws`` draws of patients)."""
     candidates, boxes = [pair[0] for pair in images], [pair[1] for pair in images]
     patients = [image.patient for image in boxes]
-    yield "**CPM**", words(froc_interval(candidates, patients))
+    yield "**CPM**", words(froc_interval(candidates, patients, draws=draws))
     for number in FALSE_PER_SCAN:
-        figure = froc_interval(candidates, patients, lambda curve, n=number: curve.at(n))
+        figure = froc_interval(candidates, patients, lambda curve, n=number: curve.at(n), draws)
         yield f"sensitivity at {number:g} false per CT", words(figure)
     for low, high in SIZES_MM:
         own = [image.of_size(low, high) for image in candidates]
         count = sum(len(image.sizes) for image in own)
-        yield f"CPM, {count} nodules of {low:g} to {high:.0f} mm", words(froc_interval(own, patients))
+        yield (
+            f"CPM, {count} nodules of {low:g} to {high:.0f} mm",
+            words(froc_interval(own, patients, draws=draws)),
+        )
     for kind, by_masks in (("boxes", False), *([("masks", True)] if masks else [])):
         precisions = BoxPrecisions(boxes, ("nodule",), by_masks)
         for measure, overlap in FIGURES:
-            value = precisions.with_interval(("all", measure, overlap))
+            value = precisions.with_interval(("all", measure, overlap), draws)
             yield f"{measure} of {kind} at IoU {overlap}", words(value)
 
 
@@ -204,7 +207,7 @@ def score(options: argparse.Namespace) -> int:
         print(f"trained in {json.loads(record.read_text()):.1f} minutes of processor time")
     print("\n| | value (95 % over patients) |\n|---|--:|")
     masks = all(pair[1].mask_overlaps is not None for pair in tested)
-    for figure, value in table(tested, masks):
+    for figure, value in table(tested, masks, options.draws):
         print(f"| {figure} | {value} |")
     if options.plot:
         plot([pair[0] for pair in tested], options.variant, options.plot)
@@ -220,6 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN_DIR")
     parser.add_argument("--variant", default="retinanet_small")
     parser.add_argument("--set", action="append", default=[], metavar="ID=VALUE", help="of the training")
+    parser.add_argument("--draws", type=int, default=1000, help="of patients, for the intervals")
     parser.add_argument("--device", default="cpu", help="score on it")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     options = parser.parse_args(arguments)
