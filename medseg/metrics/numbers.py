@@ -43,15 +43,17 @@ def determination(said: np.ndarray, true: np.ndarray) -> float:
     return 1 - float(((said - true) ** 2).sum()) / spread if spread > 0 else math.nan
 
 
-def conformal_reach(off: np.ndarray, share: float = 0.95) -> float:
-    """How far a new number may be off, so that at least ``share`` of intervals of that reach hold the truth,
-    whatever the network is like (split conformal prediction: Vovk et al. 2005; Lei et al., JASA 2018).
+def conformal_ends(off: np.ndarray, share: float = 0.95) -> tuple[float, float]:
+    """(least, most) that a new number may be off: at least ``share`` of new images keep to it, whatever the
+    network is like (split conformal prediction: Vovk et al. 2005; Lei et al., JASA 2018), half of the others
+    at each end.
 
-    ``off``: (N,), how far the network was off, 0 or more, on images like the new one that were not trained
-    on. Infinite where N is too small for that share: below 19 for 0.95.
+    ``off``: (N,), said less true, of images like the new one that were not trained on. Infinite where N is
+    too small for that share: below 39 for 0.95.
     """
-    place = math.ceil((len(off) + 1) * share)
-    return float(np.sort(off)[place - 1]) if place <= len(off) else math.inf
+    off = np.sort(np.asarray(off, float))
+    place = math.ceil((len(off) + 1) * (1 + share) / 2)
+    return (float(off[-place]), float(off[place - 1])) if place <= len(off) else (-math.inf, math.inf)
 
 
 def _pair(said: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from medseg.cases.results import Boxes, Labels
 from medseg.errors import BundleError, InputError
 from medseg.files import atomic_path, load_json
 from medseg.metrics.classification import venn_abers
-from medseg.metrics.numbers import conformal_reach
+from medseg.metrics.numbers import conformal_ends
 from medseg.transforms.quantities import quantities_of
 from medseg.transforms.readers import REMARK_KEY, case_of
 from medseg.transforms.saving import case_folder
@@ -56,9 +56,9 @@ class ToLabelsd(MapTransform):
     (:func:`medseg.metrics.classification.fit_platt`), and the ``scores`` (before the offset) and ``truth`` of
     images that were not trained on, from which the interval of the second class is made
     (:func:`medseg.metrics.classification.venn_abers`). ``numbers``: of the channels behind the classes, see
-    :func:`medseg.transforms.quantities.quantities_of`; a number's interval is made of how far the network was
-    off on images that were not trained on, ``off`` of the calibration
-    (:func:`medseg.metrics.numbers.conformal_reach`). ``remark``: what every answer has to say. Raises
+    :func:`medseg.transforms.quantities.quantities_of`; how far the network was off on images that were
+    not trained on, ``off`` of the calibration, moves a number by its median and makes the interval
+    (:func:`medseg.metrics.numbers.conformal_ends`). ``remark``: what every answer has to say. Raises
     InputError for another number of channels.
     """
 
@@ -117,19 +117,19 @@ class ToLabelsd(MapTransform):
         values: dict[str, tuple[float, str]] = {}
         intervals = {}
         for (field, quantity), number in zip(self.quantities.items(), learned, strict=True):
-            values |= quantity.values(number)
-            off = None if self.calibration is None else self.calibration.off.get(field)
-            reach = np.inf if off is None else conformal_reach(off)
-            if np.isfinite(reach):
-                low, high = quantity.values(number - reach), quantity.values(number + reach)
+            off = np.zeros(1) if self.calibration is None else self.calibration.off.get(field, np.zeros(1))
+            values |= quantity.values(number - float(np.median(off)))
+            least, most = conformal_ends(off)
+            if np.isfinite(most):
+                low, high = quantity.values(number - most), quantity.values(number - least)
                 intervals |= {name: (low[name][0], high[name][0]) for name in low}
         return values, intervals
 
 
 class Calibration(NamedTuple):
     """``temperature``, above 0; ``offset`` of the second class; ``scores``, logit differences (N,) at that
-    temperature without the offset; ``truth``, bool (N,); ``off``: {field of a number: how far the network was
-    off, standardised (N,), 0 or more}."""
+    temperature without the offset; ``truth``, bool (N,); ``off``: {field of a number: what the network said
+    less the truth, standardised (N,)}."""
 
     temperature: float
     offset: float
@@ -147,7 +147,7 @@ def read_calibration(path: str | Path) -> Calibration:
         off = {field: np.array(numbers, float) for field, numbers in content.get("off", {}).items()}
         offset = float(content.get("offset", 0.0))
         sound = np.isfinite(offset) and all(
-            numbers.ndim == 1 and (numbers >= 0).all() for numbers in off.values()
+            numbers.ndim == 1 and len(numbers) and np.isfinite(numbers).all() for numbers in off.values()
         )
         sound = (
             sound and temperature > 0 and scores.ndim == 1 and scores.shape == truth.shape and len(scores) > 1
@@ -158,7 +158,7 @@ def read_calibration(path: str | Path) -> Calibration:
     if not sound:
         raise BundleError(
             f"{path}: expected a temperature above 0, as many finite scores as truths, of 0 and of 1, and "
-            "numbers from 0 on under off."
+            "finite numbers under off."
         )
     return Calibration(temperature, offset, scores, truth == 1, off)
 

@@ -97,7 +97,7 @@ def own_bundle(weights, tmp_path) -> Path:
     del metadata["weights_sha256"]
     (configs / "metadata.json").write_text(json.dumps(metadata))
     calibration = json.loads((configs / "calibration.json").read_text())
-    (configs / "calibration.json").write_text(json.dumps({**calibration, "off": {"bmd": [0.5] * 39}}))
+    (configs / "calibration.json").write_text(json.dumps({**calibration, "off": {"bmd": [-0.5, 0.5] * 39}}))
     return folder
 
 

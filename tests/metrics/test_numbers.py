@@ -10,7 +10,7 @@ from sklearn.metrics import mean_absolute_error as sklearn_error
 from sklearn.metrics import r2_score
 
 from medseg.errors import InputError
-from medseg.metrics.numbers import agreement, conformal_reach, determination, mean_absolute_error
+from medseg.metrics.numbers import agreement, conformal_ends, determination, mean_absolute_error
 
 SAID, TRUE = np.array([0.7, 0.9, 0.6, 0.8]), np.array([0.6, 0.9, 0.7, 0.6])
 
@@ -31,16 +31,16 @@ def test_error_and_determination_are_those_of_scikit_learn():
         mean_absolute_error(SAID, TRUE[:3])
 
 
-def test_the_reach_is_the_error_that_all_but_a_twentieth_of_known_ones_keep_to():
-    off = np.arange(1, 40) / 10  # of 39, the 38th counts: (39 + 1) * 0.95
-    assert conformal_reach(np.random.default_rng(0).permutation(off)) == 3.8
-    assert conformal_reach(off[:18]) == math.inf and conformal_reach(off[:19]) == 1.9
+def test_the_ends_are_the_errors_that_all_but_a_fortieth_at_each_side_keep_to():
+    off = np.arange(1, 80) / 10  # of 79, the 78th counts: (79 + 1) * 0.975, and the second
+    assert conformal_ends(np.random.default_rng(0).permutation(off)) == (0.2, 7.8)
+    assert conformal_ends(off[:38]) == (-math.inf, math.inf) and conformal_ends(off[:39]) == (0.1, 3.9)
 
 
-def test_intervals_of_that_reach_hold_the_share_that_was_asked_for():
+def test_intervals_of_these_ends_hold_the_share_that_was_asked_for():
     draw = np.random.default_rng(1)
     held = []
     for _ in range(400):
-        off = np.abs(draw.standard_t(3, 60))
-        held.append(abs(draw.standard_t(3)) <= conformal_reach(off, 0.9))
+        least, most = conformal_ends(draw.standard_t(3, 60) + 2, 0.9)  # a network that says 2 too much
+        held.append(least <= draw.standard_t(3) + 2 <= most)
     assert 0.86 < np.mean(held) < 0.95  # 0.9 is promised; 400 draws have an error of 0.015

@@ -117,7 +117,7 @@ def test_calibration_turns_logits_and_gives_an_interval(tmp_path):
         {"temperature": 0},
         {"scores": [1, 2]},
         {"offset": float("inf")},
-        {"off": {"bmd": [-0.1]}},
+        {"off": {"bmd": []}},
         {"off": [0.1]},
         {"truth": [0, 0, 0, 0]},
         {"scores": [0, 1, 2, "x"]},

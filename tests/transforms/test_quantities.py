@@ -62,11 +62,14 @@ def test_bmd_is_said_in_its_unit_with_its_t_score(said):
     assert labels.record()["labels"]["values"]["BMD"] == {"value": 0.558, "unit": "g/cm2"}
 
 
-def test_its_interval_is_what_validation_images_were_off(said):
-    labels = said(off={"bmd": [0.5] * 38 + [9.0]})
-    assert labels.intervals["T-score"] == pytest.approx((-3.0, -2.0))
-    assert labels.intervals["BMD"] == pytest.approx((0.498, 0.618))
-    assert "BMD" not in said(off={"bmd": [0.5] * 18}).intervals, "18 images cannot promise 95 %"
+def test_it_is_moved_and_gets_its_interval_by_what_validation_images_were_off(said):
+    # It said 0.5 too much in the median, from 0.3 too little to 0.9 too much on all but one at each end.
+    labels = said(off={"bmd": [-9.0, -0.3] + [0.5] * 76 + [0.9, 9.0]})
+    assert labels.values["T-score"] == (-3.0, "1")
+    assert labels.intervals["T-score"] == pytest.approx((-3.4, -2.2))
+    assert labels.values["BMD"][0] == pytest.approx(0.858 - 3.0 * 0.12)
+    assert labels.intervals["BMD"] == pytest.approx((0.45, 0.594))
+    assert "BMD" not in said(off={"bmd": [0.5] * 38}).intervals, "38 images cannot promise 95 %"
 
 
 def test_what_is_no_quantity_is_refused():

@@ -71,7 +71,7 @@ def calibrate(options: argparse.Namespace) -> None:
         "truth": truth.tolist(),
     }
     targets = [AppendNumbersd("label", numbers)({**case, "label": torch.zeros(0)})["label"] for case in cases]
-    off = np.abs(learned - np.array([target.numpy() for target in targets]).reshape(learned.shape))
+    off = learned - np.array([target.numpy() for target in targets]).reshape(learned.shape)
     if numbers:
         content["off"] = {
             field: [round(float(number), 4) for number in column if np.isfinite(number)]
