@@ -135,4 +135,4 @@ def test_another_number_of_logits_is_a_failure_of_the_case_and_not_a_label(
     geometry = stack_geometry((4, 8, 8), gaps_mm=3.0)
     write_series(np.zeros(geometry.shape), geometry, tmp_path / "CT")
     cohort = segment(Request(tmp_path / "CT", str(path), tmp_path / "out", allow=("out_of_distribution",)))
-    assert cohort["cases"][0]["error"] == "2 logits for 3 named classes."
+    assert cohort["cases"][0]["error"] == "2 channels for 3 named classes and 0 numbers."
