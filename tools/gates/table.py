@@ -291,11 +291,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "-o", dest="out", type=Path, metavar="PAGE.md", help="the page whose tables are replaced"
     )
-    parser.add_argument("--bundle", action="append", choices=tuple(bundle_folders()), help="default: all")
+    parser.add_argument(
+        "--bundle", action="append", choices=tuple(bundle_folders()), help="default: all with a gate"
+    )
     parser.add_argument("--each", type=Path, metavar="FILE.csv", help="each image on a line, with the reason")
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore", MedsegWarning)
-    doors = [Door(name) for name in options.bundle or bundle_folders()]
+    gated = [name for name, folder in bundle_folders().items() if (folder / "configs" / "gate.json").exists()]
+    doors = [Door(name) for name in options.bundle or gated]
     answers = []
     shows = {"volume": volumes, "radiograph": pictures, "photograph": photographs}
     for takes, show in shows.items():
