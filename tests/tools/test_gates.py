@@ -17,7 +17,8 @@ import fit  # noqa: E402
 import table  # noqa: E402
 
 
-def test_every_rule_that_refuses_is_counted_in_its_own_column(tmp_path, capsys):
+def test_every_rule_that_refuses_is_counted_in_its_own_column(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(table, "HIPS", 2)
     rng = np.random.default_rng(0)
     geometry = stack_geometry((8, 40, 40), gaps_mm=3.0, pixel_spacing_mm=(3.0, 3.0))
     labels = np.zeros((8, 40, 40), np.float32)
@@ -38,6 +39,10 @@ def test_every_rule_that_refuses_is_counted_in_its_own_column(tmp_path, capsys):
     assert "| ct | 1 | 0 |  |  |  |  |  |  |  |  | 1 |" in page
     assert "| made: noise of 20 grains | 20 |" in page
     assert "### cxr_anatomy" in capsys.readouterr().out
+    hips = page.split("### hip_osteoporosis")[1]
+    assert "| made: hip phantoms | 2 | 2 |" in hips
+    for lies in ("hip phantoms upside down", "hip phantoms, the other side stated"):
+        assert f"| made: {lies} | 2 | 0 |  |  |  |  |  |  |  |  |  | 2 |" in hips
     # A grey picture is none to a bundle that learned from colours; of what is made, noise and phantoms are.
     eye = page.split("### eye_lesion")[1]
     assert "| ct | 1 | 0 | 1 |" in eye and "| made: noise of 20 grains, coloured | 20 |" in eye
