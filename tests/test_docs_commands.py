@@ -38,6 +38,7 @@ ONLY_PARSED = {
     "medseg evaluate": "needs validation cases and the weights of a training",
     "medseg score": "needs the data set that the model card names; tests/bundles/test_score.py makes cases",
     "medseg segment FILM.dcm": "needs a chest radiograph; tests/bundles/test_radiographs.py has one",
+    "medseg segment CT_DIR --bundle MY": "needs a chest CT and a training; tests/bundles/test_ct_nodule.py",
     "medseg segment FILM.png": "needs a hip and a training; tests/bundles/test_hip_osteoporosis.py",
     "medseg segment FOLDER": "needs chest radiographs; tests/bundles/test_radiographs.py has some",
     "medseg segment PHOTOS --bundle eye_lesion": "needs eyes; tests/bundles/test_eye_lesion.py has some",

@@ -191,7 +191,8 @@ def answer_cases(
         try:
             for case in cases:
                 image = (request.data / case["image"]).resolve()
-                (links / f"{folder_name(case['case_id'])}{suffix or image.suffix}").symlink_to(image)
+                own = ".nii.gz" if image.name.lower().endswith(".nii.gz") else image.suffix
+                (links / f"{folder_name(case['case_id'])}{suffix or own}").symlink_to(image)
             return answer(bundle, links, request.output_dir, formats, request, asked)
         finally:
             shutil.rmtree(links)

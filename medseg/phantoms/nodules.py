@@ -24,8 +24,8 @@ DENSITIES = ("solid", "part-solid", "ground glass")
 TRIES = 200
 """Places that are tried for a nodule before it is left out."""
 
-HIDDEN_BELOW = 0.6
-"""Share of air that a nodule's cube needs inside its lung: a small one within a vessel could not be seen."""
+MOST_FILLED = 0.4
+"""Share of a nodule's cube that vessels may fill: a small one within a vessel could not be seen."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Nodule:
 @dataclass(frozen=True, eq=False)
 class ChestCt:
     """``volume_hu`` float32, ``lungs`` bool and ``labels`` uint8 [slice, row, column] on ``geometry``: voxels
-    of nodule k + 1 are k + 1 in ``labels``, 0 elsewhere. Lungs hold their vessels, and their
-    nodules up to the wall."""
+    of ``nodules[k]`` are k + 1 in ``labels``, 0 elsewhere. Lungs hold their vessels, and nodules up to the
+    wall."""
 
     volume_hu: np.ndarray
     geometry: Geometry
@@ -289,7 +289,7 @@ def _nodules(canvas: _Canvas, lungs: np.ndarray, sizes_mm, labels: np.ndarray, r
     for size in sizes_mm:
         radius, at_pleura = size / 2, bool(rng.random() < 0.3)
         low, high = (0.8 * radius, 1.05 * radius) if at_pleura else (1.25 * radius + 2, np.inf)
-        clear = uniform_filter(filled, np.maximum(size / canvas.step_mm, 1).astype(int)) < 1 - HIDDEN_BELOW
+        clear = uniform_filter(filled, np.maximum(size / canvas.step_mm, 1).astype(int)) < MOST_FILLED
         places = np.flatnonzero((depth_mm >= low) & (depth_mm <= high) & clear)
         centre = _free_place(canvas, places, radius, painted, rng)
         if centre is None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from medseg.bundles.cohort import segment
 from medseg.bundles.datalist import check_datalist
 from medseg.bundles.find import find_bundle
 from medseg.bundles.request import Request
+from medseg.bundles.score_boxes import score_boxes
 from medseg.bundles.score_request import ScoreRequest, with_weights
 from medseg.bundles.trust import trust
 from medseg.errors import BundleError
@@ -159,6 +161,28 @@ def test_a_ct_without_lungs_and_one_of_another_part_are_refused_in_one_line(unta
         request = Request(tmp_path / name, str(untaught["retinanet_small"]), tmp_path / "out", allow=allow)
         error = segment(request)["cases"][0]["error"]
         assert words in error and "\n" not in error
+
+
+def test_phantoms_are_scored_as_a_user_s_cts_go(untaught, phantoms, tmp_path):
+    folder = untaught["retinanet_small"]
+    weights = tmp_path / "other.pt"
+    shutil.copyfile(folder / "models" / "model.pt", weights)
+    request = ScoreRequest(
+        find_bundle(folder),
+        phantoms,
+        tmp_path / "scores",
+        section="validation",
+        datalist=phantoms / "datalist.json",
+        weights=weights,
+    )
+    scored = score_boxes(request)
+    assert scored.images == 1 and scored.findings == len(validation_boxes(phantoms))
+    assert 0 <= scored.figures["CPM"].value <= 1
+
+
+def validation_boxes(folder: Path) -> list[dict]:
+    (case,) = json.loads((folder / "datalist.json").read_text())["validation"]
+    return case["label"]
 
 
 # ---- training ----------------------------------------------------------------------------------------------
