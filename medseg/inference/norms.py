@@ -40,7 +40,9 @@ def _of_the_image(module: nn.Module) -> bool:
 
 
 def _normalised(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """(B, C, *spatial), one to three spatial axes."""
+    """As the norm's own forward, of (B, C, *spatial)."""
+    if not 3 <= x.ndim <= 5:
+        return type(norm).forward(norm, x)
     batch, channels, axes = *x.shape[:2], tuple(range(2, x.ndim))
     groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else channels
     pool = (avg_pool1d, avg_pool2d, avg_pool3d)[len(axes) - 1]
@@ -54,8 +56,9 @@ def _normalised(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return of_groups.expand(batch, groups, channels // groups).reshape(means.shape)
 
     apart = x - mean(x)
-    scaled = apart * torch.rsqrt(mean(apart * apart) + norm.eps)
-    if norm.weight is None:
-        return scaled
+    factor = torch.rsqrt(mean(apart * apart) + norm.eps)
     each = (1, channels, *(1 for _ in axes))
-    return scaled * norm.weight.reshape(each) + norm.bias.reshape(each)
+    if norm.weight is not None:
+        factor = factor * norm.weight.reshape(each)
+    # In one step: tracing runs the network, and each array of a full patch counts in its peak of memory.
+    return apart * factor if norm.bias is None else torch.addcmul(norm.bias.reshape(each), apart, factor)

@@ -59,3 +59,10 @@ def test_a_network_is_as_it_was_afterwards_and_statistics_of_the_training_are_le
         assert ["forward" in vars(norm) for norm in net] == [True, False, False]
         assert torch.allclose(net(image), before, atol=1e-6)
     assert not any("forward" in vars(norm) for norm in net) and torch.equal(net(image), before)
+
+
+def test_a_norm_of_values_without_a_place_is_its_own():
+    norm, values = nn.GroupNorm(2, 4), torch.randn(3, 4)
+    before = norm(values)
+    with norms_in_parts(norm):
+        assert torch.equal(norm(values), before)

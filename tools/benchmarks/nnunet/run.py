@@ -115,8 +115,8 @@ def main() -> None:
     parser.add_argument("--voxels", **sizes, help="speed: slices, rows, columns")
     parser.add_argument("--features", type=int, default=16, metavar="N", help="speed: of the first stage")
     parser.add_argument("--labels", type=int, default=4, metavar="N", help="speed: nothing and N - 1 others")
-    parser.add_argument("--markdown", type=Path, help="file whose section is replaced")
-    parser.add_argument("--section", help="its name, where it is not that of what is measured")
+    parser.add_argument("--markdown", type=Path, help="file whose section is replaced; last")
+    parser.add_argument("--section", help="its name, if not that of what is measured")
     given = parser.parse_args()
     text = speed(given) if given.what == "speed" else table(*equality(given.trained))
     print(text)
@@ -124,10 +124,8 @@ def main() -> None:
         sys.path.append(str(ROOT / "tools" / "docs"))
         from page_section import put_section
 
-        words = [
-            word for at, word in enumerate(sys.argv[1:], 1) if "--markdown" not in sys.argv[at - 1 : at + 1]
-        ]
-        command = shlex.join(["python", "tools/benchmarks/nnunet/run.py", *words])
+        command = shlex.join(["python", "tools/benchmarks/nnunet/run.py", *sys.argv[1:]])
+        command = command.partition(" --markdown")[0]
         put_section(given.markdown, given.section or given.what, f"`{command}`\n\n{text}")
 
 
