@@ -1,5 +1,5 @@
-"""What MONAI's trainers lack: checkpoints one can resume from, mixed precision on any device, guards for
-small lesions; draws that balance groups; labels of uneven quality."""
+"""What MONAI's trainers lack: checkpoints one can resume from, mixed precision on any device, a mean of
+the weights, guards for small lesions; draws that balance groups; labels of uneven quality."""
 
 from medseg.training.balance import group_sampler, undersampled
 from medseg.training.box_losses import image_losses
@@ -8,6 +8,7 @@ from medseg.training.checkpoints import AutocastInferer, Checkpoints
 from medseg.training.curve import MetricCurve, read_curve
 from medseg.training.foreground import ForegroundWatch, PixelAveragePrecision
 from medseg.training.progress import ProgressLog
+from medseg.training.running_mean import RunningMean
 from medseg.training.volume_boxes import VolumePrecision
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "MetricCurve",
     "PixelAveragePrecision",
     "ProgressLog",
+    "RunningMean",
     "VolumePrecision",
     "group_sampler",
     "image_losses",
