@@ -39,16 +39,16 @@ def lung_mask(image_hu: np.ndarray, voxel_mm: tuple[float, float, float]) -> np.
     taken for the air outside.
     """
     steps = [max(round(COARSE_MM / mm), 1) for mm in voxel_mm]
-    coarse_mm = tuple(step * mm for step, mm in zip(steps, voxel_mm, strict=True))
+    x_mm, y_mm, z_mm = (step * mm for step, mm in zip(steps, voxel_mm, strict=True))
     coarse = image_hu[tuple(slice(None, None, step) for step in steps)]
-    lungs = _lungs(coarse, coarse_mm)
+    lungs = _lungs(coarse, (x_mm, y_mm, z_mm))
     for axis, step in enumerate(steps):
         nearest = np.minimum((np.arange(image_hu.shape[axis]) + step // 2) // step, coarse.shape[axis] - 1)
         lungs = np.take(lungs, nearest, axis=axis)
     return lungs
 
 
-def _lungs(image_hu: np.ndarray, voxel_mm: tuple[float, ...]) -> np.ndarray:
+def _lungs(image_hu: np.ndarray, voxel_mm: tuple[float, float, float]) -> np.ndarray:
     found = np.zeros(image_hu.shape, dtype=bool)
     air = (image_hu < AIR_HU) & body_mask(image_hu, voxel_mm)
     box = box_of(air, [int(np.ceil(CLOSED_MM / mm)) for mm in voxel_mm])
