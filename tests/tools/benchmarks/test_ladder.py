@@ -1,0 +1,86 @@
+"""The ladder: every network answers on its grid, scores and gains are right, one cell runs."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+LADDER = Path(__file__).resolve().parents[3] / "tools" / "benchmarks" / "ladder"
+GTV = LADDER.parent / "multimodal_gtv"
+NAMES = ("cell", "data", "steps", "tables", "packed")
+
+
+@pytest.fixture(scope="module")
+def tools():
+    before, path = {name: sys.modules.pop(name, None) for name in NAMES}, list(sys.path)
+    sys.path[:0] = [str(LADDER), str(GTV)]
+    yield {name: importlib.import_module(name) for name in NAMES}
+    sys.path[:] = path
+    for name, module in before.items():
+        sys.modules.pop(name, None)
+        if module is not None:
+            sys.modules[name] = module
+
+
+def items() -> list[dict]:
+    """Six patients with a bright ball of 6 to 8 voxels' radius as the tumour."""
+    found, places = [], np.indices((28, 28, 20))
+    for number in range(6):
+        ball = sum((axis - middle) ** 2 for axis, middle in zip(places, (14, 14, 10), strict=True))
+        label = (ball < (6 + number % 3) ** 2)[None].astype(np.float32)
+        image = np.concatenate([0.5 * label, 0.3 * label, label * 0, np.ones_like(label), label * 0])
+        affine = np.diag([2.0, 2.0, 3.0, 1.0])
+        tensors = {"image": MetaTensor(image, affine=affine), "label": MetaTensor(label, affine=affine)}
+        found.append({**tensors, "case_id": f"patient_{number}"})
+    return found
+
+
+def test_every_network_answers_where_it_was_asked(tools):
+    for name, step in tools["steps"].STEPS.items():
+        network = step.network(5, 1, (8, 16, 32), 2).eval()
+        side = 32 if step.folds else 16
+        with torch.no_grad():
+            assert network(torch.rand(1, 5, side, side, side)).shape == (1, 1, side, side, side), name
+        assert step.before is None or step.before in tools["steps"].STEPS
+
+
+def test_scores_are_those_of_the_two_masks_and_nobodys_contour_has_none(tools):
+    truth, answer = np.zeros((3, 10, 10, 10), np.float32), np.zeros((3, 10, 10, 10), bool)
+    truth[0, 2:6, 2:6, 2:6], answer[0, 2:6, 2:6, 4:8] = 1, True  # half of 64 voxels: DSC 0.5
+    truth[1] = np.nan
+    truth[2, 2:6, 2:6, 2:6] = 1  # and nothing answered
+    one, other, empty = tools["data"].score(answer, truth, (1.0, 1.0, 1.0))
+    assert one[0] == pytest.approx(0.5) and other is None
+    assert one[1] == pytest.approx(1.0) and 1.5 < one[2] <= 2.5, "all surfaces are within 3 mm"
+    assert empty[0] == 0.0 and empty[2] == np.inf
+
+
+def test_a_gain_pairs_patients_and_keeps_their_seeds_together(tools):
+    one = {(1, "a"): 0.9, (2, "a"): 0.7, (1, "b"): 0.5, (1, "c"): 0.4}
+    other = {(1, "a"): 0.8, (2, "a"): 0.6, (1, "b"): 0.5}
+    found = tools["tables"].gain(one, other)
+    assert found.value == pytest.approx(0.2 / 3) and found.low == pytest.approx(0.0)
+    assert found.high == pytest.approx(0.1)
+
+
+def test_a_cell_trains_on_two_folds_and_scores_the_third_from_the_small_file(tools, tmp_path, monkeypatch):
+    patients = items()
+    tools["packed"].write(patients, {item["case_id"]: 0 for item in patients}, tmp_path / "patients.npz")
+    monkeypatch.setattr(tools["data"], "BOX", (32, 32, 32))
+    device = torch.device("cpu")
+    task = tools["data"].sarcoma(tmp_path / "patients.npz", device)
+    folds = task.fold_of()
+    assert sorted(folds.values()) == [0, 0, 1, 1, 2, 2]
+    kept = next(item for item in task.items if item["case_id"] == "patient_0")
+    np.testing.assert_allclose(kept["image"][0].max(), 0.5, atol=0.01)
+    budget = tools["cell"].Budget(steps=20)
+    result = tools["cell"].run(task, "Res-U-Net + SE, BCE + Dice", 1, 7, budget, device)
+    assert set(result["scores"]) == {name for name, fold in folds.items() if fold == 1}
+    assert result["loss"][-1] < result["loss"][0]
+    rows = tools["tables"].tidy(json.loads(json.dumps(result)))
+    assert {row["structure"] for row in rows} == {"GTV"} and all(0 <= row["dsc"] <= 1 for row in rows)
