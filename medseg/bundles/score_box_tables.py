@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 
 from medseg.bundles.score_boxes import FLAT_OVERLAP, ScoredBoxes
+from medseg.bundles.score_tables import plain
 from medseg.metrics.intervals import Interval
 
 RULES = {
@@ -52,12 +52,4 @@ def _number(value: float) -> str:
 
 def as_json(scored: ScoredBoxes) -> str:
     """Every number, for machines; what does not exist is null."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(inner) for key, inner in value.items()}
-        if isinstance(value, Interval):
-            return plain(value._asdict())
-        return value if not isinstance(value, float) or np.isfinite(value) else None
-
     return json.dumps({key: plain(value) for key, value in vars(scored).items()}, indent=1)

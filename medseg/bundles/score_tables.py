@@ -103,16 +103,17 @@ def case_table(scored: Scored, structure: str) -> str:
     return "\n".join(lines)
 
 
+def plain(value: Any) -> Any:
+    """What JSON can hold of numbers, intervals and dicts of them: null for nan and infinity."""
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, Interval):
+        return plain(value._asdict())
+    return value if not isinstance(value, float) or np.isfinite(value) else None
+
+
 def as_json(scored: Scored) -> str:
     """Every number, for machines; what does not exist or is infinite is null."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(inner) for key, inner in value.items()}
-        if isinstance(value, Interval):
-            return plain(value._asdict())
-        return value if not isinstance(value, float) or np.isfinite(value) else None
-
     content = {"unit": scored.unit, "cases": plain(scored.cases), "failed": scored.failed}
     if scored.pooled:
         content["pooled"] = plain(scored.pooled)

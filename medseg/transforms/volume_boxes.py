@@ -23,7 +23,7 @@ from medseg.cases.results import Boxes
 from medseg.errors import InputError, MedsegWarning
 from medseg.geometry import LPS_TO_RAS, Geometry
 from medseg.shapes.packed import Boxed, pack
-from medseg.transforms.detections import UPRIGHT_WITHIN, box_corners, thresholds_of
+from medseg.transforms.detections import UPRIGHT_WITHIN, BoxTargetd, box_corners, thresholds_of
 from medseg.transforms.readers import REMARK_KEY, case_of
 
 ROW = 7
@@ -67,7 +67,7 @@ def _is_outside(boxes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return ((middles < 0) | (middles > np.array(shape))).any(axis=1)
 
 
-class VolumeBoxTargetd(MapTransform):
+class VolumeBoxTargetd(BoxTargetd):
     """Findings of a datalist, ``[{"class", "low", "high"}]`` in LPS mm, to float32 (``most``, 7) on the grid
     that ``image_key`` has come to: corners and the class's number, NaN behind the last. An empty list is a CT
     without a finding.
@@ -77,18 +77,6 @@ class VolumeBoxTargetd(MapTransform):
     left out with a MedsegWarning. InputError as :func:`check_volume_boxes`, by the image as it was read, and
     for more than ``most`` boxes.
     """
-
-    def __init__(
-        self,
-        keys="label",
-        classes: Sequence[str] = (),
-        merged: Mapping[str, str] | None = None,
-        image_key: str = "image",
-        most: int = 100,
-    ):
-        super().__init__(keys)
-        self.classes, self.merged = tuple(classes), dict(merged or {})
-        self.image_key, self.most = image_key, most
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
@@ -111,12 +99,6 @@ class VolumeBoxTargetd(MapTransform):
             rows[: len(boxes), 6] = torch.from_numpy(numbers[~lost]).float()
             d[key] = rows
         return d
-
-    def _number(self, name: str, source: str) -> int:
-        name = self.merged.get(name, name)
-        if name not in self.classes:
-            raise InputError(f"{source}: class {name!r} is unknown; expected {', '.join(self.classes)}.")
-        return self.classes.index(name)
 
 
 class SplitBoxRowsd(MapTransform):
