@@ -10,6 +10,7 @@ from medseg.errors import InputError
 from medseg.inference import BoxWindows
 from medseg.losses import BoxesPerSample
 from medseg.networks import VolumeDetector
+from medseg.networks.volume_detectors import FocalOverPositives
 
 SHAPES = ((3, 3, 3), (5, 5, 5), (7, 7, 7))
 
@@ -82,6 +83,22 @@ def test_it_learns_where_a_cube_is_and_windows_say_the_same():
         assert (middle - 9).abs().max() < near and rows[0, 6] >= rows[1:, 6].nan_to_num(0).max()
     assert torch.equal(whole[0, 0], network(volumes[:1])[0, 0])
     assert not torch.equal(parts.nan_to_num(), whole.nan_to_num()), "windows are used"
+
+
+def test_by_the_focal_loss_all_anchors_count_for_each_one_on_a_finding():
+    loss = FocalOverPositives()
+    logits, targets = torch.zeros(4, 1), torch.tensor([[1.0], [1.0], [0.0], [0.0]])
+    # At a probability of a half each anchor adds 0.5 * (1 - 0.5)^2 * ln 2; four of them, two on findings.
+    assert float(loss(logits, targets)) == pytest.approx(4 * 0.125 * 0.693147 / 2, rel=1e-5)
+    assert float(loss(logits, torch.zeros(4, 1))) == pytest.approx(4 * 0.125 * 0.693147, rel=1e-5)
+    sure = torch.tensor([[9.0], [9.0], [-9.0], [-9.0]])
+    assert float(loss(sure, targets)) < 1e-6
+    network, (volumes, target) = small(judged=None), cubes()
+    parts = BoxesPerSample()
+    parts(network.train()(volumes), target)
+    again = BoxesPerSample()  # nothing is drawn: the same answer without a seed
+    again(network.train()(volumes), target)
+    assert torch.equal(parts.parts["classification"], again.parts["classification"])
 
 
 def test_no_row_above_the_least_score_is_an_answer():
