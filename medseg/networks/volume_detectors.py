@@ -71,8 +71,8 @@ class VolumeDetector(nn.Module):
     double from level to level. ``first_stride``: of the first convolution along x, y and z; the finest level
     is twice as coarse. ``overlap``: see Detector. ``judged``: anchors of an image that count in its loss, at
     most 3 in 10 of them on a finding, the others drawn among the hardest (MONAI's recipe); None: all, by
-    :class:`FocalOverPositives`, by which a small network learns sooner. Weights are drawn at random. InputError for an
-    unknown name, another input and sides that are not positive.
+    :class:`FocalOverPositives`, by which a small network learns sooner. Weights are drawn at random.
+    InputError for an unknown name, another input and sides that are not positive.
     """
 
     target_shape = ("rows", 7)
