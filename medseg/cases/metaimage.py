@@ -48,6 +48,8 @@ def load_metaimage(path: str | Path) -> tuple[np.ndarray, Geometry]:
 
     path = Path(path)
     fields = _header(path)
+    if path.is_symlink() and not (path.parent / fields["ElementDataFile"]).is_file():
+        path = path.resolve()  # a link to the header alone: the voxels are beside what it leads to
     for name, words in NEEDED.items():
         if not any(word in fields for word in words):
             raise InputError(f"{path}: its header has no {name}, so its voxels have no place.")

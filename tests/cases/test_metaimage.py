@@ -91,3 +91,13 @@ def test_more_voxels_than_the_limit_are_refused_before_they_are_read(ct, monkeyp
     assert "120 voxels, at most 100 are read" in refused(ct)
     monkeypatch.undo()
     assert "cut off" in refused(changed(ct, "DimSize = 6 5 4", "DimSize = 60000 50000 4"))
+
+
+def test_a_link_to_the_header_alone_finds_its_voxels_and_one_to_nothing_is_refused(ct, tmp_path):
+    link = tmp_path / "elsewhere" / "case.mhd"  # as `medseg score` lays cases out for its answers
+    link.parent.mkdir()
+    link.symlink_to(ct)
+    volume, geometry = load_metaimage(link)
+    assert volume[3, 2, 1] == 103 and np.allclose(geometry.spacing_mm, load_metaimage(ct)[1].spacing_mm)
+    ct.with_suffix(".raw").unlink()
+    assert "which is not there" in refused(link)
