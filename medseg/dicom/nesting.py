@@ -59,7 +59,9 @@ def _after_file_meta(content: mmap.mmap) -> int:
     return place
 
 
-def _header(content: mmap.mmap, place: int, order: str, implicit: bool) -> tuple[int, int, bytes, int]:
+def _header(
+    content: mmap.mmap | bytes, place: int, order: str, implicit: bool
+) -> tuple[int, int, bytes, int]:
     """(tag, where its value starts, value representation, length) of the element at ``place``."""
     group, number = struct.unpack_from(f"{order}HH", content, place)
     tag = group << 16 | number
@@ -71,8 +73,17 @@ def _header(content: mmap.mmap, place: int, order: str, implicit: bool) -> tuple
     return tag, place + 8, vr, struct.unpack_from(f"{order}H", content, place + 6)[0]
 
 
+def end_of_sequence(content: bytes, place: int, implicit: bool) -> int:
+    """Where the sequence of undefined length ends whose first item stands at ``place``, in Little Endian.
+
+    Behind its delimiter; InputError or struct.error where an item or element does not end in its place.
+    """
+    return _Walk(content, "<", frozenset()).items(place, len(content), implicit, 1, delimited=True)
+
+
 @lru_cache(maxsize=4096)
-def _is_sequence(tag: int) -> bool:
+def is_sequence(tag: int) -> bool:
+    """Whether DICOM's dictionary knows the tag as a sequence."""
     try:
         return dictionary_VR(tag) == "SQ"
     except KeyError:
@@ -82,7 +93,7 @@ def _is_sequence(tag: int) -> bool:
 class _Walk:
     """Goes through the elements of one file; ``tags``: the top-level sequences to go into."""
 
-    def __init__(self, content: mmap.mmap, order: str, tags: frozenset[int]):
+    def __init__(self, content: mmap.mmap | bytes, order: str, tags: frozenset[int]):
         self.content, self.order, self.tags = content, order, tags
 
     def elements(self, place: int, end: int, implicit: bool, level: int, delimited: bool = False) -> int:
@@ -100,7 +111,7 @@ class _Walk:
                 what = f"element ({tag >> 16:04X},{tag & 0xFFFF:04X}) at byte {place} is {length} bytes long"
                 raise InputError(f"{what}, {value + length - end} more than there is room for")
             wanted = level or tag in self.tags
-            if length and wanted and (vr == b"SQ" or not vr and _is_sequence(tag)):
+            if length and wanted and (vr == b"SQ" or not vr and is_sequence(tag)):
                 self.items(value, value + length, implicit, level + 1)
             place = value + length
         if delimited:

@@ -19,6 +19,7 @@ from pydicom.filereader import read_dataset, read_partial
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from medseg import limits
+from medseg.dicom.plain import Known, read_plain
 from medseg.errors import InputError
 
 PIXEL_TAGS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
@@ -65,9 +66,19 @@ def no_dicom(head: bytes) -> str:
 
 
 def read_open(
-    file: BinaryIO, path: str | os.PathLike, *, pixel_bytes: int | None = None
+    file: BinaryIO, path: str | os.PathLike, *, pixel_bytes: int | None = None, known: Known | None = None
 ) -> tuple[FileDataset, Source]:
-    """:func:`read_dicom` of an open file, and its source, which stands where reading ended."""
+    """:func:`read_dicom` of an open file, and its source, which stands where reading ended.
+
+    ``known``: values of files read before, see :func:`medseg.dicom.plain.read_plain`.
+    """
+    if pixel_bytes is None:
+        source = Source(file, 0)
+        dataset = read_plain(file, source, PIXEL_TAGS, {} if known is None else known)
+        if dataset is not None:
+            dataset.filename, dataset.buffer = os.fspath(path), None
+            return dataset, source
+        file.seek(0)
     prefix = _prefix_of_a_deflated_file(file)
     source = Source(file if prefix is None else _Inflated(file, prefix), pixel_bytes or 0)
     dataset = read_partial(cast(BinaryIO, source), stop_when=_end(pixel_bytes is not None), force=True)

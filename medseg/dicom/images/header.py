@@ -22,6 +22,7 @@ from pydicom.uid import (
 from medseg import limits
 from medseg.dicom.damage import PARSE_ERRORS, reading_failed
 from medseg.dicom.opening import Source, no_dicom, read_open, starts_like_dicom
+from medseg.dicom.plain import Known
 from medseg.errors import InputError
 
 SLICE_CLASSES = {
@@ -82,9 +83,12 @@ class PixelElement(NamedTuple):
     available: int
 
 
-def read_header(path: Path) -> tuple[Dataset | None, PixelElement | None]:
+def read_header(path: Path, known: Known | None = None) -> tuple[Dataset | None, PixelElement | None]:
     """(header, pixel element). Header None: not DICOM. Pixel element None: the file ends without pixel
-    data."""
+    data.
+
+    ``known``: values of other files of the same scan, see :func:`medseg.dicom.plain.read_plain`.
+    """
     with open(path, "rb") as file:
         head = file.read(132)
         part10 = head[128:132] == b"DICM"
@@ -93,7 +97,7 @@ def read_header(path: Path) -> tuple[Dataset | None, PixelElement | None]:
                 raise InputError(f"named as DICOM, but {no_dicom(head)}")
             return None, None
         file.seek(0)
-        dataset, source = read_open(file, path)
+        dataset, source = read_open(file, path, known=known)
         if not part10 and not _is_known(dataset):
             raise InputError("no DICM mark, and what follows is no object that DICOM knows either")
         _ensure_transfer_syntax(dataset)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.uid import (
-    UID,
-)
+from pydicom.uid import UID
 
 from medseg.dicom.damage import PARSE_ERRORS, reading_failed
 from medseg.dicom.images.header import (
@@ -28,33 +28,37 @@ from medseg.dicom.images.header import (
     read_header,
     require_pixels,
 )
+from medseg.dicom.plain import Known, plain_decimals
 from medseg.errors import InputError, unusable
 
-READ_LATER = (
-    "SpecificCharacterSet",
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "StudyInstanceUID",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "StudyDescription",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "PositionReferenceIndicator",
-    "FrameOfReferenceUID",
-    "SeriesDescription",
-    "Modality",
-    "PixelPaddingValue",
-    "LossyImageCompression",
-    "RescaleType",
-    "Units",
+READ_LATER = frozenset(
+    tag_for_keyword(keyword)
+    for keyword in (
+        "SpecificCharacterSet",
+        "PatientName",
+        "PatientID",
+        "PatientBirthDate",
+        "PatientSex",
+        "PatientIdentityRemoved",
+        "DeidentificationMethod",
+        "StudyInstanceUID",
+        "StudyDate",
+        "StudyTime",
+        "StudyID",
+        "StudyDescription",
+        "AccessionNumber",
+        "ReferringPhysicianName",
+        "PositionReferenceIndicator",
+        "FrameOfReferenceUID",
+        "SeriesDescription",
+        "Modality",
+        "PixelPaddingValue",
+        "LossyImageCompression",
+        "RescaleType",
+        "Units",
+    )
 )
-"""Attributes of a slice that other modules read or copy."""
+"""Tags of attributes of a slice that other modules read or copy."""
 
 
 SMALLEST_SPACING_MM, LARGEST_SPACING_MM = 1e-4, 1e3
@@ -149,11 +153,12 @@ def find_series(path: str | os.PathLike | Iterable[str | os.PathLike]) -> Found:
     ``series``. Raises InputError only when ``path`` is no file or folder.
     """
     files, found = _list_files(path)
+    known: Known = {}
     for file in files:
         with warnings.catch_warnings():
             # pydicom warns about values it can live with; what medseg needs of them is checked below.
             warnings.simplefilter("ignore")
-            _sort_in(file, found)
+            _sort_in(file, found, known)
     return found
 
 
@@ -193,11 +198,11 @@ def files_below(folder: Path) -> tuple[list[Path], dict[Path, str]]:
     return sorted(files), refused
 
 
-def _sort_in(path: Path, found: Found) -> None:
+def _sort_in(path: Path, found: Found, known: Known) -> None:
     """Put one file into the list of ``found`` where it belongs."""
     dataset = None
     try:
-        dataset, pixels = read_header(path)
+        dataset, pixels = read_header(path, known)
         if dataset is None:
             found.ignored.append(FileNote(path, "not DICOM"))
             return
@@ -252,10 +257,11 @@ def _series_uid(dataset: Dataset | None) -> str | None:
 
 def _add_slices(path: Path, dataset: Dataset, found: Found) -> None:
     """Append the slices of one file to its series."""
-    for keyword in READ_LATER:
-        dataset.get(
-            keyword
-        )  # pydicom parses a value when it is asked for: damage must show here, file by file
+    for element in list(dataset.values()):
+        if isinstance(element, RawDataElement) and element.tag in READ_LATER:
+            dataset[
+                element.tag
+            ]  # pydicom parses a value when asked for it: damage must show here, file by file
     series_uid = str(dataset.get("SeriesInstanceUID", ""))
     if not series_uid or not dataset.get("SOPInstanceUID"):
         raise InputError("no SeriesInstanceUID or SOPInstanceUID, so nothing can refer to this image")
@@ -357,6 +363,9 @@ def _image_types(dataset: Dataset, frame: int | None) -> tuple[str, ...]:
 def _numbers(dataset: Dataset, keyword: str, count: int) -> np.ndarray:
     """float64 (count,) of one attribute; InputError when it is absent, of another length or not finite
     numbers."""
+    plain = plain_decimals(dataset, keyword)
+    if plain is not None and len(plain) == count:
+        return np.array(plain)
     value = dataset.get(keyword)
     if value is None or value == "":
         raise InputError(f"no {keyword}, so the slice has no known place or value")

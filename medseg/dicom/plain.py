@@ -1,0 +1,214 @@
+"""The header of a plain image file from one block of bytes, and values that a stack repeats converted once.
+
+pydicom asks the file twice for each element and makes every value anew: 1.3 ms a slice, in which plastimatch
+reads it with its pixels. Here a slice takes a quarter of that. What is not plain is left to pydicom: it says
+what is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import BinaryIO, cast
+
+from pydicom.charset import convert_encodings, default_encoding
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element, empty_value_for_VR
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+)
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
+
+from medseg import limits
+from medseg.dicom.damage import PARSE_ERRORS
+from medseg.dicom.nesting import UNDEFINED, end_of_sequence, is_sequence
+from medseg.errors import InputError
+
+BLOCK_BYTES = 1 << 14
+"""Read at once; a slice's header is 1 to 4 KiB long."""
+
+START = 132
+"""Preamble and DICM mark."""
+
+
+@lru_cache(maxsize=4096)
+def _tag(number: int) -> BaseTag:
+    """The same object for the same tag: pydicom compares others in Python."""
+    return BaseTag(number)
+
+
+SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0\0\0\0\0"
+CHARACTER_SET, TRANSFER_SYNTAX = _tag(0x00080005), _tag(0x00020010)
+VRS = {vr.value.encode(): (vr.value, vr in EXPLICIT_VR_LENGTH_32) for vr in VR if len(vr.value) == 2}
+"""{as stored in Explicit VR: (as pydicom writes it, whether its length takes four bytes)}"""
+
+REPEATED = [
+    _tag(cast(int, tag_for_keyword(keyword)))
+    for keyword in (
+        "AccessionNumber BitsAllocated BitsStored Columns DeidentificationMethod FrameOfReferenceUID HighBit "
+        "LossyImageCompression Modality NumberOfFrames PatientBirthDate PatientID PatientIdentityRemoved "
+        "PatientName PatientSex PhotometricInterpretation PixelRepresentation PositionReferenceIndicator "
+        "ReferringPhysicianName RescaleIntercept RescaleSlope RescaleType Rows SamplesPerPixel "
+        "SeriesDescription SeriesInstanceUID SOPClassUID StudyDate StudyDescription StudyID StudyInstanceUID "
+        "StudyTime Units"
+    ).split()
+]
+"""Attributes that are read of every slice and have mostly the same value in all."""
+
+Known = dict[object, dict[tuple, tuple[str, object]]]
+"""{character set and encoding: {element as stored: its value representation and value}} of files that were
+read before."""
+
+
+class _NotPlain(Exception):
+    """The bytes are not what this short reader knows."""
+
+
+def read_plain(file: BinaryIO, source, pixel_tags: frozenset[int], known: Known) -> FileDataset | None:
+    """The data set before the pixels of a file that stands at its start, as pydicom's read_partial makes it.
+
+    ``source``: the file, counting; it then stands at the pixels. ``known``: values are taken from here, and
+    new ones are added. None for all but files with DICM mark in a Little Endian syntax of the standard whose
+    pixels begin within BLOCK_BYTES: whoever asked has to read from the start again.
+    """
+    content = file.read(BLOCK_BYTES)
+    if content[START - 4 : START] != b"DICM":
+        return None
+    try:
+        return _read(content, source, pixel_tags, known)
+    except (_NotPlain, InputError, *PARSE_ERRORS):
+        return None
+
+
+def _read(content: bytes, source, pixel_tags: frozenset[int], known: Known) -> FileDataset:
+    place = START
+    meta: dict[BaseTag, RawDataElement | DataElement] = {}
+    while content[place : place + 2] == b"\x02\x00":
+        element, place = _element(content, place, False)
+        meta[element.tag] = element
+    syntax = (meta[TRANSFER_SYNTAX].value or b"").rstrip(b"\0 ").decode("ascii")
+    implicit = syntax == ImplicitVRLittleEndian
+    is_other = syntax in (DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian)
+    if (
+        is_other
+        or not syntax.startswith(ImplicitVRLittleEndian)
+        or (implicit and _looks_explicit(content, place))
+    ):
+        raise _NotPlain
+    elements, place = _elements(content, place, implicit, source, pixel_tags)
+    # The limits are kept by whoever reads this file again, from its start.
+    if place > limits.most("header_bytes") or len(elements) >= limits.most("elements") // 100:
+        raise _NotPlain
+    source.seek(place)
+    file_meta = FileMetaDataset(meta)
+    file_meta.set_original_encoding(False, True, default_encoding)
+    dataset = FileDataset(source, elements, content[: START - 4], file_meta, implicit, True)
+    dataset.set_original_encoding(implicit, True, _encoding(elements))
+    _settle(file_meta, meta, (TRANSFER_SYNTAX,), known.setdefault(None, {}))
+    character_set = elements[CHARACTER_SET].value if CHARACTER_SET in elements else None
+    _settle(dataset, elements, REPEATED, known.setdefault((character_set, implicit), {}))
+    return dataset
+
+
+def _elements(content: bytes, place: int, implicit: bool, source, pixel_tags: frozenset[int]):
+    """({tag: element}, where the first of ``pixel_tags`` stands)."""
+    elements: dict[BaseTag, RawDataElement | DataElement] = {}
+    while True:
+        element, after = _element(content, place, implicit)
+        if element.tag in pixel_tags:
+            return elements, place
+        if element.length == UNDEFINED and (element.VR == "SQ" or implicit and is_sequence(element.tag)):
+            after = end_of_sequence(content, element.value_tell, implicit)
+            items = content[element.value_tell : after - len(SEQUENCE_DELIMITER)]
+            if content[after - len(SEQUENCE_DELIMITER) : after] != SEQUENCE_DELIMITER:
+                raise _NotPlain
+            element = element._replace(value=items)
+        elif element.length == UNDEFINED or after > len(content):
+            raise _NotPlain
+        elements[element.tag] = element
+        place = after
+
+
+def _element(content: bytes, place: int, implicit: bool) -> tuple[RawDataElement, int]:
+    """The element at a place, and where it ends by its length."""
+    if implicit:
+        vr, (group, number, length) = None, _IMPLICIT.unpack_from(content, place)
+        start = place + 8
+    else:
+        group, number, stored_vr, length = _EXPLICIT.unpack_from(content, place)
+        if stored_vr not in VRS:
+            raise _NotPlain
+        vr, is_long = VRS[stored_vr]
+        start = place + 8
+        if is_long:
+            (length,), start = _LENGTH.unpack_from(content, start), place + 12
+    if group in (0, 0xFFFE):
+        raise _NotPlain
+    value = content[start : start + length] if length else empty_value_for_VR(vr, raw=True)
+    tag = _tag(group << 16 | number)
+    return RawDataElement(tag, vr, length, value, start, implicit, True), start + length
+
+
+_IMPLICIT, _EXPLICIT, _LENGTH = struct.Struct("<HHI"), struct.Struct("<HH2sH"), struct.Struct("<I")
+
+
+def _looks_explicit(content: bytes, place: int) -> bool:
+    """Whether the first element has a value representation although the syntax says it has none."""
+    return content[place + 4 : place + 6].isupper()
+
+
+def _encoding(elements: dict):
+    """The Python encodings of a data set's text, as pydicom finds them."""
+    stored = elements.get(CHARACTER_SET)
+    return default_encoding if stored is None else convert_encodings(convert_raw_data_element(stored).value)
+
+
+def _settle(dataset: Dataset, elements: dict, tags: Iterable[BaseTag], known: dict) -> None:
+    """Convert the elements of ``tags``, each in a new object, by ``known`` where the same was seen before.
+
+    Damaged ones stay as they are, so that whoever asks for them is told. A list may be changed in its place,
+    so that none is shared.
+    """
+    for tag in tags:
+        raw = elements.get(tag)
+        if raw is None:
+            continue
+        as_stored = tag, raw.VR, raw.value
+        if as_stored in known:
+            vr, value = known[as_stored]
+            elements[tag] = DataElement(tag, vr, value, raw.value_tell, already_converted=True)
+            continue
+        try:
+            element = dataset[tag]
+        except PARSE_ERRORS:
+            continue
+        if not isinstance(element.value, (MultiValue, Sequence)):
+            known[as_stored] = element.VR, element.value
+
+
+def plain_decimals(dataset: Dataset, keyword: str) -> list[float] | None:
+    """The finite numbers of a decimal string (VR DS) that pydicom has not converted yet, six in the time of
+    one of its objects.
+
+    None where it has, and for anything but decimals.
+    """
+    tag = _tag(cast(int, tag_for_keyword(keyword)))
+    raw = dataset.get_item(tag) if tag in dataset else None
+    if not isinstance(raw, RawDataElement) or raw.VR not in (None, "DS") or not raw.value:
+        return None
+    text = raw.value.rstrip(b" \0")
+    if text.translate(None, b"0123456789.+-eE\\"):
+        return None
+    try:
+        numbers = [float(part) for part in text.split(b"\\")]
+    except ValueError:
+        return None
+    return numbers if all(map(math.isfinite, numbers)) else None
