@@ -169,8 +169,9 @@ class Geometry:
         in_plane = rows_columns[:, :1] * self.row_step_lps_mm + rows_columns[:, 1:] * self.column_step_lps_mm
         return self.origins_lps_mm[slice_index] + in_plane
 
-    def rows_columns(self, slice_index: int, points_lps_mm: np.ndarray) -> np.ndarray:
-        """Fractional (row, column) pairs (n, 2) of points (n, 3) projected straight onto one slice."""
+    def rows_columns(self, slice_index: int | np.ndarray, points_lps_mm: np.ndarray) -> np.ndarray:
+        """Fractional (row, column) pairs (n, 2) of points (n, 3) projected straight onto one slice, or
+        each onto its own of the slices (n,)."""
         offset = np.asarray(points_lps_mm, dtype=np.float64) - self.origins_lps_mm[slice_index]
         row_mm2 = self.row_step_lps_mm @ self.row_step_lps_mm
         column_mm2 = self.column_step_lps_mm @ self.column_step_lps_mm

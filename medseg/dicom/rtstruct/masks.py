@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +12,7 @@ from medseg.dicom.rtstruct.encode import Contour
 from medseg.dicom.rtstruct.placement import placement
 from medseg.geometry import Geometry
 from medseg.shapes.repeats import first_copies
-from medseg.shapes.scanline import cover
+from medseg.shapes.scanline import covers
 
 SAME_PLANE_MM = 0.05
 """Contours closer together than this, along the normal, lie in one plane."""
@@ -44,17 +45,16 @@ def roi_mask(
     solid = solid_loops(areas)
     said["contours of fewer than 3 points, left out"] = len(areas) - len(solid)
     by_slice = _by_slice(solid, geometry, said)
-    filled = []
+    loops_by_slice: dict[int, list[np.ndarray]] = {}
     for index, found in by_slice.items():
         said["contours that name an image other than the one they lie on"] += sum(
             _names_another_slice(contour, index, slice_of_image) for contour, _, _ in found
         )
         found = _nearest_plane(found, float(geometry.slice_positions_mm[index]), said)
-        loops = [geometry.rows_columns(index, points) for _, points, _ in found]
-        in_plane_mm = [loop * geometry.pixel_spacing_mm for loop in loops]
+        in_plane_mm = [loop * geometry.pixel_spacing_mm for _, loop, _ in found] if len(found) > 1 else found
         kept = without_repeats([contour for contour, _, _ in found], in_plane_mm, said)
-        if _draw([loops[number] for number in kept], mask[index], said):
-            filled.append(index)
+        loops_by_slice[index] = [found[number][1] for number in kept]
+    filled = _draw(loops_by_slice, mask, said)
     said[_gaps_said(by_slice, geometry)] = _gaps(by_slice)
     empty_between = (
         sum(min(filled) < index < max(filled) for index in by_slice.keys() - filled) if filled else 0
@@ -105,8 +105,8 @@ def _is_degenerate(points: np.ndarray) -> bool:
 
 
 def _by_slice(solid: list, geometry: Geometry, said: Counter[str]) -> dict[int, list]:
-    """{slice index: [(contour, points, height along the normal in mm), ...]} of the contours that lie on a
-    slice.
+    """{slice index: [(contour, loop of (row, column), height along the normal in mm), ...]} of the contours
+    that lie on a slice.
 
     That is nearer than half the way to its neighbour on that side, and not beside the image.
     """
@@ -128,9 +128,21 @@ def _by_slice(solid: list, geometry: Geometry, said: Counter[str]) -> dict[int, 
     if moved.any():
         most_mm = found.off_plane_mm[moved].max()
         said[f"contours up to {most_mm:.2f} mm off the plane of their slice, drawn on it"] = int(moved.sum())
-    for number in np.flatnonzero(drawn):
-        row = (*solid[number], float(found.heights_mm[number]))
-        by_slice.setdefault(int(found.indices[number]), []).append(row)
+    if not drawn.any():
+        return by_slice
+    kept = [solid[number] for number in np.flatnonzero(drawn)]
+    indices, counts = found.indices[drawn], [len(points) for _, points in kept]
+    loops = geometry.rows_columns(np.repeat(indices, counts), np.concatenate([points for _, points in kept]))
+    ends = np.cumsum(counts)
+    for (contour, _), index, height_mm, start, end in zip(
+        kept,
+        indices.tolist(),
+        found.heights_mm[drawn].tolist(),
+        (ends - counts).tolist(),
+        ends.tolist(),
+        strict=True,
+    ):
+        by_slice.setdefault(index, []).append((contour, loops[start:end], height_mm))
     return by_slice
 
 
@@ -147,64 +159,74 @@ def _nearest_plane(found: list, position_mm: float, said: Counter[str]) -> list:
     return kept
 
 
-def _draw(loops: list[np.ndarray], plane: np.ndarray, said: Counter[str]) -> bool:
-    """Draw the loops (row, column) of one slice into its mask, and say where they were not as one expects.
+def _draw(loops_by_slice: Mapping[int, list[np.ndarray]], mask: np.ndarray, said: Counter[str]) -> list[int]:
+    """Draw the loops (row, column) of each slice into the mask, and say where they were not as one expects.
 
-    Returns whether a voxel was filled.
+    Returns the indices of the slices on which a voxel was filled.
     """
-    found = cover(loops, plane.shape)
-    inside = found.inside
-    plane[found.window] = inside
-    is_filled = bool(inside.any())
-    if not is_filled:
-        said["slices on which it encloses no voxel centre"] += 1
-    said["contours that reach beyond the image, cut at its edge"] += _beyond(loops, plane.shape)
-    if found.enclosed.size and (found.enclosed.max() > 1 or found.enclosed.min() < 0):
-        if 2 * np.count_nonzero(inside) < np.count_nonzero(found.enclosed):
-            said[
-                "slices on which holes take more than half of what its contours enclose (an outline stored "
-                "twice and not quite alike?)"
-            ] += 1
-        if len(loops) > MOST_CHECKED:
-            said[f"slices of more than {MOST_CHECKED} contours, not checked for overlaps"] += 1
+    filled, twice = [], []
+    planes, shape = list(loops_by_slice.values()), mask.shape[1:]
+    said["slices on which it encloses no voxel centre"] = 0
+    said["contours that reach beyond the image, cut at its edge"] = _beyond(planes, shape)
+    for index, loops, found in zip(loops_by_slice, planes, covers(planes, shape), strict=True):
+        mask[index][found.window] = found.inside
+        if found.inside.any():
+            filled.append(index)
         else:
-            _say_overlaps(loops, plane.shape, said)
-    return is_filled
+            said["slices on which it encloses no voxel centre"] += 1
+        if found.most > 1 or found.least < 0:
+            twice.append((loops, found.window))
+            if 2 * np.count_nonzero(found.inside) < np.count_nonzero(found.enclosed):
+                said[
+                    "slices on which holes take more than half of what its contours enclose (an outline "
+                    "stored twice and not quite alike?)"
+                ] += 1
+    _say_overlaps([plane for plane in twice if len(plane[0]) <= MOST_CHECKED], shape, said)
+    said[f"slices of more than {MOST_CHECKED} contours, not checked for overlaps"] = sum(
+        len(loops) > MOST_CHECKED for loops, _ in twice
+    )
+    return filled
 
 
-def _beyond(loops: list[np.ndarray], shape: tuple[int, int]) -> int:
+def _beyond(planes: list[list[np.ndarray]], shape: tuple[int, ...]) -> int:
     """How many loops reach more than half a pixel beyond the outermost voxel centres."""
+    loops = [loop for own in planes for loop in own]
+    if not loops:
+        return 0
+    counts = np.array([len(loop) for loop in loops])
+    points, starts = np.concatenate(loops), np.cumsum(counts) - counts
+    low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
+    return int(((low < -0.51) | (high > np.array(shape) - 0.49)).any(axis=1).sum())
 
-    def reaches(points: np.ndarray) -> bool:
-        rows, columns = points[:, 0], points[:, 1]
-        beyond = rows.max() > shape[0] - 0.49 or columns.max() > shape[1] - 0.49
-        return bool(beyond or rows.min() < -0.51 or columns.min() < -0.51)
 
-    return sum(map(reaches, loops))
-
-
-def _say_overlaps(loops: list[np.ndarray], shape: tuple[int, int], said: Counter[str]) -> None:
+def _say_overlaps(
+    planes: list[tuple[list[np.ndarray], tuple[slice, slice]]], shape: tuple[int, ...], said: Counter[str]
+) -> None:
     """Count loops that lap over themselves, and slices on which one lies partly inside another, as voxels see
     them.
 
-    From the largest to the smallest, every loop marks its voxels as its own: one that lies wholly inside or
-    wholly outside all larger ones finds a single owner there.
+    ``planes``: (loops, window around them) of each slice. From the largest to the smallest, every loop marks
+    its voxels as its own: one that lies wholly inside or wholly outside all larger ones finds a single owner
+    there.
     """
-    covers = [cover([loop], shape) for loop in loops]
-    crossing = sum(
-        bool(one.enclosed.size) and (one.enclosed.max() > 1 or one.enclosed.min() < 0) for one in covers
-    )
-    said["contours that cross themselves, read by the even-odd rule"] += int(crossing)
+    singles = covers([[loop] for loops, _ in planes for loop in loops], shape)
     owner = np.zeros(shape, dtype=np.int32)
-    overlapping = False
-    for number, one in enumerate(sorted(covers, key=lambda one: -np.count_nonzero(one.inside)), start=1):
-        inside, window = one.inside, owner[one.window]
-        owners = window[inside]
-        overlapping = overlapping or bool(owners.size and owners.min() != owners.max())
-        window[inside] = number
-    said[
-        "slices on which contours overlap without one lying in the other; the overlap counts as outside"
-    ] += overlapping
+    for loops, window in planes:
+        own = list(itertools.islice(singles, len(loops)))
+        said["contours that cross themselves, read by the even-odd rule"] += sum(
+            one.most > 1 or one.least < 0 for one in own
+        )
+        owner[window] = 0
+        overlapping = False
+        own.sort(key=lambda one: -np.count_nonzero(one.inside))
+        for number, one in enumerate(own, start=1):
+            part = owner[one.window]
+            owners = part[one.inside]
+            overlapping = overlapping or bool(owners.size and owners.min() != owners.max())
+            part[one.inside] = number
+        said[
+            "slices on which contours overlap without one lying in the other; the overlap counts as outside"
+        ] += overlapping
 
 
 def _gaps(by_slice: Mapping[int, list]) -> int:
