@@ -25,10 +25,11 @@ def first_copies(loops_mm: Sequence[np.ndarray]) -> list[int]:
     """
     if len(loops_mm) < 2:
         return list(range(len(loops_mm)))
-    boxes = np.array([[*loop.min(axis=0), *loop.max(axis=0)] for loop in loops_mm])
-    tolerances_mm = np.minimum(
-        SAME_OUTLINE_MM, SAME_OUTLINE_SHARE * np.hypot(*(boxes[:, 2:] - boxes[:, :2]).T)
-    )
+    counts = np.array([len(loop) for loop in loops_mm])
+    points, starts = np.concatenate(loops_mm), np.cumsum(counts) - counts
+    low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
+    boxes = np.concatenate([low, high], axis=1)
+    tolerances_mm = np.minimum(SAME_OUTLINE_MM, SAME_OUTLINE_SHARE * np.hypot(*(high - low).T))
     owners: list[int] = []
     first: list[int] = []
     for number, loop in enumerate(loops_mm):

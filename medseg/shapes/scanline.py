@@ -147,10 +147,11 @@ def _enclosed(edges: _Edges, columns: int) -> list[Cover]:
     width = np.maximum.reduceat(column, starts) + 1 - left
     ends = np.cumsum(height * width)
     places = ends - height * width
-    steps = np.zeros(ends[-1], dtype=np.int8)
     place = np.repeat(places - top * width - left, counts) + row * np.repeat(width, counts) + column
-    np.add.at(steps, place, edges.step[edge])
-    enclosed = np.add.accumulate(steps, dtype=np.int8)
+    ordered = np.sort(2 * place + (edges.step[edge] > 0))
+    values = np.cumsum(2 * (ordered & 1) - 1).astype(np.int8)
+    runs = np.diff(ordered >> 1, prepend=0, append=ends[-1])
+    enclosed = np.repeat(np.concatenate([[np.int8(0)], values]), runs)
     inside = (enclosed & 1).view(bool)
     least, most = np.minimum.reduceat(enclosed, places), np.maximum.reduceat(enclosed, places)
     boxes = np.stack([drawn, places, ends, top, left, height, width, least, most], axis=1)

@@ -78,7 +78,10 @@ def solid_loops(contours: Sequence[Contour]) -> list[tuple[Contour, np.ndarray]]
 
 def open_loop(points: np.ndarray) -> np.ndarray:
     """Points (n, 3) without a last one that repeats the first, as XiO writes them."""
-    return points[:-1] if len(points) > 1 and np.abs(points[0] - points[-1]).max() < 1e-4 else points
+    if len(points) < 2:
+        return points
+    apart_mm = (abs(one - other) for one, other in zip(points[0].tolist(), points[-1].tolist(), strict=True))
+    return points[:-1] if all(mm < 1e-4 for mm in apart_mm) else points
 
 
 def without_repeats(
