@@ -26,6 +26,9 @@ LONG_VRS = frozenset(
 )
 """Value representations whose length takes four bytes in Explicit VR (DICOM PS3.5 7.1.2)."""
 
+HEADERS = {order: tuple(struct.Struct(f"{order}{parts}") for parts in ("HHI", "I", "H")) for order in "<>"}
+"""{byte order: (header of an element in Implicit VR, length of four bytes, of two)}"""
+
 MOST_LEVELS = 16
 """Sequences in sequences; a structure set has four."""
 
@@ -63,14 +66,15 @@ def _header(
     content: mmap.mmap | bytes, place: int, order: str, implicit: bool
 ) -> tuple[int, int, bytes, int]:
     """(tag, where its value starts, value representation, length) of the element at ``place``."""
-    group, number = struct.unpack_from(f"{order}HH", content, place)
+    implicit_header, long_length, short_length = HEADERS[order]
+    group, number, length = implicit_header.unpack_from(content, place)
     tag = group << 16 | number
     if implicit or group == 0xFFFE:
-        return tag, place + 8, b"", struct.unpack_from(f"{order}I", content, place + 4)[0]
+        return tag, place + 8, b"", length
     vr = content[place + 4 : place + 6]
     if vr in LONG_VRS:
-        return tag, place + 12, vr, struct.unpack_from(f"{order}I", content, place + 8)[0]
-    return tag, place + 8, vr, struct.unpack_from(f"{order}H", content, place + 6)[0]
+        return tag, place + 12, vr, long_length.unpack_from(content, place + 8)[0]
+    return tag, place + 8, vr, short_length.unpack_from(content, place + 6)[0]
 
 
 def end_of_sequence(content: bytes, place: int, implicit: bool) -> int:

@@ -88,15 +88,15 @@ def covers(planes: Sequence[Sequence[np.ndarray]], shape: tuple[int, int]) -> It
 
 
 class _Edges(NamedTuple):
-    """Arrays (edges,): ``upper`` and ``lower`` end as (row, column), ``first`` row of voxel
-    centres that it crosses and ``count`` of such rows, ``step`` in enclosure to its right; ``crossings``
-    (planes,)."""
+    """Arrays (edges,) of the edges that cross rows of voxel centres: ``upper`` and ``lower`` end as (row,
+    column), the ``first`` such row and their ``count``, whether the right side is the inner one (``enters``);
+    and ``crossings`` (planes,)."""
 
     upper: tuple[np.ndarray, np.ndarray]
     lower: tuple[np.ndarray, np.ndarray]
     first: np.ndarray
     count: np.ndarray
-    step: np.ndarray
+    enters: np.ndarray
     crossings: np.ndarray
 
     @classmethod
@@ -104,60 +104,63 @@ class _Edges(NamedTuple):
         loops = [_filled(loops) for loops in planes]
         points, after, starts, counts = _chain(list(itertools.chain(*loops)))
         whole = np.rint(points)
-        points = np.where(np.abs(points - whole) <= ON_CENTRE, whole, points)
-        row, column = np.ascontiguousarray(points.T)
-        row_after, column_after = row[after], column[after]
-        areas = np.add.reduceat(column * row_after - row * column_after, starts)
+        row, column = np.ascontiguousarray(np.where(np.abs(points - whole) <= ON_CENTRE, whole, points).T)
+        ahead = np.clip(np.ceil(row), 0, rows).astype(np.int64)  # the first row at or behind a vertex
+        turned = np.add.reduceat(column * row[after] - row * column[after], starts) < 0
+        plane = np.repeat(np.repeat(np.arange(len(planes)), list(map(len, loops))), counts)
+        crosses = np.flatnonzero(ahead != ahead[after])
+        other = after[crosses]
         # Upper end first, so that the two sides of a keyhole's channel round to the very same crossing and
         # cancel.
-        downward = row <= row_after
-        upper, lower = np.minimum(row, row_after), np.maximum(row, row_after)
-        first = np.clip(np.ceil(upper), 0, rows).astype(np.int64)
-        count = np.clip(np.ceil(lower), 0, rows).astype(np.int64) - first
-        plane = np.repeat(np.repeat(np.arange(len(planes)), list(map(len, loops))), counts)
+        downward = ahead[crosses] < ahead[other]
+        upper, lower = np.where(downward, crosses, other), np.where(downward, other, crosses)
+        first, count = ahead[upper], ahead[lower] - ahead[upper]
         return cls(
-            (upper, np.where(downward, column, column_after)),
-            (lower, np.where(downward, column_after, column)),
+            (row[upper], column[upper]),
+            (row[lower], column[lower]),
             first,
             count,
-            np.where(downward == np.repeat(areas < 0, counts), 1, -1).astype(np.int8),
-            np.bincount(plane, weights=count, minlength=len(planes)).astype(np.int64),
+            downward == np.repeat(turned, counts)[crosses],
+            np.bincount(plane[crosses], weights=count, minlength=len(planes)).astype(np.int64),
         )
 
 
 def _enclosed(edges: _Edges, columns: int) -> list[Cover]:
     """The Cover of each plane.
 
-    Their boxes lie one behind the other in one array, in which every row begins at 0 again, since closed
-    loops leave it as often as they enter.
+    Their boxes lie one behind the other in one array, in which every row ends at 0, since closed loops leave
+    it as often as they enter.
     """
     found = [NOTHING] * len(edges.crossings)
-    drawn = np.flatnonzero(edges.crossings)
-    if not drawn.size:
-        return found
     edge = np.repeat(np.arange(len(edges.count)), edges.count)
+    if not edge.size:
+        return found
     row = edges.first[edge] + np.arange(edge.size)
     row -= np.repeat(np.cumsum(edges.count) - edges.count, edges.count)
     crossing = np.ceil(_crossing(edges.upper, edges.lower, edge, row) - 1e-9)
     column = np.clip(crossing, 0, columns).astype(np.int64)
+    drawn = np.flatnonzero(edges.crossings)
     counts = edges.crossings[drawn]
     starts = np.cumsum(counts) - counts
     top, left = np.minimum.reduceat(row, starts), np.minimum.reduceat(column, starts)
     height = np.maximum.reduceat(row, starts) + 1 - top
-    width = np.maximum.reduceat(column, starts) + 1 - left
+    width = np.maximum.reduceat(column, starts) - left
     ends = np.cumsum(height * width)
     places = ends - height * width
     place = np.repeat(places - top * width - left, counts) + row * np.repeat(width, counts) + column
-    ordered = np.sort(2 * place + (edges.step[edge] > 0))
+    ordered = np.sort(2 * place + edges.enters[edge])
     values = np.cumsum(2 * (ordered & 1) - 1).astype(np.int8)
     runs = np.diff(ordered >> 1, prepend=0, append=ends[-1])
     enclosed = np.repeat(np.concatenate([[np.int8(0)], values]), runs)
     inside = (enclosed & 1).view(bool)
+    drawn, places, top, left, height, width = np.stack([drawn, places, top, left, height, width])[
+        :, width > 0
+    ]
     least, most = np.minimum.reduceat(enclosed, places), np.maximum.reduceat(enclosed, places)
-    boxes = np.stack([drawn, places, ends, top, left, height, width, least, most], axis=1)
-    for plane, start, end, row_0, column_0, rows, across, low, high in boxes.tolist():
-        window = slice(row_0, row_0 + rows), slice(column_0, column_0 + across - 1)
-        parts = (array[start:end].reshape(rows, across)[:, :-1] for array in (enclosed, inside))
+    boxes = np.stack([drawn, places, top, left, height, width, least, most], axis=1)
+    for plane, start, row_0, column_0, rows, across, low, high in boxes.tolist():
+        window = slice(row_0, row_0 + rows), slice(column_0, column_0 + across)
+        parts = (array[start : start + rows * across].reshape(rows, across) for array in (enclosed, inside))
         found[plane] = Cover(window, *parts, low, high)
     return found
 

@@ -173,7 +173,7 @@ def _draw(loops_by_slice: Mapping[int, list[np.ndarray]], mask: np.ndarray, said
     said["contours that reach beyond the image, cut at its edge"] = _beyond(planes, shape)
     for index, loops, found in zip(loops_by_slice, planes, covers(planes, shape), strict=True):
         mask[index][found.window] = found.inside
-        if found.inside.any():
+        if found.most == 1 or found.inside.any():
             filled.append(index)
         else:
             said["slices on which it encloses no voxel centre"] += 1

@@ -9,7 +9,7 @@ import struct
 
 from pydicom.dataelem import DataElement, RawDataElement
 
-from medseg.dicom.nesting import ITEM, LONG_VRS, UNDEFINED
+from medseg.dicom.nesting import HEADERS, ITEM, LONG_VRS, UNDEFINED
 
 RawItem = dict[int, bytes]
 """{tag: value as stored} of one item."""
@@ -40,7 +40,7 @@ class _Irregular(Exception):
 
 def _items(content: bytes, implicit: bool, little_endian: bool) -> list[RawItem]:
     order = "<" if little_endian else ">"
-    header, place, found = struct.Struct(f"{order}HHI"), 0, []
+    header, place, found = HEADERS[order][0], 0, []
     while place < len(content):
         group, number, length = header.unpack_from(content, place)
         place += 8
@@ -53,8 +53,7 @@ def _items(content: bytes, implicit: bool, little_endian: bool) -> list[RawItem]
 
 def _elements(content: bytes, place: int, end: int, implicit: bool, order: str) -> RawItem:
     found: RawItem = {}
-    short, long = struct.Struct(f"{order}HHI"), struct.Struct(f"{order}I")
-    brief = struct.Struct(f"{order}H")
+    short, long, brief = HEADERS[order]
     while place < end:
         group, number, length = short.unpack_from(content, place)
         value = place + 8
