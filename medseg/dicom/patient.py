@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pydicom.dataset import Dataset
 
 from medseg.dicom.charset import unstated_text
+from medseg.dicom.plain import value_of
 
 PATIENT_FIELDS = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex")
 """What tells people apart. Anonymisers often give all patients one PatientID, or none, so it never counts
@@ -18,7 +19,7 @@ alone."""
 
 def patient_of(dataset: Dataset) -> dict[str, str]:
     """{field of PATIENT_FIELDS: its value}, "" where it is missing or empty."""
-    return {field: str(dataset.get(field) or "").strip() for field in PATIENT_FIELDS}
+    return {field: str(value_of(dataset, field) or "").strip() for field in PATIENT_FIELDS}
 
 
 def differing_field(one: Mapping[str, str], other: Mapping[str, str]) -> str | None:

@@ -45,13 +45,19 @@ def _tag(number: int) -> BaseTag:
     return BaseTag(number)
 
 
+@lru_cache(maxsize=4096)
+def tag_of(keyword: str) -> BaseTag:
+    """The tag of an attribute that DICOM's dictionary names."""
+    return _tag(cast(int, tag_for_keyword(keyword)))
+
+
 SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0\0\0\0\0"
 CHARACTER_SET, TRANSFER_SYNTAX = _tag(0x00080005), _tag(0x00020010)
 VRS = {vr.value.encode(): (vr.value, vr in EXPLICIT_VR_LENGTH_32) for vr in VR if len(vr.value) == 2}
 """{as stored in Explicit VR: (as pydicom writes it, whether its length takes four bytes)}"""
 
 REPEATED = [
-    _tag(cast(int, tag_for_keyword(keyword)))
+    tag_of(keyword)
     for keyword in (
         "AccessionNumber BitsAllocated BitsStored Columns DeidentificationMethod FrameOfReferenceUID HighBit "
         "LossyImageCompression Modality NumberOfFrames PatientBirthDate PatientID PatientIdentityRemoved "
@@ -194,14 +200,22 @@ def _settle(dataset: Dataset, elements: dict, tags: Iterable[BaseTag], known: di
             known[as_stored] = element.VR, element.value
 
 
+def value_of(dataset: Dataset, keyword: str, default: object = None):
+    """``dataset.get(keyword, default)`` in a fifth of its time, once the value is converted."""
+    tag = tag_of(keyword)
+    element = dataset.get_item(tag)
+    if element is None:
+        return default
+    return dataset[tag].value if isinstance(element, RawDataElement) else element.value
+
+
 def plain_decimals(dataset: Dataset, keyword: str) -> list[float] | None:
     """The finite numbers of a decimal string (VR DS) that pydicom has not converted yet, six in the time of
     one of its objects.
 
     None where it has, and for anything but decimals.
     """
-    tag = _tag(cast(int, tag_for_keyword(keyword)))
-    raw = dataset.get_item(tag) if tag in dataset else None
+    raw = dataset.get_item(tag_of(keyword))
     if not isinstance(raw, RawDataElement) or raw.VR not in (None, "DS") or not raw.value:
         return None
     text = raw.value.rstrip(b" \0")

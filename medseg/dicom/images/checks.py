@@ -19,6 +19,7 @@ from medseg.dicom.images.kind import (
 from medseg.dicom.images.pixels import read_slices
 from medseg.dicom.images.scan import Found, SeriesFiles, SliceRecord
 from medseg.dicom.patient import PATIENT_FIELDS, name_words, patient_of
+from medseg.dicom.plain import value_of
 from medseg.geometry import POSITION_TOLERANCE_MM, Geometry
 
 ALLOWABLE = {
@@ -115,7 +116,7 @@ def _mixed(records: Sequence[SliceRecord]) -> list[Fault]:
     """Slices that cannot belong to one stack: compared with the first one."""
     faults = _mixed_patient(records)
     for name, keyword in _ONE_PER_SERIES.items():
-        values = sorted({str(record.dataset.get(keyword, "") or "none") for record in records})
+        values = sorted({str(value_of(record.dataset, keyword, "") or "none") for record in records})
         if len(values) > 1:
             listed = "" if name == "mixed_patient" else f": {', '.join(values[:3])}"  # no names in a message
             what = f"{len(values)} different values of {keyword}{listed}; expected one."

@@ -22,7 +22,7 @@ from pydicom.uid import (
 from medseg import limits
 from medseg.dicom.damage import PARSE_ERRORS, reading_failed
 from medseg.dicom.opening import Source, no_dicom, read_open, starts_like_dicom
-from medseg.dicom.plain import Known
+from medseg.dicom.plain import Known, value_of
 from medseg.errors import InputError
 
 SLICE_CLASSES = {
@@ -193,7 +193,7 @@ def require_pixels(dataset: Dataset, pixels: PixelElement | None, samples: tuple
         raise InputError(
             f"pixel data do not fit the transfer syntax ({dataset.file_meta.TransferSyntaxUID.name})"
         )
-    half = dataset.get("PhotometricInterpretation") == "YBR_FULL_422"  # two pixels share their colour
+    half = value_of(dataset, "PhotometricInterpretation") == "YBR_FULL_422"  # two pixels share their colour
     needed = rows * columns * frames * bits * (2 if half else found) // 8
     is_rle = dataset.file_meta.TransferSyntaxUID == RLELossless
     if is_rle and needed > MOST_RUN_LENGTH_GAIN * pixels.available:
@@ -217,7 +217,7 @@ def stored_bytes(header: Dataset) -> int:
 
 
 def integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
-    value = dataset.get(keyword)
+    value = value_of(dataset, keyword)
     if value is None or value == "":
         if default is None:
             raise InputError(f"no {keyword} (the header may be cut off)")

@@ -9,6 +9,7 @@ import numpy as np
 
 from medseg.dicom.damage import PARSE_ERRORS
 from medseg.dicom.images.scan import SliceRecord
+from medseg.dicom.plain import value_of
 
 OTHER_QUANTITIES = frozenset(("MGML", "Z_EFF", "ED", "EDW", "PCT", "OD"))
 """RescaleType of CT images that hold no HU but iodine, atomic numbers, electron density (DICOM PS3.3
@@ -31,7 +32,7 @@ VIRTUAL_IMAGES = ("VIRTUAL", "VMI", "VNC", "MONOE", "MONO_E", "MAT_REMOVED", "MA
 def another_modality(modality: str, records: Sequence[SliceRecord]) -> str | None:
     """What speaks against the modality of the SOP Class: slices whose Modality is another one."""
     for record in records:
-        said = str(record.dataset.get("Modality") or "").strip()
+        said = str(value_of(record.dataset, "Modality") or "").strip()
         if said not in ("", modality):
             return f"{record.path.name} says Modality {said} under the SOP Class of {modality} images"
     return None
@@ -63,7 +64,7 @@ def mixed_units(modality: str, records: Sequence[SliceRecord]) -> str | None:
 def mixed_rescale(records: Sequence[SliceRecord]) -> str | None:
     """Files whose numbers mean something else than those of the first: RescaleSlope, RescaleIntercept, or
     whether they are signed. Frames of one file have their own slopes."""
-    signs = {record.dataset.get("PixelRepresentation"): record.path.name for record in records}
+    signs = {value_of(record.dataset, "PixelRepresentation"): record.path.name for record in records}
     if len(signs) > 1:
         listed = ", ".join(f"{name} {sign}" for sign, name in signs.items())
         return f"PixelRepresentation differs between slices: {listed}"
@@ -90,7 +91,7 @@ def kind_remarks(modality: str, records: Sequence[SliceRecord]) -> list[str]:
     virtual = _word_of(records[0], VIRTUAL_IMAGES)
     if modality == "CT" and virtual:
         remarks.append(f"ImageType {virtual}: the images were computed (virtual), not measured.")
-    if any(record.dataset.get("LossyImageCompression") == "01" for record in records):
+    if any(value_of(record.dataset, "LossyImageCompression") == "01" for record in records):
         remarks.append("the images were compressed with loss.")
     return remarks
 
@@ -126,7 +127,7 @@ def _number(record: SliceRecord, keyword: str) -> float | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            value = record.dataset.get(keyword)
+            value = value_of(record.dataset, keyword)
         return float(value) if isinstance(value, int | float) else None
     except PARSE_ERRORS:
         return None

@@ -28,7 +28,7 @@ from medseg.dicom.images.header import (
     read_header,
     require_pixels,
 )
-from medseg.dicom.plain import Known, plain_decimals
+from medseg.dicom.plain import Known, plain_decimals, tag_of, value_of
 from medseg.errors import InputError, unusable
 
 READ_LATER = frozenset(
@@ -108,7 +108,7 @@ class SliceRecord:
     @property
     def matrix(self) -> tuple[int, int]:
         """(rows, columns)."""
-        return int(self.dataset.Rows), int(self.dataset.Columns)
+        return int(value_of(self.dataset, "Rows")), int(value_of(self.dataset, "Columns"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +206,7 @@ def _sort_in(path: Path, found: Found, known: Known) -> None:
         if dataset is None:
             found.ignored.append(FileNote(path, "not DICOM"))
             return
-        sop_class = str(dataset.get("SOPClassUID", ""))
+        sop_class = str(value_of(dataset, "SOPClassUID", ""))
         if sop_class == RTSTRUCT_CLASS_UID:
             found.structure_sets.append(path)
         elif sop_class in REGISTRATION_CLASSES:
@@ -262,8 +262,8 @@ def _add_slices(path: Path, dataset: Dataset, found: Found) -> None:
             dataset[
                 element.tag
             ]  # pydicom parses a value when asked for it: damage must show here, file by file
-    series_uid = str(dataset.get("SeriesInstanceUID", ""))
-    if not series_uid or not dataset.get("SOPInstanceUID"):
+    series_uid = str(value_of(dataset, "SeriesInstanceUID", ""))
+    if not series_uid or not value_of(dataset, "SOPInstanceUID"):
         raise InputError("no SeriesInstanceUID or SOPInstanceUID, so nothing can refer to this image")
     multi_frame = dataset.SOPClassUID in MULTI_FRAME_CLASSES
     frames = integer(dataset, "NumberOfFrames", 1)
@@ -308,10 +308,10 @@ def _record(path: Path, dataset: Dataset, frame: int | None) -> SliceRecord:
             f"ImageOrientationPatient {orientation.tolist()}; expected two perpendicular unit vectors"
         )
     values = _macro(dataset, frame, "PixelValueTransformationSequence")
-    if "ModalityLUTSequence" in values:
+    if tag_of("ModalityLUTSequence") in values:
         raise InputError("values are mapped by a Modality LUT; expected RescaleSlope and RescaleIntercept")
     rescale = None
-    if "RescaleSlope" in values or "RescaleIntercept" in values:
+    if tag_of("RescaleSlope") in values or tag_of("RescaleIntercept") in values:
         slope, intercept = _numbers(values, "RescaleSlope", 1)[0], _numbers(values, "RescaleIntercept", 1)[0]
         rescale = (float(slope), float(intercept))
         _require_sane(rescale, SLICE_CLASSES[dataset.SOPClassUID])
@@ -323,7 +323,7 @@ def _record(path: Path, dataset: Dataset, frame: int | None) -> SliceRecord:
         (cosines / lengths[:, None]).ravel(),
         spacing,
         rescale,
-        str(values.get("RescaleType", "") or ""),
+        str(value_of(values, "RescaleType", "") or ""),
         _image_types(dataset, frame),
     )
 
@@ -353,7 +353,7 @@ def _macro(dataset: Dataset, frame: int | None, sequence: str) -> Dataset:
 
 
 def _image_types(dataset: Dataset, frame: int | None) -> tuple[str, ...]:
-    kinds = [dataset.get("ImageType")]
+    kinds = [value_of(dataset, "ImageType")]
     if frame is not None:
         for sequence in ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "PETFrameTypeSequence"):
             kinds.append(_macro(dataset, frame, sequence).get("FrameType"))
@@ -366,7 +366,7 @@ def _numbers(dataset: Dataset, keyword: str, count: int) -> np.ndarray:
     plain = plain_decimals(dataset, keyword)
     if plain is not None and len(plain) == count:
         return np.array(plain)
-    value = dataset.get(keyword)
+    value = value_of(dataset, keyword)
     if value is None or value == "":
         raise InputError(f"no {keyword}, so the slice has no known place or value")
     try:
