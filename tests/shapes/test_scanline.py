@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import shapely
 
+from medseg.errors import InputError
 from medseg.phantoms.series import stack_geometry
-from medseg.shapes.scanline import cover, even_odd_area, rasterise
+from medseg.shapes.scanline import MOST_TOGETHER, cover, covers, even_odd_area, rasterise
 
 
 def test_a_centre_on_an_outline_belongs_to_the_side_of_larger_row_and_column():
@@ -127,3 +128,26 @@ def test_a_keyhole_and_an_equal_loop_have_the_area_that_is_left():
 
 def test_loops_that_cross_are_counted_once_where_they_overlap_not():
     assert even_odd_area([square(0, 2), square(1, 3)]) == pytest.approx(4 + 4 - 2)
+
+
+def test_many_planes_are_covered_as_each_alone():
+    rng = np.random.default_rng(3)
+    sizes = [*rng.integers(3, 400, 70), MOST_TOGETHER + 1]
+    planes = [[rng.uniform(-5, 45, (size, 2)).round(1)] * rng.integers(1, 3) for size in sizes]
+    planes[5], planes[6], planes[7] = [], [np.full((4, 2), -9.0)], [np.array([[3, 1], [9, 1.0], [5, 1]])]
+    found = list(covers(planes, (40, 30)))
+    assert len(found) == len(planes)
+    for plane, one in zip(planes, found, strict=True):
+        alone = cover(plane, (40, 30))
+        assert one.window == alone.window and (one.enclosed == alone.enclosed).all()
+        assert (one.inside == (one.enclosed % 2 == 1)).all()
+        if one.enclosed.size:
+            assert (one.least, one.most) == (one.enclosed.min(), one.enclosed.max())
+
+
+def test_the_limit_counts_the_crossings_of_a_plane_and_not_of_all(monkeypatch):
+    monkeypatch.setenv("MEDSEG_LIMIT_CROSSINGS", "100")
+    low, high = np.array([[0, 0], [0, 9], [40, 9], [40, 0.0]]), np.array([[0, 0], [0, 9], [60, 9], [60, 0.0]])
+    assert len(list(covers([[low]] * 9, (80, 20)))) == 9  # two sides of 40 rows each
+    with pytest.raises(InputError, match="120 crossings"):
+        list(covers([[low], [high], [low]], (80, 20)))
