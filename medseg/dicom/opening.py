@@ -74,7 +74,7 @@ def read_open(
     """
     if pixel_bytes is None:
         source = Source(file, 0)
-        dataset = read_plain(file, source, PIXEL_TAGS, {} if known is None else known)
+        dataset = read_plain(file, cast(BinaryIO, source), PIXEL_TAGS, {} if known is None else known)
         if dataset is not None:
             dataset.filename, dataset.buffer = os.fspath(path), None
             return dataset, source

@@ -1,8 +1,9 @@
 """The header of a plain image file from one block of bytes, and values that a stack repeats converted once.
 
-pydicom asks the file twice for each element and makes every value anew: 1.3 ms a slice, in which plastimatch
-reads it with its pixels. Here a slice takes a quarter of that. What is not plain is left to pydicom: it says
-what is wrong.
+pydicom asks the file twice for each element and makes every value of every slice anew. Here a scan takes a
+third of that time, by which a stack is read with its contours twice as fast as by plastimatch
+(tools/benchmarks/rtstruct/run.py times; docs/reference/benchmark_rtstruct.md). What is not plain is left to
+pydicom: it says what is wrong.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ REPEATED = [
 ]
 """Attributes that are read of every slice and have mostly the same value in all."""
 
+Elements = dict[BaseTag, RawDataElement | DataElement]
+
 Known = dict[object, dict[tuple, tuple[str, object]]]
 """{character set and encoding: {element as stored: its value representation and value}} of files that were
 read before."""
@@ -78,7 +81,9 @@ class _NotPlain(Exception):
     """The bytes are not what this short reader knows."""
 
 
-def read_plain(file: BinaryIO, source, pixel_tags: frozenset[int], known: Known) -> FileDataset | None:
+def read_plain(
+    file: BinaryIO, source: BinaryIO, pixel_tags: frozenset[int], known: Known
+) -> FileDataset | None:
     """The data set before the pixels of a file that stands at its start, as pydicom's read_partial makes it.
 
     ``source``: the file, counting; it then stands at the pixels. ``known``: values are taken from here, and
@@ -94,22 +99,18 @@ def read_plain(file: BinaryIO, source, pixel_tags: frozenset[int], known: Known)
         return None
 
 
-def _read(content: bytes, source, pixel_tags: frozenset[int], known: Known) -> FileDataset:
+def _read(content: bytes, source: BinaryIO, pixel_tags: frozenset[int], known: Known) -> FileDataset:
     place = START
-    meta: dict[BaseTag, RawDataElement | DataElement] = {}
+    meta: Elements = {}
     while content[place : place + 2] == b"\x02\x00":
         element, place = _element(content, place, False)
         meta[element.tag] = element
-    syntax = (meta[TRANSFER_SYNTAX].value or b"").rstrip(b"\0 ").decode("ascii")
-    implicit = syntax == ImplicitVRLittleEndian
-    is_other = syntax in (DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian)
+    implicit = _is_implicit(meta)
     if (
-        is_other
-        or not syntax.startswith(ImplicitVRLittleEndian)
-        or (implicit and _looks_explicit(content, place))
-    ):
+        implicit and content[place + 4 : place + 6].isupper()
+    ):  # a value representation, which it says it lacks
         raise _NotPlain
-    elements, place = _elements(content, place, implicit, source, pixel_tags)
+    elements, place = _elements(content, place, implicit, pixel_tags)
     # The limits are kept by whoever reads this file again, from its start.
     if place > limits.most("header_bytes") or len(elements) >= limits.most("elements") // 100:
         raise _NotPlain
@@ -124,9 +125,19 @@ def _read(content: bytes, source, pixel_tags: frozenset[int], known: Known) -> F
     return dataset
 
 
-def _elements(content: bytes, place: int, implicit: bool, source, pixel_tags: frozenset[int]):
+def _is_implicit(meta: Elements) -> bool:
+    """Whether the transfer syntax is Implicit VR Little Endian, and not Explicit VR Little Endian as in all
+    others that are read here: those of the standard but two."""
+    syntax = (meta[TRANSFER_SYNTAX].value or b"").rstrip(b"\0 ").decode("ascii")
+    is_of_standard = syntax.startswith(ImplicitVRLittleEndian)
+    if not is_of_standard or syntax in (DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian):
+        raise _NotPlain
+    return syntax == ImplicitVRLittleEndian
+
+
+def _elements(content: bytes, place: int, implicit: bool, pixel_tags: frozenset[int]) -> tuple[Elements, int]:
     """({tag: element}, where the first of ``pixel_tags`` stands)."""
-    elements: dict[BaseTag, RawDataElement | DataElement] = {}
+    elements: Elements = {}
     while True:
         element, after = _element(content, place, implicit)
         if element.tag in pixel_tags:
@@ -166,18 +177,13 @@ def _element(content: bytes, place: int, implicit: bool) -> tuple[RawDataElement
 _IMPLICIT, _EXPLICIT, _LENGTH = struct.Struct("<HHI"), struct.Struct("<HH2sH"), struct.Struct("<I")
 
 
-def _looks_explicit(content: bytes, place: int) -> bool:
-    """Whether the first element has a value representation although the syntax says it has none."""
-    return content[place + 4 : place + 6].isupper()
-
-
-def _encoding(elements: dict):
+def _encoding(elements: Elements) -> str | list[str]:
     """The Python encodings of a data set's text, as pydicom finds them."""
     stored = elements.get(CHARACTER_SET)
     return default_encoding if stored is None else convert_encodings(convert_raw_data_element(stored).value)
 
 
-def _settle(dataset: Dataset, elements: dict, tags: Iterable[BaseTag], known: dict) -> None:
+def _settle(dataset: Dataset, elements: Elements, tags: Iterable[BaseTag], known: dict) -> None:
     """Convert the elements of ``tags``, each in a new object, by ``known`` where the same was seen before.
 
     Damaged ones stay as they are, so that whoever asks for them is told. A list may be changed in its place,

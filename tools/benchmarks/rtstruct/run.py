@@ -2,6 +2,7 @@
 
     python tools/benchmarks/rtstruct/run.py write              nine structures, 512 x 512 x 120
     python tools/benchmarks/rtstruct/run.py read --data DIR    real structure sets
+    python tools/benchmarks/rtstruct/run.py times --data DIR   the same sets, medseg and plastimatch
     python tools/benchmarks/rtstruct/run.py odd                awkward geometry and shapes
     python tools/benchmarks/rtstruct/run.py holes              hole encodings by reader
     python tools/benchmarks/rtstruct/run.py area --data DIR    area and bytes with stairs cut and left
@@ -21,11 +22,13 @@ from area import benchmark_area
 from holes import benchmark_holes
 from odd import benchmark_odd
 from read import benchmark_read
+from times import benchmark_times
 from write import benchmark_write
 
 BENCHMARKS = {
     "write": benchmark_write,
     "read": benchmark_read,
+    "times": benchmark_times,
     "odd": benchmark_odd,
     "holes": benchmark_holes,
     "area": benchmark_area,
@@ -42,15 +45,15 @@ def main() -> None:
     )
     parser.add_argument("--slices", type=int, default=120, help="slices of the nine structures")
     parser.add_argument(
-        "--repeats", type=int, default=5, help="read: runs of each reader, as far as 20 s allow"
+        "--repeats", type=int, default=5, help="read, times: runs of each reader, as far as 20 s allow"
     )
     parser.add_argument(
-        "--data", type=Path, help="read, area: folder of real structure sets with their CT series"
+        "--data", type=Path, help="read, times, area: folder of real structure sets with their CT series"
     )
     parser.add_argument("--markdown", type=Path, help="file whose section of this name is replaced")
     given = parser.parse_args()
-    if given.what == "read" and given.data is None:
-        parser.error("read needs --data DIR")
+    if given.what in ("read", "times") and given.data is None:
+        parser.error(f"{given.what} needs --data DIR")
     text = BENCHMARKS[given.what]([sys.executable, *given.peer_python], given)
     print(text)
     if given.markdown:
@@ -58,7 +61,7 @@ def main() -> None:
         from page_section import put_section
 
         peers = "".join(f" --peer-python PYTHON_{n + 1}" for n in range(len(given.peer_python)))
-        data = f" --data DATA --repeats {given.repeats}" if given.what == "read" else ""
+        data = f" --data DATA --repeats {given.repeats}" if given.what in ("read", "times") else ""
         command = shlex.join(["python", "tools/benchmarks/rtstruct/run.py", given.what]) + data + peers
         put_section(given.markdown, given.what, f"`{command}`\n\n{text}")
 
