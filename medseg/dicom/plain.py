@@ -169,7 +169,9 @@ def _element(content: bytes, place: int, implicit: bool) -> tuple[RawDataElement
             (length,), start = _LENGTH.unpack_from(content, start), place + 12
     if group in (0, 0xFFFE):
         raise _NotPlain
-    value = content[start : start + length] if length else empty_value_for_VR(vr, raw=True)
+    value = (
+        content[start : start + length] if length else cast(bytes | None, empty_value_for_VR(vr, raw=True))
+    )
     tag = _tag(group << 16 | number)
     return RawDataElement(tag, vr, length, value, start, implicit, True), start + length
 
@@ -180,18 +182,21 @@ _IMPLICIT, _EXPLICIT, _LENGTH = struct.Struct("<HHI"), struct.Struct("<HH2sH"), 
 def _encoding(elements: Elements) -> str | list[str]:
     """The Python encodings of a data set's text, as pydicom finds them."""
     stored = elements.get(CHARACTER_SET)
-    return default_encoding if stored is None else convert_encodings(convert_raw_data_element(stored).value)
+    if not isinstance(stored, RawDataElement):
+        return default_encoding
+    return convert_encodings(convert_raw_data_element(stored).value)
 
 
 def _settle(dataset: Dataset, elements: Elements, tags: Iterable[BaseTag], known: dict) -> None:
-    """Convert the elements of ``tags``, each in a new object, by ``known`` where the same was seen before.
+    """Convert those of a data set's own ``elements`` that have one of the ``tags``, each in a new object, by
+    ``known`` where the same was seen before.
 
     Damaged ones stay as they are, so that whoever asks for them is told. A list may be changed in its place,
     so that none is shared.
     """
     for tag in tags:
         raw = elements.get(tag)
-        if raw is None:
+        if not isinstance(raw, RawDataElement):
             continue
         as_stored = tag, raw.VR, raw.value
         if as_stored in known:

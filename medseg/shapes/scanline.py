@@ -89,13 +89,13 @@ def covers(planes: Sequence[Sequence[np.ndarray]], shape: tuple[int, int]) -> It
 
 class _Edges(NamedTuple):
     """Arrays (edges,) of the edges that cross rows of voxel centres: ``upper`` and ``lower`` end as (row,
-    column), the ``first`` such row and their ``count``, whether the right side is the inner one (``enters``);
-    and ``crossings`` (planes,)."""
+    column), the ``first`` such row and how many (``lines``), whether the right side is the inner one
+    (``enters``); and ``crossings`` (planes,)."""
 
     upper: tuple[np.ndarray, np.ndarray]
     lower: tuple[np.ndarray, np.ndarray]
     first: np.ndarray
-    count: np.ndarray
+    lines: np.ndarray
     enters: np.ndarray
     crossings: np.ndarray
 
@@ -114,14 +114,14 @@ class _Edges(NamedTuple):
         # cancel.
         downward = ahead[crosses] < ahead[other]
         upper, lower = np.where(downward, crosses, other), np.where(downward, other, crosses)
-        first, count = ahead[upper], ahead[lower] - ahead[upper]
+        lines = ahead[lower] - ahead[upper]
         return cls(
             (row[upper], column[upper]),
             (row[lower], column[lower]),
-            first,
-            count,
+            ahead[upper],
+            lines,
             downward == np.repeat(turned, counts)[crosses],
-            np.bincount(plane[crosses], weights=count, minlength=len(planes)).astype(np.int64),
+            np.bincount(plane[crosses], weights=lines, minlength=len(planes)).astype(np.int64),
         )
 
 
@@ -132,11 +132,11 @@ def _enclosed(edges: _Edges, columns: int) -> list[Cover]:
     it as often as they enter.
     """
     found = [NOTHING] * len(edges.crossings)
-    edge = np.repeat(np.arange(len(edges.count)), edges.count)
+    edge = np.repeat(np.arange(len(edges.lines)), edges.lines)
     if not edge.size:
         return found
     row = edges.first[edge] + np.arange(edge.size)
-    row -= np.repeat(np.cumsum(edges.count) - edges.count, edges.count)
+    row -= np.repeat(np.cumsum(edges.lines) - edges.lines, edges.lines)
     crossing = np.ceil(_crossing(edges.upper, edges.lower, edge, row) - 1e-9)
     column = np.clip(crossing, 0, columns).astype(np.int64)
     drawn = np.flatnonzero(edges.crossings)
@@ -160,8 +160,8 @@ def _enclosed(edges: _Edges, columns: int) -> list[Cover]:
     boxes = np.stack([drawn, places, top, left, height, width, least, most], axis=1)
     for plane, start, row_0, column_0, rows, across, low, high in boxes.tolist():
         window = slice(row_0, row_0 + rows), slice(column_0, column_0 + across)
-        parts = (array[start : start + rows * across].reshape(rows, across) for array in (enclosed, inside))
-        found[plane] = Cover(window, *parts, low, high)
+        part, size = slice(start, start + rows * across), (rows, across)
+        found[plane] = Cover(window, enclosed[part].reshape(size), inside[part].reshape(size), low, high)
     return found
 
 

@@ -168,7 +168,7 @@ def _draw(loops_by_slice: Mapping[int, list[np.ndarray]], mask: np.ndarray, said
     Returns the indices of the slices on which a voxel was filled.
     """
     filled, twice = [], []
-    planes, shape = list(loops_by_slice.values()), mask.shape[1:]
+    planes, shape = list(loops_by_slice.values()), (mask.shape[1], mask.shape[2])
     said["slices on which it encloses no voxel centre"] = 0
     said["contours that reach beyond the image, cut at its edge"] = _beyond(planes, shape)
     for index, loops, found in zip(loops_by_slice, planes, covers(planes, shape), strict=True):
@@ -191,7 +191,7 @@ def _draw(loops_by_slice: Mapping[int, list[np.ndarray]], mask: np.ndarray, said
     return filled
 
 
-def _beyond(planes: list[list[np.ndarray]], shape: tuple[int, ...]) -> int:
+def _beyond(planes: list[list[np.ndarray]], shape: tuple[int, int]) -> int:
     """How many loops reach more than half a pixel beyond the outermost voxel centres."""
     loops = [loop for own in planes for loop in own]
     if not loops:
@@ -203,7 +203,7 @@ def _beyond(planes: list[list[np.ndarray]], shape: tuple[int, ...]) -> int:
 
 
 def _say_overlaps(
-    planes: list[tuple[list[np.ndarray], tuple[slice, slice]]], shape: tuple[int, ...], said: Counter[str]
+    planes: list[tuple[list[np.ndarray], tuple[slice, slice]]], shape: tuple[int, int], said: Counter[str]
 ) -> None:
     """Count loops that lap over themselves, and slices on which one lies partly inside another, as voxels see
     them.
