@@ -257,11 +257,10 @@ def _series_uid(dataset: Dataset | None) -> str | None:
 
 def _add_slices(path: Path, dataset: Dataset, found: Found) -> None:
     """Append the slices of one file to its series."""
+    # pydicom parses a value when it is asked for: damage must show here, file by file
     for element in list(dataset.values()):
         if isinstance(element, RawDataElement) and element.tag in READ_LATER:
-            dataset[
-                element.tag
-            ]  # pydicom parses a value when asked for it: damage must show here, file by file
+            dataset[element.tag]
     series_uid = str(value_of(dataset, "SeriesInstanceUID", ""))
     if not series_uid or not value_of(dataset, "SOPInstanceUID"):
         raise InputError("no SeriesInstanceUID or SOPInstanceUID, so nothing can refer to this image")

@@ -51,7 +51,7 @@ def roi_mask(
             _names_another_slice(contour, index, slice_of_image) for contour, _, _ in found
         )
         found = _nearest_plane(found, float(geometry.slice_positions_mm[index]), said)
-        in_plane_mm = [loop * geometry.pixel_spacing_mm for _, loop, _ in found] if len(found) > 1 else found
+        in_plane_mm = [loop * geometry.pixel_spacing_mm for _, loop, _ in found]
         kept = without_repeats([contour for contour, _, _ in found], in_plane_mm, said)
         loops_by_slice[index] = [found[number][1] for number in kept]
     filled = _draw(loops_by_slice, mask, said)
