@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -30,6 +31,29 @@ from medseg.networks.pretrained import load_backbone
 FINDING = 1
 """torchvision's number of the one class; 0 is the background."""
 
+RULES = (
+    "rpn_fg_iou_thresh",
+    "rpn_batch_size_per_image",
+    "box_fg_iou_thresh",
+    "box_bg_iou_thresh",
+    "box_batch_size_per_image",
+)
+"""Arguments of torchvision's MaskRCNN: the overlap (IoU) from which an anchor and a proposal are on a finding,
+and how many of a slice are judged. What lies on a finding is in the minority by far, and the loss is the mean
+of what is judged: the more, the less the findings count in it."""
+
+
+def _anchors(sides: Sequence[float] | Sequence[Sequence[float]]) -> AnchorGenerator:
+    """Of one side a square and two oblongs, of several their squares. InputError for another number of levels
+    and for levels that have not as many sides as the first."""
+    levels = [(side,) if isinstance(side, (int, float)) else tuple(side) for side in sides]
+    if len(levels) != len(STRIDES) or len({len(level) for level in levels}) != 1 or not levels[0]:
+        raise InputError(
+            f"anchor sides {list(sides)}; expected {len(STRIDES)} levels, each with as many as the others."
+        )
+    ratios = (0.5, 1.0, 2.0) if len(levels[0]) == 1 else (1.0,)
+    return AnchorGenerator(tuple(levels), (ratios,) * len(levels))
+
 
 class SliceDetector(nn.Module):
     """Slices (B, 3, H, W), 0 to 1, the channels a slice and its neighbours below and above, to boxes with
@@ -40,8 +64,11 @@ class SliceDetector(nn.Module):
     In training it is what was :class:`medseg.networks.detectors.Seen`, judged by label maps (B, 1, H, W): the
     numbers of the findings that the middle slice cuts, 0 elsewhere.
 
-    ``anchor_sides``, ``overlap``, ``score_from`` and ``proposals``: see :class:`medseg.networks.Detector`.
-    InputError for an unknown name and for other input.
+    ``anchor_sides``: of the boxes that each level of the pyramid begins with, one side of three shapes, as of
+    :class:`medseg.networks.Detector`, or several of squares, for what is round and small: squares of 4, 6
+    and 8 pixels, four pixels apart, meet more of it. ``rules``: those of torchvision's that RULES names,
+    other than its own. ``overlap``, ``score_from`` and ``proposals``: see Detector. InputError for an unknown
+    name, anchors that do not fit and for other input.
     """
 
     target_shape = (1, "H", "W")
@@ -50,15 +77,15 @@ class SliceDetector(nn.Module):
         self,
         backbone: str = "resnext101_32x8d",
         most: int = 20,
-        anchor_sides: tuple[float, ...] = (8, 16, 32, 64, 128),
+        anchor_sides: Sequence[float] | Sequence[Sequence[float]] = (8, 16, 32, 64, 128),
         score_from: float = 0.05,
         overlap: float = 0.5,
         proposals: int = 1000,
+        rules: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
-        check_names((backbone, BACKBONES))
-        if len(anchor_sides) != len(STRIDES):
-            raise InputError(f"{len(anchor_sides)} anchor sides; expected {len(STRIDES)}.")
+        rules = dict(rules or {})
+        check_names((backbone, BACKBONES), *((name, dict.fromkeys(RULES)) for name in rules))
         self.backbone_name, self.most = backbone, most
         pyramid = pyramid_of(backbone)
         width = pyramid.out_channels
@@ -72,11 +99,11 @@ class SliceDetector(nn.Module):
             rpn_pre_nms_top_n_test=2 * proposals,
             rpn_post_nms_top_n_train=proposals,
             rpn_post_nms_top_n_test=proposals,
-            box_batch_size_per_image=max(proposals // 2, 1),
-            rpn_anchor_generator=AnchorGenerator(tuple((s,) for s in anchor_sides), ((0.5, 1.0, 2.0),) * 5),
+            rpn_anchor_generator=_anchors(anchor_sides),
             box_score_thresh=score_from,
             box_nms_thresh=overlap,
             box_detections_per_img=most,
+            **{"box_batch_size_per_image": max(proposals // 2, 1), **rules},
         )
         self.model.transform = AsTheyAre()
 

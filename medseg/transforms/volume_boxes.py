@@ -159,7 +159,9 @@ class RandNeighbourSlicesd(Randomizable, MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
         labels = torch.as_tensor(data[self.mask_key]).as_subclass(torch.Tensor)
-        findings = [(labels == n).any(dim=(0, 1, 2)).nonzero().ravel() for n in labels[labels > 0].unique()]
+        places = (labels > 0).nonzero(as_tuple=True)
+        numbers, levels = labels[places], places[-1]
+        findings = [levels[numbers == number].unique() for number in numbers.unique()]
         return [self._sample(data, labels, findings) for _ in range(self.count)]
 
     def _sample(

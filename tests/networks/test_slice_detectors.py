@@ -127,7 +127,7 @@ def test_resnext_101_trains_a_few_steps():
 def test_names_and_inputs_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(InputError, match="unknown 'resnext'; choose one of resnext101_32x8d"):
         SliceDetector("resnext")
-    with pytest.raises(InputError, match="3 anchor sides; expected 5"):
+    with pytest.raises(InputError, match=r"anchor sides \[8, 16, 32\]; expected 5 levels"):
         small(anchor_sides=(8, 16, 32))
     with pytest.raises(InputError, match=r"expected \(B, 3, H, W\)"):
         small()(torch.zeros(1, 1, 64, 64))
