@@ -32,7 +32,15 @@ ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "monai_bundles" / "ct_nodule"
 VARIANTS = ("mask_rcnn", "retinanet_small", "mask_rcnn_small")
 SHARED = ("spacing_mm", "window_hu", "lung_margin_mm", "classes", "architecture", "backbone", "anchor_shapes")
-NETWORK = ("first_stride", "window_size", "anchor_sides", "proposals", "retinanet_def", "mask_rcnn_def")
+NETWORK = (
+    "first_stride",
+    "window_size",
+    "anchor_sides",
+    "proposals",
+    "rules",
+    "retinanet_def",
+    "mask_rcnn_def",
+)
 SMALL = (44, 52, 52)  # voxels of 3 mm
 ALLOW = ("out_of_distribution",)  # they are coarser than what the gate was fitted on
 

@@ -107,6 +107,41 @@ def test_it_learns_a_square_and_its_mask():
     assert found[0]["masks"].dtype == torch.bool and found[0]["masks"].shape[1:] == (64, 64)
 
 
+SQUARES = ((4, 8), (12, 16), (24, 32), (40, 44), (48, 56))
+
+
+def test_a_level_of_several_sides_has_their_squares_and_one_side_has_three_shapes():
+    several, one = (small(anchor_sides=sides).model.rpn for sides in (SQUARES, (8, 16, 24, 32, 48)))
+    found = several.anchor_generator.cell_anchors[0]
+    assert (found[:, 2:] - found[:, :2]).tolist() == [[4, 4], [8, 8]]
+    assert several.head.cls_logits.out_channels == 2 and one.head.cls_logits.out_channels == 3
+    slices, labels = squares()
+    assert BoxesPerSample()(small(anchor_sides=SQUARES).train()(slices), labels).isfinite().all()
+
+
+def test_rules_change_what_counts_as_on_a_finding_and_how_many_are_judged():
+    (slices, labels), found = squares(), {}
+    for name, rules in {"own": {}, "other": {"box_batch_size_per_image": 4, "rpn_fg_iou_thresh": 0.4}}.items():
+        network, loss = small(rules=rules).train(), BoxesPerSample()
+        torch.manual_seed(1)
+        loss(network(slices), labels)
+        found[name] = loss.parts
+        judged = network.model.roi_heads.select_training_samples(
+            [torch.tensor([[12.0, 20, 32, 36], *[[n, 0, n + 8, 8] for n in range(40)]])],
+            [
+                {
+                    "boxes": torch.tensor([[12.0, 20, 32, 36]]),
+                    "labels": torch.tensor([1]),
+                    "masks": labels[0] > 0,
+                }
+            ],
+        )
+        assert len(judged[0][0]) == {"own": 20, "other": 4}[name]
+    assert found["own"]["RPN box"][0] != found["other"]["RPN box"][0], "more anchors are on the finding"
+    with pytest.raises(InputError, match="unknown 'box_score_thresh'; choose one of rpn_fg_iou_thresh"):
+        small(rules={"box_score_thresh": 0.5})
+
+
 @pytest.mark.slow  # 0.1 billion weights
 def test_resnext_101_trains_a_few_steps():
     torch.manual_seed(0)
@@ -127,8 +162,9 @@ def test_resnext_101_trains_a_few_steps():
 def test_names_and_inputs_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(InputError, match="unknown 'resnext'; choose one of resnext101_32x8d"):
         SliceDetector("resnext")
-    with pytest.raises(InputError, match=r"anchor sides \[8, 16, 32\]; expected 5 levels"):
-        small(anchor_sides=(8, 16, 32))
+    for sides in ((8, 16, 32), (8, (16, 24), 32, 48, 64), ((),) * 5):
+        with pytest.raises(InputError, match="anchor sides .*; expected 5 levels"):
+            small(anchor_sides=sides)
     with pytest.raises(InputError, match=r"expected \(B, 3, H, W\)"):
         small()(torch.zeros(1, 1, 64, 64))
     with pytest.raises(InputError, match=r"expected \(B, 1, H, W\)"):
