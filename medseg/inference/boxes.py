@@ -44,7 +44,7 @@ class LinkedSlices(Inferer):
     """
 
     def __init__(
-        self, most: int = 100, batch_size: int = 8, overlap: float = 0.3, gap: int = 1, whole_from: int = 2
+        self, most: int = 100, batch_size: int = 8, overlap: float = 0.1, gap: int = 1, whole_from: int = 2
     ) -> None:
         super().__init__()
         self.most, self.batch_size = most, batch_size

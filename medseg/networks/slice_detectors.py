@@ -38,9 +38,9 @@ RULES = (
     "box_bg_iou_thresh",
     "box_batch_size_per_image",
 )
-"""Arguments of torchvision's MaskRCNN: the overlap (IoU) from which an anchor and a proposal are on a finding,
-and how many of a slice are judged. What lies on a finding is in the minority by far, and the loss is the mean
-of what is judged: the more, the less the findings count in it."""
+"""Arguments of torchvision's MaskRCNN: the overlap (IoU) from which an anchor and a proposal lie on a finding,
+and how many of a slice are judged. Few lie on one, and the loss is the mean of all that are judged: the more,
+the less the findings count in it."""
 
 
 def _anchors(sides: Sequence[float] | Sequence[Sequence[float]]) -> AnchorGenerator:

@@ -26,9 +26,15 @@ def test_a_ball_seen_in_three_slices_is_one_finding_with_their_mean_score():
 
 
 def test_what_overlaps_too_little_is_another_finding():
-    low, high = (0.8, 0, 0, 1, 1), (0.7, 1, 1, 2, 2)  # 1 of 7 pixels
+    low, high = (0.8, 0, 0, 1, 2), (0.7, 1, 2, 2, 4)  # 1 of 11 pixels
     assert parts(found(low), found(high)) == [{0: 0}, {1: 0}]
-    assert parts(found(low), found(high), overlap=1 / 7) == [{0: 0, 1: 0}]
+    assert parts(found(low), found(high), overlap=1 / 11) == [{0: 0, 1: 0}]
+
+
+def test_a_small_nodule_s_cap_of_one_pixel_belongs_to_it():
+    cap, middle = (0.5, 2, 2, 2, 2), (0.9, 1, 1, 3, 3)  # 1 of 9 pixels, as where slices are thick
+    (nodule,) = link_slices([found(cap), found(middle), found(cap)])
+    assert nodule.parts == {0: 0, 1: 0, 2: 0}
 
 
 def test_the_greatest_overlap_wins_whatever_the_order():

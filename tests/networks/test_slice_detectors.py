@@ -120,24 +120,19 @@ def test_a_level_of_several_sides_has_their_squares_and_one_side_has_three_shape
 
 
 def test_rules_change_what_counts_as_on_a_finding_and_how_many_are_judged():
-    (slices, labels), found = squares(), {}
-    for name, rules in {"own": {}, "other": {"box_batch_size_per_image": 4, "rpn_fg_iou_thresh": 0.4}}.items():
-        network, loss = small(rules=rules).train(), BoxesPerSample()
+    (slices, labels), regressed = squares(), {}
+    box = torch.tensor([[12.0, 20, 32, 36]])
+    truth = {"boxes": box, "labels": torch.tensor([1]), "masks": labels[0] > 0}
+    proposals = torch.tensor([[n, 0.0, n + 8, 8] for n in range(40)])
+    rules = {"box_batch_size_per_image": 4, "rpn_fg_iou_thresh": 0.4}
+    for judged, network in ((20, small().train()), (4, small(rules=rules).train())):
+        loss = BoxesPerSample()
         torch.manual_seed(1)
         loss(network(slices), labels)
-        found[name] = loss.parts
-        judged = network.model.roi_heads.select_training_samples(
-            [torch.tensor([[12.0, 20, 32, 36], *[[n, 0, n + 8, 8] for n in range(40)]])],
-            [
-                {
-                    "boxes": torch.tensor([[12.0, 20, 32, 36]]),
-                    "labels": torch.tensor([1]),
-                    "masks": labels[0] > 0,
-                }
-            ],
-        )
-        assert len(judged[0][0]) == {"own": 20, "other": 4}[name]
-    assert found["own"]["RPN box"][0] != found["other"]["RPN box"][0], "more anchors are on the finding"
+        regressed[judged] = float(loss.parts["RPN box"][0])
+        chosen, *_ = network.model.roi_heads.select_training_samples([proposals], [truth])
+        assert len(chosen[0]) == judged
+    assert regressed[20] != regressed[4], "more anchors lie on the finding"
     with pytest.raises(InputError, match="unknown 'box_score_thresh'; choose one of rpn_fg_iou_thresh"):
         small(rules={"box_score_thresh": 0.5})
 
