@@ -38,9 +38,9 @@ RULES = (
     "box_bg_iou_thresh",
     "box_batch_size_per_image",
 )
-"""Arguments of torchvision's MaskRCNN: the overlap (IoU) from which an anchor and a proposal lie on a finding,
-and how many of a slice are judged. Few lie on one, and the loss is the mean of all that are judged: the more,
-the less the findings count in it."""
+"""Arguments of torchvision's MaskRCNN: the overlap (IoU) from which an anchor and a proposal lie on a
+finding, and how many of a slice are judged. Few lie on one, and the loss is the mean of all that are judged:
+the more, the less the findings count in it."""
 
 
 def _anchors(sides: Sequence[float] | Sequence[Sequence[float]]) -> AnchorGenerator:
