@@ -206,7 +206,8 @@ def score(options: argparse.Namespace) -> int:
     if record.exists():
         print(f"trained in {json.loads(record.read_text()):.1f} minutes of processor time")
     print("\n| | value (95 % over patients) |\n|---|--:|")
-    masks = all(pair[1].mask_overlaps is not None for pair in tested)
+    overlaps = [pair[1].mask_overlaps for pair in tested]
+    masks = all(iou is not None for iou in overlaps) and any(len(iou) for iou in overlaps)
     for figure, value in table(tested, masks, options.draws):
         print(f"| {figure} | {value} |")
     if options.plot:
