@@ -49,8 +49,8 @@ normalises by groups: a batch of patches is small."""
 
 
 class FocalOverPositives(nn.Module):
-    """The focal loss (Lin et al., ICCV 2017) of logits and targets (N, classes), both summed over all
-    anchors, for each anchor that lies on a finding; () and over one where there is none."""
+    """The focal loss (Lin et al., ICCV 2017) of logits and targets (N, classes): (), summed over all
+    anchors and divided by how many lie on a finding, by one where none does."""
 
     def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         total = sigmoid_focal_loss(logits, targets, alpha=0.5, gamma=2.0, reduction="sum")
