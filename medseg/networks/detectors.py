@@ -101,6 +101,14 @@ def _narrow() -> ResNet:
     return NarrowResNet([2, 2, 2, 2], norm_layer=_grouped)
 
 
+def _fine() -> ResNet:
+    """For findings of a few pixels: no stride in the first convolution, so that the finest level of the
+    pyramid is two pixels coarse instead of four."""
+    network = NarrowResNet([2, 2, 2, 2])
+    network.conv1.stride = (1, 1)
+    return network
+
+
 BACKBONES: dict[str, tuple[Callable[[], ResNet], tuple[int, ...], int]] = {
     "resnext101_32x8d": (
         partial(resnext101_32x8d, norm_layer=FrozenBatchNorm2d),
@@ -110,10 +118,12 @@ BACKBONES: dict[str, tuple[Callable[[], ResNet], tuple[int, ...], int]] = {
     "resnet50": (partial(resnet50, norm_layer=FrozenBatchNorm2d), (256, 512, 1024, 2048), 256),
     "resnet18": (partial(resnet18, norm_layer=FrozenBatchNorm2d), (64, 128, 256, 512), 256),
     "resnet18_narrow": (_narrow, (16, 32, 64, 128), 64),
+    "resnet18_fine": (_fine, (16, 32, 64, 128), 64),
 }
 """{name: (how it is built, channels of its four levels, channels of the pyramid)}. The first three take
-published weights from a local file, and their normalisation stays what it was there; the narrow one starts
-from nothing and normalises by groups, since a batch of images of this size is small."""
+published weights from a local file, and their normalisation stays what it was there; the last two start from
+nothing. The narrow one normalises by groups, since a batch of whole images is small; the fine one by batch,
+since it learns from patches, whose own mean is not that of a whole slice."""
 
 
 def check_names(*chosen: tuple[str, Mapping[str, object]]) -> None:

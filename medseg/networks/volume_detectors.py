@@ -7,6 +7,7 @@ anchors, ATSS to match them (Zhang et al., CVPR 2020) and hard negatives (Baumga
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -25,27 +26,34 @@ from medseg.networks.detectors import LOSSES, Seen, answer_rows, check_names
 
 LEVELS = ("layer1", "layer2")
 
-VOLUME_BACKBONES: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...], int]] = {
-    "resnet50": (
+
+@dataclass(frozen=True)
+class VolumeBackbone:
+    """``build``: the ResNet; ``channels`` of its first two levels; ``width``: channels of the pyramid;
+    ``head_steps``: convolutions of each head before its last."""
+
+    build: Callable[..., nn.Module]
+    channels: tuple[int, int]
+    width: int
+    head_steps: int
+
+
+VOLUME_BACKBONES = {
+    "resnet50": VolumeBackbone(
         partial(ResNet, ResNetBottleneck, [3, 4, 6, 3], [64, 128, 256, 512], conv1_t_size=7),
         (256, 512),
-        256,
+        width=256,
+        head_steps=4,
     ),
-    "resnet10_narrow": (
-        partial(
-            ResNet,
-            ResNetBlock,
-            [1, 1, 1, 1],
-            [16, 32, 64, 128],
-            conv1_t_size=3,
-            norm=("group", {"num_groups": 8}),
-        ),
+    "resnet10_narrow": VolumeBackbone(
+        partial(ResNet, ResNetBlock, [1, 1, 1, 1], [16, 32, 64, 128], conv1_t_size=3),
         (16, 32),
-        16,
+        width=16,
+        head_steps=2,
     ),
 }
-"""{name: (how it is built, channels of its first two levels, channels of the pyramid)}. The narrow one
-normalises by groups: a batch of patches is small."""
+"""The first is the public recipe's, the second learns on one core. Both normalise by batch: the mean over a
+patch around a nodule is another than that over a window of lung, and groups would be normalised by it."""
 
 
 class FocalOverPositives(nn.Module):
@@ -96,20 +104,22 @@ class VolumeDetector(nn.Module):
                 f"{classes} classes and anchors of {shapes}; expected 1 or more, and three positive sides."
             )
         self.most = most
-        build, channels, width = VOLUME_BACKBONES[backbone]
-        body = build(
+        chosen = VOLUME_BACKBONES[backbone]
+        body = chosen.build(
             spatial_dims=3, n_input_channels=1, conv1_t_stride=tuple(first_stride), feed_forward=False
         )
         pyramid = BackboneWithFPN(
             body,
             {name: str(n) for n, name in enumerate(LEVELS)},
-            list(channels),
-            width,
+            list(chosen.channels),
+            chosen.width,
             spatial_dims=3,
             extra_blocks=LastLevelMaxPool(3),
         )
         coarsest = [stride * 2 ** (len(LEVELS) + 1) for stride in first_stride]
         network = RetinaNet(3, classes, len(shapes), pyramid, coarsest)
+        for head in (network.classification_head, network.regression_head):
+            head.conv = head.conv[: 3 * chosen.head_steps]  # of a convolution, its normalisation and a ReLU
         anchors = AnchorGeneratorWithAnchorShape((1, 2, 4), tuple(shapes))
         self.model = RetinaNetDetector(network, anchors, spatial_dims=3, num_classes=classes)
         self.model.set_atss_matcher(num_candidates=4, center_in_gt=False)

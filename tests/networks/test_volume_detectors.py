@@ -69,7 +69,7 @@ def test_it_learns_where_a_cube_is_and_windows_say_the_same():
     network, loss, (volumes, target) = small(score_from=0.2), BoxesPerSample(), cubes()
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     network.train()
-    for _ in range(25):
+    for _ in range(50):
         optimizer.zero_grad()
         loss(network(volumes), target).mean().backward()
         optimizer.step()
