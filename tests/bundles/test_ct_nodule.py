@@ -91,7 +91,7 @@ def test_the_default_is_the_public_recipe_and_mask_rcnn_the_source_s():
 def test_no_phantom_stands_on_two_sides_and_every_class_has_a_threshold():
     content = config("datalist.json")
     patients = [{c["patient_id"] for c in content[name]} for name in ("training", "validation", "test")]
-    assert [len(own) for own in patients] == [60, 10, 20] and len(set.union(*patients)) == 90
+    assert [len(own) for own in patients] == [240, 10, 20] and len(set.union(*patients)) == 270
     assert set(config("thresholds.json")["thresholds"]) == set(config("train.json")["classes"])
 
 

@@ -1,6 +1,6 @@
 """Make phantom chest CTs with nodules, and the datalist that bundle ct_nodule trains and is scored by.
 
-    python tools/datasets/nodule_phantoms.py DATASET_DIR --training 60 --validation 10 --test 20
+    python tools/datasets/nodule_phantoms.py DATASET_DIR --training 240 --validation 10 --test 20
 
 DATASET_DIR gets ct_0000.nii.gz, nodules_0000.nii.gz (the number of each nodule in its voxels) and
 datalist.json with the sections training, validation and test. Each phantom is a patient of its own, drawn
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, metavar="DATASET_DIR")
-    for section, count in zip(SECTIONS, (60, 10, 20), strict=True):
+    for section, count in zip(SECTIONS, (240, 10, 20), strict=True):
         parser.add_argument(f"--{section}", type=int, default=count, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shape", type=int, nargs=3, default=(64, 80, 80), help="slices, rows and columns")
