@@ -56,10 +56,16 @@ def check_nesting(path: Path, dataset: FileDataset, tags: Collection[int]) -> No
 def _after_file_meta(content: mmap.mmap) -> int:
     place = 132 if content[128:132] == b"DICM" else 0
     while content[place : place + 2] == b"\x02\x00":
-        implicit = not content[place + 4 : place + 6].isupper()
+        implicit = not says_its_vr(content, place)
         _, value, _, length = _header(content, place, "<", implicit)
         place = value + length
     return place
+
+
+def says_its_vr(content: mmap.mmap | bytes, place: int) -> bool:
+    """Whether two capital letters follow the tag at ``place``: so pydicom tells Explicit VR from Implicit."""
+    vr = content[place + 4 : place + 6]
+    return vr.isalpha() and vr.isupper()
 
 
 def _header(
@@ -74,6 +80,8 @@ def _header(
     vr = content[place + 4 : place + 6]
     if vr in LONG_VRS:
         return tag, place + 12, vr, long_length.unpack_from(content, place + 8)[0]
+    if not b"AA" <= vr <= b"ZZ":  # which pydicom takes for the length of an element in Implicit VR
+        return tag, place + 8, b"", length
     return tag, place + 8, vr, short_length.unpack_from(content, place + 6)[0]
 
 
@@ -109,7 +117,7 @@ class _Walk:
             if tag >> 16 == 0xFFFE:
                 raise InputError(f"an item or delimiter stands among elements, at byte {place}")
             if length == UNDEFINED:
-                place = self.items(value, end, implicit or vr == b"UN", level + 1, delimited=True)
+                place = self.items(value, end, implicit, level + 1, delimited=True)
                 continue
             if value + length > end:
                 what = f"element ({tag >> 16:04X},{tag & 0xFFFF:04X}) at byte {place} is {length} bytes long"
@@ -137,7 +145,7 @@ class _Walk:
                 beyond = value + length - end
                 raise InputError(f"the item at byte {place} runs {beyond} bytes beyond its sequence")
             # As pydicom reads them: a file in Explicit VR may hold items in Implicit VR, never the other way.
-            own = implicit or not self.content[value + 4 : value + 6].isupper()
+            own = implicit or not says_its_vr(self.content, value)
             if length == UNDEFINED:
                 place = self.elements(value, end, own, level, delimited=True)
             else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableSequence
 from functools import lru_cache
 from typing import BinaryIO, cast
 
@@ -18,19 +18,13 @@ from pydicom.charset import convert_encodings, default_encoding
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element, empty_value_for_VR
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.multival import MultiValue
-from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ImplicitVRLittleEndian,
-)
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
 from medseg import limits
 from medseg.dicom.damage import PARSE_ERRORS
-from medseg.dicom.nesting import UNDEFINED, end_of_sequence, is_sequence
+from medseg.dicom.nesting import UNDEFINED, end_of_sequence, is_sequence, says_its_vr
 from medseg.errors import InputError
 
 BLOCK_BYTES = 1 << 14
@@ -52,8 +46,8 @@ def tag_of(keyword: str) -> BaseTag:
     return _tag(cast(int, tag_for_keyword(keyword)))
 
 
-SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0\0\0\0\0"
-CHARACTER_SET, TRANSFER_SYNTAX = _tag(0x00080005), _tag(0x00020010)
+SEQUENCE_DELIMITER, CHARACTER_SET_BYTES = b"\xfe\xff\xdd\xe0\0\0\0\0", b"\x08\0\x05\0"
+META_LENGTH, TRANSFER_SYNTAX, CHARACTER_SET = _tag(0x00020000), _tag(0x00020010), _tag(0x00080005)
 VRS = {vr.value.encode(): (vr.value, vr in EXPLICIT_VR_LENGTH_32) for vr in VR if len(vr.value) == 2}
 """{as stored in Explicit VR: (as pydicom writes it, whether its length takes four bytes)}"""
 
@@ -88,7 +82,10 @@ def read_plain(
 
     ``source``: the file, counting; it then stands at the pixels. ``known``: values are taken from here, and
     new ones are added. None for all but files with DICM mark in a Little Endian syntax of the standard whose
-    pixels begin within BLOCK_BYTES: whoever asked has to read from the start again.
+    tags ascend and whose pixels begin within BLOCK_BYTES: whoever asked has to read from the start again.
+
+    Sequences without a length are converted when they are asked for, as pydicom does with the others: in
+    Implicit VR their US or SS values then have the sign of the pixels, where pydicom takes all for US.
     """
     content = file.read(BLOCK_BYTES)
     if content[START - 4 : START] != b"DICM":
@@ -105,30 +102,29 @@ def _read(content: bytes, source: BinaryIO, pixel_tags: frozenset[int], known: K
     while content[place : place + 2] == b"\x02\x00":
         element, place = _element(content, place, False)
         meta[element.tag] = element
-    implicit = _is_implicit(meta)
-    if (
-        implicit and content[place + 4 : place + 6].isupper()
-    ):  # a value representation, which it says it lacks
+    file_meta = FileMetaDataset(meta)
+    file_meta.set_original_encoding(False, True, default_encoding)
+    _settle(file_meta, meta, (META_LENGTH, TRANSFER_SYNTAX), known.setdefault(None, {}))
+    implicit = _is_implicit(file_meta)
+    length_is_sound = isinstance(meta.get(META_LENGTH), DataElement)
+    if not length_is_sound or implicit and says_its_vr(content, place):
         raise _NotPlain
     elements, place = _elements(content, place, implicit, pixel_tags)
     # The limits are kept by whoever reads this file again, from its start.
     if place > limits.most("header_bytes") or len(elements) >= limits.most("elements") // 100:
         raise _NotPlain
     source.seek(place)
-    file_meta = FileMetaDataset(meta)
-    file_meta.set_original_encoding(False, True, default_encoding)
     dataset = FileDataset(source, elements, content[: START - 4], file_meta, implicit, True)
     dataset.set_original_encoding(implicit, True, _encoding(elements))
-    _settle(file_meta, meta, (TRANSFER_SYNTAX,), known.setdefault(None, {}))
     character_set = elements[CHARACTER_SET].value if CHARACTER_SET in elements else None
     _settle(dataset, elements, REPEATED, known.setdefault((character_set, implicit), {}))
     return dataset
 
 
-def _is_implicit(meta: Elements) -> bool:
+def _is_implicit(file_meta: FileMetaDataset) -> bool:
     """Whether the transfer syntax is Implicit VR Little Endian, and not Explicit VR Little Endian as in all
     others that are read here: those of the standard but two."""
-    syntax = (meta[TRANSFER_SYNTAX].value or b"").rstrip(b"\0 ").decode("ascii")
+    syntax = file_meta[TRANSFER_SYNTAX].value
     is_of_standard = syntax.startswith(ImplicitVRLittleEndian)
     if not is_of_standard or syntax in (DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian):
         raise _NotPlain
@@ -138,14 +134,19 @@ def _is_implicit(meta: Elements) -> bool:
 def _elements(content: bytes, place: int, implicit: bool, pixel_tags: frozenset[int]) -> tuple[Elements, int]:
     """({tag: element}, where the first of ``pixel_tags`` stands)."""
     elements: Elements = {}
+    last = _tag(0)
     while True:
         element, after = _element(content, place, implicit)
         if element.tag in pixel_tags:
             return elements, place
+        if not last < element.tag:  # pydicom reads sequences by the character set that stands before them
+            raise _NotPlain
+        last = element.tag
         if element.length == UNDEFINED and (element.VR == "SQ" or implicit and is_sequence(element.tag)):
             after = end_of_sequence(content, element.value_tell, implicit)
             items = content[element.value_tell : after - len(SEQUENCE_DELIMITER)]
-            if content[after - len(SEQUENCE_DELIMITER) : after] != SEQUENCE_DELIMITER:
+            ends_well = content[after - len(SEQUENCE_DELIMITER) : after] == SEQUENCE_DELIMITER
+            if not ends_well or CHARACTER_SET_BYTES in items:
                 raise _NotPlain
             element = element._replace(value=items)
         elif element.length == UNDEFINED or after > len(content):
@@ -184,6 +185,8 @@ def _encoding(elements: Elements) -> str | list[str]:
     stored = elements.get(CHARACTER_SET)
     if not isinstance(stored, RawDataElement):
         return default_encoding
+    if stored.VR not in (None, "CS"):
+        raise _NotPlain
     return convert_encodings(convert_raw_data_element(stored).value)
 
 
@@ -207,7 +210,7 @@ def _settle(dataset: Dataset, elements: Elements, tags: Iterable[BaseTag], known
             element = dataset[tag]
         except PARSE_ERRORS:
             continue
-        if not isinstance(element.value, (MultiValue, Sequence)):
+        if not isinstance(element.value, MutableSequence):
             known[as_stored] = element.VR, element.value
 
 

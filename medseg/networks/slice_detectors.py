@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -53,6 +54,35 @@ def _anchors(sides: Sequence[float] | Sequence[Sequence[float]]) -> AnchorGenera
         )
     ratios = (0.5, 1.0, 2.0) if len(levels[0]) == 1 else (1.0,)
     return AnchorGenerator(tuple(levels), (ratios,) * len(levels))
+
+
+def paste_masks(masks: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """float32 (N, 1, H, W): what a mask head sees (N, 1, M, M) in boxes (N, 4), low x and y, high x and y
+    from the outer corner of the first pixel, put where it was cut out of images of ``size``.
+
+    torchvision cuts them for training half a pixel further on than the box, and pastes them over one pixel
+    more than it: what is 6 pixels wide comes back half a pixel too low and half as large again.
+    """
+    places = [torch.arange(n, device=boxes.device) + 0.5 for n in reversed(size)]
+    inside, grids = [], []
+    for axis, middles in enumerate(places):
+        low, high = boxes[:, axis, None], boxes[:, axis + 2, None]
+        inside.append((middles >= low) & (middles < high))
+        grids.append((middles - 0.5 - low) / (high - low).clamp(min=1e-3) * 2 - 1)
+    shape = (len(boxes), *size)
+    grid = torch.stack([grids[0][:, None].expand(shape), grids[1][:, :, None].expand(shape)], dim=-1)
+    values = functional.grid_sample(masks.to(boxes), grid, padding_mode="border", align_corners=False)
+    return values * (inside[0][:, None] & inside[1][:, :, None])[:, None]
+
+
+class _MasksInPlace(AsTheyAre):
+    """Pastes by :func:`paste_masks`."""
+
+    def postprocess(self, result, image_shapes, original_image_sizes):
+        if not self.training:
+            for found, size in zip(result, original_image_sizes, strict=True):
+                found["masks"] = paste_masks(found["masks"], found["boxes"], size)
+        return result
 
 
 class SliceDetector(nn.Module):
@@ -105,7 +135,7 @@ class SliceDetector(nn.Module):
             box_detections_per_img=most,
             **{"box_batch_size_per_image": max(proposals // 2, 1), **rules},
         )
-        self.model.transform = AsTheyAre()
+        self.model.transform = _MasksInPlace()
 
     def with_backbone(self, pretrained: str | os.PathLike[str] | None) -> SliceDetector:
         """See :meth:`medseg.networks.Detector.with_backbone`."""

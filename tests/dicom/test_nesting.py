@@ -9,11 +9,13 @@ import pydicom
 import pytest
 
 from medseg.dicom import read_rtstruct, read_series, read_structure_set, write_rtstruct
+from medseg.dicom.nesting import end_of_sequence
 from medseg.errors import InputError
 from medseg.phantoms.series import stack_geometry, write_series
 
 SHAPE = (6, 24, 26)
-ITEM = b"\xfe\xff\x00\xe0"
+ITEM, SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+REFERENCE = b"\x08\0\x55\x11"
 FIRST_OF_A_CONTOUR = b"\x06\x30\x16\x00"
 CONTOUR_SEQUENCE = b"\x06\x30\x40\x00"
 CONTOUR_DATA = b"\x06\x30\x50\x00"
@@ -98,3 +100,28 @@ def test_sequences_nested_deeper_than_any_set_has_them_are_damage(case, tmp_path
     (tmp_path / "deep.dcm").write_bytes(raw + item * 20000)
     with pytest.raises(InputError, match=r"deep\.dcm"):
         read_structure_set(tmp_path / "deep.dcm")
+
+
+def implicit_element(tag: bytes, value: bytes) -> bytes:
+    return tag + struct.pack("<I", len(value)) + value
+
+
+def test_a_length_that_looks_like_a_letter_is_no_value_representation():
+    content = implicit_element(ITEM, implicit_element(REFERENCE, b"1" * 66))  # 66: a B and a zero
+    content += implicit_element(SEQUENCE_END, b"")
+    assert end_of_sequence(content, 0, implicit=False) == len(content)
+
+
+def test_items_of_an_unknown_sequence_are_read_by_how_they_are_encoded():
+    inside = REFERENCE + b"UI\x06\x001.2.3\0"
+    for stored in (inside, implicit_element(REFERENCE, b"1.2.3\0")):
+        sequence = b"\x09\0\x01\x10UN\0\0\xff\xff\xff\xff" + implicit_element(ITEM, stored)
+        content = implicit_element(ITEM, inside + sequence + implicit_element(SEQUENCE_END, b""))
+        content += implicit_element(SEQUENCE_END, b"")
+        assert end_of_sequence(content, 0, implicit=False) == len(content)
+
+
+def test_a_damaged_value_representation_takes_four_bytes_of_length_as_in_pydicom():
+    content = implicit_element(ITEM, b"\x08\0\x50\x11UI\2\0001\0" + REFERENCE + b"\x02I\x06\x001.2.3\0")
+    with pytest.raises(InputError, match="more than there is room for"):
+        end_of_sequence(content + implicit_element(SEQUENCE_END, b""), 0, implicit=False)

@@ -119,6 +119,61 @@ def test_a_sequence_whose_item_ends_elsewhere_is_left_to_pydicom(changed):
     assert read(path)[0] is None
 
 
+CHARACTER_SET = b"\x08\0\x05\0CS\x0a\0ISO_IR 192"
+
+
+@pytest.mark.parametrize(
+    ("sound", "damaged"),
+    [
+        (b"\x02\0\0\0UL", b"\x02\0\0\0FD"),
+        (b"\x02\0\x10\0UI", b"\x02\0\x10\0FD"),
+        (b"\x08\0\x05\0CS", b"\x08\0\x05\0LT"),
+        (b"\x08\0\x00\x01SH", b"\x08\0\x00\x01\x02H"),
+    ],
+    ids=["length of the file meta", "transfer syntax", "character set", "within a sequence"],
+)
+def test_a_value_representation_that_cannot_be_is_left_to_pydicom(changed, sound, damaged):
+    path = changed(SpecificCharacterSet="ISO_IR 192", **nested(undefined=True))
+    content = path.read_bytes()
+    assert read(path)[0] is not None and content.count(sound) in (1, 2)
+    path.write_bytes(content.replace(sound, damaged))
+    assert read(path)[0] is None
+
+
+def test_tags_out_of_order_are_left_to_pydicom(changed):
+    path = changed(SpecificCharacterSet="ISO_IR 192", **nested(undefined=True))
+    content = path.read_bytes()
+    patient = content.index(b"\x10\0\x10\0PN")  # behind the sequence, whose text pydicom then reads as Latin
+    moved = content[:patient].replace(CHARACTER_SET, b"") + CHARACTER_SET + content[patient:]
+    assert read(path)[0] is not None and len(moved) == len(content)
+    path.write_bytes(moved)
+    assert read(path)[0] is None and pydicom.dcmread(path).SpecificCharacterSet == "ISO_IR 192"
+
+
+def test_a_sequence_with_a_character_set_of_its_own_is_left_to_pydicom(changed):
+    values = nested(undefined=True)
+    values["ReferencedImageSequence"][0].SpecificCharacterSet = "ISO_IR 192"
+    assert read(changed(**values))[0] is None
+
+
+@pytest.mark.parametrize("undefined", [False, True], ids=["lengths", "delimiters"])
+def test_a_value_within_a_sequence_has_the_sign_of_the_pixels(changed, undefined):
+    values = nested(undefined)
+    values["ReferencedImageSequence"][0].add_new("RealWorldValueFirstValueMapped", "SS", -5)
+    found, _ = read(changed(syntax=ImplicitVRLittleEndian, PixelRepresentation=1, **values))
+    assert found.ReferencedImageSequence[0].RealWorldValueFirstValueMapped == -5
+
+
+def test_damaged_values_are_not_shared_by_slices_either(changed):
+    known, path = {}, changed()
+    path.write_bytes(
+        path.read_bytes().replace(b"\x28\0\x10\0US\2\0\x08\0", b"\x28\0\x10\0US\4\0\x08\0\x08\0")
+    )
+    one, other = read(path, known)[0], read(path, known)[0]
+    one.Rows[0] = 5
+    assert other.Rows == [8, 8]
+
+
 def test_a_value_of_one_slice_is_never_that_of_another(changed):
     known = {}
     one, two = changed("one.dcm", PatientID="A"), changed("two.dcm", PatientID="A")

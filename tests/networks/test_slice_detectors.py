@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torchvision.models.detection.roi_heads import paste_masks_in_image, project_masks_on_boxes
+from torchvision.ops import masks_to_boxes
 
 from medseg.errors import InputError
 from medseg.inference import LinkedSlices
 from medseg.losses import BoxesPerSample
 from medseg.networks import SliceDetector
+from medseg.networks.slice_detectors import paste_masks
 
 PARTS = {"classification", "box regression", "mask", "RPN objectness", "RPN box"}
 
@@ -164,3 +167,26 @@ def test_names_and_inputs_that_do_not_fit_are_refused(tmp_path):
         small()(torch.zeros(1, 1, 64, 64))
     with pytest.raises(InputError, match=r"expected \(B, 1, H, W\)"):
         BoxesPerSample()(small().train()(squares()[0]), torch.zeros(2, 3, 5))
+
+
+@pytest.mark.parametrize("side", [4, 6, 12])
+def test_a_mask_comes_back_where_it_was_cut_for_training(side):
+    rows, columns = torch.meshgrid(torch.arange(40), torch.arange(50), indexing="ij")
+    disc = (rows - 20.3) ** 2 + (columns - 31.6) ** 2 <= (side / 2) ** 2
+    boxes = masks_to_boxes(disc[None]) + torch.tensor([0, 0, 1, 1])
+    cut = project_masks_on_boxes(disc[None].float(), boxes, torch.zeros(1, dtype=torch.long), 28)
+    pasted = paste_masks(cut[:, None], boxes, (40, 50))
+    assert torch.equal(pasted[0, 0] >= 0.5, disc)
+    assert not torch.equal(paste_masks_in_image(cut[:, None], boxes, (40, 50))[0, 0] >= 0.5, disc)
+
+
+def test_a_slice_without_findings_has_no_masks():
+    assert paste_masks(torch.zeros(0, 1, 28, 28), torch.zeros(0, 4), (40, 50)).shape == (0, 1, 40, 50)
+
+
+def test_the_detector_pastes_masks_that_way():
+    found = [{"boxes": torch.tensor([[3.0, 4, 7, 9]]), "masks": torch.ones(1, 1, 28, 28)}]
+    transform = small().eval().model.transform
+    (placed,) = transform.postprocess(found, [(16, 16)], [(16, 16)])
+    assert placed["masks"][0, 0].nonzero().amin(dim=0).tolist() == [4, 3]
+    assert placed["masks"][0, 0].nonzero().amax(dim=0).tolist() == [8, 6]
