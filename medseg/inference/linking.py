@@ -34,8 +34,8 @@ def link_slices(
     Going up, the best pairs come first: a finding continues the one with which its mask overlaps most, if the
     intersection over union is ``overlap`` or more, and each continues one and is continued by one. It is low,
     since a nodule of 4 mm on slices 2 mm apart shrinks to its cap from one to the next. ``gap``: slices in a
-    row that a finding may be missed in. Its score is the mean of its slices' scores; one that is
-    seen in fewer than ``whole_from`` slices counts as 0 in those that it lacks, since noise comes alone. A
+    row that a finding may be missed in. Its score is the mean of its ``whole_from`` best
+    slices' scores; one that is seen in fewer counts as 0 in those that it lacks, since noise comes alone. A
     slice's finding without a voxel belongs to nothing. InputError for an overlap that is not above 0 and at
     most 1, and for a gap or ``whole_from`` below 0 and 1.
     """
@@ -78,8 +78,8 @@ def _pairs(slices, chains: list[dict[int, int]], level: int, free: list[int], ov
 
 
 def _score(slices: Sequence[SliceFindings], chain: dict[int, int], whole_from: int) -> float:
-    scores = [float(slices[level].scores[number]) for level, number in chain.items()]
-    return sum(scores) / max(len(scores), whole_from)
+    scores = sorted(float(slices[level].scores[number]) for level, number in chain.items())
+    return sum(scores[-whole_from:]) / whole_from
 
 
 def draw(
