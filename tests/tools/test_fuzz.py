@@ -1,4 +1,4 @@
-"""Twenty seconds of the fuzzer over every kind of file: no exception but ours, no dead process, no hang."""
+"""A quarter of a minute of the fuzzer over every kind of file: no exception but ours, no dead process, no hang."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "fuzz.py"
 
-INPUTS = 600
-"""About 20 s of one idle core, of which 12 start the readers; a busy machine tries as many."""
+INPUTS = 250
+"""About 15 s of one idle core, of which 12 start the readers; a busy machine tries as many."""
 
 
-def test_twenty_seconds_of_damaged_files_give_answers_or_one_error_each():
+def test_hundreds_of_damaged_files_give_answers_or_one_error_each():
     command = [sys.executable, str(TOOL), "--inputs", str(INPUTS), "--seed", "0"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=800)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-2000:]

@@ -19,6 +19,7 @@ import table  # noqa: E402
 
 def test_every_rule_that_refuses_is_counted_in_its_own_column(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(table, "HIPS", 2)
+    monkeypatch.setattr(table, "GRAINS", 3)
     rng = np.random.default_rng(0)
     geometry = stack_geometry((8, 40, 40), gaps_mm=3.0, pixel_spacing_mm=(3.0, 3.0))
     labels = np.zeros((8, 40, 40), np.float32)
@@ -37,7 +38,7 @@ def test_every_rule_that_refuses_is_counted_in_its_own_column(tmp_path, capsys, 
     # 24 mm are too few for either; values come first only for the two that are no HU.
     assert "| ct/set, image.nii.gz | 3 | 0 |  |  |  | 2 | 3 |  |" in page
     assert "| ct | 1 | 0 |  |  |  |  |  |  |  |  | 1 |" in page
-    assert "| made: noise of 20 grains | 20 |" in page
+    assert "| made: noise of 3 grains | 3 |" in page
     assert "### cxr_anatomy" in capsys.readouterr().out
     hips = page.split("### hip_osteoporosis")[1]
     assert "| made: hip phantoms | 2 | 2 |" in hips
@@ -45,8 +46,8 @@ def test_every_rule_that_refuses_is_counted_in_its_own_column(tmp_path, capsys, 
         assert f"| made: {lies} | 2 | 0 |  |  |  |  |  |  |  |  |  | 2 |" in hips
     # A grey picture is none to a bundle that learned from colours; of what is made, noise and phantoms are.
     eye = page.split("### eye_lesion")[1]
-    assert "| ct | 1 | 0 | 1 |" in eye and "| made: noise of 20 grains, coloured | 20 |" in eye
-    assert "| made: fundus phantoms | 20 |" in eye
+    assert "| ct | 1 | 0 | 1 |" in eye and "| made: noise of 3 grains, coloured | 3 |" in eye
+    assert "| made: fundus phantoms | 3 |" in eye
 
     assert table.main([str(tmp_path), "--bundle", "cxr_anatomy", "-o", str(tmp_path / "page.md")]) == 0
     assert (tmp_path / "page.md").read_text() == page, "the other tables stay"

@@ -51,8 +51,9 @@ TARGETS = ("GTV-1", "GTV_Mass_CT", "Lung L", "Spinal cord")
 OPENKBP_BITS = {"PTV70": 9, "Parotid": 2}
 WHY = ("tag", "values", "size", "metal", "blur", "text", "look", "posture")
 EVERY_SLICE, EVERY_PHOTOGRAPH, FILMS_TINTED = 6, 4, 40
-HIPS, FIRST_HIP = 100, 9000
-"""How many phantoms of hips, and the number of the first patient, whom no training saw."""
+HIPS, FIRST_HIP, GRAINS = 100, 9000, 20
+"""How many phantoms of hips, the number of the first patient, whom no training saw, and how many sizes of
+noise."""
 
 TINT = np.array([0.9, 0.5, 0.2])
 """Red, green and blue of a retina."""
@@ -212,9 +213,9 @@ def made_pictures(data: Path, films: list[str]) -> Iterator[tuple[str, str, np.n
         yield "films turned by 90 degrees", film, np.rot90(pixels)
         yield "films upside down", film, np.rot90(pixels, 2)
     rng = np.random.default_rng(0)
-    for number in range(20):
+    for number in range(GRAINS):
         noise = ndimage.gaussian_filter(rng.random((256, 256)), number)
-        yield "noise of 20 grains", str(number), (noise - noise.min()) / np.ptp(noise)
+        yield f"noise of {GRAINS} grains", str(number), (noise - noise.min()) / np.ptp(noise)
 
 
 def hips() -> Iterator[tuple[str, str, np.ndarray, str]]:
@@ -256,9 +257,9 @@ def made_photographs(photos: list[str], films: list[str]) -> Iterator[tuple[str,
     for film in films[:: max(1, len(films) // FILMS_TINTED)]:
         yield "films, tinted like an eye", film, open_radiograph(film).pixels[..., None] * TINT
     rng = np.random.default_rng(0)
-    for number in range(20):
+    for number in range(GRAINS):
         noise = ndimage.gaussian_filter(rng.random((256, 256, 3)), (number, number, 0))
-        yield "noise of 20 grains, coloured", str(number), (noise - noise.min()) / np.ptp(noise)
+        yield f"noise of {GRAINS} grains, coloured", str(number), (noise - noise.min()) / np.ptp(noise)
         yield "fundus phantoms", str(number), make_fundus(number, 0, 512).image
 
 
