@@ -1,4 +1,4 @@
-"""A quarter of a minute of the fuzzer over every kind of file: no exception but ours, no dead process, no hang."""
+"""Some 15 seconds of the fuzzer over every kind of file: no exception but ours, no dead process, no hang."""
 
 from __future__ import annotations
 
