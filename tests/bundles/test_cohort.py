@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import pydicom
@@ -189,19 +190,28 @@ def test_a_disk_that_is_full_for_one_case_does_not_stop_the_cohort_and_a_rerun_f
 
 def test_after_ctrl_c_finished_cases_are_whole_and_nothing_else_lies_about(bright_bundle, tmp_path):
     five_cases(tmp_path / "cohort")
+    import medseg.bundles.job
     from medseg.bundles.job import Pipeline
 
-    original, seen = Pipeline.predict, []
+    predict, publish = Pipeline.predict, medseg.bundles.job.publish
+    seen, second_is_there = [], threading.Event()
+
+    def published(record, staged, folder):
+        publish(record, staged, folder)
+        if record["case"] == "p1":
+            second_is_there.set()
 
     def interrupted(self, item, stage):
         seen.append(item["case_name"])
         if len(seen) == 3:
+            assert second_is_there.wait(60)
             raise KeyboardInterrupt
-        return original(self, item, stage)
+        return predict(self, item, stage)
 
     request = Request(tmp_path / "cohort", str(bright_bundle), tmp_path / "out", formats=("rtstruct",))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Pipeline, "predict", interrupted)
+        patch.setattr(medseg.bundles.job, "publish", published)
         with pytest.raises(KeyboardInterrupt):
             segment(request)
     left = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*"))
