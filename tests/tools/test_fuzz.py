@@ -1,4 +1,4 @@
-"""Some 15 seconds of the fuzzer over every kind of file: no exception but ours, no dead process, no hang."""
+"""Twenty seconds of the fuzzer over every kind of file: no exception but ours, no dead process, no hang."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "fuzz.py"
 
 INPUTS = 250
-"""About 15 s of one idle core, of which 12 start the readers; a busy machine tries as many."""
+"""About 20 s of one idle core, most of it to start the readers; a busy machine tries as many."""
 
 
 def test_hundreds_of_damaged_files_give_answers_or_one_error_each():
