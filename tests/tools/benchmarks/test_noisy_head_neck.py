@@ -23,10 +23,9 @@ def tools():
 
 
 @pytest.fixture
-def cases(tools, monkeypatch, tmp_path) -> Path:
+def cases(tmp_path) -> Path:
     """Six training and two test patients of eight boxes; the larynx (5) of the first was not contoured."""
-    monkeypatch.setattr(tools[1], "SHAPE", SHAPE)
-    rng, kept = np.random.default_rng(0), {}
+    rng, kept = np.random.default_rng(0), {"spacing_mm": np.float64(4.0)}
     for number in range(8):
         field = np.zeros(SHAPE, np.uint8)
         for channel in range(8):
@@ -44,10 +43,13 @@ def cases(tools, monkeypatch, tmp_path) -> Path:
 def test_volumes_are_cut_about_the_middle_and_at_the_feet(tools):
     volume = np.zeros((70, 60, 100), np.uint8)
     volume[3:67, :, 4:] = 7
-    fitted = tools[1].fitted(volume)
-    assert fitted.shape == tools[1].SHAPE == (64, 64, 96)
+    shape = tools[1].SHAPES[4.0]
+    fitted = tools[1].fitted(volume, shape)
+    assert fitted.shape == shape == (64, 64, 96)
     assert (fitted[:, 2:62] == 7).all() and not fitted[:, :2].any() and not fitted[:, 62:].any()
-    assert tools[1].fitted(volume[:, :, :50])[:, :, :46].sum() == 0, "short volumes are padded at the feet"
+    assert tools[1].fitted(volume[:, :, :50], shape)[:, :, :46].sum() == 0, (
+        "short volumes are padded at the feet"
+    )
 
 
 def test_wrong_patients_have_a_blunder_in_every_contour_and_the_share_is_exact(tools, cases):

@@ -4,6 +4,9 @@
     python tools/benchmarks/noisy_labels/head_neck.py train CASES.npz OUT --device cuda --jobs 4
     python tools/benchmarks/noisy_labels/head_neck.py report OUT -o docs/reference/noisy_labels
 
+    python tools/benchmarks/noisy_labels/head_neck.py prepare DATASET_DIR COARSE.npz --spacing-mm 6
+    python tools/benchmarks/noisy_labels/head_neck.py train COARSE.npz OUT --budget coarse
+
 DATASET_DIR is OpenKBP as the bundle ct_head_neck reads it. Every run sees the 72 training patients in batches
 of two, which quality weights compare with a queue of earlier ones; each structure has a score of its own.
 Wrong patients have a blunder in every contour (head_neck_cases.draw). The 20 test patients are scored once,
@@ -20,15 +23,16 @@ import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from head_neck_cases import Case, Volumes, corrupted, load, prepare
+from head_neck_cases import SHAPES, Case, Volumes, corrupted, load, prepare
 from ignite.engine import Events
 from monai.data import DataLoader
+from monai.networks.nets import UNet
 
 from medseg.errors import InputError, MedsegError
 from medseg.files import atomic_path
@@ -80,6 +84,18 @@ class Budget:
     batch: int = 2
     learning_rate: float = 3e-3
     channels: tuple[int, ...] = (8, 16, 32, 64, 96)
+    squeeze: bool = True
+
+    def network(self) -> torch.nn.Module:
+        """ResUNetSE, or without ``squeeze`` a plain U-Net with instance normalisation."""
+        count = len(STRUCTURES)
+        if self.squeeze:
+            return ResUNetSE(3, 1, count, channels=self.channels)
+        return UNet(3, 1, count, self.channels, strides=(2,) * (len(self.channels) - 1))
+
+
+BUDGETS = {"fine": Budget(), "coarse": Budget(steps=2000, channels=(16, 32, 64, 128), squeeze=False)}
+"""fine: volumes of 4 mm on a graphics card. coarse: volumes of 6 mm, minutes of a processor each."""
 
 
 def run(cases: Path, share: float, method: str, seed: int, budget: Budget, device: str) -> dict[str, Any]:
@@ -88,7 +104,7 @@ def run(cases: Path, share: float, method: str, seed: int, budget: Budget, devic
     place, training, test = torch.device(device), load(cases, "training"), load(cases, "test")
     labels, noisy = corrupted(training, share, seed)
     torch.manual_seed(seed)
-    network = ResUNetSE(3, 1, len(STRUCTURES), channels=budget.channels).to(place)
+    network = budget.network().to(place)
     optimizer = torch.optim.AdamW(network.parameters(), budget.learning_rate, weight_decay=0.01)
     compared = METHODS[method]
     options, quality = dict(compared.options), None
@@ -144,7 +160,7 @@ def run(cases: Path, share: float, method: str, seed: int, budget: Budget, devic
 
 @torch.no_grad()
 def logits(network: torch.nn.Module, image: np.ndarray, place: torch.device) -> torch.Tensor:
-    """(1, C, *SHAPE) of an image uint8 (*SHAPE)."""
+    """(1, C, x, y, z) of an image uint8 (x, y, z)."""
     return AutocastInferer()(torch.from_numpy(image).to(place)[None, None].float() / 255, network)
 
 
@@ -197,7 +213,8 @@ def finish(cases: Path, out: Path, what: tuple[float, str, int], budget: Budget,
 
 def train(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
-    budget = Budget(steps=options.steps) if options.steps else Budget()
+    budget = BUDGETS[options.budget]
+    budget = replace(budget, steps=options.steps or budget.steps)
     todo = [(share, method, seed) for seed, share, method in itertools.product(SEEDS, SHARES, METHODS)]
     todo = [what for what in todo if options.only in f"{what[0]:.2f}_{what[1]}_seed{what[2]}"]
     context = multiprocessing.get_context("spawn")
@@ -217,12 +234,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     one = commands.add_parser("prepare", help="read the CTs once")
     one.add_argument("dataset", type=Path)
     one.add_argument("cases", type=Path)
+    one.add_argument("--spacing-mm", type=float, choices=tuple(SHAPES), default=4.0)
     one.add_argument("--jobs", type=int, default=1)
     two = commands.add_parser("train", help="train the runs that are not finished")
     two.add_argument("cases", type=Path)
     two.add_argument("out", type=Path)
     two.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     two.add_argument("--jobs", type=int, default=1)
+    two.add_argument("--budget", choices=tuple(BUDGETS), default="fine")
     two.add_argument("--steps", type=int, help="training steps instead of the budget's")
     two.add_argument("--only", default="", help="only runs whose name contains this")
     three = commands.add_parser("report", help="tables of what is finished")
@@ -237,7 +256,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
         if options.command == "prepare":
-            prepare(options.dataset, BUNDLE, options.cases, options.jobs)
+            prepare(options.dataset, BUNDLE, options.cases, options.spacing_mm, options.jobs)
         elif options.command == "train":
             if options.jobs < 1 or (options.steps is not None and options.steps < 1):
                 raise InputError("--jobs and --steps are 1 or more.")

@@ -19,9 +19,9 @@ from medseg.errors import InputError
 from medseg.files import atomic_path
 from medseg.training.noisy.noise import Corruption, corrupt
 
-SPACING_MM = (4.0, 4.0, 4.0)
-SHAPE = (64, 64, 96)
-"""Left to right, back to front, feet to head, cut or padded about the middle: 256 x 256 x 384 mm."""
+SHAPES = {4.0: (64, 64, 96), 6.0: (48, 48, 64)}
+"""By the voxel's side in mm: left to right, back to front, feet to head, cut or padded about the middle; a
+network of five resolutions can halve each."""
 
 SIDES = (2, 3)
 """Channels of the right and the left parotid gland."""
@@ -32,23 +32,26 @@ MISSING_SHARE, SWAPPED = (0.3, 0.5), 0.25
 
 @dataclass(frozen=True)
 class Case:
-    """image uint8 (SHAPE), masks bool (C, SHAPE), present bool (C,): which structures were contoured."""
+    """image uint8 (x, y, z), masks bool (C, x, y, z), present bool (C,): which structures were contoured."""
 
     name: str
     section: str
     image: np.ndarray
     masks: np.ndarray
     present: np.ndarray
+    spacing_mm: float
 
 
-def prepare(dataset: Path, bundle: Path, out: Path, jobs: int = 1) -> None:
-    """Read the training and test cases of the bundle's datalist with its own transforms; keep them in one
-    file."""
+def prepare(dataset: Path, bundle: Path, out: Path, spacing_mm: float = 4.0, jobs: int = 1) -> None:
+    """Read the training and test cases of the bundle's datalist with its own transforms, on cubes of
+    ``spacing_mm``, one of SHAPES; keep them in one file."""
     datalist = json.loads((bundle / "configs" / "datalist.json").read_text())
     wanted = [(section, entry) for section in ("training", "test") for entry in datalist[section]]
-    kept: dict[str, np.ndarray] = {}
+    kept: dict[str, np.ndarray] = {"spacing_mm": np.array(spacing_mm)}
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        made = pool.map(_read, [entry for _, entry in wanted], repeat(dataset), repeat(bundle))
+        made = pool.map(
+            _read, [entry for _, entry in wanted], repeat(dataset), repeat(bundle), repeat(spacing_mm)
+        )
         for (section, entry), arrays in zip(wanted, made, strict=True):
             for name, array in arrays.items():
                 kept[f"{section}/{entry['case_id']}/{name}"] = array
@@ -56,25 +59,26 @@ def prepare(dataset: Path, bundle: Path, out: Path, jobs: int = 1) -> None:
         np.savez_compressed(file, **kept)
 
 
-def _read(entry: dict[str, Any], dataset: Path, bundle: Path) -> dict[str, np.ndarray]:
+def _read(entry: dict[str, Any], dataset: Path, bundle: Path, spacing_mm: float) -> dict[str, np.ndarray]:
     from monai.bundle import ConfigParser
     from monai.transforms import Compose
 
     torch.set_num_threads(1)
     config = ConfigParser(json.loads((bundle / "configs" / "train.json").read_text()))
-    config["bundle_root"], config["spacing_mm"] = str(bundle), list(SPACING_MM)
+    config["bundle_root"], config["spacing_mm"] = str(bundle), [spacing_mm] * 3
     read = Compose(config.get_parsed_content("train#deterministic_transforms"))
     sample = read({**entry, **{key: str(dataset / entry[key]) for key in ("image", "label")}})
     label = sample["label"].as_tensor()
     field = sum((label[c].nan_to_num() > 0.5).to(torch.uint8) << c for c in range(len(label)))
     image = (sample["image"].as_tensor()[0] * 255).round().to(torch.uint8)
     present = ~torch.isnan(label).flatten(1).any(1)
-    return {"image": fitted(image.numpy()), "field": fitted(field.numpy()), "present": present.numpy()}
+    image, field = (fitted(volume.numpy(), SHAPES[spacing_mm]) for volume in (image, field))
+    return {"image": image, "field": field, "present": present.numpy()}
 
 
-def fitted(volume: np.ndarray) -> np.ndarray:
-    """Cut, or padded with 0, to SHAPE about the middle; along the third axis from the head end."""
-    for axis, size in enumerate(SHAPE):
+def fitted(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Cut, or padded with 0, to ``shape`` about the middle; along the third axis from the head end."""
+    for axis, size in enumerate(shape):
         spare = volume.shape[axis] - size
         first = spare if axis == 2 else spare // 2
         low = max(0, first)
@@ -93,13 +97,14 @@ def load(path: Path, section: str) -> list[Case]:
         raise InputError(f"{path} is not there; write it with: head_neck.py prepare DATASET_DIR {path}")
     found = []
     with np.load(path) as kept:
+        spacing_mm = float(kept["spacing_mm"])
         for key in sorted(
             name for name in kept.files if name.startswith(section) and name.endswith("/image")
         ):
             base = key.removesuffix("/image")
             field, present = kept[f"{base}/field"], kept[f"{base}/present"]
             masks = np.stack([(field >> channel & 1).astype(bool) for channel in range(len(present))])
-            found.append(Case(base.split("/")[1], section, kept[key], masks, present))
+            found.append(Case(base.split("/")[1], section, kept[key], masks, present, spacing_mm))
     return found
 
 
@@ -143,7 +148,9 @@ def corrupted(cases: list[Case], share: float, seed: int) -> tuple[list[np.ndarr
     order = np.random.default_rng([seed, 104729]).permutation(len(cases))
     wrong = set(order[: round(share * len(cases))].tolist())
     labels = [
-        corrupt(case.name, draw(case, seed), case.masks, SPACING_MM)[0] if number in wrong else case.masks
+        corrupt(case.name, draw(case, seed), case.masks, (case.spacing_mm,) * 3)[0]
+        if number in wrong
+        else case.masks
         for number, case in enumerate(cases)
     ]
     return labels, [int(number in wrong) for number in range(len(cases))]
@@ -173,7 +180,9 @@ class Volumes(torch.utils.data.Dataset):
             sides = [channel for channel in range(len(label))]
             sides[SIDES[0]], sides[SIDES[1]] = SIDES[1], SIDES[0]
             image, label, absent = image.flip(1), label[sides].flip(1), absent[sides]
-        grid = functional.affine_grid(self._drawn_map(), [1, 1, *SHAPE], align_corners=False).to(self.device)
+        grid = functional.affine_grid(self._drawn_map(), [1, 1, *image.shape[1:]], align_corners=False).to(
+            self.device
+        )
         image = functional.grid_sample(image[None], grid, align_corners=False)[0]
         label = functional.grid_sample(label[None], grid, mode="nearest", align_corners=False)[0]
         contrast, brightness = (2 * torch.rand(2) - 1).tolist()
