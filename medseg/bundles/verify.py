@@ -180,7 +180,7 @@ def _network_in_out(bundle: Bundle) -> str | None:
         meta_file=str(configs / "metadata.json"),
         config_file=str(configs / "inference.json"),
         device="cpu",
-        n=4,
+        n=2,
         p=2,
         any=64,
     )

@@ -9,12 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "fuzz.py"
 
 INPUTS = 250
 """About 20 s of one idle core, most of it to start the readers; a busy machine tries as many."""
 
 
+@pytest.mark.slow
 def test_hundreds_of_damaged_files_give_answers_or_one_error_each():
     command = [sys.executable, str(TOOL), "--inputs", str(INPUTS), "--seed", "0"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=800)

@@ -17,6 +17,7 @@ from monai.transforms import RandFlipd
 from medseg.bundles.config import build, load_config, load_network
 from medseg.bundles.find import bundle_folders, find_bundle
 from medseg.errors import GeometryError, InputError
+from medseg.inference.engines import engine_for
 from medseg.transforms.sides import RandFlipSidesd
 
 CORD, RIGHT, LEFT = 0, 1, 2
@@ -200,7 +201,8 @@ def test_the_trained_network_mirrors_with_the_patient_and_changes_the_names(shar
     path = shared_data / "training" / "openkbp" / cases[0]["image"]
     bundle = find_bundle("ct_head_neck")
     parser = load_config(bundle, "inference", {"device": "cpu"})
-    network, inferer = load_network(bundle, parser, "cpu"), build(bundle, parser, "inferer")
+    network = engine_for("auto", load_network(bundle, parser, "cpu"), "cpu")
+    inferer = build(bundle, parser, "inferer")
     prepared = build(bundle, parser, "preprocessing")({"image": str(path)})["image"]
     names = structures_of(folder)
     left, right = names.index("Parotid_L"), names.index("Parotid_R")

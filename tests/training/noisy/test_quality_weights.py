@@ -177,7 +177,7 @@ def trained_dice(method: str, images, labels, options: dict) -> float:
     ]
     trainer = NoisyLabelTrainer(
         device=torch.device("cpu"),
-        max_epochs=45,
+        max_epochs=36,
         train_data_loader=DataLoader(data, batch_size=16, shuffle=True),
         network=network,
         optimizer=optimizer,
@@ -185,7 +185,7 @@ def trained_dice(method: str, images, labels, options: dict) -> float:
         method=method,
         method_options=options,
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-2, total_steps=180, pct_start=0.15)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-2, total_steps=144, pct_start=0.15)
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: schedule.step())
     trainer.run()
     films = [make_radiograph(1000 + n, 64) for n in range(12)]
