@@ -165,6 +165,7 @@ def test_the_thigh_conforms_to_the_standard_and_leaves_no_unfinished_file(thigh,
         assert "Error" not in said and "Warning" not in said
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_thigh_of_the_same_tumour(thigh, tmp_path):
     other = write_thigh_phantom(tmp_path, seed=1)
     first, second = read_series(thigh.ct_dir), read_series(other.ct_dir)

@@ -171,6 +171,7 @@ def test_the_grid_has_five_architectures_and_a_baseline_for_every_fold(bench):
     assert len(cells) == 18 and len({cell.key for cell in cells}) == 18
 
 
+@pytest.mark.slow
 def test_the_top_hat_answers_on_the_test_patients_only_when_it_is_asked(bench, photos, monkeypatch, capsys):
     import hei_med
     import tophat

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from medseg.errors import InputError
+
 TOOLS = Path(__file__).resolve().parents[3] / "tools" / "benchmarks" / "noisy_labels"
 SHAPE = (32, 32, 32)
 
@@ -87,3 +89,15 @@ def test_a_run_trains_scores_and_ranks(tools, cases, method):
     assert result["train"]["scores"]["final_loss"][0][5] is None
     assert ("quality" in result["train"]["scores"]) == (method == "qam_ocm")
     json.dumps(result)
+
+
+def test_only_contours_that_an_audit_judged_and_did_not_suspect_count(tools):
+    import head_neck_report
+
+    found = [{"test": {"cases": ["a", "b"], "dice": [[0.5, 0.6], [0.7, None]]}}]
+    rows = [("a", "x", 0.1, "shifted"), ("a", "y", 0.7, "shifted"), ("b", "x", 0.0, "not judged")]
+    findings = [dict(zip(("case", "structure", "score", "reason"), row, strict=True)) for row in rows]
+    said = head_neck_report.keep_unsuspected(found, findings, ("x", "y"))
+    assert found[0]["test"]["dice"] == [[0.5, None], [None, None]] and said.startswith("1 of 3 test contours")
+    with pytest.raises(InputError, match="judged no contour"):
+        head_neck_report.keep_unsuspected(found, [], ("x", "y"))

@@ -247,7 +247,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     three = commands.add_parser("report", help="tables of what is finished")
     three.add_argument("out", type=Path)
     three.add_argument("-o", "--output", type=Path, required=True)
-    three.add_argument("--markdown", type=Path, help="page whose section 'head_neck' is replaced")
+    three.add_argument("--markdown", type=Path, help="page whose section NAME is replaced")
+    three.add_argument("--name", default="head_neck", help="of the section and the table")
+    three.add_argument(
+        "--audit", type=Path, help="audit.json of the test patients: what it suspects is left out"
+    )
     return parser.parse_args(arguments)
 
 
@@ -264,7 +268,8 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             from head_neck_report import write_report
 
-            write_report(options.out, options.output, STRUCTURES, options.markdown)
+            page = options.markdown
+            write_report(options.out, options.output, STRUCTURES, page, options.name, options.audit)
     except MedsegError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -14,23 +14,59 @@ from medseg.errors import InputError
 from medseg.files import write_csv
 from medseg.metrics.intervals import Interval, interval
 
-DRAWS = 2000
+DRAWS, LEAST_SCORE = 2000, 0.5
+"""Contours of this score and above are what `medseg audit` lists by default."""
 
 
-def write_report(out: Path, output: Path, structures: tuple[str, ...], page: Path | None = None) -> None:
-    """Read OUT/*.json; write head_neck.csv to `output` and the section "head_neck" of `page`. InputError when
-    there is no run."""
+def write_report(
+    out: Path,
+    output: Path,
+    structures: tuple[str, ...],
+    page: Path | None = None,
+    name: str = "head_neck",
+    audit: Path | None = None,
+) -> None:
+    """Read OUT/*.json; write NAME.csv to `output` and the section NAME of `page`. With the audit.json of test
+    patients, only contours count that it judged and did not suspect. InputError when there is no run."""
     results = [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
     if not results:
         raise InputError(f"{out} holds no finished run; train first.")
+    note = ""
+    if audit is not None:
+        findings = json.loads(audit.read_text(encoding="utf-8"))["findings"]
+        note = keep_unsuspected(results, findings, structures)
     output.mkdir(parents=True, exist_ok=True)
     rows = score_rows(results, structures)
-    write_csv(rows, list(rows[0]), output / "head_neck.csv")
+    write_csv(rows, list(rows[0]), output / f"{name}.csv")
     if page is not None:
         sys.path.append(str(Path(__file__).resolve().parents[2] / "docs"))
         from page_section import put_section
 
-        put_section(page, "head_neck", markdown(results))
+        put_section(page, name, note + markdown(results))
+
+
+def keep_unsuspected(results: list[dict], findings: list[dict], structures: tuple[str, ...]) -> str:
+    """Take every test contour out of `results` that an audit did not judge, or suspects; says how many stay.
+
+    InputError where no test contour is among the findings.
+    """
+    kept = {
+        (one["case"], one["structure"])
+        for one in findings
+        if one["reason"] != "not judged" and one["score"] < LEAST_SCORE
+    }
+    count, total = 0, 0
+    for result in results:
+        test = result["test"]
+        total = sum(value is not None for row in test["dice"] for value in row)
+        test["dice"] = [
+            [value if (case, name) in kept else None for value, name in zip(row, structures, strict=True)]
+            for case, row in zip(test["cases"], test["dice"], strict=True)
+        ]
+        count = sum(value is not None for row in test["dice"] for value in row)
+    if not count:
+        raise InputError("the audit judged no contour of the test patients; audit them.")
+    return f"{count} of {total} test contours, which an audit judged and did not suspect.\n\n"
 
 
 def score_rows(results: list[dict], structures: tuple[str, ...]) -> list[dict]:
@@ -42,7 +78,8 @@ def score_rows(results: list[dict], structures: tuple[str, ...]) -> list[dict]:
         noisy = np.array(result["train"]["noisy"])
         for column, structure in enumerate(structures):
             row = {**result["run"], "device": result["device"], "structure": structure}
-            row["dice"] = float(np.nanmean(dice[:, column]))
+            own = dice[:, column][~np.isnan(dice[:, column])]
+            row["dice"] = float(own.mean()) if len(own) else None
             for name in ("final_loss", "quality"):
                 values = np.array(result["train"]["scores"].get(name, []), dtype=float)
                 found = auroc(noisy, values[:, column]) if len(values) else None
