@@ -101,3 +101,28 @@ def test_only_contours_that_an_audit_judged_and_did_not_suspect_count(tools):
     assert found[0]["test"]["dice"] == [[0.5, None], [None, None]] and said.startswith("1 of 3 test contours")
     with pytest.raises(InputError, match="judged no contour"):
         head_neck_report.keep_unsuspected(found, [], ("x", "y"))
+
+
+def test_what_is_won_back_is_counted_over_the_seeds_that_all_have(tools):
+    import head_neck_report
+
+    runs = {
+        (share, method, seed): {
+            "run": {"share": share, "method": method, "seed": seed},
+            "device": "cpu",
+            "minutes": 1.0,
+            "test": {"cases": ["a"], "dice": [[value] * 8]},
+            "train": {"noisy": [0], "scores": {}},
+        }
+        for share, method, seed, value in (
+            (0.0, "dice_ce", 1, 0.8),
+            (0.5, "dice_ce", 1, 0.6),
+            (0.5, "qam_ocm", 1, 0.7),
+            (0.5, "dice_ce", 2, 0.1),
+            (0.5, "qam_ocm", 2, 0.9),
+        )
+    }
+    (row,) = [
+        line for line in head_neck_report.markdown(list(runs.values())).splitlines() if "qam_ocm" in line
+    ]
+    assert "| 2 | 0.800 | +0.450" in row and "| 50% |" in row.split("+0.450")[1]

@@ -127,14 +127,22 @@ def markdown(results: list[dict]) -> str:
         else:
             found = difference(group, plain)
             cells.append(f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})")
-            lost = _mean(clean) - _mean(plain) if clean and share else 0.0
-            cells.append(f"{found.value / lost:.0%}" if lost > 0 else "")
+            cells.append(_won_back(group, plain, clean) if share else "")
         for name in ("final_loss", "quality"):
             values = [row[f"{name}_auroc"] for row in score_rows(list(group.values()), tuple(range(8)))]
             known = [value for value in values if value is not None]
             cells.append(f"{np.mean(known):.2f}" if known else "")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _won_back(group: dict[int, dict], plain: dict[int, dict], clean: dict[int, dict]) -> str:
+    """Of what the wrong contours cost, over the seeds that all three have; empty where they cost nothing."""
+    seeds = group.keys() & plain.keys() & clean.keys()
+    own, base, best = ({seed: runs[seed] for seed in seeds} for runs in (group, plain, clean))
+    if not seeds or _mean(best) <= _mean(base):
+        return ""
+    return f"{(_mean(own) - _mean(base)) / (_mean(best) - _mean(base)):.0%}"
 
 
 def _mean(group: dict[int, dict]) -> float:
