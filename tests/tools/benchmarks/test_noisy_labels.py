@@ -365,6 +365,16 @@ def test_the_report_writes_tables_and_figures(finished):
     assert "**phantom: 50% of labels, 5-13 px, fixed**" in page.read_text()
 
 
+def test_the_page_rounds_a_figure_once():
+    """0.94948 is 0.949, though 0.9495, which the CSV file keeps, would become 0.950."""
+    result = {
+        "cell": dataclasses.asdict(dataclasses.replace(CELL, share=0.0, method="dice_ce")),
+        "test": {"cases": ["a"], "dice": [[0.94948]]},
+        "train": {"noisy": [0, 0], "side": [0, 0], "scores": {}},
+    }
+    assert "| dice_ce | 1 | 0.949 ±" in report.markdown([result])
+
+
 def test_cells_of_two_devices_are_not_put_into_one_table(finished, capsys):
     path = finished / "cells" / f"{SMALL_GRID[0].key}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "device": "cuda"}))
