@@ -69,8 +69,8 @@ class QualityWeights(EqualWeights):
         super().__init__(parts)
         if quality is None:
             raise InputError(
-                "quality weights need method_options 'quality', a QualityModule, which this training does not "
-                "name; loss_history does without."
+                "quality weights need method_options 'quality', a QualityModule, which this training does "
+                "not name; loss_history does without."
             )
         if strength is not None and strength <= 0:
             raise InputError(f"strength is {strength}; it must be above 0, or None for no overfit control.")
