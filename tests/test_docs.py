@@ -81,7 +81,7 @@ def parse(monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_medseg_command_of_a_page_parses(page):
     for command in commands(page):
-        words = shlex.split(command.split("#")[0])[1:]
+        words = shlex.split(command, comments=True)[1:]
         try:
             _parser().parse_args(words)
         except SystemExit as error:

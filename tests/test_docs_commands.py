@@ -60,7 +60,7 @@ def reason_not_to_run(command: str) -> str | None:
 
 
 def words(command: str) -> list[str]:
-    return shlex.split(command.split("#")[0])[1:]
+    return shlex.split(command, comments=True)[1:]
 
 
 def page_name(page) -> str:

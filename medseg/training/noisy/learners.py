@@ -280,6 +280,6 @@ def same_optimizer(
 
 
 def share(name: str, value: float) -> float:
-    if not 0 <= value < 1:
+    if not isinstance(value, int | float) or not 0 <= value < 1:
         raise InputError(f"{name} is {value}; it must be at least 0 and below 1.")
     return float(value)

@@ -13,7 +13,7 @@ from torch import nn
 from medseg.errors import InputError
 from medseg.losses.per_sample import BCEPerSample, PerSampleLoss
 from medseg.training.noisy.learners import Batch, EqualWeights, Outcome, Parts, build, share, unwrapped
-from medseg.training.noisy.pools import POOLS, BatchPool
+from medseg.training.noisy.pools import POOLS, BatchPool, of_all_processes
 from medseg.training.noisy.watch import direction_of_losses, distrust, distrust_by_anchors
 from medseg.training.noisy.weights import HELD_BACK, OBJECTIVES, TAUGHT, Objective, PoolTable
 
@@ -37,13 +37,14 @@ class QualityWeights(EqualWeights):
 
     `fallback`: after every epoch scores are compared with the judge's losses and with the labels' areas
     (`watch.distrust`). Scores that say nothing of the losses, or follow the area instead, are not used:
-    labels count alike, with a warning, until an epoch is in order again.
+    labels count alike, with a warning, until an epoch is in order again. Processes decide together.
 
     `anchors`: names of two or more cases whose labels are known to be right. The module is also taught to
     rank every second of them above all other cases, and their losses decide after every epoch whether small
     or large ones speak for a label. The rest are the check, in the place of losses and areas:
     scores are used where these rank high too, so not where the other labels are as good. Where most labels
-    share one error, nothing else can tell which group is right.
+    share one error, nothing else can tell which group is right. InputError after the first epoch when none
+    of these cases was in it.
 
     Source: Zhu, Shi and Wu, MICCAI 2019, arXiv 1907.11835, equations 1 to 3; listening, the judge, the
     regression, the fallback and anchors are ours.
@@ -67,13 +68,18 @@ class QualityWeights(EqualWeights):
     ) -> None:
         super().__init__(parts)
         if quality is None:
-            raise InputError("quality weights need method_options 'quality', a QualityModule.")
+            raise InputError(
+                "quality weights need method_options 'quality', a QualityModule, which this training does "
+                "not name; loss_history does without."
+            )
         if strength is not None and strength <= 0:
             raise InputError(f"strength is {strength}; it must be above 0, or None for no overfit control.")
         if objective not in OBJECTIVES:
             raise InputError(f"unknown objective '{objective}'; choose one of {', '.join(OBJECTIVES)}.")
         if not 0 < decay_from <= 1:
             raise InputError(f"decay_from is {decay_from}; it must be above 0 and at most 1.")
+        if judge is not None and not isinstance(judge, PerSampleLoss):
+            raise InputError(f"judge is {judge!r}; it must be a PerSampleLoss of medseg, (B,) values.")
         self.strength, self.objective, self.per_class = strength, objective, per_class
         self.listen, self.decay_from = share("listen", listen), decay_from
         self.judge = judge if judge is not None else BCEPerSample()
@@ -84,18 +90,21 @@ class QualityWeights(EqualWeights):
         self.rates = [group["lr"] for group in optimizer.param_groups]
         self.pool: BatchPool = build("pool", pool, POOLS)(**(pool_options or {}))
         self.fallback = fallback
-        if len(set(anchors)) == 1:
-            raise InputError("one anchor; give at least two, since every second one is held back as a check.")
-        self.anchors = torch.tensor([case_number(name) for name in sorted(set(anchors))], dtype=torch.int64)
+        self.names = _names_of(anchors)
+        self.anchors = torch.tensor([case_number(name) for name in self.names], dtype=torch.int64)
+        self._met: torch.Tensor | None = torch.zeros(len(self.names), dtype=torch.bool)
         # Without anchors small losses speak for a label; with them nothing does until they have been heard.
         self.direction = torch.tensor([0.0 if len(self.anchors) else 1.0])
         self.trusted: torch.Tensor | None = None
         self._heard: list[tuple[torch.Tensor, ...]] = []
         self._weighing = False
+        self._told: set[int] = set()
 
     def backward(self, batch: Batch) -> Outcome:
         listening = batch.progress > self.listen
         self._weighing = not batch.warming_up
+        if self._met is not None:
+            self._met |= torch.isin(self.anchors, batch.cases.cpu())
         fall = (1 - batch.progress) / (1 - self.decay_from) if self.decay_from < 1 else 1.0
         for group, rate in zip(self.optimizers["quality"].param_groups, self.rates, strict=True):
             group["lr"] = rate * min(1.0, fall)
@@ -136,9 +145,13 @@ class QualityWeights(EqualWeights):
         return False if self.trusted is None else self.trusted.to(batch.images.device)
 
     def epoch_completed(self) -> None:
+        if self._met is not None:
+            _require_met(self.names, of_all_processes([self._met[None]])[0].any(0).tolist())
+            self._met = None
         if not self._heard:
             return
-        scores, judged, areas, labelled, anchor = (torch.cat(v) for v in zip(*self._heard, strict=True))
+        own = [torch.cat(values) for values in zip(*self._heard, strict=True)]
+        scores, judged, areas, labelled, anchor = of_all_processes(own)
         self._heard = []
         columns = list(enumerate(labelled.T))
         if len(self.anchors):
@@ -150,9 +163,13 @@ class QualityWeights(EqualWeights):
                 distrust(scores[used, column], judged[used, column], areas[used, column])
                 for column, used in columns
             ]
-        before, self.trusted = self.trusted, torch.tensor([reason is None for reason in reasons])
+        self.trusted = torch.tensor([reason is None for reason in reasons])
         for column, reason in enumerate(reasons):
-            if reason is not None and self._weighing and (before is None or before[column]):
+            if reason is None:
+                self._told.discard(column)
+            elif self.fallback and self._weighing and column not in self._told:
+                # Once until they are used again; not before weights are due, when nothing is lost by it.
+                self._told.add(column)
                 where = f" of structure {column}" if self.per_class else ""
                 _logger.warning("The quality scores%s are not used: %s", where, reason)
 
@@ -196,6 +213,32 @@ class QualityWeights(EqualWeights):
     def remember(self, memory: dict[str, Any]) -> None:
         self.trusted, self.direction = memory["trusted"], memory["direction"]
         self.pool.load_state_dict(memory)
+
+
+def _names_of(anchors: Sequence[str]) -> list[str]:
+    """Each name once, sorted: every second one is held back."""
+    if isinstance(anchors, str):
+        raise InputError(f"anchors is '{anchors}'; give a list of case names.")
+    names = sorted({str(name) for name in anchors})
+    if len(names) == 1:
+        raise InputError("one anchor; give at least two, since every second one is held back as a check.")
+    return names
+
+
+def _require_met(names: list[str], met: list[bool]) -> None:
+    """Say which anchors did not come up in the first epoch; InputError when none did."""
+    missing = [name for name, known in zip(names, met, strict=True) if not known]
+    if names and len(missing) == len(names):
+        raise InputError(
+            f"no anchor came up in the first epoch; expected names of training cases (their case_id), got "
+            f"{', '.join(missing)}."
+        )
+    if missing:
+        _logger.warning(
+            "Anchors that did not come up in the first epoch: %s. Look whether they are training cases; a "
+            "loader with drop_last leaves out some in every epoch.",
+            ", ".join(missing),
+        )
 
 
 def case_number(name: object) -> int:

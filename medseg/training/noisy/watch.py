@@ -161,7 +161,8 @@ def collapse_warning(diagnostics: WeightDiagnostics) -> str | None:
     if diagnostics.effective_share < 0.9 and abs(diagnostics.area_correlation) > MOST_AREA:
         return (
             "the weights follow the area of the label (rank correlation "
-            f"{diagnostics.area_correlation:.2f}); check that the quality module standardises its features."
+            f"{diagnostics.area_correlation:.2f}), as on labels that are all right; where they are not, "
+            "check that the quality module standardises its features."
         )
     if diagnostics.at_bound_share > 0.5:
         return (

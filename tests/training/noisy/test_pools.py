@@ -11,7 +11,14 @@ from torch import nn
 
 from medseg.errors import InputError
 from medseg.networks.quality import QualityModule
-from medseg.training.noisy.pools import BatchPool, GatherPool, QueuePool, TwoPassPool, running_statistics_kept
+from medseg.training.noisy.pools import (
+    BatchPool,
+    GatherPool,
+    QueuePool,
+    TwoPassPool,
+    of_all_processes,
+    running_statistics_kept,
+)
 from medseg.training.noisy.weights import HELD_BACK, TAUGHT, Objective, PoolTable
 
 COUNT, CHANNELS = 8, 3
@@ -224,6 +231,7 @@ def one_process(rank: int, folder: Path) -> None:
     rows = rows_of(wrapped, (images[own], labels[own]), case)
     step = GatherPool().backward(rows, COUNT // 2, objective_of(networks[1]), wrapped)
     found = {"gradients": gradients(networks), "weights": step.weights, "loss": step.loss}
+    found["cases"] = of_all_processes([case])[0]
     torch.save(found, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -244,6 +252,7 @@ def test_two_processes_have_the_gradient_of_one_with_the_whole_batch(tmp_path):
         torch.testing.assert_close(one["loss"], whole.loss)
         for a, b in zip(one["gradients"], expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=3e-5)
+        assert one["cases"].tolist() == list(range(COUNT)), "each process knows the rows of both"
     torch.testing.assert_close(torch.cat([one["weights"] for one in found]), whole.weights)
 
 

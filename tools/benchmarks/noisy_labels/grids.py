@@ -77,7 +77,7 @@ def long() -> list[Cell]:
 
 
 def radiographs() -> list[Cell]:
-    """The real films, at the source's 256 pixels and thousands of steps."""
+    """The real films, at the source's 256 pixels; `--steps` says how long."""
     methods = ("dice_ce", "qam_ocm", "loss_history", "qam_ocm_published")
     return cells((HALF, MOST, NONE), methods, data="cxr")
 

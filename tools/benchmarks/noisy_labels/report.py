@@ -37,7 +37,12 @@ def write_report(out: Path, output: Path, name: str, page: Path | None = None) -
         )
     output.mkdir(parents=True, exist_ok=True)
     _write(output / f"{name}.csv", score_rows(results))
-    _write(output / f"{name}_comparison.csv", comparison_rows(results))
+    # Rounded here only: the page's three digits are not made of four.
+    compared = [
+        {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
+        for row in comparison_rows(results)
+    ]
+    _write(output / f"{name}_comparison.csv", compared)
     _write(output / f"{name}_detection.csv", detection_rows(results))
     draw_dice(by_condition(results), output / f"{name}.png")
     if any(result["cell"]["fixed_share"] for result in results):
@@ -141,7 +146,7 @@ def comparison_rows(results: list[dict]) -> list[dict]:
                     values = [d[score][part] for d in found if part in d.get(score, {})]
                     if values:
                         row[f"{score}_{part}"] = float(np.mean(values))
-            rows.append({key: round(v, 4) if isinstance(v, float) else v for key, v in row.items()})
+            rows.append(row)
     return rows
 
 
