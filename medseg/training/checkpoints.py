@@ -21,7 +21,14 @@ from torch.utils.data import DataLoader
 from medseg.errors import BundleError, InputError, why
 from medseg.files import atomic_path
 from medseg.networks.fitting import unfitting
-from medseg.training.resuming import CHANGED, VARIANT, differences, settings_of, take_new_learning_rate
+from medseg.training.resuming import (
+    CHANGED,
+    VARIANT,
+    differences,
+    load_optimizer,
+    settings_of,
+    take_new_learning_rate,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -189,15 +196,16 @@ class Checkpoints:
         if self.average is not None:  # a file without one was trained without
             load_weights(self.average, state.get("average") or state["network"], path)
         try:
-            self.optimizer.load_state_dict(state["optimizer"])
-            if self.lr_scheduler is not None and state["lr_scheduler"]:
-                self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+            laid_out_anew = load_optimizer(
+                state["optimizer"], state["lr_scheduler"], self.optimizer, self.lr_scheduler
+            )
         except (LookupError, ValueError, TypeError, AttributeError) as error:
             raise BundleError(
                 f"{path}: its optimizer or learning rates are not those of this training ({why(error)}). "
                 "Delete or replace it."
             ) from error
-        take_new_learning_rate(before, now, self.optimizer, self.lr_scheduler)
+        if not laid_out_anew:
+            take_new_learning_rate(before, now, self.optimizer, self.lr_scheduler)
         if engine.scaler is not None and state["scaler"]:
             engine.scaler.load_state_dict(state["scaler"])
         engine.state.epoch, engine.state.iteration = epoch, state["trainer"]["iteration"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,6 +71,36 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         elif before.get("cases") == now.get("cases"):
             lines.append("other cases in the datalist, or in another order")
     return lines
+
+
+LENGTHS = ("total_steps", "t_total", "T_max", "total_iters")
+"""What the schedules of torch and MONAI call the number of steps that they are laid out for."""
+
+
+def load_optimizer(
+    state: Mapping[str, Any], schedule: Mapping[str, Any], optimizer: torch.optim.Optimizer, scheduler: Any
+) -> bool:
+    """Bring an optimizer and its schedule (or None) to where a checkpoint's ``state`` and ``schedule`` left
+    them. Whether the schedule is laid out for another number of steps now, as more epochs make it: then the
+    new one is gone through up to that step, since the old one would end in the middle of the training, or
+    raise an error, as OneCycleLR does."""
+    own = [
+        {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(state)
+    if scheduler is None or not schedule:
+        return False
+    now = vars(scheduler)
+    if all(name not in schedule or now.get(name) == schedule[name] for name in LENGTHS):
+        scheduler.load_state_dict(schedule)
+        return False
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+        for _ in range(schedule["last_epoch"] - now["last_epoch"]):
+            scheduler.step()
+    return True
 
 
 def take_new_learning_rate(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from monai.data import CacheDataset, DataLoader
+from monai.optimizers import WarmupCosineSchedule
 
 from medseg.errors import BundleError, InputError, system_error_line
 from medseg.training.checkpoints import Checkpoints, load_checkpoint, save_atomically, save_weights
@@ -31,11 +32,15 @@ def train(
     network = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(network.weight, 10.0)
     optimizer = torch.optim.SGD(network.parameters(), lr=rate)
-    scheduler = (
-        torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
-        if schedule == "step"
-        else torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=8, cycle_momentum=False)
-    )
+    schedulers = torch.optim.lr_scheduler
+    scheduler = {
+        "step": lambda: schedulers.StepLR(optimizer, 1, gamma=0.5),
+        "one cycle": lambda: schedulers.OneCycleLR(optimizer, rate, total_steps=8, cycle_momentum=False),
+        "one cycle of the epochs": lambda: schedulers.OneCycleLR(optimizer, rate, total_steps=epochs + 1),
+        "cosine of the epochs": lambda: schedulers.CosineAnnealingLR(optimizer, epochs),
+        "polynomial of the epochs": lambda: schedulers.PolynomialLR(optimizer, epochs),
+        "warm-up and cosine of the epochs": lambda: WarmupCosineSchedule(optimizer, 1, epochs),
+    }[schedule]()
     data = cases("/data") if data is None else data
     loader = DataLoader(CacheDataset(data, progress=False), batch_size=batch, num_workers=0)
     used = []
@@ -112,6 +117,15 @@ def test_a_new_learning_rate_is_obeyed_and_the_schedule_goes_on_where_it_was(sch
     train(tmp_path / "part", 1, schedule=schedule)
     _, rest = train(tmp_path / "part", 3, schedule=schedule, rate=0.05, resume=CHANGED)
     assert rest == pytest.approx([rate / 10 for rate in whole[2:]])
+
+
+@pytest.mark.parametrize("schedule", ["one cycle", "cosine", "polynomial", "warm-up and cosine"])
+def test_more_epochs_go_on_with_the_schedule_of_as_many(schedule, tmp_path):
+    schedule = f"{schedule} of the epochs"
+    _, whole = train(tmp_path / "whole", 6, schedule=schedule)
+    train(tmp_path / "part", 3, schedule=schedule)
+    _, rest = train(tmp_path / "part", 6, schedule=schedule, resume=True)
+    assert rest == pytest.approx(whole[6:]) and len(rest) == 6
 
 
 def test_a_checkpoint_of_an_earlier_version_says_nothing_and_is_resumed(tmp_path):

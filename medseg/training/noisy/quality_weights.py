@@ -72,6 +72,8 @@ class QualityWeights(EqualWeights):
                 "quality weights need method_options 'quality', a QualityModule, which this training does "
                 "not name; loss_history does without."
             )
+        if not isinstance(quality, nn.Module):
+            raise InputError(f"method_options 'quality' is {quality!r}; it must be a QualityModule.")
         if strength is not None and strength <= 0:
             raise InputError(f"strength is {strength}; it must be above 0, or None for no overfit control.")
         if objective not in OBJECTIVES:

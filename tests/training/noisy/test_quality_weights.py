@@ -281,6 +281,8 @@ def test_a_quality_module_is_needed():
     parts = Parts(network, torch.optim.SGD(network.parameters(), 0.0), SimpleInferer(), BCEPerSample())
     with pytest.raises(InputError, match="need method_options 'quality'"):
         QualityWeights(parts)
+    with pytest.raises(InputError, match="'quality' is 3; it must be a QualityModule"):
+        QualityWeights(parts, 3)
 
 
 @pytest.mark.parametrize(
