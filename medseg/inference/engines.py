@@ -107,7 +107,7 @@ def _compile(network: nn.Module, shape: tuple[int, ...], precision: str):
     # work in both.
     with torch.inference_mode(False), torch.no_grad(), norms_in_parts(network):
         try:
-            traced = torch.jit.trace(network, torch.zeros(shape), check_trace=False)
+            traced = torch.jit.trace(network, torch.zeros(_traced_shape(network, shape)), check_trace=False)
             model = _converted(traced, shape)
         except (
             Exception
@@ -122,6 +122,13 @@ def _compile(network: nn.Module, shape: tuple[int, ...], precision: str):
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
     return openvino.Core().compile_model(model, "CPU", options)
+
+
+def _traced_shape(network: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Networks of medseg are traced with a batch of no images: the same steps are noted and nothing is
+    computed, which spares about half of the processor time that a ResUNetSE takes to compile. What others
+    do with an empty batch is not known."""
+    return (0, *shape[1:]) if type(network).__module__.startswith("medseg.networks.") else shape
 
 
 @contextmanager

@@ -3,8 +3,9 @@ at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -99,7 +100,7 @@ class PackedMasks(Mapping[Structure, np.ndarray]):
         return sum(box.values.nbytes for box in self.boxes.values())
 
 
-def part_of(masks: Mapping, key: Hashable) -> tuple[np.ndarray, tuple[int, ...]]:
+def part_of(masks: Mapping[Any, np.ndarray], key: Any) -> tuple[np.ndarray, tuple[int, ...]]:
     """One structure's array in as little room as it is kept in, and the voxel of the grid where that begins:
     of PackedMasks its box, outside of which nothing is set; of any other mapping the whole array."""
     if isinstance(masks, PackedMasks):

@@ -19,6 +19,7 @@ from medseg.errors import InputError
 from medseg.inference import engines
 from medseg.inference.engines import engine_for, engine_name
 from medseg.inference.sliding_window import SlidingWindow
+from medseg.networks import ResUNetSE
 
 pytest.importorskip("openvino")
 BUNDLES = {
@@ -158,6 +159,24 @@ def test_bfloat16_is_refused_where_the_processor_or_openvino_lacks_it(monkeypatc
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="engine openvino-bf16 is not installed: pip install"):
         engine_name("openvino-bf16", "cpu")
+
+
+@pytest.mark.parametrize(
+    "norm", [("INSTANCE", {"affine": True}), ("GROUP", {"num_groups": 2}), "BATCH"], ids=str
+)
+def test_a_network_of_medseg_traced_without_computing_answers_as_torch_does(norm, monkeypatch):
+    torch.manual_seed(0)
+    network = ResUNetSE(3, 1, 2, channels=(4, 8, 8, 8, 8), norm=norm).eval()
+    image, traced = torch.randn(2, 1, 16, 32, 32), []
+    trace = torch.jit.trace
+    monkeypatch.setattr(
+        torch.jit, "trace", lambda net, x, **how: traced.append(tuple(x.shape)) or trace(net, x, **how)
+    )
+    answer = engine_for("openvino", network, "cpu")(image)
+    with torch.no_grad():
+        assert (answer - network(image)).abs().max() < 1e-3 * network(image).abs().max()
+    engine_for("openvino", torch.nn.Conv3d(1, 1, 3).eval(), "cpu")(image)
+    assert traced == [(0, 1, 16, 32, 32), (2, 1, 16, 32, 32)]  # what is not medseg's is traced as it runs
 
 
 def compiling() -> list[threading.Thread]:
