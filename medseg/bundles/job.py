@@ -104,9 +104,10 @@ class Pipeline:
             bundle, self.device, request.settings, lambda: load_network(bundle, parser, self.device)
         )
         self.inferer = build(bundle, parser, "inferer")
-        windows = self.inferer.inferer if isinstance(self.inferer, FlipAverage) else self.inferer
-        chooses = isinstance(windows, SlidingWindow | NnunetInferer)
-        self.engine = engine_name(windows.engine, device) if chooses else "torch"
+        self.windows = self.inferer.inferer if isinstance(self.inferer, FlipAverage) else self.inferer
+        chooses = isinstance(self.windows, SlidingWindow | NnunetInferer)
+        self.engine = engine_name(self.windows.engine, device) if chooses else "torch"
+        self.channels = channels_of(bundle.metadata)
         self.preprocessing = build(bundle, parser, "preprocessing")
         self.postprocessing = build(bundle, parser, "postprocessing")
 
@@ -118,7 +119,11 @@ class Pipeline:
 
     def prepare(self, item: dict[str, Any], stage: Callable, gate: bool = True) -> dict[str, Any]:
         """Read and preprocess one item (:meth:`medseg.cases.find.CaseFiles.item`); ``stage(name)`` times
-        each step. ``gate``: whether the image is judged, which a box on the way to another is not."""
+        each step. ``gate``: whether the image is judged, which a box on the way to another is not.
+
+        The network is compiled meanwhile, which takes as long as reading a CT does and another core."""
+        if self.channels and isinstance(self.windows, SlidingWindow):
+            self.windows.begin(self.network, self.channels, self.device)
         steps = self.preprocessing.transforms
         return _through([step for step in steps if gate or not isinstance(step, CheckInputd)], item, stage)
 
@@ -135,6 +140,12 @@ class Pipeline:
     def finish(self, item: dict[str, Any], stage: Callable) -> Result:
         """Turn the answer into the bundle's kind of result and write its files."""
         return _through(self.postprocessing.transforms, item, stage)[self.result_kind]
+
+
+def channels_of(metadata: Mapping[str, Any]) -> int | None:
+    """How many channels the network's image has, where the bundle's metadata say it."""
+    inputs = metadata.get("network_data_format", {}).get("inputs", {})
+    return inputs.get("image", {}).get("num_channels")
 
 
 def _through(steps: Sequence, item: dict[str, Any], stage: Callable) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from medseg.cases.region import check_region
 from medseg.cases.volume import ALLOWABLE_AT_THE_GATE
 from medseg.errors import InputError
 
-ENGINES = ("auto", "torch", "openvino")
+ENGINES = ("auto", "torch", "openvino", "openvino-bf16")
 """medseg.inference.engines.ENGINE_NAMES, here without loading torch; a test compares them."""
 
 OWN_FIELDS = {

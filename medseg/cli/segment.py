@@ -48,11 +48,13 @@ def add_request(command: argparse.ArgumentParser) -> None:
         help="of rtstruct,seg,nifti,preview; default rtstruct,preview; of a radiograph png,nifti,seg,preview",
     )
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    engines, meaning = (
-        ("auto", "torch", "openvino"),
-        "auto: openvino on a processor where it is installed, else torch",
+    command.add_argument(
+        "--engine",
+        default="auto",
+        choices=("auto", "torch", "openvino", "openvino-bf16"),
+        help="auto: openvino on a processor where it is installed, else torch; openvino-bf16: in bfloat16, "
+        "faster and less exact",
     )
-    command.add_argument("--engine", default="auto", choices=engines, help=meaning)
     _add_where(command)
     _add_targets(command)
     command.add_argument(

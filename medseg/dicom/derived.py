@@ -17,6 +17,7 @@ from medseg.dicom.images.series import Series, require_series
 from medseg.dicom.patient import differing_field, patient_of
 from medseg.dicom.rtstruct.structure_set import open_structure_set
 from medseg.errors import GeometryError, InputError, MedsegWarning, StructureError
+from medseg.shapes.packed import PackedMasks, part_of
 from medseg.structures.structure import Structure, check_names_are_unique, name_warnings, structure_from_name
 from medseg.structures.tg263 import interpreted_type
 
@@ -85,14 +86,16 @@ def check_masks(
             "export the images with their FrameOfReferenceUID."
         )
     checked = []
-    for key, array in masks.items():
+    for key in masks:
+        part, _ = part_of(masks, key)
+        shape = masks.shape if isinstance(masks, PackedMasks) else part.shape
         structure = key if isinstance(key, Structure) else structure_from_name(key)
         if not structure.interpreted_type:  # planning systems rename or drop structures that have no type
             structure = replace(structure, interpreted_type=interpreted_type(structure.name))
-        array = mask_or_map(array, structure.name)
-        if array.shape != series.geometry.shape:
+        mask_or_map(part, structure.name)
+        if shape != series.geometry.shape:
             raise GeometryError(
-                f"structure {structure.name}: mask of shape {array.shape} on images of "
+                f"structure {structure.name}: mask of shape {shape} on images of "
                 f"{series.geometry.shape} (slices, rows, columns). Nothing is flipped, cropped or resampled "
                 "to fit."
             )

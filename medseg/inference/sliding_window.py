@@ -20,7 +20,7 @@ from monai.inferers import Inferer
 from torch.nn.functional import pad
 
 from medseg.errors import InputError
-from medseg.inference.engines import Engine, engine_for, engine_name
+from medseg.inference.engines import Engine, OpenVINOEngine, engine_for, engine_name
 
 Box = tuple[slice, ...]
 
@@ -75,6 +75,13 @@ class SlidingWindow(Inferer):
             )
         self.sw_batch_size, self.mode, self.engine = sw_batch_size, mode, engine
         self.keep, self.air_at_most, self.progress = keep, air_at_most, progress
+
+    def begin(self, network: Callable[[torch.Tensor], torch.Tensor], channels: int, device) -> None:
+        """Let the engine make itself ready in a thread, for images of so many channels that are still being
+        read. Nothing where there is nothing to make ready."""
+        engine = engine_for(self.engine, network, device)
+        if isinstance(engine, OpenVINOEngine):
+            engine.begin((self.sw_batch_size, channels, *self.roi_size))
 
     def __call__(self, inputs: torch.Tensor, network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         if inputs.ndim - 2 != len(self.roi_size):

@@ -107,6 +107,7 @@ def structure_loops(
     holes: str = "keyhole",
     simplify_mm: float = 0.0,
     level: float = 0.5,
+    corner: tuple[int, ...] | None = None,
 ) -> tuple[dict[int, list[np.ndarray]], str]:
     """The loops of one structure as {slice index: [loop (n, 2), ...]}, without empty slices, and their
     geometric type.
@@ -115,16 +116,20 @@ def structure_loops(
     edges with the stairs cut (cut_stairs), any other float map is contoured at ``level``. ``holes`` and
     ``simplify_mm`` (0: every vertex) are as in encode_holes and simplify. The type is CLOSEDPLANAR_XOR only
     for a structure that has a hole, because all loops of a structure share it. An empty volume gives no
-    slices. GeometryError when the volume's shape is not the geometry's.
+    slices. ``corner``: the voxel of the grid where ``volume`` begins, when it is only the part of the grid
+    outside of which nothing is set; the loops are the same. GeometryError when the volume's shape is not the
+    geometry's, or the part leaves it.
     """
     volume = np.asarray(volume)
-    if volume.shape != geometry.shape:
+    first, *in_plane = corner or (0, 0, 0)
+    if not _fits(volume.shape, corner, geometry.shape):
+        at = "" if corner is None else f" at {corner}"
         raise GeometryError(
-            f"mask of shape {volume.shape} on an image of {geometry.shape} (slices, rows, columns)."
+            f"mask of shape {volume.shape}{at} on an image of {geometry.shape} (slices, rows, columns)."
         )
     volume = mask_if_binary(volume)
     loops, any_hole, geometric_type = {}, False, HOLE_MODES["nested"]
-    for index, plane in enumerate(volume):
+    for index, plane in enumerate(volume, start=first):
         if volume.dtype.kind == "f":
             polygons = probability_polygons(plane, level)
         else:
@@ -133,5 +138,13 @@ def structure_loops(
             polygons = simplify(polygons, simplify_mm, geometry.pixel_spacing_mm)
         if polygons:
             any_hole = any_hole or any(polygon.holes for polygon in polygons)
-            loops[index], geometric_type = encode_holes(polygons, holes)
+            found, geometric_type = encode_holes(polygons, holes)
+            loops[index] = [loop + in_plane for loop in found]
     return loops, geometric_type if any_hole else HOLE_MODES["nested"]
+
+
+def _fits(shape: tuple[int, ...], corner: tuple[int, ...] | None, grid: tuple[int, ...]) -> bool:
+    """Whether an array is as large as the grid, or as a part that begins at ``corner`` lies within it."""
+    if corner is None or len(shape) != len(grid):
+        return shape == grid
+    return all(0 <= low and low + n <= most for low, n, most in zip(corner, shape, grid, strict=True))

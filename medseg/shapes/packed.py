@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -97,3 +98,13 @@ class PackedMasks(Mapping[Structure, np.ndarray]):
     def nbytes(self) -> int:
         """Bytes that the packed values take."""
         return sum(box.values.nbytes for box in self.boxes.values())
+
+
+def part_of(masks: Mapping[Any, np.ndarray], key: Any) -> tuple[np.ndarray, tuple[int, ...]]:
+    """One structure's array in as little room as it is kept in, and the voxel of the grid where that begins:
+    of PackedMasks its box, outside of which nothing is set; of any other mapping the whole array."""
+    if isinstance(masks, PackedMasks):
+        box = masks.boxes[key]
+        return box.array, box.corner
+    array = np.asarray(masks[key])
+    return array, (0,) * array.ndim

@@ -17,8 +17,11 @@ from shapely.geometry import Polygon
 from medseg.bundles.cohort import segment
 from medseg.bundles.request import Request
 from medseg.errors import GeometryError, InputError
+from medseg.inference import SlidingWindow
+from medseg.inference.engines import processor_formats
 from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import AXIAL
+from medseg.transforms import LoadCased
 
 ORIENTATIONS = {
     "head first": AXIAL,
@@ -174,6 +177,22 @@ def test_a_prediction_off_the_cases_grid_is_refused(bright_bundle, tmp_path):
         ToStructuresd("pred", structures=[{"name": "GTV"}])(item)
 
 
+def engines_here() -> list[str]:
+    return ["torch", "openvino", *(["openvino-bf16"] if "BF16" in processor_formats() else [])]
+
+
+def test_the_network_is_made_ready_while_the_case_is_read(bright_bundle, tmp_path, monkeypatch):
+    order = []
+    loads = LoadCased.__call__
+    monkeypatch.setattr(
+        SlidingWindow, "begin", lambda self, _, channels, device: order.append((channels, str(device)))
+    )
+    monkeypatch.setattr(LoadCased, "__call__", lambda self, data: order.append("read") or loads(self, data))
+    chiral_series(tmp_path / "CT")
+    contoured(bright_bundle, tmp_path / "CT", tmp_path / "out", formats=("nifti",), device="cpu")
+    assert order == [(1, "cpu"), "read"]
+
+
 def test_the_engine_is_recorded_and_another_one_does_not_contour_a_finished_case_anew(
     bright_bundle, tmp_path
 ):
@@ -182,23 +201,20 @@ def test_the_engine_is_recorded_and_another_one_does_not_contour_a_finished_case
         engine: contoured(
             bright_bundle, tmp_path / "CT", tmp_path / engine, engine=engine, formats=("nifti",)
         )
-        for engine in ("torch", "openvino")
+        for engine in engines_here()
     }
     masks = [
         SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(f / "GTV.nii.gz"))) for f in folders.values()
     ]
-    assert (masks[0] != masks[1]).mean() < 1e-3 and masks[0].any()
+    assert all((masks[0] != other).mean() < 1e-3 for other in masks[1:]) and masks[0].any()
     records = {engine: case_at(tmp_path / engine) for engine in folders}
-    assert {engine: record["engine"] for engine, record in records.items()} == {
-        "torch": "torch",
-        "openvino": "openvino",
-    }
+    assert [record["engine"] for record in records.values()] == engines_here()
     assert "openvino" in records["openvino"]["versions"]
     again = Request(
-        tmp_path / "CT", str(bright_bundle), tmp_path / "torch", engine="openvino", formats=("nifti",)
+        tmp_path / "CT", str(bright_bundle), tmp_path / "torch", engine=engines_here()[-1], formats=("nifti",)
     )
     assert segment(again)["cases"][0]["status"] == "skipped"
-    with pytest.raises(InputError, match="engine 'tpu': expected one of auto, torch, openvino"):
+    with pytest.raises(InputError, match="engine 'tpu': expected one of auto, torch, openvino, op"):
         Request(tmp_path, str(bright_bundle), tmp_path / "out", engine="tpu")
     with pytest.raises(InputError, match="use `engine"):
         Request(tmp_path, str(bright_bundle), tmp_path / "out", settings={"engine": "torch"})

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from medseg.errors import InputError
 from medseg.inference import engines
 from medseg.inference.engines import engine_for, engine_name
 from medseg.inference.sliding_window import SlidingWindow
+from medseg.networks import ResUNetSE
 
 pytest.importorskip("openvino")
 BUNDLES = {
@@ -126,6 +128,85 @@ def test_auto_takes_openvino_on_a_processor_where_it_is_installed_and_torch_else
         InputError, match="not installed: pip install 'medseg\\[openvino\\]', or use `engine=torch`"
     ):
         engine_name("openvino", "cpu")
+
+
+def small_network():
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv3d(1, 8, 3, padding=1), torch.nn.InstanceNorm3d(8), torch.nn.LeakyReLU()]
+    return torch.nn.Sequential(*layers, torch.nn.Conv3d(8, 2, 3, padding=1)).eval()
+
+
+@pytest.mark.skipif("BF16" not in engines.processor_formats(), reason="a processor without bfloat16")
+def test_bfloat16_keeps_its_three_digits_of_torchs_answer_and_is_not_what_auto_takes():
+    network, image = small_network(), body_like((16, 16, 16))
+    with torch.no_grad():
+        exact = network(image)
+    spread = float(exact.std())
+    apart = {
+        name: float((engine_for(name, network, "cpu")(image) - exact).abs().mean()) / spread
+        for name in ("auto", "openvino-bf16")
+    }
+    assert apart["auto"] < 1e-4 and 5e-4 < apart["openvino-bf16"] < 2e-2
+    assert engine_name("openvino-bf16", "cpu") == "openvino-bf16" and engine_name("auto", "cpu") == "openvino"
+
+
+def test_bfloat16_is_refused_where_the_processor_or_openvino_lacks_it(monkeypatch):
+    monkeypatch.setattr(engines, "processor_formats", lambda: ("FP32", "INT8"))
+    with pytest.raises(InputError, match="this processor has no bfloat16 instructions .*`engine=openvino`"):
+        engine_name("openvino-bf16", "cpu")
+    with pytest.raises(InputError, match="openvino-bf16 runs on the processor, not on cuda"):
+        engine_name("openvino-bf16", "cuda")
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="engine openvino-bf16 is not installed: pip install"):
+        engine_name("openvino-bf16", "cpu")
+
+
+@pytest.mark.parametrize(
+    "norm", [("INSTANCE", {"affine": True}), ("GROUP", {"num_groups": 2}), "BATCH"], ids=str
+)
+def test_a_network_of_medseg_traced_without_computing_answers_as_torch_does(norm, monkeypatch):
+    torch.manual_seed(0)
+    network = ResUNetSE(3, 1, 2, channels=(4, 8, 8, 8, 8), norm=norm).eval()
+    image, traced = torch.randn(2, 1, 16, 32, 32), []
+    trace = torch.jit.trace
+    monkeypatch.setattr(
+        torch.jit, "trace", lambda net, x, **how: traced.append(tuple(x.shape)) or trace(net, x, **how)
+    )
+    answer = engine_for("openvino", network, "cpu")(image)
+    with torch.no_grad():
+        assert (answer - network(image)).abs().max() < 1e-3 * network(image).abs().max()
+    engine_for("openvino", torch.nn.Conv3d(1, 1, 3).eval(), "cpu")(image)
+    assert traced == [(0, 1, 16, 32, 32), (2, 1, 16, 32, 32)]  # what is not medseg's is traced as it runs
+
+
+def compiling() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "medseg-compile"]
+
+
+def test_a_network_compiled_in_a_thread_answers_as_torch_does_and_is_not_compiled_again(monkeypatch):
+    network, image = small_network(), torch.randn(1, 1, 8, 16, 16)
+    done = []
+    compiles = engines._compile
+    monkeypatch.setattr(engines, "_compile", lambda *what: done.append(what[1]) or compiles(*what))
+    window = SlidingWindow((8, 16, 16), engine="openvino")
+    window.begin(network, 1, "cpu")
+    answer = window(image, network)  # waits for the thread
+    window.begin(network, 1, "cpu")
+    with torch.no_grad():
+        assert (answer - network(image)).abs().max() < 1e-4
+    assert done == [(1, 1, 8, 16, 16)]
+
+
+def test_what_goes_wrong_in_the_thread_is_said_by_the_call_and_torch_has_nothing_to_begin():
+    wrong = SlidingWindow((8, 8, 8), engine="openvino")
+    network = torch.nn.Conv3d(3, 1, 3).eval()
+    wrong.begin(network, 1, "cpu")  # one channel for a network of three
+    for thread in compiling():
+        thread.join()
+    with pytest.raises(InputError, match="cannot convert Conv3d .*to have 3 channels, but got 1"):
+        wrong(torch.zeros(1, 1, 8, 8, 8), network)
+    SlidingWindow((8, 8, 8), engine="torch").begin(network, 1, "cpu")
+    assert not compiling()
 
 
 def test_a_network_that_openvino_cannot_convert_is_named_with_the_way_out():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medseg.errors import StructureError
+from medseg.errors import GeometryError, StructureError
 from medseg.phantoms.chiral import chiral_phantom
 from medseg.shapes.loops import structure_loops
-from medseg.shapes.packed import Boxed, PackedMasks, pack
+from medseg.shapes.packed import Boxed, PackedMasks, pack, part_of
 from medseg.structures.structure import Structure
 
 A, B = Structure("A"), Structure("B")
@@ -33,8 +33,14 @@ def test_a_map_keeps_what_its_contour_depends_on_and_nothing_further_away():
     assert back.dtype == np.float32 and np.array_equal(back >= 0.5, probability >= 0.5)
     assert (back != probability).any() and packed.nbytes < probability.nbytes / 20
     loops, other = (structure_loops(array, phantom.geometry)[0] for array in (back, probability))
-    assert loops.keys() == other.keys()
+    part, corner = part_of(packed, A)
+    assert part.size < 0.05 * back.size and np.array_equal(part_of({A: back}, A)[0], back)
+    of_part, _ = structure_loops(part, phantom.geometry, corner=corner)
+    assert loops.keys() == other.keys() == of_part.keys() and min(corner) > 0
     assert all(np.array_equal(a, b) for key in loops for a, b in zip(loops[key], other[key], strict=True))
+    assert all(np.allclose(a, b) for key in loops for a, b in zip(loops[key], of_part[key], strict=True))
+    with pytest.raises(GeometryError, match=r"mask of shape .* at .* on an image of"):
+        structure_loops(part, phantom.geometry, corner=(phantom.geometry.shape[0] - 1, 0, 0))
 
 
 def test_an_empty_mask_stays_empty_and_of_its_kind():

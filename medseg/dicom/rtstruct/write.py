@@ -46,6 +46,7 @@ from medseg.errors import GeometryError, InputError, MedsegWarning, StructureErr
 from medseg.files import atomic_path
 from medseg.shapes.loops import HOLE_MODES, structure_loops
 from medseg.shapes.outlines import count_lost_voxels
+from medseg.shapes.packed import part_of
 from medseg.structures.structure import Code, Structure, fixed_colour_rgb
 
 DETACHED_STUDY_CLASS_UID = "1.2.840.10008.3.1.2.3.1"
@@ -106,8 +107,9 @@ def write_rtstruct(
     hold_texts(dataset, [label, *(model or ()), *(structure.name for structure, _ in checked)])
     images = [image_item(*row) for row in _images(series)]
     for structure, key in _number(checked, dataset):
-        array = mask_or_map(masks[key], structure.name)
-        loops, geometric_type = structure_loops(array, series.geometry, holes=holes, simplify_mm=simplify_mm)
+        part, corner = part_of(masks, key)
+        array = mask_or_map(part, structure.name)
+        loops, geometric_type = structure_loops(array, series.geometry, holes, simplify_mm, corner=corner)
         encoded = contour_sequence(loops, series.geometry, images, geometric_type)
         _warn_of(structure.name, array, empty=not encoded)
         _add_roi(dataset, structure, encoded, series, model)

@@ -34,9 +34,12 @@ PATHS = {
         "SlidingWindowInferer on torch float32, Invertd and AsDiscreted on all channels, the same writer"
     ),
     "medseg, torch": "medseg's path with --engine torch",
-    "medseg": "the bundle as it is: --engine auto",
+    "medseg": "the bundle as it is: --engine auto, float32",
     "medseg, no body crop": "the same without CropBodyd: the windows then lie where MONAI's lie",
+    "medseg, bfloat16": "medseg's path with --engine openvino-bf16: other masks, see Bfloat16",
 }
+
+ENGINES = {"medseg, torch": "torch", "medseg, bfloat16": "openvino-bf16"}
 
 
 def changed_bundle(name: str, path: str, folder: Path) -> Path:
@@ -96,10 +99,8 @@ def run_whole(source: str, bundle_name: str, path: str, out: str) -> dict:
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         folder = changed_bundle(bundle_name, path, Path(scratch))
-        engine = {"MONAI plain": "auto", "medseg, torch": "torch"}.get(path, "auto")
-        request = Request(
-            Path(source), str(folder), Path(scratch), formats=("rtstruct",), device="cpu", engine=engine
-        )
+        kind = {"formats": ("rtstruct",), "device": "cpu", "engine": ENGINES.get(path, "auto")}
+        request = Request(Path(source), str(folder), Path(scratch), **kind, allow=("out_of_distribution",))
         changed = Bundle(bundle_name, folder, derived_from=find_bundle(bundle_name))
         pipeline = Pipeline(changed, request, ("rtstruct",), Path(scratch))
         stages["start"] = [0.0, 0.0, peak_gb()]
@@ -113,10 +114,14 @@ def run_whole(source: str, bundle_name: str, path: str, out: str) -> dict:
 def whole(given) -> str:
     import numpy as np
 
+    from medseg.inference.engines import processor_formats
+
     source = str((given.data / "lung1_001" / "CT").resolve())
     results, masks = {}, {}
     with tempfile.TemporaryDirectory() as scratch:
         for number, path in enumerate(PATHS):
+            if ENGINES.get(path) == "openvino-bf16" and "BF16" not in processor_formats():
+                continue
             file = f"{scratch}/{number}.npz"
             results[path] = child("whole", source, given.bundle, path, file)
             masks[path] = dict(np.load(file))
@@ -129,25 +134,33 @@ def whole(given) -> str:
         peak = max(stage[2] for stage in stages.values())
         ratio = sums["MONAI plain"] / sums[path]
         whole_time, times = f"{sums[path][0]:.1f} ({sums[path][1]:.1f})", f"{ratio[0]:.1f} ({ratio[1]:.1f})"
-        rows.append([path, *cells, whole_time, times, f"{peak:.1f} GB"])
-    head = ["path", *ORDER[1:], "whole", "times faster", "peak memory"]
+        moved = f"{unlike(masks[path], masks['MONAI plain'])[0]:.3f} %"
+        rows.append([path, *cells, whole_time, times, moved, f"{peak:.1f} GB"])
+    head = ["path", *ORDER[1:], "whole", "times faster", "unlike MONAI's", "peak memory"]
     memory = [[path, *(f"{stages[name][2]:.1f}" for name in ORDER)] for path, stages in results.items()]
-    same, other = masks["MONAI plain"], masks["medseg, no body crop"]
-    apart = {name: int(np.unpackbits(same[name] ^ other[name]).sum()) for name in same}
-    size = {name: int(np.unpackbits(same[name]).sum()) for name in same}
-    total = 100 * sum(apart.values()) / (8 * sum(bits.size for bits in same.values()))
-    filled = {name: 100 * apart[name] / size[name] for name in same if size[name]}
-    worst = max(filled, key=filled.get, default=None)
-    said = f" Of the structure most concerned, {worst}, {filled[worst]:.3f} % of its voxels." if worst else ""
-    what = f"LUNG1-001 (134 slices of 512 x 512) with `{given.bundle}`"
+    _, worst, most = unlike(masks["medseg, no body crop"], masks["MONAI plain"])
     return "\n\n".join(
         [
-            f"{what}: seconds by stage, processor seconds in brackets. {note()}",
+            f"LUNG1-001 (134 slices of 512 x 512) with `{given.bundle}`: seconds by stage, processor seconds "
+            f"in brackets; unlike MONAI's: voxels unlike those of MONAI's path, of all structures' voxels. "
+            f"{note()}",
             table(head, rows),
             "Peak memory by the end of each stage, GB (start: Python, torch, MONAI and the weights).",
             table(["path", *ORDER], memory),
-            "\n".join(f"- {path}: {meaning}" for path, meaning in PATHS.items()),
-            f"Masks of MONAI's path and of medseg's without the crop differ in {total:.5f} % of all "
-            f"voxels.{said}",
+            "\n".join(f"- {path}: {PATHS[path]}" for path in results),
+            f"Of medseg's path without the crop the structure furthest from MONAI's is {worst}: {most:.3f} % "
+            f"of its voxels.",
         ]
     )
+
+
+def unlike(masks: dict, reference: dict) -> tuple[float, str, float]:
+    """Of packed masks: the percentage of the reference's voxels by which all structures together differ, and
+    the structure of which it is most, with its own. Of structures without a voxel nothing is said."""
+    import numpy as np
+
+    apart = {name: int(np.bitwise_count(masks[name] ^ reference[name]).sum()) for name in reference}
+    size = {name: int(np.bitwise_count(reference[name]).sum()) for name in reference}
+    share = {name: 100 * apart[name] / size[name] for name in size if size[name]}
+    worst = max(share, key=share.get)
+    return 100 * sum(apart.values()) / sum(size.values()), worst, share[worst]
