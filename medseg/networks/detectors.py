@@ -118,7 +118,7 @@ BACKBONES: dict[str, tuple[Callable[[], ResNet], tuple[int, ...], int]] = {
     "resnet50": (partial(resnet50, norm_layer=FrozenBatchNorm2d), (256, 512, 1024, 2048), 256),
     "resnet18": (partial(resnet18, norm_layer=FrozenBatchNorm2d), (64, 128, 256, 512), 256),
     "resnet18_narrow": (_narrow, (16, 32, 64, 128), 64),
-    "resnet18_fine": (_fine, (16, 32, 64, 128), 64),
+    "resnet18_fine": (_fine, (16, 32, 64, 128), 32),
 }
 """{name: (how it is built, channels of its four levels, channels of the pyramid)}. The first three take
 published weights from a local file, and their normalisation stays what it was there; the last two start from
