@@ -118,6 +118,8 @@ def save_weights_of(parser: ConfigParser, path: Path) -> Path:
     state = parser.get_parsed_content("network_def").state_dict()
     for name in (name for name in state if name.endswith("cls_logits.bias")):
         state[name] = torch.zeros_like(state[name])  # it begins by finding nothing anywhere
+    for name in (name for name in state if name.endswith("mask_fcn_logits.bias")):
+        state[name] = torch.ones_like(state[name])  # and with masks that may be empty
     save_weights(state, path)
     return path
 
