@@ -43,6 +43,8 @@ def identity_of(bundle: Bundle, request: Request, files: CaseFiles) -> dict[str,
     return {
         "source": source,
         **({"address": files.address} if files.address else {}),
+        # Other engines draw the same contours; files of earlier versions do not name it.
+        "number_format": "bfloat16" if request.engine == "openvino-bf16" else None,
         "input_sha256": fingerprint_sha256(source, leave_out=request.output_dir),
         **({"further_sources": further, "further_sha256": prints} if len(bundle.modalities) > 1 else {}),
         "bundle": bundle.record(),
