@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from monai.data import Dataset
 from monai.inferers import Inferer, SimpleInferer, SlidingWindowInferer
-from monai.transforms import Compose, FgBgToIndicesd, SelectItemsd
+from monai.transforms import Compose, FgBgToIndicesd, SelectItemsd, Spacingd
 
 from medseg.metrics import dice
 from medseg.metrics.surfaces import surface_distances
@@ -38,6 +38,7 @@ ORGANS = (
 )
 SIDE_PAIRS = ((2, 3),)
 WINDOW, WHOLE = (48, 48, 64), (64, 64, 96)
+COARSE_MM, COARSE_WINDOW = 6.0, (40, 40, 40)
 BOX, MARGIN_MM, SCORED_MARGIN_MM = (48, 48, 48), (5.0, 20.0), (10.0, 10.0)
 TOLERANCE_MM = 3.0
 
@@ -78,26 +79,59 @@ class Task:
 
 def head_neck(path: Path, device: torch.device) -> Task:
     """The 84 patients that ct_head_neck trains and validates on, on 4 x 4 x 3 mm; windows of WINDOW."""
+    items = _placed(_patients(path), device)
+    inferer = SlidingWindowInferer(WHOLE, sw_batch_size=1, overlap=0.25, mode="gaussian")
+    drawn = _windows(WINDOW, (8.0, 8.0, 10.0))
+    return Task("head_neck", ORGANS, 1, WINDOW, items, *drawn, inferer, (8, 16, 32, 64, 128), 1)
+
+
+def head_neck_coarse(path: Path, device: torch.device) -> Task:
+    """The same patients on cubes of COARSE_MM, which a processor trains on; windows of COARSE_WINDOW."""
+    items = _placed([_on_cubes(item) for item in _patients(path)], device)
+    inferer = SlidingWindowInferer(COARSE_WINDOW, sw_batch_size=1, overlap=0.25, mode="gaussian")
+    drawn = _windows(COARSE_WINDOW, (5.0, 5.0, 5.0))
+    return Task("head_neck_coarse", ORGANS, 1, COARSE_WINDOW, items, *drawn, inferer, (8, 16, 32, 64), 1)
+
+
+def _patients(path: Path) -> list[dict[str, Any]]:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "head_neck"))
     from volumes import samples
 
-    items = [item for section in ("training", "validation") for item in samples(path, section)]
-    items = [{**item, "image": item["image"].to(device), "label": item["label"].to(device)} for item in items]
+    return [item for section in ("training", "validation") for item in samples(path, section)]
+
+
+def _placed(items: list[dict[str, Any]], device: torch.device) -> list[dict[str, Any]]:
+    return [{**item, "image": item["image"].to(device), "label": item["label"].to(device)} for item in items]
+
+
+def _on_cubes(item: dict[str, Any]) -> dict[str, Any]:
+    """Image and masks sampled linearly on cubes of COARSE_MM; a voxel belongs to a mask from one half on."""
+    on_cubes = Spacingd(
+        ("image", "label"), (COARSE_MM,) * 3, mode="bilinear", padding_mode="border", scale_extent=True
+    )
+    coarse = on_cubes(item)
+    label = coarse["label"]
+    known = ~torch.isnan(label)
+    label[known] = (label[known] >= 0.5).to(label)
+    return coarse
+
+
+def _windows(
+    size: tuple[int, int, int], move: tuple[float, float, float]
+) -> tuple[Compose, Compose, Compose]:
+    """What draws windows of ``size``, what prepares a patient for it, and for being scored."""
     window = RandWindowd(
         ("image", "label"),
-        WINDOW,
+        size,
         foreground_share=0.8,
-        move=(8, 8, 10),
+        move=move,
         turn_deg=(11.5,) * 3,
         scale=0.15,
         mirror=0.5,
         side_pairs=SIDE_PAIRS,
     )
-    drawn = Compose([window, SelectItemsd(("image", "label", "case_id"))])
     packed = [PackChannelsd("label"), FgBgToIndicesd("label", image_key="image")]
-    inferer = SlidingWindowInferer(WHOLE, sw_batch_size=1, overlap=0.25, mode="gaussian")
-    transforms = (drawn, Compose(packed), Compose([]))
-    return Task("head_neck", ORGANS, 1, WINDOW, items, *transforms, inferer, (8, 16, 32, 64, 128), 1)
+    return Compose([window, SelectItemsd(("image", "label", "case_id"))]), Compose(packed), Compose([])
 
 
 def sarcoma(path: Path, device: torch.device) -> Task:
@@ -116,7 +150,7 @@ def sarcoma(path: Path, device: torch.device) -> Task:
     return Task("sarcoma", ("GTV",), 5, BOX, items, *transforms, SimpleInferer(), (16, 32, 64), 2)
 
 
-TASKS = {"head_neck": head_neck, "sarcoma": sarcoma}
+TASKS = {"head_neck": head_neck, "head_neck_coarse": head_neck_coarse, "sarcoma": sarcoma}
 
 
 def score(answer: np.ndarray, label: np.ndarray, spacing_mm: tuple[float, ...]) -> list[list[float] | None]:
