@@ -45,7 +45,7 @@ def test_every_network_answers_where_it_was_asked(tools):
         network = step.network(5, 1, (8, 16, 32), 2).eval()
         with torch.no_grad():
             assert network(torch.rand(1, 5, 32, 32, 32)).shape == (1, 1, 32, 32, 32), name
-        assert step.before is None or step.before in tools["steps"].STEPS
+        assert set(step.before) <= set(tools["steps"].STEPS)
 
 
 def test_scores_are_those_of_the_two_masks_and_nobodys_contour_has_none(tools):
@@ -65,6 +65,44 @@ def test_a_gain_pairs_patients_and_keeps_their_seeds_together(tools):
     found = tools["tables"].gain(one, other)
     assert found.value == pytest.approx(0.2 / 3) and found.low == pytest.approx(0.0)
     assert found.high == pytest.approx(0.1)
+
+
+def test_a_step_is_compared_with_the_first_of_its_steps_that_was_trained(tools):
+    compared = tools["steps"].compared_with
+    both, dice_before = "Res-U-Net + SE, BCE + Dice", "Res-U-Net, BCE + Dice"
+    assert compared(both, {"Res-U-Net + SE", dice_before}) == "Res-U-Net + SE"
+    assert compared(both, {dice_before, both}) == dice_before
+    assert compared(both, {both}) is None and compared("U-Net", set(tools["steps"].STEPS)) is None
+
+
+def test_a_report_keeps_earlier_rows_but_those_of_cells_trained_anew(tools, tmp_path, monkeypatch):
+    tables = tools["tables"]
+    monkeypatch.setattr(tables, "PAGE", tmp_path / "page.md")
+    tables.PAGE.write_text("<!-- ladder -->\n<!-- end of ladder -->\n")
+    cell = {"task": "sarcoma", "network": "U-Net", "fold": 0, "seed": 1}
+    of = {"cell": cell, "device": "cpu", "structures": ["GTV"], "minutes": 2.0}
+    cells = tmp_path / "cells"
+    cells.mkdir()
+    for seed, dsc in ((1, 0.5), (2, 0.7)):
+        result = {**of, "cell": {**cell, "seed": seed}, "scores": {"a": [[dsc, 0.4, 9.0]]}}
+        (cells / "cell.json").write_text(json.dumps(result))
+        tables.write(cells, tmp_path)
+    assert "| U-Net | 2 | 0.600 (" in tables.PAGE.read_text()
+    (cells / "cell.json").write_text(json.dumps({**of, "scores": {"a": [[0.9, 0.4, 9.0]]}}))
+    tables.write(cells, tmp_path)
+    assert "| U-Net | 2 | 0.800 (" in tables.PAGE.read_text()
+
+
+def test_head_and_neck_becomes_cubes_of_6_mm_and_nobodys_contour_stays_unknown(tools):
+    label = np.zeros((2, 12, 12, 16), np.float32)
+    label[0, 3:9, 3:9, 4:12] = 1  # 24 x 24 x 24 mm
+    label[1] = np.nan
+    affine = np.diag([4.0, 4.0, 3.0, 1.0])
+    image = MetaTensor(np.nan_to_num(label[:1]), affine=affine)
+    coarse = tools["data"]._on_cubes({"image": image, "label": MetaTensor(label, affine=affine)})
+    assert coarse["image"].shape[1:] == (8, 8, 8)
+    np.testing.assert_allclose(np.diag(coarse["image"].affine), (6, 6, 6, 1))
+    assert float(coarse["label"][0].sum()) == 64 and torch.isnan(coarse["label"][1]).all()
 
 
 def test_a_cell_trains_on_two_folds_and_scores_the_third_from_the_small_file(tools, tmp_path, monkeypatch):

@@ -106,9 +106,7 @@ def _placed(items: list[dict[str, Any]], device: torch.device) -> list[dict[str,
 
 def _on_cubes(item: dict[str, Any]) -> dict[str, Any]:
     """Image and masks sampled linearly on cubes of COARSE_MM; a voxel belongs to a mask from one half on."""
-    on_cubes = Spacingd(
-        ("image", "label"), (COARSE_MM,) * 3, mode="bilinear", padding_mode="border", scale_extent=True
-    )
+    on_cubes = Spacingd(("image", "label"), (COARSE_MM,) * 3, mode="bilinear", padding_mode="border")
     coarse = on_cubes(item)
     label = coarse["label"]
     known = ~torch.isnan(label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections import defaultdict
@@ -10,7 +11,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from steps import STEPS
+from steps import STEPS, compared_with
 
 from medseg.errors import InputError
 from medseg.files import write_csv
@@ -24,7 +25,10 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "benchmark_l
 
 
 def write(cells: Path, output_dir: Path) -> None:
-    """Read every cell and cost; write ladder.csv and ladder.png, and the page's section "ladder"."""
+    """Read every cell and cost; write ladder.csv and ladder.png, and the page's section "ladder".
+
+    Rows of an earlier ladder.csv stay, unless their cell was trained anew; their minutes are not known.
+    """
     results = [
         json.loads(path.read_text())
         for path in sorted(cells.glob("*.json"))
@@ -34,7 +38,9 @@ def write(cells: Path, output_dir: Path) -> None:
         raise InputError(f"{cells} holds no finished cell; train first.")
     costs = [row for path in sorted(cells.glob("cost_*.json")) for row in json.loads(path.read_text())]
     rows = [row for result in results for row in tidy(result)]
+    anew = {cell_of(row) for row in rows}
     output_dir.mkdir(parents=True, exist_ok=True)
+    rows = [row for row in earlier(output_dir / "ladder.csv") if cell_of(row) not in anew] + rows
     write_csv(rows, FIELDS, output_dir / "ladder.csv")
     figure(rows, output_dir / "ladder.png")
     text = "\n\n".join(section(rows, results, costs, *key) for key in sorted(places(rows)))
@@ -55,6 +61,23 @@ def tidy(result: dict[str, Any]) -> list[dict[str, Any]]:
                 named = {"device": result["device"], "patient": patient, "structure": structure}
                 rows.append({**result["cell"], **named, **figures})
     return rows
+
+
+def earlier(path: Path) -> list[dict[str, Any]]:
+    """The rows that were written there; none where nothing was."""
+    if not path.is_file():
+        return []
+    figures, numbers = ("dsc", "sdsc", "hd95_mm"), ("fold", "seed")
+    with open(path, newline="", encoding="utf-8") as file:
+        return [
+            {**row, **{k: float(row[k]) for k in figures}, **{k: int(row[k]) for k in numbers}}
+            for row in csv.DictReader(file)
+        ]
+
+
+def cell_of(row: dict[str, Any]) -> tuple:
+    """Which training a row is of."""
+    return tuple(row[key] for key in ("task", "device", "network", "fold", "seed"))
 
 
 def places(rows: list[dict[str, Any]]) -> set[tuple[str, str]]:
@@ -97,14 +120,22 @@ def section(
             for r in results
             if r["cell"]["network"] == name and (r["cell"]["task"], r["device"]) == (task, device)
         ]
-        before = STEPS[name].before
-        step = _said(gain(of_patient, scores[before]), "+") + f" on {before}" if before in scores else ""
+        before = compared_with(name, scores)
+        step = f"{_said(gain(of_patient, scores[before]), '+')} on {before}" if before else ""
         surface = mean_interval(np.array(list(of_patients(of[name], "sdsc").values())))
         far = np.nanmedian(list(of_patients(of[name], "hd95_mm").values()))
         cost = next((row for row in costs if row["network"] == name and row["task"] == task), None)
         spent = [f"{cost['parameters'] / 1e6:.2f}", f"{cost['gflop']:.1f}"] if cost else ["", ""]
-        minutes = f"{np.mean([cell['minutes'] for cell in cells]):.1f}"
-        figures = [str(len(cells)), _said(mean), step, f"{surface.value:.3f}", f"{far:.1f}", *spent, minutes]
+        minutes = f"{np.mean([cell['minutes'] for cell in cells]):.1f}" if cells else ""
+        figures = [
+            str(len({cell_of(row) for row in of[name]})),
+            _said(mean),
+            step,
+            f"{surface.value:.3f}",
+            f"{far:.1f}",
+            *spent,
+            minutes,
+        ]
         lines.append(f"| {name} | {' | '.join(figures)} |")
     return "\n".join([*lines, "", structures(of)])
 
@@ -132,13 +163,13 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
             found = [r for r in rows if (r["task"], r["device"], r["network"]) == (task, device, name)]
             if found:
                 scores[name] = of_patients(found, "dsc")
-        steps = [name for name in scores if STEPS[name].before in scores]
-        for place, name in enumerate(steps):
-            found = gain(scores[name], scores[STEPS[name].before])
+        pairs = [(name, before) for name in scores if (before := compared_with(name, scores))]
+        for place, (name, before) in enumerate(pairs):
+            found = gain(scores[name], scores[before])
             axis.plot([found.low, found.high], [place, place], color="tab:blue")
             axis.plot([found.value], [place], "o", color="tab:blue")
         axis.axvline(0, color="0.6", linewidth=1)
-        axis.set_yticks(range(len(steps)), [f"{name}\non {STEPS[name].before}" for name in steps], fontsize=7)
+        axis.set_yticks(range(len(pairs)), [f"{name}\non {before}" for name, before in pairs], fontsize=7)
         axis.invert_yaxis()
         axis.set_xlabel("gain in DSC, 95 % interval over patients")
         axis.set_title(f"{task}, {device}", fontsize=9)
