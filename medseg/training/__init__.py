@@ -4,7 +4,7 @@ the weights, guards for small lesions; draws that balance groups; labels of unev
 from medseg.training.balance import group_sampler, undersampled
 from medseg.training.box_losses import image_losses
 from medseg.training.boxes import BoxPrecision
-from medseg.training.checkpoints import AutocastInferer, Checkpoints
+from medseg.training.checkpoints import AutocastInferer, Checkpoints, bfloat16_pays
 from medseg.training.curve import MetricCurve, read_curve
 from medseg.training.foreground import ForegroundWatch, PixelAveragePrecision
 from medseg.training.progress import ProgressLog
@@ -21,6 +21,7 @@ __all__ = [
     "ProgressLog",
     "RunningMean",
     "VolumePrecision",
+    "bfloat16_pays",
     "group_sampler",
     "image_losses",
     "read_curve",

@@ -11,10 +11,11 @@ import torch
 from data import TOLERANCE_MM, Task, score
 from monai.data import DataLoader
 from monai.data.utils import set_rnd
-from steps import STEPS
+from steps import STEPS, Step
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from medseg.losses import BCEPerSample, PerSampleLoss
 from medseg.training.checkpoints import AutocastInferer
 
 
@@ -28,13 +29,20 @@ class Budget:
     weight_decay: float = 0.01
 
 
+BUDGETS = {
+    "head_neck": Budget(),
+    "head_neck_coarse": Budget(steps=500, learning_rate=4e-3),
+    "sarcoma": Budget(),
+}
+
+
 def run(task: Task, name: str, fold: int, seed: int, budget: Budget, device: torch.device) -> dict[str, Any]:
     """Train and score; returns what JSON can hold."""
     torch.manual_seed(1000 * seed + fold)
     step = STEPS[name]
-    network = step.network(task.inputs, len(task.structures), task.widths, task.fold).to(device)
+    network = step.network(task.inputs, len(task.structures), task.widths, task.fold, task.start).to(device)
     begin = time.perf_counter()
-    losses = _trained(network, step.loss(), task, (fold, seed), budget, device)
+    losses = _trained(network, loss_of(step, task), task, (fold, seed), budget, device)
     _wait(device)
     minutes = (time.perf_counter() - begin) / 60
     rows = {}
@@ -56,6 +64,11 @@ def run(task: Task, name: str, fold: int, seed: int, budget: Budget, device: tor
         "loss": losses,
         "minutes": minutes,
     }
+
+
+def loss_of(step: Step, task: Task) -> PerSampleLoss:
+    """Cross-entropy, with the Dice loss where the step has it."""
+    return task.both if step.dice else BCEPerSample()
 
 
 def _trained(
@@ -116,7 +129,7 @@ def cost(task: Task, name: str, device: torch.device) -> dict[str, Any]:
         network.train()
         batch = image.expand(2, *image.shape[1:])
         label = torch.zeros(2, len(task.structures), *task.window, device=device)
-        step.loss()(inferer(batch, network), label).mean().backward()
+        loss_of(step, task)(inferer(batch, network), label).mean().backward()
         memory = torch.cuda.max_memory_allocated(device) / 2**20
     return {
         "task": task.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from monai.data import Dataset
 from monai.inferers import Inferer, SimpleInferer, SlidingWindowInferer
 from monai.transforms import Compose, FgBgToIndicesd, SelectItemsd, Spacingd
 
+from medseg.losses import DiceBCEPerSample, PerSampleLoss
 from medseg.metrics import dice
 from medseg.metrics.surfaces import surface_distances
 from medseg.transforms import (
@@ -46,7 +47,8 @@ TOLERANCE_MM = 3.0
 @dataclass(frozen=True)
 class Task:
     """``items``: prepared patients, "image" (C, x, y, z), "label", "case_id". ``inferer`` runs a network on
-    what ``scored`` makes of one."""
+    what ``scored`` makes of one. ``both``: cross-entropy and Dice loss. ``start``: the logits before training.
+    """
 
     name: str
     structures: tuple[str, ...]
@@ -59,6 +61,8 @@ class Task:
     inferer: Inferer
     widths: tuple[int, ...]
     fold: int
+    both: PerSampleLoss = field(default_factory=DiceBCEPerSample)
+    start: float = 0.0
 
     def fold_of(self) -> dict[str, int]:
         """Patients dealt at random, the same for every network and seed."""
@@ -86,11 +90,25 @@ def head_neck(path: Path, device: torch.device) -> Task:
 
 
 def head_neck_coarse(path: Path, device: torch.device) -> Task:
-    """The same patients on cubes of COARSE_MM, which a processor trains on; windows of COARSE_WINDOW."""
+    """The same patients on cubes of COARSE_MM, which a processor trains on; windows of COARSE_WINDOW. The loss
+    is that of ct_head_neck, and logits begin at -4: without these, organs stay empty for 600 steps."""
     items = _placed([_on_cubes(item) for item in _patients(path)], device)
     inferer = SlidingWindowInferer(COARSE_WINDOW, sw_batch_size=1, overlap=0.25, mode="gaussian")
     drawn = _windows(COARSE_WINDOW, (5.0, 5.0, 5.0))
-    return Task("head_neck_coarse", ORGANS, 1, COARSE_WINDOW, items, *drawn, inferer, (8, 16, 32, 64), 1)
+    both = DiceBCEPerSample(bce_weight=2.0, smooth=0.001)
+    return Task(
+        "head_neck_coarse",
+        ORGANS,
+        1,
+        COARSE_WINDOW,
+        items,
+        *drawn,
+        inferer,
+        (8, 16, 32, 64),
+        1,
+        both=both,
+        start=-4.0,
+    )
 
 
 def _patients(path: Path) -> list[dict[str, Any]]:

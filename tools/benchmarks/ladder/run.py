@@ -3,6 +3,7 @@
     python tools/benchmarks/head_neck/run.py prepare DATASET_DIR HEAD_NECK.npz
     python tools/benchmarks/multimodal_gtv/run.py pack DATASET_DIR OUT SARCOMA.npz
     python tools/benchmarks/ladder/run.py train head_neck HEAD_NECK.npz CELLS --device cuda --jobs 12
+    python tools/benchmarks/ladder/run.py train head_neck_coarse HEAD_NECK.npz CELLS --jobs 2 --seeds 1 2
     python tools/benchmarks/ladder/run.py train sarcoma SARCOMA.npz CELLS --device cuda --jobs 12
     python tools/benchmarks/ladder/run.py cost head_neck HEAD_NECK.npz CELLS --device cuda
     python tools/benchmarks/ladder/run.py report CELLS -o docs/reference/ladder
@@ -21,10 +22,11 @@ import json
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from cell import Budget, cost, run
+from cell import BUDGETS, Budget, cost, run
 from data import FOLDS, TASKS, Task
 from steps import STEPS
 
@@ -62,7 +64,9 @@ def finish(task: str, cases: Path, out: Path, what: tuple[int, int, str], budget
 def train(options: argparse.Namespace) -> None:
     """Every cell of a task, seeds outermost, so that a run that ends early has whole seeds."""
     options.out.mkdir(parents=True, exist_ok=True)
-    budget = Budget(steps=options.steps) if options.steps else Budget()
+    budget = BUDGETS[options.task]
+    if options.steps:
+        budget = replace(budget, steps=options.steps)
     networks = [name for name in STEPS if options.only in name and name not in options.without]
     todo = list(itertools.product(options.seeds, range(FOLDS), networks))
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:

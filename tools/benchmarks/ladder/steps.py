@@ -1,36 +1,50 @@
-"""The steps of the ladder and the networks beside it, each with the loss it is trained by."""
+"""The steps of the ladder and the networks beside it, each with the losses it is trained by."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+import torch
 from monai.networks.nets import DynUNet, MedNeXt, SegResNet
 from torch import nn
 
-from medseg.losses import BCEPerSample, DiceBCEPerSample, PerSampleLoss
 from medseg.networks import CycleNet, FoldedNet, ResUNetSE
 
 
 @dataclass(frozen=True)
 class Step:
     """``body``: (input channels, output channels, widths of the resolutions) to a network that answers
-    logits. ``before``: the steps that this one is compared with, the first of them that was trained.
+    logits. ``dice``: whether it learns by the Dice loss as well. ``before``: the steps that this one is compared with, the first of them that was trained.
     ``cycles``: how often image and answer go through it. ``folds``: whether it can work on folded voxels."""
 
     body: Callable[[int, int, Sequence[int]], nn.Module]
-    loss: Callable[[], PerSampleLoss]
+    dice: bool
     before: tuple[str, ...] = ()
     cycles: int = 1
     folds: bool = True
 
-    def network(self, inputs: int, outputs: int, widths: Sequence[int], fold: int) -> nn.Module:
-        """Logits (B, outputs, *spatial) of images (B, inputs, *spatial)."""
+    def network(
+        self, inputs: int, outputs: int, widths: Sequence[int], fold: int, start: float = 0.0
+    ) -> nn.Module:
+        """Logits (B, outputs, *spatial) of images (B, inputs, *spatial), about ``start`` before training."""
         fold = fold if self.folds else 1
         taken = inputs + (outputs if self.cycles > 1 else 0)
         body = self.body(taken * fold**3, outputs * fold**3, widths)
         whole = FoldedNet(body, 3, fold) if fold > 1 else body
+        whole = Shifted(whole, start) if start else whole
         return CycleNet(whole, outputs, self.cycles) if self.cycles > 1 else whole
+
+
+class Shifted(nn.Module):
+    """Logits that begin at ``by``: of rare structures, no step is spent on learning that they are rare."""
+
+    def __init__(self, network: nn.Module, by: float) -> None:
+        super().__init__()
+        self.network, self.by = network, by
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.network(image) + self.by
 
 
 def _u_net(residual: bool, squeeze_excitation: bool) -> Callable[[int, int, Sequence[int]], nn.Module]:
@@ -64,24 +78,22 @@ RES_SE, CYCLE = "Res-U-Net + SE", "+ Cycle, K = 2"
 BOTH = "Res-U-Net + SE, BCE + Dice"
 
 STEPS = {
-    "U-Net": Step(_u_net(False, False), BCEPerSample),
-    "Res-U-Net": Step(_u_net(True, False), BCEPerSample, ("U-Net",)),
-    RES_SE: Step(_u_net(True, True), BCEPerSample, ("Res-U-Net",)),
-    CYCLE: Step(_u_net(True, True), BCEPerSample, (RES_SE,), cycles=2),
-    "+ Cycle, K = 3": Step(_u_net(True, True), BCEPerSample, (CYCLE,), cycles=3),
-    "U-Net, BCE + Dice": Step(_u_net(False, False), DiceBCEPerSample, ("U-Net",)),
-    "Res-U-Net, BCE + Dice": Step(_u_net(True, False), DiceBCEPerSample, ("U-Net, BCE + Dice",)),
-    BOTH: Step(_u_net(True, True), DiceBCEPerSample, (RES_SE, "Res-U-Net, BCE + Dice")),
-    f"{CYCLE}, BCE + Dice": Step(_u_net(True, True), DiceBCEPerSample, (CYCLE, BOTH), cycles=2),
-    "+ Cycle, K = 3, BCE + Dice": Step(
-        _u_net(True, True), DiceBCEPerSample, (f"{CYCLE}, BCE + Dice",), cycles=3
-    ),
-    "DynUNet, BCE + Dice": Step(_dyn_u_net, DiceBCEPerSample, (BOTH,)),
-    "SegResNet, BCE + Dice": Step(_seg_res_net, DiceBCEPerSample, (BOTH,)),
-    "MedNeXt, BCE + Dice": Step(_med_next, DiceBCEPerSample, (BOTH,), folds=False),
+    "U-Net": Step(_u_net(False, False), False),
+    "Res-U-Net": Step(_u_net(True, False), False, ("U-Net",)),
+    RES_SE: Step(_u_net(True, True), False, ("Res-U-Net",)),
+    CYCLE: Step(_u_net(True, True), False, (RES_SE,), cycles=2),
+    "+ Cycle, K = 3": Step(_u_net(True, True), False, (CYCLE,), cycles=3),
+    "U-Net, BCE + Dice": Step(_u_net(False, False), True, ("U-Net",)),
+    "Res-U-Net, BCE + Dice": Step(_u_net(True, False), True, ("U-Net, BCE + Dice",)),
+    BOTH: Step(_u_net(True, True), True, (RES_SE, "Res-U-Net, BCE + Dice")),
+    f"{CYCLE}, BCE + Dice": Step(_u_net(True, True), True, (CYCLE, BOTH), cycles=2),
+    "+ Cycle, K = 3, BCE + Dice": Step(_u_net(True, True), True, (f"{CYCLE}, BCE + Dice",), cycles=3),
+    "DynUNet, BCE + Dice": Step(_dyn_u_net, True, (BOTH,)),
+    "SegResNet, BCE + Dice": Step(_seg_res_net, True, (BOTH,)),
+    "MedNeXt, BCE + Dice": Step(_med_next, True, (BOTH,), folds=False),
 }
 """By the name that the tables show. The seed's ladder was cross-entropy up to the last step; organs of a few
-hundred voxels stay empty so, and are climbed with both losses."""
+hundred voxels stay empty so, and the steps are climbed with both losses there."""
 
 
 def compared_with(name: str, trained: Collection[str]) -> str | None:

@@ -15,6 +15,7 @@ from monai.transforms import Compose
 
 from medseg.cases.multimodal import sampled_on
 from medseg.cases.volume import open_case
+from medseg.errors import InputError
 from medseg.geometry import Geometry
 
 BUNDLE = Path(__file__).parents[3] / "monai_bundles" / "mm_gtv"
@@ -109,6 +110,8 @@ def patients(dataset_dir: Path, out: Path) -> list[Patient]:
     """All patients, by name; the prepared images are kept in ``out`` for the next call."""
     kept = out / "prepared.pt"
     names = sorted(path.parent.name for path in (dataset_dir / "sts_gtv").glob("*/gtv.nii.gz"))
+    if not names:
+        raise InputError(f"{dataset_dir} holds no sts_gtv/PATIENT/gtv.nii.gz.")
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         torch.save(prepare(dataset_dir, names), kept)
