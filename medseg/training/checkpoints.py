@@ -54,10 +54,10 @@ class AutocastInferer(Inferer):
 
 
 def bfloat16_pays(device: torch.device) -> bool:
-    """Whether a training is faster in bfloat16 there: on a graphics card, and on a processor with instructions
-    for it (avx512_bf16, amx_bf16). Elsewhere it is computed by way of float32, slower than float32 itself.
+    """Whether a training is faster in bfloat16 there: on a graphics card, and on a processor with
+    instructions for it (avx512_bf16, amx_bf16). Others compute it by way of float32, which is slower.
 
-    False as well on a processor of which PyTorch cannot say what it has (torch.cpu.get_capabilities).
+    False as well where PyTorch cannot say what the processor has (no torch.cpu.get_capabilities).
     """
     if device.type == "cuda":
         return True

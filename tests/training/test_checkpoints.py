@@ -17,7 +17,13 @@ from monai.bundle import ConfigWorkflow
 from monai.networks.nets import UNet
 
 from medseg.errors import BundleError
-from medseg.training.checkpoints import AutocastInferer, Checkpoints, load_checkpoint, save_atomically
+from medseg.training.checkpoints import (
+    AutocastInferer,
+    Checkpoints,
+    bfloat16_pays,
+    load_checkpoint,
+    save_atomically,
+)
 
 BUNDLE = Path(__file__).resolve().parents[2] / "monai_bundles" / "mm_gtv"
 TINY_NETWORK = {
@@ -213,6 +219,16 @@ def test_autocast_runs_in_bfloat16_and_returns_float32():
     assert AutocastInferer()(x, layer).dtype == torch.float32
     assert AutocastInferer(enabled=False)(x, layer).dtype == torch.float32
     assert seen == [torch.bfloat16, torch.float32]
+
+
+def test_bfloat16_is_taken_on_processors_with_instructions_for_it_and_on_graphics_cards(monkeypatch):
+    processor = torch.device("cpu")
+    for has, pays in (({"amx_bf16": True}, True), ({"avx512_bf16": True}, True), ({"avx512_f": True}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has, raising=False)
+        assert bfloat16_pays(processor) is pays
+        assert bfloat16_pays(torch.device("cuda")) is True
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert bfloat16_pays(processor) is False, "an older PyTorch cannot say"
 
 
 def test_bundle_satisfies_monai_s_properties_for_training(dataset, tmp_path):

@@ -47,8 +47,7 @@ TOLERANCE_MM = 3.0
 @dataclass(frozen=True)
 class Task:
     """``items``: prepared patients, "image" (C, x, y, z), "label", "case_id". ``inferer`` runs a network on
-    what ``scored`` makes of one. ``both``: cross-entropy and Dice loss. ``start``: the logits before training.
-    """
+    what ``scored`` makes of one. ``both``: cross-entropy with the Dice loss. ``start``: logits at first."""
 
     name: str
     structures: tuple[str, ...]
@@ -90,8 +89,8 @@ def head_neck(path: Path, device: torch.device) -> Task:
 
 
 def head_neck_coarse(path: Path, device: torch.device) -> Task:
-    """The same patients on cubes of COARSE_MM, which a processor trains on; windows of COARSE_WINDOW. The loss
-    is that of ct_head_neck, and logits begin at -4: without these, organs stay empty for 600 steps."""
+    """The same patients on cubes of COARSE_MM, for a processor; windows of COARSE_WINDOW. The loss is that of
+    ct_head_neck, and logits begin at -4: without these, organs stay empty for 600 steps."""
     items = _placed([_on_cubes(item) for item in _patients(path)], device)
     inferer = SlidingWindowInferer(COARSE_WINDOW, sw_batch_size=1, overlap=0.25, mode="gaussian")
     drawn = _windows(COARSE_WINDOW, (5.0, 5.0, 5.0))

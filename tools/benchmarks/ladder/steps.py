@@ -15,8 +15,10 @@ from medseg.networks import CycleNet, FoldedNet, ResUNetSE
 @dataclass(frozen=True)
 class Step:
     """``body``: (input channels, output channels, widths of the resolutions) to a network that answers
-    logits. ``dice``: whether it learns by the Dice loss as well. ``before``: the steps that this one is compared with, the first of them that was trained.
-    ``cycles``: how often image and answer go through it. ``folds``: whether it can work on folded voxels."""
+    logits. ``dice``: whether it learns by the Dice loss as well. ``before``: the steps that it is compared
+    with, the first of them that was trained. ``cycles``: how often image and answer go through it. ``folds``:
+    whether it can work on folded voxels.
+    """
 
     body: Callable[[int, int, Sequence[int]], nn.Module]
     dice: bool
