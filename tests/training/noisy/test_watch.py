@@ -55,6 +55,13 @@ def test_collapsed_and_saturated_weights_are_reported_and_equal_ones_are_not():
     assert "57% of the pairs" in collapse_warning(diagnose([halves]))
 
 
+def test_a_quarter_of_the_samples_at_the_bound_as_at_75_percent_noise_is_no_collapse():
+    scores = torch.tensor([[9.0]] * 10 + [[-9.0]] * 30)
+    quarter = diagnose([PoolRecord(pool_weights(scores)[:, 0], torch.rand(40), torch.randn(40))])
+    assert quarter.effective_share == pytest.approx((math.e**4 + 3) ** 2 / (math.e**8 + 3) / 4, rel=1e-3)
+    assert collapse_warning(quarter) is None
+
+
 def test_weights_that_follow_the_area_are_reported():
     rng = np.random.default_rng(0)
     areas = torch.arange(40.0)
