@@ -62,27 +62,28 @@ class Answer:
     case_id: str
 
     def candidates(self) -> Candidates:
-        """Hits by the rule of its dimensions, within one class."""
-        found, dimensions = self.image, self.image.truth.shape[1] // 2
-        middles, sizes = _middles(found.truth), (found.truth[:, dimensions:] - found.truth[:, :dimensions])
-        outside = _inside(_middles(found.boxes), self.ignored)
-        if dimensions == 2:
-            return replace(found.candidates(FLAT_OVERLAP), ignored=outside)
-        hits = within_radius(_middles(found.boxes), found.scores, middles, sizes.mean(axis=1))
-        same = found.classes[:, None] == found.truth_classes[None]
-        return replace(hits, hits=hits.hits & same, ignored=outside)
+        """Hits by the rule of its dimensions, within one class; what is ignored is a ball in a volume, as
+        findings are, and a box on a film."""
+        found, middles = self.image, _middles(self.image.boxes)
+        if found.truth.shape[1] == 4:
+            return replace(found.candidates(FLAT_OVERLAP), ignored=_inside(middles, self.ignored))
+        told = within_radius(middles, found.scores, *_balls(found.truth), *_balls(self.ignored))
+        return replace(told, hits=told.hits & (found.classes[:, None] == found.truth_classes[None]))
 
     def without_ignored(self) -> ImageBoxes:
         """The boxes without those that hit nothing but what is ignored."""
-        told = self.candidates()
-        kept = told.hits.any(axis=1) | ~told.ignored
-        image = self.image
+        image, kept = self.image, self.candidates().counted
         return replace(image, boxes=image.boxes[kept], scores=image.scores[kept], classes=image.classes[kept])
 
 
 def _middles(boxes: np.ndarray) -> np.ndarray:
     dimensions = boxes.shape[1] // 2
     return (boxes[:, :dimensions] + boxes[:, dimensions:]) / 2
+
+
+def _balls(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Middles (N, 3) and diameters (N,) of boxes (N, 6)."""
+    return _middles(boxes), (boxes[:, 3:] - boxes[:, :3]).mean(axis=1)
 
 
 def _inside(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:

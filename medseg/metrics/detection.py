@@ -45,6 +45,11 @@ class Candidates:
                 f"{self.ignored.shape}."
             )
 
+    @property
+    def counted(self) -> np.ndarray:
+        """bool (N,): the candidates that hit a finding, or else are not to be ignored."""
+        return self.hits.any(axis=1) | ~self.ignored
+
     def of_size(self, low: float, high: float) -> Candidates:
         """The findings of ``low`` <= size < ``high``; a candidate that hits only others is ignored."""
         kept = (self.sizes >= low) & (self.sizes < high)
@@ -191,9 +196,9 @@ def froc(images: Sequence[Candidates]) -> Froc:
 
 
 def image_auroc(images: Sequence[Candidates]) -> float:
-    """How well the best score of an image tells those with a finding from those without; one without a
-    candidate has the score 0. nan where all are of one kind."""
-    best = np.array([image.scores.max(initial=0.0) for image in images])
+    """How well the best score of an image, of candidates that count, tells those with a finding from those
+    without; one without a candidate has the score 0. nan where all are of one kind."""
+    best = np.array([image.scores[image.counted].max(initial=0.0) for image in images])
     return roc_auc(count_levels(best, np.array([len(image.sizes) > 0 for image in images])))
 
 

@@ -54,6 +54,13 @@ def test_a_middle_within_the_radius_hits_and_the_ignored_counts_neither_way(tmp_
     assert third.ignored.tolist() == [True] and len(volumes(tmp_path)[2].without_ignored().boxes) == 0
 
 
+def test_what_is_ignored_on_a_ct_is_a_ball_as_luna16_has_it(tmp_path):
+    corner = {"class": "nodule", "low": [33.0, 3.0, 3.0], "high": [35.0, 5.0, 5.0], "score": 0.7}
+    one = answer(tmp_path, [corner], {"label": [], "ignored": [cube(30.0)]})
+    # In the cube of 10 mm around (30, 0, 0), but sqrt(48) = 6.9 mm from its middle.
+    assert not one.candidates().ignored.any() and len(one.without_ignored().boxes) == 1
+
+
 def test_figures_of_three_cts_by_hand(tmp_path):
     scored = scores_of(volumes(tmp_path), NODULE, {})
     assert (scored.images, scored.patients, scored.findings, scored.unit) == (3, 3, 2, "mm")
