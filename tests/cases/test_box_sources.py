@@ -129,6 +129,37 @@ def test_three_readers_become_one_and_stay_themselves(tmp_path):
         fuse_readers([*findings, *nothing], (512, 512))
 
 
+def test_two_boxes_of_one_reader_are_one_reader():
+    twice = [Finding("a", "mass", (0, 0), (10, side), "R1") for side in (10, 12)]
+    findings = [*twice, Finding("a", "", None, None, "R2")]
+    (fused,) = fuse_readers(findings, (100, 100))
+    assert (fused.high[1], fused.reader) == (pytest.approx(11.0, abs=0.01), "1 of 2")
+    assert fuse_readers(findings, (100, 100), fewest=2) == [Finding("a", "", None, None)]
+
+
+@pytest.mark.parametrize(("low", "high"), [((-5, 0), (10, 10)), ((10, 10), (5, 20)), ((0, 0), (101, 10))])
+def test_boxes_that_no_reader_can_have_meant_are_not_fused(low, high):
+    with pytest.raises(InputError, match="a box from .* on 100 rows, 100 columns"):
+        fuse_readers([Finding("a", "mass", low, high, "R1")], (100, 100))
+
+
+def test_a_table_in_another_encoding_is_refused_in_one_line(tmp_path):
+    for encoding in ("big5", "utf-16"):
+        (tmp_path / "boxes.csv").write_text("檔名,病徵,標記\na.dcm,心臟肥大,1\n", encoding=encoding)
+        with pytest.raises(InputError, match="no table in UTF-8 .*save it as CSV UTF-8"):
+            read_table(tmp_path / "boxes.csv", SOURCE)
+
+
+@pytest.mark.parametrize("content", ["words", "[1]", '[{"image": "a"}]'])
+def test_files_that_are_not_chestx_det_s_are_refused(tmp_path, content):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(InputError, match=r"x.json: no file of ChestX-Det"):
+        read_chestx_det(tmp_path / "x.json")
+    (tmp_path / "x.json.gz").write_text(content)
+    with pytest.raises(InputError, match=r"x.json.gz: no file of ChestX-Det"):
+        read_chestx_det(tmp_path / "x.json.gz")
+
+
 def test_a_normal_image_has_an_empty_label():
     box = Finding("a", "mass", (1.0, 2.0), (3.0, 4.0))
     assert boxes_of([box]) == [{"class": "mass", "low": [1.0, 2.0], "high": [3.0, 4.0]}]
