@@ -117,6 +117,9 @@ class Columns:
 
 CORNERS = Columns(xmax="xmax", ymax="ymax")
 NIH = Columns(xmin="x", ymin="y", width="w", height="h")
+NIH_AS_PUBLISHED = Columns("Image Index", "Finding Label", "Bbox [x", "y", width="w", height="h]")
+"""BBox_List_2017.csv, in whose heading commas stand between brackets."""
+
 VINDR = Columns("image_id", "class_name", "x_min", "y_min", "x_max", "y_max", reader="rad_id")
 SOURCE = Columns("檔名", "病徵", mark="標記")
 """The table of the Chinese source: file name, finding, mark. Its own headings may be given instead."""

@@ -9,6 +9,7 @@ import pytest
 
 from medseg.cases.box_sources import (
     NIH,
+    NIH_AS_PUBLISHED,
     SOURCE,
     VINDR,
     Columns,
@@ -66,6 +67,8 @@ def test_the_source_s_own_marks_are_read_by_a_map_of_columns(tmp_path):
 def test_nih_boxes_are_x_y_width_height(tmp_path):
     path = table(tmp_path, "image,label,x,y,w,h\na.png,Infiltrate,1,2,30,40\n")
     assert read_table(path, NIH) == [Finding("a.png", "infiltration", (2.0, 1.0), (42.0, 31.0))]
+    path = table(tmp_path, "Image Index,Finding Label,Bbox [x,y,w,h],,,\na.png,Infiltrate,1,2,30,40,,,\n")
+    assert read_table(path, NIH_AS_PUBLISHED) == [Finding("a.png", "infiltration", (2.0, 1.0), (42.0, 31.0))]
 
 
 def test_a_table_without_its_columns_or_with_words_for_numbers_is_refused(tmp_path):
@@ -139,7 +142,7 @@ def test_two_boxes_of_one_reader_are_one_reader():
 
 @pytest.mark.parametrize(("low", "high"), [((-5, 0), (10, 10)), ((10, 10), (5, 20)), ((0, 0), (101, 10))])
 def test_boxes_that_no_reader_can_have_meant_are_not_fused(low, high):
-    with pytest.raises(InputError, match="a box from .* on 100 rows, 100 columns"):
+    with pytest.raises(InputError, match="a box from .* on 100 rows and 100 columns"):
         fuse_readers([Finding("a", "mass", low, high, "R1")], (100, 100))
 
 
