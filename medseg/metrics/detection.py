@@ -9,6 +9,7 @@ points the curve is straight, as in LUNA16's own script. Average precision is CO
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -287,3 +288,8 @@ def best_threshold(images: Sequence[Candidates]) -> tuple[float, float]:
     f1 = 2 * found / (found + false + findings)
     place = int(f1.argmax())
     return (float(curve.thresholds[place]), float(f1[place])) if place else (1.0, 0.0)
+
+
+def rounded_down(threshold: float) -> float:
+    """A threshold of three digits that no score at it falls below, though files round scores to four."""
+    return max(math.floor((threshold - 5e-5) * 1000) / 1000, 0.0)
