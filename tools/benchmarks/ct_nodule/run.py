@@ -124,8 +124,8 @@ def judge(answers: Answers, data: Path, case: dict) -> tuple[Candidates, ImageBo
     centres = (truth[:, :3] + truth[:, 3:]) / 2
     diameters = (truth[:, 3:] - truth[:, :3]).mean(axis=1)
     candidates = within_radius(found.corners.mean(axis=1), found.scores, centres, diameters)
-    overlaps = None
-    if found.masks or not len(found.scores):
+    overlaps = None if len(found.scores) else np.zeros((0, len(truth)))
+    if found.masks:
         overlaps = mask_overlaps(
             found, np.asarray(load_image(data / case["mask"])[1]).transpose(2, 1, 0), len(truth)
         )
