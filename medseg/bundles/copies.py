@@ -71,11 +71,15 @@ def copy_bundle(
         copy = with_weights(bundle, weights, staging / out.name, variant)
         digest = {**copy.metadata, WEIGHTS_KEY: copy.weights_sha256}
         write_json(digest, copy.folder / "configs" / "metadata.json")
+        inference = copy.folder / "configs" / "inference.json"
+        # DICOM files name it as the model that drew.
+        config = _changed(read_json(inference), {"bundle_name": out.name})
+        write_json(config, inference)
         if thresholds:
             place = copy.folder / "configs" / "thresholds.json"
             if not place.exists():
                 raise InputError(f"bundle {bundle.name}: its answers have no thresholds.")
-            thresholds_of(str(thresholds), read_json(copy.folder / "configs" / "inference.json")["classes"])
+            thresholds_of(str(thresholds), config["classes"])
             shutil.copyfile(thresholds, place)
         copy = Bundle(bundle.name, copy.folder, derived_from=bundle)
         load_network(copy, load_config(copy, "inference", {"device": "cpu"}), "cpu")

@@ -38,6 +38,7 @@ def test_a_copy_is_sound_runs_at_once_and_follows_its_variant(weights, trust_fil
     assert made.metadata["weights_sha256"] == made.weights_sha256
     for name in ("inference.json", "train.json"):
         assert json.loads((out / "configs" / name).read_text())["spacing_mm"] == [2.0, 2.0, 2.0]
+    assert json.loads((out / "configs" / "inference.json").read_text())["bundle_name"] == "mine"
     assert json.loads((out / "configs" / "thresholds.json").read_text()) == chosen
     with pytest.raises(InputError, match="exists already; name a new folder"):
         copy_bundle(find_bundle("ct_nodule"), out, weights, "retinanet_small")
