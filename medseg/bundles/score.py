@@ -19,7 +19,7 @@ import numpy as np
 
 from medseg.bundles.find import Bundle, read_json
 from medseg.bundles.kinds import case_kind
-from medseg.bundles.score_request import ScoreRequest, answer, answer_cases, cases_of, with_weights
+from medseg.bundles.score_request import ScoreRequest, answer, answer_cases, cases_of, used_bundle
 from medseg.bundles.trust import trusted_bundle
 from medseg.cases.find import folder_name
 from medseg.cases.nifti import load_image
@@ -58,7 +58,7 @@ def score_structures(request: ScoreRequest, report: Callable[[str], None] = prin
     """
     bundle = trusted_bundle(request.bundle, request.trust_bundle)
     with tempfile.TemporaryDirectory() as folder:
-        used = with_weights(bundle, request, Path(folder)) if request.weights else bundle
+        used = used_bundle(bundle, request, Path(folder))
         score = _score_patients if request.truth else _score_datalist
         scored = score(used, request)
     for case, reason in scored.failed.items():

@@ -23,22 +23,24 @@ from medseg.bundles.score_request import (
     answer_cases,
     cases_of,
     require_folders,
-    with_weights,
+    used_bundle,
     without_failed,
 )
 from medseg.bundles.trust import trusted_bundle
 from medseg.cases.find import folder_name
 from medseg.errors import InputError
-from medseg.files import atomic_path
+from medseg.files import atomic_path, write_json
 from medseg.metrics.detection import (
     OVERLAPS,
     BoxPrecisions,
     Candidates,
     Froc,
     ImageBoxes,
+    best_threshold,
     froc,
     froc_interval,
     image_auroc,
+    rounded_down,
     within_radius,
 )
 from medseg.metrics.intervals import Interval, interval
@@ -62,27 +64,28 @@ class Answer:
     case_id: str
 
     def candidates(self) -> Candidates:
-        """Hits by the rule of its dimensions, within one class."""
-        found, dimensions = self.image, self.image.truth.shape[1] // 2
-        middles, sizes = _middles(found.truth), (found.truth[:, dimensions:] - found.truth[:, :dimensions])
-        outside = _inside(_middles(found.boxes), self.ignored)
-        if dimensions == 2:
-            return replace(found.candidates(FLAT_OVERLAP), ignored=outside)
-        hits = within_radius(_middles(found.boxes), found.scores, middles, sizes.mean(axis=1))
-        same = found.classes[:, None] == found.truth_classes[None]
-        return replace(hits, hits=hits.hits & same, ignored=outside)
+        """Hits by the rule of its dimensions, within one class; what is ignored is a ball in a volume, as
+        findings are, and a box on a film."""
+        found, middles = self.image, _middles(self.image.boxes)
+        if found.truth.shape[1] == 4:
+            return replace(found.candidates(FLAT_OVERLAP), ignored=_inside(middles, self.ignored))
+        told = within_radius(middles, found.scores, *_balls(found.truth), *_balls(self.ignored))
+        return replace(told, hits=told.hits & (found.classes[:, None] == found.truth_classes[None]))
 
     def without_ignored(self) -> ImageBoxes:
         """The boxes without those that hit nothing but what is ignored."""
-        told = self.candidates()
-        kept = told.hits.any(axis=1) | ~told.ignored
-        image = self.image
+        image, kept = self.image, self.candidates().counted
         return replace(image, boxes=image.boxes[kept], scores=image.scores[kept], classes=image.classes[kept])
 
 
 def _middles(boxes: np.ndarray) -> np.ndarray:
     dimensions = boxes.shape[1] // 2
     return (boxes[:, :dimensions] + boxes[:, dimensions:]) / 2
+
+
+def _balls(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Middles (N, 3) and diameters (N,) of boxes (N, 6)."""
+    return _middles(boxes), (boxes[:, 3:] - boxes[:, :3]).mean(axis=1)
 
 
 def _inside(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -110,8 +113,9 @@ class ScoredBoxes:
 
 
 def score_boxes(request: ScoreRequest, report: Callable[[str], None] = print) -> ScoredBoxes:
-    """Answer and score a section; writes ``froc.png`` into ``request.output_dir``. ``report`` gets a line for
-    every case without an answer.
+    """Answer and score a section; writes ``froc.png`` into ``request.output_dir``, and of the section
+    "validation" :func:`thresholds_by` as ``thresholds.json``. ``report`` gets a line for every case without
+    an answer.
 
     InputError for a ``truth`` (boxes stand in the datalist) and for ``strata``, a label that is no list of
     boxes or of another class, and when no case could be answered.
@@ -124,7 +128,7 @@ def score_boxes(request: ScoreRequest, report: Callable[[str], None] = print) ->
     config = read_json(bundle.folder / "configs" / "inference.json")
     asked = {"settings": {"thresholds": 0.0}} if "thresholds" in config else {}
     with tempfile.TemporaryDirectory() as folder:
-        used = with_weights(bundle, request, Path(folder)) if request.weights else bundle
+        used = used_bundle(bundle, request, Path(folder))
         records = answer_cases(used, request, cases, None, ("json",), asked)
     done, failed = without_failed(request, cases, records, report)
     classes, merged = classes_of(bundle)
@@ -139,6 +143,8 @@ def score_boxes(request: ScoreRequest, report: Callable[[str], None] = print) ->
         )
         for case in done
     ]
+    if request.section == "validation":
+        write_json(thresholds_by(answers, classes), request.output_dir / "thresholds.json")
     _draw(froc([answer.candidates() for answer in answers]), request.output_dir / "froc.png")
     return scores_of(answers, classes, failed)
 
@@ -192,6 +198,18 @@ def _corners(rows: Any, dimensions: int, where: str) -> np.ndarray:
     if not (corners[:, :dimensions] < corners[:, dimensions:]).all():  # nan is not below either
         raise InputError(f"{where}: a box whose low corner is not below its high one.")
     return corners
+
+
+def thresholds_by(answers: Sequence[Answer], classes: Sequence[str]) -> dict[str, Any]:
+    """The content of a bundle's configs/thresholds.json: of each class the score with the greatest F1
+    (:func:`medseg.metrics.detection.best_threshold`), 0.5 where there is no finding of it."""
+    chosen, said = {}, []
+    for number, name in enumerate(classes):
+        own = [replace(answer, image=answer.image.of_class(number)).candidates() for answer in answers]
+        threshold, f1 = best_threshold(own)
+        chosen[name] = 0.5 if np.isnan(f1) else rounded_down(threshold)
+        said.append(f"{name}: no finding" if np.isnan(f1) else f"{name}: the greatest F1 ({f1:.3f})")
+    return {"chosen": f"{', '.join(said)} on {len(answers)} validation images", "thresholds": chosen}
 
 
 # ---- figures -----------------------------------------------------------------------------------------------

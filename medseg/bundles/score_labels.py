@@ -23,7 +23,7 @@ from medseg.bundles.score_request import (
     answer_cases,
     cases_of,
     require_folders,
-    with_weights,
+    used_bundle,
     without_failed,
 )
 from medseg.bundles.trust import trusted_bundle
@@ -105,7 +105,7 @@ def score_labels(request: ScoreRequest, report: Callable[[str], None] = print) -
         if lacking:
             raise InputError(f"{case['case_id']} has no {lacking[0]!r}, which `strata` names.")
     with tempfile.TemporaryDirectory() as folder:
-        used = with_weights(bundle, request, Path(folder)) if request.weights else bundle
+        used = used_bundle(bundle, request, Path(folder))
         numbers = read_json(used.folder / "configs" / "inference.json").get("numbers", {})
         records = _records(used, request, cases)
     done, failed = without_failed(request, cases, records, report)

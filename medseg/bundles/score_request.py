@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
@@ -12,10 +11,10 @@ from types import MappingProxyType
 from typing import Any
 
 from medseg.bundles.cohort import segment
+from medseg.bundles.copies import with_weights
 from medseg.bundles.datalist import check_cases
 from medseg.bundles.find import Bundle, read_json
 from medseg.bundles.request import Request
-from medseg.bundles.trust import WEIGHTS_KEY
 from medseg.cases.find import folder_name
 from medseg.cases.volume import ALLOWABLE_AT_THE_GATE
 from medseg.errors import InputError
@@ -73,38 +72,11 @@ class ScoreRequest:
             raise InputError(f"`tolerances` {self.tolerances}: expected one or more numbers from 0.")
 
 
-def with_weights(bundle: Bundle, request: ScoreRequest, folder: Path) -> Bundle:
-    """A copy of the bundle with other weights, what ``configs/<variant>.json`` changes of its inference, and
-    no calibration, since the bundle's is of its own weights."""
-    changes = {}
-    if request.variant:
-        name = bundle.require_variant(request.variant)
-        changes = read_json(bundle.folder / "configs" / f"{name}.json")
-    copy = folder / bundle.name
-    shutil.copytree(bundle.folder, copy)
-    make_folder(copy / "models")  # a bundle may come without weights
-    shutil.copyfile(request.weights, copy / "models" / "model.pt")
-    path = copy / "configs" / "inference.json"
-    config = read_json(path)
-    for key, value in changes.items():
-        *parents, name = key.split("#")
-        node = config
-        for parent in parents:
-            node = node.get(parent, {})
-        if name in node:
-            node[name] = value
-    path.write_text(json.dumps(_uncalibrated(config)), encoding="utf-8")
-    metadata = copy / "configs" / "metadata.json"
-    kept = {key: value for key, value in read_json(metadata).items() if key != WEIGHTS_KEY}
-    metadata.write_text(json.dumps(kept), encoding="utf-8")
-    return Bundle(bundle.name, copy, derived_from=bundle)
-
-
-def _uncalibrated(node: Any) -> Any:
-    """A config in which no transform has a ``calibration``."""
-    if isinstance(node, dict):
-        return {key: None if key == "calibration" else _uncalibrated(value) for key, value in node.items()}
-    return [_uncalibrated(value) for value in node] if isinstance(node, list) else node
+def used_bundle(bundle: Bundle, request: ScoreRequest, folder: Path) -> Bundle:
+    """The bundle, or a copy in ``folder`` with the weights that are asked for."""
+    if request.weights is None:
+        return bundle
+    return with_weights(bundle, request.weights, folder / bundle.name, request.variant)
 
 
 def answer(

@@ -117,6 +117,9 @@ class Columns:
 
 CORNERS = Columns(xmax="xmax", ymax="ymax")
 NIH = Columns(xmin="x", ymin="y", width="w", height="h")
+NIH_AS_PUBLISHED = Columns("Image Index", "Finding Label", "Bbox [x", "y", width="w", height="h]")
+"""BBox_List_2017.csv, in whose heading commas stand between brackets."""
+
 VINDR = Columns("image_id", "class_name", "x_min", "y_min", "x_max", "y_max", reader="rad_id")
 SOURCE = Columns("檔名", "病徵", mark="標記")
 """The table of the Chinese source: file name, finding, mark. Its own headings may be given instead."""
@@ -127,8 +130,11 @@ def read_table(
 ) -> list[Finding]:
     """The findings of a CSV file (UTF-8, with or without a byte-order mark). InputError, with the line, for a
     column that is not there, a number that is none and a finding that the map does not have."""
-    with open(_file(path), newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with open(_file(path), newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: no table in UTF-8 ({why(error)}); save it as CSV UTF-8.") from error
     wanted = {name for name in vars(columns).values() if name}
     if columns.mark:
         wanted -= {columns.xmin, columns.ymin}
@@ -149,7 +155,7 @@ def read_table(
 
 def _corners(row: Mapping[str, str], columns: Columns) -> tuple[tuple[float, float], tuple[float, float]]:
     if columns.mark:
-        letters = "".join(c if c in "0123456789.-" else " " for c in row[columns.mark])
+        letters = "".join(c if c in "0123456789.-" else " " for c in row[columns.mark] or "")
         numbers = [float(word) for word in letters.split()]
         if len(numbers) != 4:
             raise InputError(f"mark {row[columns.mark]!r}: expected x, y, width and height.")
@@ -165,19 +171,22 @@ def read_chestx_det(
     path: str | Path, names: Mapping[str, str] = FINDINGS_OF_THE_CHEST
 ) -> tuple[list[Finding], dict[str, str]]:
     """The findings of ChestX-Det's JSON (plain or .gz), and {image: section of its published split}. An image
-    whose NIH name is unknown goes by its ChestX-Det file name."""
+    whose NIH name is unknown goes by its ChestX-Det file name. InputError for a file without them."""
     path = _file(path)
     opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as file:
-        rows = json.load(file)
     found, sections = [], {}
-    for row in rows:
-        image = row["image"] or row["chestx_det_file"]
-        sections[image] = row["split"]
-        found += [
-            Finding(image, name_of(word, names), (y0, x0), (y1, x1))
-            for word, (x0, y0, x1, y1) in zip(row["labels"], row["boxes"], strict=True)
-        ] or [Finding(image, "", None, None)]
+    try:
+        with opened(path, "rt", encoding="utf-8") as file:
+            rows = json.load(file)
+        for row in rows:
+            image = row["image"] or row["chestx_det_file"]
+            sections[image] = row["split"]
+            found += [
+                Finding(image, name_of(word, names), (y0, x0), (y1, x1))
+                for word, (x0, y0, x1, y1) in zip(row["labels"], row["boxes"], strict=True)
+            ] or [Finding(image, "", None, None)]
+    except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
+        raise InputError(f"{path}: no file of ChestX-Det ({why(error)}).") from error
     return found, sections
 
 
@@ -227,9 +236,9 @@ def fuse_readers(
     Vis Comput 2021, package ensemble-boxes); the rows of each reader stay what they were.
 
     Boxes of one class that overlap by ``overlap`` (IoU) become their mean; what fewer than ``fewest`` readers
-    drew is left out. ``shape``: (rows, columns) of the image. ``reader`` of a fused box is the number of
-    readers, as "2 of 3". An image without a box gives one row without corners. InputError for more than one
-    image.
+    drew is left out. Several by one reader are first made one, and count once. ``shape``: (rows, columns) of
+    the image. ``reader`` of a fused box is the number of readers, as "2 of 3". An image without a box gives
+    one row without corners. InputError for more than one image, and for corners that are swapped or leave it.
     """
     from ensemble_boxes import weighted_boxes_fusion
 
@@ -240,12 +249,22 @@ def fuse_readers(
     drawn = [finding for finding in findings if finding.low is not None]
     classes = sorted({finding.name for finding in drawn})
     rows, columns = shape
-    boxes = [
+    for f in drawn:
+        if not all(0 <= a < b <= end for a, b, end in zip(f.low, f.high, shape, strict=True)):
+            raise InputError(
+                f"{f.image}: a box from {f.low} to {f.high} on {rows} rows and {columns} columns."
+            )
+    sides = [
         [(f.low[1] / columns, f.low[0] / rows, f.high[1] / columns, f.high[0] / rows) for f in own]
         for own in ([f for f in drawn if f.reader == reader] for reader in readers)
     ]
     labels = [[classes.index(f.name) for f in drawn if f.reader == reader] for reader in readers]
-    scores = [[1.0] * len(own) for own in labels]
+    # Each reader's own first: fused all at once, two of one reader would count as two readers.
+    own = [
+        weighted_boxes_fusion([box], [[1.0] * len(box)], [label], iou_thr=overlap)
+        for box, label in zip(sides, labels, strict=True)
+    ]
+    boxes, scores, labels = zip(*own, strict=True)
     fused, shares, numbers = weighted_boxes_fusion(boxes, scores, labels, iou_thr=overlap)
     found = []
     for (x0, y0, x1, y1), share, number in zip(fused, shares, numbers, strict=True):

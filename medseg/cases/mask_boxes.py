@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,6 +36,25 @@ def mask_box(mask: np.ndarray, geometry: Geometry) -> tuple[list[float], list[fl
     ]
     points = np.concatenate(points)
     return tuple([round(float(mm), 3) for mm in end(points, axis=0)] for end in (np.min, np.max))
+
+
+def voxels_about(geometry: Geometry, corners_lps_mm: np.ndarray) -> tuple[tuple[int, int, int], np.ndarray]:
+    """Of the voxels about a box (2, 3) in LPS mm the first slice, row and column, and where their middles
+    lie, LPS mm, float64 (slices, rows, columns, 3): on the slices that go through it all that may lie in it,
+    and none where it lies between two slices or beyond them."""
+    ends = np.array(list(itertools.product(*corners_lps_mm.T)))
+    levels, positions = ends @ geometry.normal_lps, geometry.slice_positions_mm
+    inside = np.flatnonzero((positions >= levels.min()) & (positions <= levels.max()))
+    if not len(inside):
+        return (0, 0, 0), np.zeros((0, 0, 0, 3))
+    places = np.concatenate([geometry.rows_columns(index, ends) for index in (inside[0], inside[-1])])
+    low = np.clip(np.floor(places.min(axis=0)), 0, geometry.shape[1:]).astype(int)
+    high = np.clip(np.ceil(places.max(axis=0)) + 1, 0, geometry.shape[1:]).astype(int)
+    grid = np.stack(np.mgrid[low[0] : high[0], low[1] : high[1]], axis=-1)
+    points = [
+        geometry.points_lps_mm(index, grid.reshape(-1, 2)).reshape(grid.shape[:2] + (3,)) for index in inside
+    ]
+    return (int(inside[0]), int(low[0]), int(low[1])), np.stack(points)
 
 
 def mask_boxes(mask: np.ndarray, geometry: Geometry, name: str) -> Iterator[dict[str, Any]]:

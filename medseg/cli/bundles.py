@@ -6,15 +6,16 @@ import argparse
 
 from medseg.cli.suggest import SuggestingParser, path_of
 from medseg.cli.words import add_trust, in_flags, say, say_lines
-from medseg.errors import InputError
+from medseg.errors import InputError, unusable
 
 
 def add_bundles(command: SuggestingParser):
-    """List the bundles, verify one, import a model of nnU-Net or TotalSegmentator, export for nnU-Net."""
+    """List the bundles, verify one, copy one with your weights, import a model, export for nnU-Net."""
     verbs = command.add_subparsers(metavar="VERB")
     for name, add in (
         ("list", _add_list),
         ("verify", _add_verify),
+        ("copy", _add_copy),
         ("import", _add_import),
         ("export", _add_export),
     ):
@@ -68,6 +69,41 @@ def _verify(options) -> int:
         state = "ok  " if problem is None else "skip" if problem == NOT_DONE else "FAIL"
         say(f"{state}  {what}" + ("" if problem is None else f": {in_flags(problem)}"))
     return 0 if all(problem is None for _, problem in results) else 2
+
+
+def _add_copy(verb: SuggestingParser):
+    """Make a bundle of your own of one with the weights of your training."""
+    verb.add_argument("name", metavar="NAME", help="of a bundle, or its folder")
+    verb.add_argument("--weights", type=path_of, required=True, metavar="FILE", help="RUN_DIR/model.pt")
+    verb.add_argument("--variant", metavar="NAME", help="configs/NAME.json, as in their training")
+    verb.add_argument(
+        "--thresholds",
+        type=path_of,
+        metavar="FILE",
+        help="of boxes: what medseg score writes",
+    )
+    verb.add_argument(
+        "-o", "--output", type=path_of, required=True, metavar="BUNDLE", help="folder, which must be new"
+    )
+
+    def run(options) -> int:
+        from medseg.bundles.copies import copy_bundle
+        from medseg.bundles.find import find_bundle
+
+        for path in filter(None, (options.weights, options.thresholds)):
+            if not path.is_file():
+                raise unusable(path)
+        made = copy_bundle(
+            find_bundle(options.name),
+            options.output.resolve(),
+            options.weights,
+            options.variant,
+            options.thresholds,
+        )
+        say(f"{made.folder}: {options.name} with weights {made.weights_sha256[:12]}")
+        return 0
+
+    return run
 
 
 # ---- import ------------------------------------------------------------------------------------------------

@@ -45,7 +45,8 @@ def add_request(command: argparse.ArgumentParser) -> None:
         "--format",
         default=None,
         metavar="LIST",
-        help="of rtstruct,seg,nifti,preview; default rtstruct,preview; of a radiograph png,nifti,seg,preview",
+        help="of rtstruct,seg,nifti,preview; default rtstruct,preview; of a radiograph "
+        "png,nifti,seg,preview; of boxes json,csv,preview,sr, on CT rtstruct; of labels json,preview,sr",
     )
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     command.add_argument(

@@ -9,6 +9,7 @@ points the curve is straight, as in LUNA16's own script. Average precision is CO
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -44,6 +45,11 @@ class Candidates:
                 f"{count} scores of {findings} findings, but hits {self.hits.shape} and ignored "
                 f"{self.ignored.shape}."
             )
+
+    @property
+    def counted(self) -> np.ndarray:
+        """bool (N,): the candidates that hit a finding, or else are not to be ignored."""
+        return self.hits.any(axis=1) | ~self.ignored
 
     def of_size(self, low: float, high: float) -> Candidates:
         """The findings of ``low`` <= size < ``high``; a candidate that hits only others is ignored."""
@@ -191,9 +197,9 @@ def froc(images: Sequence[Candidates]) -> Froc:
 
 
 def image_auroc(images: Sequence[Candidates]) -> float:
-    """How well the best score of an image tells those with a finding from those without; one without a
-    candidate has the score 0. nan where all are of one kind."""
-    best = np.array([image.scores.max(initial=0.0) for image in images])
+    """How well the best score of an image, of candidates that count, tells those with a finding from those
+    without; one without a candidate has the score 0. nan where all are of one kind."""
+    best = np.array([image.scores[image.counted].max(initial=0.0) for image in images])
     return roc_auc(count_levels(best, np.array([len(image.sizes) > 0 for image in images])))
 
 
@@ -282,3 +288,8 @@ def best_threshold(images: Sequence[Candidates]) -> tuple[float, float]:
     f1 = 2 * found / (found + false + findings)
     place = int(f1.argmax())
     return (float(curve.thresholds[place]), float(f1[place])) if place else (1.0, 0.0)
+
+
+def rounded_down(threshold: float) -> float:
+    """A threshold of three digits that no score at it falls below, though files round scores to four."""
+    return max(math.floor((threshold - 5e-5) * 1000) / 1000, 0.0)

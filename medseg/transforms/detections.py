@@ -127,7 +127,7 @@ class BoxTargetd(MapTransform):
         return d
 
     def _number(self, name: str, source: str) -> int:
-        name = self.merged.get(name, name)
+        name = self.merged.get(name, name) if isinstance(name, str) else name
         if name not in self.classes:
             raise InputError(f"{source}: class {name!r} is unknown; expected {', '.join(self.classes)}.")
         return self.classes.index(name)

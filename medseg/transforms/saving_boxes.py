@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from medseg.cases.mask_boxes import voxels_about
 from medseg.cases.results import Boxes
 from medseg.errors import InputError, MedsegWarning
 from medseg.files import atomic_path
+from medseg.geometry import Geometry
+from medseg.shapes.packed import Boxed, PackedMasks, pack
 from medseg.structures.structure import Structure
 from medseg.transforms.saving import REMARK_LABEL, SaveCased, case_folder
 
@@ -90,7 +93,7 @@ class SaveBoxRTStructd(SaveBoxesd):
         if self.mark == "outline" and not result.masks:
             raise InputError("mark outline: these boxes have no masks; choose POINT or circle.")
         options = {**self.options, **({"label": REMARK_LABEL} if result.remark else {})}
-        marked = {}
+        marked: dict[Structure, Any] = {}
         for number, index in enumerate(result.ranked(), 1):
             said = f"{result.remark} Score {result.scores[index]:.2f}.".strip()
             name = f"{result.classes[index]} {number}".replace(
@@ -98,27 +101,30 @@ class SaveBoxRTStructd(SaveBoxesd):
             )  # as TG-263 joins the parts of a name
             structure = Structure(name, generation_description=said)
             marked[structure] = self._drawn(result, index)
-        write = write_points if self.mark == "POINT" else write_rtstruct
-        write(marked, series, folder / "RS.dcm", **options)
+        if self.mark == "POINT":
+            write_points(marked, series, folder / "RS.dcm", **options)
+        else:
+            write_rtstruct(PackedMasks(result.case.shape, marked), series, folder / "RS.dcm", **options)
 
-    def _drawn(self, result: Boxes, index: int) -> np.ndarray:
-        """A point, LPS mm, or a mask of the case's shape."""
+    def _drawn(self, result: Boxes, index: int) -> np.ndarray | Boxed:
+        """A point, LPS mm, or a packed mask."""
         corners = result.corners[index]
         if self.mark == "outline":
-            return result.mask(index)
-        return corners.mean(axis=0) if self.mark == "POINT" else _ellipsoid(result, corners)
+            return result.masks[index]
+        return corners.mean(axis=0) if self.mark == "POINT" else _ellipsoid(result.case.geometry, corners)
 
 
-def _ellipsoid(result: Boxes, corners_lps_mm: np.ndarray) -> np.ndarray:
-    """bool [slice, row, column]: voxels whose middle lies within the ellipsoid of a box."""
-    grid = result.case.geometry
+def _ellipsoid(grid: Geometry, corners_lps_mm: np.ndarray) -> Boxed:
+    """The voxels whose middle lies within the ellipsoid of a box; of one between all middles the nearest
+    voxel, since a planning system cannot jump to an ROI without a contour."""
     middle, half = corners_lps_mm.mean(axis=0), np.diff(corners_lps_mm, axis=0)[0] / 2
-    mask = np.zeros(grid.shape, dtype=bool)
-    places = np.stack(np.mgrid[: grid.shape[1], : grid.shape[2]], axis=-1).reshape(-1, 2)
-    for index in range(grid.shape[0]):
-        away = (grid.points_lps_mm(index, places) - middle) / half
-        mask[index] = ((away**2).sum(axis=1) <= 1).reshape(grid.shape[1:])
-    return mask
+    corner, points = voxels_about(grid, corners_lps_mm)
+    inside = (((points - middle) / half) ** 2).sum(axis=-1) <= 1
+    if inside.any():
+        return pack(inside, corner)
+    index, _ = grid.nearest_slice(middle[None])
+    place = np.clip(np.rint(grid.rows_columns(index, middle[None])[0]), 0, np.array(grid.shape[1:]) - 1)
+    return pack(np.ones((1, 1, 1), dtype=bool), (int(index), *place.astype(int).tolist()))
 
 
 class SaveBoxPictured(SaveBoxesd):

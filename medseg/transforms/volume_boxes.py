@@ -19,6 +19,7 @@ from monai.apps.detection.transforms.box_ops import apply_affine_to_boxes
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 
+from medseg.cases.mask_boxes import voxels_about
 from medseg.cases.results import Boxes
 from medseg.errors import InputError, MedsegWarning
 from medseg.geometry import LPS_TO_RAS, Geometry
@@ -84,10 +85,10 @@ class VolumeBoxTargetd(BoxTargetd):
         source = str(image.meta["filename_or_obj"])
         first = np.asarray(image.meta["original_affine"]), [int(n) for n in image.meta["spatial_shape"]]
         for key in self.key_iterator(d):
-            if len(d[key]) > self.most:
-                raise InputError(f"{source}: {len(d[key])} boxes, at most {self.most} are taken.")
-            numbers = np.array([self._number(box.get("class"), source) for box in d[key]])
             corners = check_volume_boxes(d[key], *first, source)
+            if len(corners) > self.most:
+                raise InputError(f"{source}: {len(corners)} boxes, at most {self.most} are taken.")
+            numbers = np.array([self._number(box.get("class"), source) for box in d[key]])
             boxes = to_volume_grid(corners, np.asarray(image.affine, dtype=np.float64))
             lost = _is_outside(boxes, image.shape[1:])
             if lost.any():
@@ -266,20 +267,9 @@ def _mask_on(
 ) -> Boxed:
     """The voxels of ``geometry``, packed, whose nearest in ``labels`` (x, y, z), reached from LPS mm by
     ``to_index``, is ``number``; only those about the corners (2, 3) are looked at."""
-    ends = np.array(list(itertools.product(*corners_lps_mm.T)))
-    levels = ends @ geometry.normal_lps
-    positions = geometry.slice_positions_mm
-    inside = np.flatnonzero((positions >= levels.min()) & (positions <= levels.max()))
-    if not len(inside):
-        return Boxed((0, 0, 0), (0, 0, 0), np.zeros((0, 0, 0), np.uint8))
-    places = np.concatenate([geometry.rows_columns(index, ends) for index in (inside[0], inside[-1])])
-    low = np.clip(np.floor(places.min(axis=0)), 0, geometry.shape[1:]).astype(int)
-    high = np.clip(np.ceil(places.max(axis=0)) + 1, 0, geometry.shape[1:]).astype(int)
-    rows_columns = np.stack(np.mgrid[low[0] : high[0], low[1] : high[1]], axis=-1)
-    part = np.zeros((len(inside), *rows_columns.shape[:2]), dtype=bool)
-    for layer, index in zip(part, inside, strict=True):
-        points = geometry.points_lps_mm(index, rows_columns.reshape(-1, 2))
-        nearest = np.rint(points @ to_index[:3, :3].T + to_index[:3, 3]).astype(int)
-        known = ((nearest >= 0) & (nearest < labels.shape)).all(axis=1)
-        layer.flat[known] = labels[tuple(nearest[known].T)] == number
-    return pack(part, (int(inside[0]), *map(int, low)))
+    corner, points = voxels_about(geometry, corners_lps_mm)
+    nearest = np.rint(points @ to_index[:3, :3].T + to_index[:3, 3]).astype(int)
+    known = ((nearest >= 0) & (nearest < labels.shape)).all(axis=-1)
+    part = np.zeros(points.shape[:3], dtype=bool)
+    part[known] = labels[tuple(nearest[known].T)] == number
+    return pack(part, corner)

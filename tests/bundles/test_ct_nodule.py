@@ -17,11 +17,12 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from referees import conformance_errors
 
 from medseg.bundles.cohort import segment
+from medseg.bundles.copies import with_weights
 from medseg.bundles.datalist import check_datalist
 from medseg.bundles.find import find_bundle
 from medseg.bundles.request import Request
 from medseg.bundles.score_boxes import score_boxes
-from medseg.bundles.score_request import ScoreRequest, with_weights
+from medseg.bundles.score_request import ScoreRequest
 from medseg.bundles.trust import trust
 from medseg.errors import BundleError
 from medseg.phantoms.nodules import make_chest_ct
@@ -108,8 +109,7 @@ def untaught(tmp_path_factory, trust_file) -> dict[str, Path]:
         parser = ConfigParser(config("inference.json"))
         parser.update({k: v for k, v in config(f"{variant}.json").items() if k in parser.config})
         weights = save_weights_of(parser, folder / "model.pt")
-        request = ScoreRequest(folder, BUNDLE, folder, weights=weights, variant=variant)
-        found[variant] = with_weights(find_bundle(BUNDLE), request, folder).folder
+        found[variant] = with_weights(find_bundle(BUNDLE), weights, folder / "copy", variant).folder
         trust(find_bundle(found[variant]))
     return found
 

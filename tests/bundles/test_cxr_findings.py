@@ -53,6 +53,8 @@ def test_no_patient_stands_on_two_sides_and_every_class_has_a_threshold():
     patients = [{c["patient_id"] for c in content[name]} for name in ("training", "validation", "test")]
     assert sum(map(len, patients)) == len(set.union(*patients)) == 32
     assert set(config("thresholds.json")["thresholds"]) == set(config("train.json")["classes"])
+    # What every file says holds of any training's weights.
+    assert config("inference.json")["postprocessing"]["transforms"][0]["remark"] == "Not for diagnosis."
 
 
 def film(path, number=3, **changes):

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from medseg.bundles import score_boxes as module
+from medseg.bundles.copies import with_weights
 from medseg.bundles.find import find_bundle
 from medseg.bundles.kinds import scorer_of
 from medseg.bundles.score_box_tables import as_json, in_words
-from medseg.bundles.score_boxes import read_answer, score_boxes, scores_of
-from medseg.bundles.score_request import ScoreRequest, with_weights
+from medseg.bundles.score_boxes import read_answer, score_boxes, scores_of, thresholds_by
+from medseg.bundles.score_request import ScoreRequest
 from medseg.errors import InputError
+from medseg.metrics.detection import rounded_down
 
 NODULE = ("nodule",)
 
@@ -54,6 +56,13 @@ def test_a_middle_within_the_radius_hits_and_the_ignored_counts_neither_way(tmp_
     assert third.ignored.tolist() == [True] and len(volumes(tmp_path)[2].without_ignored().boxes) == 0
 
 
+def test_what_is_ignored_on_a_ct_is_a_ball_as_luna16_has_it(tmp_path):
+    corner = {"class": "nodule", "low": [33.0, 3.0, 3.0], "high": [35.0, 5.0, 5.0], "score": 0.7}
+    one = answer(tmp_path, [corner], {"label": [], "ignored": [cube(30.0)]})
+    # In the cube of 10 mm around (30, 0, 0), but sqrt(48) = 6.9 mm from its middle.
+    assert not one.candidates().ignored.any() and len(one.without_ignored().boxes) == 1
+
+
 def test_figures_of_three_cts_by_hand(tmp_path):
     scored = scores_of(volumes(tmp_path), NODULE, {})
     assert (scored.images, scored.patients, scored.findings, scored.unit) == (3, 3, 2, "mm")
@@ -66,6 +75,17 @@ def test_figures_of_three_cts_by_hand(tmp_path):
     assert scored.figures["AP at IoU 0.50"].value == pytest.approx(0.0, abs=0.01)
     assert scored.figures["CPM, 2 findings of 10 mm and more"].value == pytest.approx(0.5)
     assert scored.cases["1"] == {"findings": 1, "found": 0, "candidates": 1, "best score": 0.8}
+
+
+def test_thresholds_are_of_the_greatest_f1_and_no_rounding_loses_the_last_finding(tmp_path):
+    # Scores in files are rounded to four digits: 0.70008 became 0.7001.
+    hit = [cube(0.0, score=0.7001), cube(90.0, score=0.5)]
+    answers = [answer(tmp_path, hit, {"label": [cube(0.0)]}), answer(tmp_path, [], {"label": []})]
+    content = thresholds_by(answers, ("nodule", "mass"))
+    assert content["thresholds"] == {"nodule": 0.7, "mass": 0.5}
+    words = "nodule: the greatest F1 (1.000), mass: no finding on 2 validation images"
+    assert content["chosen"] == words
+    assert rounded_down(0.7) == 0.699 and rounded_down(0.0) == 0.0  # 0.7 may have been 0.69996
 
 
 def test_words_and_numbers_say_the_same(tmp_path):
@@ -142,6 +162,7 @@ def test_a_bundle_of_boxes_is_scored_from_what_it_wrote(tmp_path, monkeypatch):
     assert said == ["2: no film"] and scored.failed == {"2": "no film"} and scored.images == 2
     assert (tmp_path / "out" / "froc.png").stat().st_size > 1000
     assert np.isnan(scored.figures["CPM"].low)  # one patient says nothing about others
+    assert not (tmp_path / "out" / "thresholds.json").exists()  # the test section chooses nothing
     with pytest.raises(InputError, match="`truth` and `strata` are of other results"):
         score_boxes(ScoreRequest(bundle, tmp_path, tmp_path / "out", strata=("sex",)))
 
@@ -149,6 +170,5 @@ def test_a_bundle_of_boxes_is_scored_from_what_it_wrote(tmp_path, monkeypatch):
 def test_weights_of_a_training_stand_in_for_those_that_a_bundle_comes_without(tmp_path):
     bundle, weights = find_bundle("cxr_findings"), tmp_path / "trained.pt"
     weights.write_bytes(b"weights")
-    request = ScoreRequest(bundle, tmp_path, tmp_path / "out", weights=weights)
-    used = with_weights(bundle, request, tmp_path / "copy")
+    used = with_weights(bundle, weights, tmp_path / "copy")
     assert (used.folder / "models" / "model.pt").read_bytes() == b"weights"

@@ -9,6 +9,7 @@ import pytest
 
 from medseg.cases.box_sources import (
     NIH,
+    NIH_AS_PUBLISHED,
     SOURCE,
     VINDR,
     Columns,
@@ -66,6 +67,8 @@ def test_the_source_s_own_marks_are_read_by_a_map_of_columns(tmp_path):
 def test_nih_boxes_are_x_y_width_height(tmp_path):
     path = table(tmp_path, "image,label,x,y,w,h\na.png,Infiltrate,1,2,30,40\n")
     assert read_table(path, NIH) == [Finding("a.png", "infiltration", (2.0, 1.0), (42.0, 31.0))]
+    path = table(tmp_path, "Image Index,Finding Label,Bbox [x,y,w,h],,,\na.png,Infiltrate,1,2,30,40,,,\n")
+    assert read_table(path, NIH_AS_PUBLISHED) == [Finding("a.png", "infiltration", (2.0, 1.0), (42.0, 31.0))]
 
 
 def test_a_table_without_its_columns_or_with_words_for_numbers_is_refused(tmp_path):
@@ -127,6 +130,37 @@ def test_three_readers_become_one_and_stay_themselves(tmp_path):
     assert nothing == [Finding("b", "", None, None)]
     with pytest.raises(InputError, match="findings of 2 images"):
         fuse_readers([*findings, *nothing], (512, 512))
+
+
+def test_two_boxes_of_one_reader_are_one_reader():
+    twice = [Finding("a", "mass", (0, 0), (10, side), "R1") for side in (10, 12)]
+    findings = [*twice, Finding("a", "", None, None, "R2")]
+    (fused,) = fuse_readers(findings, (100, 100))
+    assert (fused.high[1], fused.reader) == (pytest.approx(11.0, abs=0.01), "1 of 2")
+    assert fuse_readers(findings, (100, 100), fewest=2) == [Finding("a", "", None, None)]
+
+
+@pytest.mark.parametrize(("low", "high"), [((-5, 0), (10, 10)), ((10, 10), (5, 20)), ((0, 0), (101, 10))])
+def test_boxes_that_no_reader_can_have_meant_are_not_fused(low, high):
+    with pytest.raises(InputError, match="a box from .* on 100 rows and 100 columns"):
+        fuse_readers([Finding("a", "mass", low, high, "R1")], (100, 100))
+
+
+def test_a_table_in_another_encoding_is_refused_in_one_line(tmp_path):
+    for encoding in ("big5", "utf-16"):
+        (tmp_path / "boxes.csv").write_text("檔名,病徵,標記\na.dcm,心臟肥大,1\n", encoding=encoding)
+        with pytest.raises(InputError, match="no table in UTF-8 .*save it as CSV UTF-8"):
+            read_table(tmp_path / "boxes.csv", SOURCE)
+
+
+@pytest.mark.parametrize("content", ["words", "[1]", '[{"image": "a"}]'])
+def test_files_that_are_not_chestx_det_s_are_refused(tmp_path, content):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(InputError, match=r"x.json: no file of ChestX-Det"):
+        read_chestx_det(tmp_path / "x.json")
+    (tmp_path / "x.json.gz").write_text(content)
+    with pytest.raises(InputError, match=r"x.json.gz: no file of ChestX-Det"):
+        read_chestx_det(tmp_path / "x.json.gz")
 
 
 def test_a_normal_image_has_an_empty_label():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medseg.cases.mask_boxes import mask_box, mask_boxes
+from medseg.cases.mask_boxes import mask_box, mask_boxes, voxels_about
 from medseg.errors import InputError
 from medseg.phantoms.series import stack_geometry
 
@@ -50,3 +50,13 @@ def test_one_slice_alone_has_no_height():
     grid = stack_geometry((1, 4, 4))
     with pytest.raises(InputError, match="one slice alone has no height"):
         mask_box(np.ones(grid.shape, bool), grid)
+
+
+def test_only_the_voxels_about_a_box_are_looked_at():
+    grid = stack_geometry((8, 200, 200), gaps_mm=3.0, pixel_spacing_mm=(2.0, 1.0))
+    middle = grid.points_lps_mm(3, [(10, 20)])[0]
+    corner, points = voxels_about(grid, np.array([middle - [2, 4, 3], middle + [2, 4, 3]]))
+    assert corner == (2, 8, 18) and points.shape == (3, 5, 5, 3)
+    assert points[1, 2, 2] == pytest.approx(middle)
+    between = np.array([middle + [-2, -4, 1], middle + [2, 4, 2]])
+    assert voxels_about(grid, between)[1].shape == (0, 0, 0, 3)

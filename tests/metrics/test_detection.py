@@ -57,6 +57,11 @@ def test_a_curve_is_straight_between_two_points():
     assert tied.false_per_image.tolist() == [0, 1] and tied.at(0.5) == 0.5
 
 
+def test_an_ignored_candidate_makes_no_image_suspicious():
+    sick, healthy = scan([0.5], [0]), scan([0.9, 0.4], [105, 50], findings=(), diameters=())
+    assert image_auroc([sick, healthy]) == 1.0  # 0.5 against 0.4
+
+
 def test_without_findings_without_candidates_and_without_images():
     assert np.isnan(froc([scan([0.5], [50], findings=(), diameters=())]).cpm)
     nothing = froc([scan([], [])])

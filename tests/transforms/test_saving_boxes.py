@@ -97,6 +97,15 @@ def test_circles_have_the_ellipsoid_s_volume(volume, tmp_path, program):
     assert len(uids) == 3 and all(kind == "CLOSED_PLANAR" for kind, _, _ in stored_contours(path)["nodule_2"])
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_circle_of_a_nodule_between_two_slices_is_the_nearest_voxel(volume, tmp_path):
+    case, _ = volume
+    middle = case.geometry.points_lps_mm(3, [(5, 9)])[0] + 1.35 * case.geometry.normal_lps  # slices: 3 mm
+    thin = Boxes(case, np.array([[middle - 0.5, middle + 0.5]]), np.array([0.5]), ("nodule",))
+    path = save(SaveBoxRTStructd(output_dir=tmp_path, mark="circle"), thin) / "RS.dcm"
+    assert np.argwhere(read_rtstruct(path, case.series)["nodule_1"]).tolist() == [[3, 5, 9]]
+
+
 def test_outlines_are_those_of_the_masks(volume, tmp_path, program):
     case, boxes = volume
     drawn = np.zeros((2, *case.shape), dtype=bool)

@@ -98,12 +98,19 @@ def test_a_ct_without_a_nodule_has_rows_of_nothing(source):
         ({"low": [30, -20, float("inf")]}, "a corner that is no number"),
         ({"low": [30, -20]}, "not .class, low, high. of three numbers"),
         ({"class": "mass"}, "class 'mass' is unknown; expected nodule"),
+        ({"class": ["nodule"]}, "class .'nodule'. is unknown; expected nodule"),
     ],
 )
 def test_a_box_that_cannot_be_meant_is_refused_in_one_line(change, words, source):
     with pytest.raises(InputError, match=words) as caught:
         chain()({"image": source, "label": [{**corners_lps_mm(source), **change}]})
     assert source in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("label", [None, {"class": "nodule"}, ["nodule"]])
+def test_a_label_that_is_no_list_of_boxes_is_refused_in_one_line(label, source):
+    with pytest.raises(InputError, match="a box is not .class, low, high. of three numbers"):
+        chain()({"image": source, "label": label})
 
 
 def test_more_boxes_than_rows_and_an_image_turned_alone_are_refused(source):

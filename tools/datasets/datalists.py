@@ -44,7 +44,12 @@ def write_datalist(make: Callable[[], tuple[str, Sections]], seed: int, out: Pat
 
 def write_box_folds(cases: list[dict], folds: Sequence[Collection[str]], seed: int, out: Path) -> int:
     """``out``/fold_K.json: fold K of the patients tests, the next one validates, the rest trains. The exit
-    status, as of :func:`write_datalist`."""
+    status, as of :func:`write_datalist`; 2 as well for a case that stands there twice."""
+    names = [case["case_id"] for case in cases]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        print(f"error: {twice} stands there twice; give each image once.", file=sys.stderr)
+        return 2
     out.mkdir(parents=True, exist_ok=True)
     for test, told in enumerate(folds):
         validating = folds[(test + 1) % len(folds)]

@@ -34,9 +34,16 @@ def folds_of(patients: set[str], folds: int, seed: int) -> list[set[str]]:
 
 
 def cases_of(folder: Path) -> list[dict]:
-    """Every film as a case of a datalist."""
+    """Every film as a case of a datalist. InputError for a box of a film that is not in cases.csv: left out,
+    its film would train as a normal one."""
     rows = read_table(folder / "cases.csv", {"image", "patient"})
     boxes = read_boxes(folder / "boxes.csv", names=ONE_CLASS)
+    unknown = sorted({box.image for box in boxes} - {row["image"] for row in rows})
+    if unknown:
+        raise InputError(
+            f"{folder}: boxes.csv has {len(unknown)} images that cases.csv does not have, such as "
+            f"{unknown[0]}."
+        )
     return [
         {
             "image": f"images/{row['image']}",

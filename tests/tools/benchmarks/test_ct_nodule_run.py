@@ -12,7 +12,8 @@ import torch
 from monai.bundle import ConfigParser
 
 from medseg.cases.results import Boxes
-from medseg.cases.volume import open_case
+from medseg.cases.volume import Case, open_case
+from medseg.phantoms.series import stack_geometry
 from medseg.training.checkpoints import save_weights
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -68,3 +69,16 @@ def test_a_table_with_intervals_from_end_to_end(tmp_path, capsys):
     assert "| sensitivity at 0.125 false per CT |" in printed and "of masks" not in printed
     assert json.loads((run / "thresholds.json").read_text())["thresholds"].keys() == {"nodule"}
     assert (run / "froc.png").stat().st_size > 5000
+
+
+def test_a_ct_without_a_candidate_needs_no_mask(tmp_path):
+    class Silent:
+        def of(self, image):
+            grid = stack_geometry((4, 4, 4))
+            return Boxes(
+                Case(str(image), np.zeros(grid.shape), grid, None), np.zeros((0, 2, 3)), np.zeros(0), ()
+            )
+
+    box = {"class": "nodule", "low": [0, 0, 0], "high": [4, 4, 4]}
+    candidates, boxes = RUN.judge(Silent(), tmp_path, {"image": "a", "patient_id": "a", "label": [box]})
+    assert len(candidates.sizes) == 1 and boxes.mask_overlaps.shape == (0, 1)

@@ -50,6 +50,20 @@ def test_folds_hold_every_patient_once():
         mass_nodule.folds_of(patients, 2, seed=1)
 
 
+def test_a_box_of_no_film_and_a_film_that_is_there_twice_are_refused(tmp_path, monkeypatch, capsys):
+    films = "".join(f"{n}.png,{n}\n" for n in range(4))
+    (tmp_path / "cases.csv").write_text("image,patient\n" + films)
+    (tmp_path / "boxes.csv").write_text("image,label,xmin,ymin,xmax,ymax\n0.jpg,mass,1,2,3,4\n")
+    with pytest.raises(InputError, match="1 images that cases.csv does not have, such as 0.jpg"):
+        mass_nodule.cases_of(tmp_path)
+    (tmp_path / "boxes.csv").write_text("image,label,xmin,ymin,xmax,ymax\n0.png,mass,1,2,3,4\n")
+    (tmp_path / "cases.csv").write_text("image,patient\n" + films + "0.png,0\n")
+    words = ["mass_nodule.py", str(tmp_path), str(tmp_path / "lists"), "--folds", "3"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert mass_nodule.main() == 2 and not (tmp_path / "lists").exists()
+    assert capsys.readouterr().err == "error: 0 stands there twice; give each image once.\n"
+
+
 def test_films_of_masses_and_nodules_have_boxes_of_one_class(shared_data):
     cases = mass_nodule.cases_of(shared_data / "cxr" / "nih_mass_nodule")
     assert len(cases) == 39 and len({case["patient_id"] for case in cases}) == 32

@@ -1,8 +1,8 @@
 """Train a network of bundle ct_nodule on phantom CTs, and score it on phantoms that it has not seen.
 
-    python tools/datasets/nodule_phantoms.py DATASET_DIR python tools/benchmarks/ct_nodule/run.py train
-    DATASET_DIR RUN_DIR --variant retinanet_small python tools/benchmarks/ct_nodule/run.py score DATASET_DIR
-    RUN_DIR --variant retinanet_small --plot froc.png
+    python tools/datasets/nodule_phantoms.py DATASET_DIR
+    python tools/benchmarks/ct_nodule/run.py train DATASET_DIR RUN_DIR --variant retinanet_small
+    python tools/benchmarks/ct_nodule/run.py score DATASET_DIR RUN_DIR --plot froc.png
 
 train runs the bundle's own training; a stopped run goes on where it was. It prints the minutes of processor
 time of all its parts. score asks the best epoch about every test patient and prints FROC by LUNA16's rules (a
@@ -36,6 +36,7 @@ from medseg.metrics.detection import (
     best_threshold,
     froc,
     froc_interval,
+    rounded_down,
     within_radius,
 )
 from medseg.training.checkpoints import load_checkpoint, load_weights
@@ -123,8 +124,8 @@ def judge(answers: Answers, data: Path, case: dict) -> tuple[Candidates, ImageBo
     centres = (truth[:, :3] + truth[:, 3:]) / 2
     diameters = (truth[:, 3:] - truth[:, :3]).mean(axis=1)
     candidates = within_radius(found.corners.mean(axis=1), found.scores, centres, diameters)
-    overlaps = None
-    if found.masks or not len(found.scores):
+    overlaps = None if len(found.scores) else np.zeros((0, len(truth)))
+    if found.masks:
         overlaps = mask_overlaps(
             found, np.asarray(load_image(data / case["mask"])[1]).transpose(2, 1, 0), len(truth)
         )
@@ -196,7 +197,7 @@ def score(options: argparse.Namespace) -> int:
     threshold, f1 = best_threshold([pair[0] for pair in judged["validation"]])
     chosen = f"the greatest F1 ({f1:.3f}) on {len(judged['validation'])} validation patients"
     write_json(
-        {"chosen": chosen, "thresholds": {"nodule": round(threshold, 4)}}, options.run / "thresholds.json"
+        {"chosen": chosen, "thresholds": {"nodule": rounded_down(threshold)}}, options.run / "thresholds.json"
     )
     tested = judged["test"]
     nodules = sum(len(pair[0].sizes) for pair in tested)

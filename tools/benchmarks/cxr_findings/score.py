@@ -31,6 +31,7 @@ from medseg.metrics.detection import (
     best_threshold,
     froc,
     froc_interval,
+    rounded_down,
 )
 from medseg.training.checkpoints import load_checkpoint, load_weights
 
@@ -143,7 +144,7 @@ def save_threshold(name: str, answers: dict[str, list[ImageBoxes]]) -> str:
     images = [image.candidates(OVERLAP) for image in answers["validation"]]
     threshold, f1 = best_threshold(images)
     chosen = f"the greatest F1 ({f1:.3f} at IoU {OVERLAP:g}) on {len(images)} validation films of {name}"
-    content = {"chosen": chosen, "thresholds": {"mass or nodule": round(threshold, 4)}}
+    content = {"chosen": chosen, "thresholds": {"mass or nodule": rounded_down(threshold)}}
     write_json(content, BUNDLE / "configs" / "thresholds.json")
     return f"threshold {threshold:.4f}: {chosen}"
 
