@@ -70,6 +70,12 @@ def test_a_table_with_intervals_from_end_to_end(tmp_path, capsys):
     assert json.loads((run / "thresholds.json").read_text())["thresholds"].keys() == {"nodule"}
     assert (run / "froc.png").stat().st_size > 5000
 
+    kept = {"chosen": "elsewhere", "thresholds": {"nodule": 0.25}}  # other phantoms choose no threshold anew
+    (run / "thresholds.json").write_text(json.dumps(kept))
+    assert RUN.main(["score", str(data), str(run), "--draws", "5"]) == 0
+    assert "threshold 0.250: elsewhere" in capsys.readouterr().out
+    assert json.loads((run / "thresholds.json").read_text()) == kept
+
 
 def test_a_ct_without_a_candidate_needs_no_mask(tmp_path):
     class Silent:

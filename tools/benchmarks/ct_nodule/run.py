@@ -7,7 +7,8 @@
 train runs the bundle's own training; a stopped run goes on where it was. It prints the minutes of processor
 time of all its parts. score asks the best epoch about every test patient and prints FROC by LUNA16's rules (a
 hit is a centre within the nodule's radius), AP and AR of boxes and, of Mask R-CNN, of masks, with intervals
-over patients. The threshold in RUN_DIR/thresholds.json is chosen on the validation patients.
+over patients. The threshold in RUN_DIR/thresholds.json is chosen on the validation patients of the first
+DATASET_DIR that is scored after a training, and stays for others.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ def train(options: argparse.Namespace) -> int:
         done = subprocess.run(training_command(options), stdout=log, stderr=log, check=False)
     if done.returncode:
         raise InputError(f"the training stopped; see {options.run / 'train.log'}.")
+    (options.run / "thresholds.json").unlink(missing_ok=True)  # those of the weights before
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     record = options.run / "minutes.json"
     before = json.loads(record.read_text()) if record.exists() else 0
@@ -191,18 +193,17 @@ def plot(images: list[Candidates], variant: str, out: Path) -> None:
 def score(options: argparse.Namespace) -> int:
     lists = read_json(options.data / "datalist.json")
     answers = Answers(options.run / "model.pt", options.variant, options.device)
-    judged = {
-        name: [judge(answers, options.data, case) for case in lists[name]] for name in ("validation", "test")
-    }
-    threshold, f1 = best_threshold([pair[0] for pair in judged["validation"]])
-    chosen = f"the greatest F1 ({f1:.3f}) on {len(judged['validation'])} validation patients"
-    write_json(
-        {"chosen": chosen, "thresholds": {"nodule": rounded_down(threshold)}}, options.run / "thresholds.json"
-    )
-    tested = judged["test"]
+    record = options.run / "thresholds.json"
+    if not record.exists():
+        validated = [judge(answers, options.data, case)[0] for case in lists["validation"]]
+        threshold, f1 = best_threshold(validated)
+        chosen = f"the greatest F1 ({f1:.3f}) on {len(validated)} validation patients"
+        write_json({"chosen": chosen, "thresholds": {"nodule": rounded_down(threshold)}}, record)
+    said = read_json(record)
+    tested = [judge(answers, options.data, case) for case in lists["test"]]
     nodules = sum(len(pair[0].sizes) for pair in tested)
     print(f"{options.variant}: {len(tested)} unseen phantoms, {nodules} nodules")
-    print(f"threshold {threshold:.3f}: {chosen}")
+    print(f"threshold {said['thresholds']['nodule']:.3f}: {said['chosen']}")
     record = options.run / "minutes.json"
     if record.exists():
         print(f"trained in {json.loads(record.read_text()):.1f} minutes of processor time")
