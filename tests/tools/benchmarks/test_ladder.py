@@ -79,7 +79,7 @@ def test_a_report_keeps_earlier_rows_but_those_of_cells_trained_anew(tools, tmp_
     tables = tools["tables"]
     monkeypatch.setattr(tables, "PAGE", tmp_path / "page.md")
     tables.PAGE.write_text("<!-- ladder -->\n<!-- end of ladder -->\n")
-    cell = {"task": "sarcoma", "network": "U-Net", "fold": 0, "seed": 1}
+    cell = {"task": "sarcoma", "network": "+ Cycle, K = 2", "fold": 0, "seed": 1}
     of = {"cell": cell, "device": "cpu", "structures": ["GTV"], "minutes": 2.0}
     cells = tmp_path / "cells"
     cells.mkdir()
@@ -87,10 +87,10 @@ def test_a_report_keeps_earlier_rows_but_those_of_cells_trained_anew(tools, tmp_
         result = {**of, "cell": {**cell, "seed": seed}, "scores": {"a": [[dsc, 0.4, 9.0]]}}
         (cells / "cell.json").write_text(json.dumps(result))
         tables.write(cells, tmp_path)
-    assert "| U-Net | 2 | 0.600 (" in tables.PAGE.read_text()
+    assert "| + Cycle, K = 2 | 2 | 0.600 (" in tables.PAGE.read_text()
     (cells / "cell.json").write_text(json.dumps({**of, "scores": {"a": [[0.9, 0.4, 9.0]]}}))
     tables.write(cells, tmp_path)
-    assert "| U-Net | 2 | 0.800 (" in tables.PAGE.read_text()
+    assert "| + Cycle, K = 2 | 2 | 0.800 (" in tables.PAGE.read_text()
 
 
 def test_head_and_neck_becomes_cubes_of_6_mm_and_nobodys_contour_stays_unknown(tools):

@@ -70,7 +70,13 @@ def earlier(path: Path) -> list[dict[str, Any]]:
     figures, numbers = ("dsc", "sdsc", "hd95_mm"), ("fold", "seed")
     with open(path, newline="", encoding="utf-8") as file:
         return [
-            {**row, **{k: float(row[k]) for k in figures}, **{k: int(row[k]) for k in numbers}}
+            # a leading sign stands behind a quote there, so that no spreadsheet takes it for a formula
+            {
+                **row,
+                "network": row["network"].removeprefix("'"),
+                **{k: float(row[k]) for k in figures},
+                **{k: int(row[k]) for k in numbers},
+            }
             for row in csv.DictReader(file)
         ]
 
