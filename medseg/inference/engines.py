@@ -20,6 +20,12 @@ from torch import nn
 from medseg.errors import InputError
 from medseg.inference.norms import norms_in_parts
 
+# torch announces that tracing will go; the branches traced are checks of sizes. For good, and when this is
+# loaded: what Python offers for a while, catch_warnings, is one for all threads, a network is traced while
+# a case is read, and what is set within such a while is forgotten at its end.
+warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+warnings.filterwarnings("ignore", message=".*torch.jit.trace")
+
 ENGINE_NAMES = ("auto", "torch", "openvino", "openvino-bf16")
 
 
@@ -65,12 +71,6 @@ class OpenVINOEngine:
     precision: str = "f32"
     compiled: dict[tuple[int, ...], Any] = field(default_factory=dict)
     compiling: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def __post_init__(self):
-        # torch announces that tracing will go; the branches traced are checks of sizes. For good, since what
-        # Python offers for a while, catch_warnings, is one for all threads, and a case is read meanwhile.
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-        warnings.filterwarnings("ignore", message=".*torch.jit.trace")
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
         with self.compiling:
