@@ -29,6 +29,18 @@ warnings.filterwarnings("ignore", message=".*torch.jit.trace")
 ENGINE_NAMES = ("auto", "torch", "openvino", "openvino-bf16")
 
 
+COMPILING = "medseg-compile"
+"""Name of the threads that compile."""
+
+
+def finish_compiling() -> None:
+    """Wait for networks that are still compiled, as when a case failed meanwhile. A process would wait for
+    them at its end, where nobody keeps torch's warnings from the terminal any more."""
+    for thread in threading.enumerate():
+        if thread.name == COMPILING:
+            thread.join()
+
+
 class Engine(Protocol):
     """A network ready to run: a batch (B, C, *spatial) float32 in, float32 logits of the network's own shape
     out.
@@ -91,7 +103,7 @@ class OpenVINOEngine:
                 if shape not in self.compiled:
                     self._compiled(shape)(np.zeros(shape, np.float32))
 
-        threading.Thread(target=work, name="medseg-compile").start()
+        threading.Thread(target=work, name=COMPILING).start()
 
     def _compiled(self, shape: tuple[int, ...]):
         if shape not in self.compiled:

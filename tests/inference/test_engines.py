@@ -237,3 +237,10 @@ def test_what_torch_says_of_tracing_is_not_heard_after_the_case_has_failed():
     words = [sys.executable, "-W", "always", "-c", COMPILED_AFTER_A_WHILE]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert "Tracer" not in done.stderr and "jit.trace" not in done.stderr
+
+
+def test_what_is_still_compiled_can_be_waited_for():
+    engine = engine_for("openvino", torch.nn.Conv3d(1, 1, 3).eval(), "cpu")
+    engine.begin((1, 1, 8, 8, 8))
+    engines.finish_compiling()
+    assert list(engine.compiled) == [(1, 1, 8, 8, 8)]
