@@ -3,6 +3,7 @@ points, look closer."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 from scipy import ndimage
 
 from medseg.bundles.find import Bundle
-from medseg.errors import BundleError, InputError
+from medseg.errors import BundleError, InputError, MedsegWarning
+from medseg.geometry import Geometry
 
 MOST_LOOKS = 2
 """Boxes that are looked at on the way to the one that is contoured."""
@@ -74,6 +76,19 @@ def clicks_of(bundle: Bundle) -> Clicks:
     return Clicks(cube_mm, margin_mm)
 
 
+def require_inside(points_lps_mm: Sequence[Sequence[float]], geometry: Geometry) -> None:
+    """InputError for a point (n, 3) that lies in no voxel of the image."""
+    for point in points_lps_mm:
+        index, off_mm = geometry.nearest_slice([point])
+        at = geometry.rows_columns(index, [point])[0]
+        in_plane = (at >= -0.5).all() and (at <= np.array(geometry.shape[1:]) - 0.5).all()
+        if not in_plane or off_mm > geometry.slice_thickness_mm[index] / 2:
+            said = ",".join(f"{value:g}" for value in point)
+            raise InputError(
+                f"`at` {said}: outside the image; expected a point inside the tumour, in LPS mm."
+            )
+
+
 def search(look: Look, points_lps_mm: Sequence[Sequence[float]], clicks: Clicks) -> Found:
     """The box around what the network finds at the points (n, 3), all of which are to lie inside.
 
@@ -88,14 +103,22 @@ def search(look: Look, points_lps_mm: Sequence[Sequence[float]], clicks: Clicks)
     while looks < MOST_LOOKS:
         looks += 1
         logits, to_mm = look(box_mm)
-        found = _at_points(logits >= 0, to_mm, points)
-        if found is None:
+        mask = logits >= 0
+        if not mask.any():
             raise InputError(
                 "nothing was found at the points of `at`; draw a box around the tumour: `within`."
             )
+        found, beside_mm = _at_points(mask, to_mm, points)
         before, box_mm = box_mm, _around(found, to_mm, points, clicks.margin_mm)
         if np.abs(box_mm - before).max() <= STILL_MM:
             break
+    if beside_mm > clicks.margin_mm:
+        warnings.warn(
+            f"a point of `at` lies {beside_mm:.0f} mm beside what was found: what is contoured may be "
+            "something else. Look, or draw a box around the tumour: `within`.",
+            MedsegWarning,
+            stacklevel=2,
+        )
     return Found(box_mm, looks)
 
 
@@ -103,19 +126,17 @@ def _box(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return np.stack([low, high], axis=1)
 
 
-def _at_points(mask: np.ndarray, to_mm: np.ndarray, points: np.ndarray) -> np.ndarray | None:
-    """bool, the pieces of ``mask`` that hold a point, or are nearest to it; None where ``mask`` is empty."""
-    if not mask.any():
-        return None
+def _at_points(mask: np.ndarray, to_mm: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, float]:
+    """(bool, the pieces of ``mask`` that hold a point or are nearest to it; how far in mm the furthest point
+    lies from ``mask``, which is not empty)."""
     pieces, _ = ndimage.label(mask)
     inverse = np.linalg.inv(to_mm)
     indices = np.rint(points @ inverse[:3, :3].T + inverse[:3, 3]).astype(int)
+    indices = np.clip(indices, 0, np.array(mask.shape) - 1)
     spacing_mm = np.linalg.norm(to_mm[:3, :3], axis=0)
-    nearest = ndimage.distance_transform_edt(~mask, spacing_mm, return_distances=False, return_indices=True)
-    numbers = set()
-    for index in np.clip(indices, 0, np.array(mask.shape) - 1):
-        numbers.add(int(pieces[tuple(nearest[(slice(None), *index)])]))
-    return np.isin(pieces, list(numbers))
+    away_mm, nearest = ndimage.distance_transform_edt(~mask, spacing_mm, return_indices=True)
+    numbers = {int(pieces[tuple(nearest[(slice(None), *index)])]) for index in indices}
+    return np.isin(pieces, list(numbers)), float(away_mm[tuple(indices.T)].max())
 
 
 def _around(found: np.ndarray, to_mm: np.ndarray, points: np.ndarray, margin_mm: float) -> np.ndarray:

@@ -140,6 +140,7 @@ def _contoured(
     make_folder(request.output_dir)
     # Late: they load torch, which a finished cohort needs not.
     from medseg.bundles.job import Job, Networks, Pipeline
+    from medseg.inference.engines import finish_compiling
 
     wanted = dict.fromkeys(formats_of(bundle, request.formats, files.source) for files in cases)
     records = []
@@ -163,6 +164,7 @@ def _contoured(
             for job in [job for job in jobs if job.holder]:
                 records.append(after_the_other_run(job, report))
                 report(records[-1])
+            finish_compiling()
     return records
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from medseg.bundles.clicks import clicks_of, region_text, search
+from medseg.bundles.clicks import clicks_of, region_text, require_inside, search
 from medseg.bundles.config import build, load_config, load_network
 from medseg.bundles.find import Bundle
 from medseg.bundles.finished import identity_of, previous_of
@@ -32,6 +32,7 @@ from medseg.bundles.record import (
 from medseg.bundles.request import Request
 from medseg.cases.find import CaseFiles, folder_name
 from medseg.cases.results import Result
+from medseg.cases.volume import open_case
 from medseg.errors import InputError, MedsegError, MedsegWarning, noted_in, system_error_line
 from medseg.files import LOCK_PREFIX, Lock
 from medseg.inference import FlipAverage, NnunetInferer, SlidingWindow
@@ -246,13 +247,14 @@ class Job:
 
         def look(box_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             self.pipeline.look_within(region_text(box_mm))
-            with warnings.catch_warnings():  # of boxes on the way nothing is said
+            with noted_in([]), warnings.catch_warnings():  # of boxes on the way nothing is said
                 warnings.simplefilter("ignore", MedsegWarning)
                 item = self.pipeline.prepare(self.files.item(), self._timed, gate=False)
             answer = self.pipeline.predict(item, self._timed)["pred"][0].numpy()
             ras_to_lps = np.diag([-1.0, -1.0, 1.0, 1.0])
             return answer, ras_to_lps @ np.asarray(item["image"].affine)
 
+        require_inside(self.request.at, open_case(self.files.source, self.request.allow).geometry)
         found = search(look, self.request.at, clicks_of(self.bundle))
         self.pipeline.look_within(found.within)
         self.clicks = found.record(self.request.at)

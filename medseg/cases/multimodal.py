@@ -7,7 +7,7 @@ own voxels until :func:`sampled_on` looks them up there.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -146,6 +146,10 @@ def _slice_by_slice(
 
 # ---- a case of several series ------------------------------------------------------------------------------
 
+HIGHEST_SUV = 100.0
+"""A PET with a hundredth of its voxels above it is in other units, such as Bq/ml, whatever its file says. The
+hottest of the 41 PETs of sarcomas has a hundredth above 17."""
+
 SAID_BY_CALLER = "coordinates of the files, as the caller put them together"
 """Through what an image lies to another when one of them is a NIfTI file, which names no frame."""
 
@@ -223,7 +227,8 @@ def open_multimodal(
     ``others``: {item key: source}. ``registrations``: REG files that may link Frames of Reference.
     ``missing``: keys without a series. ``allow``: see :func:`medseg.cases.volume.open_case`. The last three
     stay in memory. Raises InputError, in one line, for a series of another patient, for two frames that no
-    registration links or two link differently, and for PET without what its SUV needs.
+    registration links or two link differently, for PET (key "pt") without what its SUV needs or with values
+    that are none, and for a single slice.
     """
     files = tuple(fingerprint(item) for item in (source, *others.values(), *registrations))
     return _opened(source, tuple(others.items()), tuple(registrations), tuple(missing), tuple(allow), files)
@@ -239,18 +244,29 @@ def _opened(
     _files: tuple,
 ) -> Multimodal:
     image = open_case(source, allow)
-    companions = {key: _companion(image, read_case(other, allow), registrations) for key, other in others}
+    companions = {
+        key: _companion(key, image, read_case(other, allow), registrations) for key, other in others
+    }
     return Multimodal(image.source, image.volume, image.geometry, image.series, companions, missing)
 
 
-def _companion(image: Case, other: Case, registrations: tuple[str, ...]) -> Companion:
+def _companion(key: str, image: Case, other: Case, registrations: tuple[str, ...]) -> Companion:
     matrix, through = _place(image, other, registrations)
-    if other.series is None or other.series.modality != "PT":
-        return Companion(other, other.volume, matrix, through, "as stored")
-    from medseg.dicom.images.suv import suv_factors
+    made = Companion(other, other.volume, matrix, through, "as stored")
+    if other.series is not None and other.series.modality == "PT":
+        from medseg.dicom.images.suv import suv_factors
 
-    factors = suv_factors(other.series)
-    return Companion(other, factors.suv(other.volume), matrix, through, f"SUV (g/ml), from {factors.how}")
+        factors = suv_factors(other.series)
+        made = replace(made, volume=factors.suv(other.volume), units=f"SUV (g/ml), from {factors.how}")
+    if other.geometry.shape[0] < 2:
+        raise InputError(f"{made.name}: one slice, whose height is not known; expected a stack.")
+    if key == "pt" and (made.volume > HIGHEST_SUV).mean() > 0.01:
+        highest = np.percentile(made.volume, 99)
+        raise InputError(
+            f"{made.name}: a hundredth of its values lie above {highest:.0f}, which is no SUV; expected PET "
+            "in g/ml, by body weight."
+        )
+    return made
 
 
 def _place(image: Case, other: Case, registrations: tuple[str, ...]) -> tuple[np.ndarray | None, str]:

@@ -63,9 +63,10 @@ class Wanted:
         return dict(self.chosen).get(self.modalities[key], "")
 
     @property
-    def registrations(self) -> tuple[str, ...]:
-        """The REG files that the caller named."""
-        return tuple(what for modality, what in self.chosen if modality == REGISTRATION and what != NONE)
+    def registrations(self) -> tuple[str, ...] | None:
+        """The REG files that the caller named, () for "none"; None where nothing was said of them."""
+        named = [what for modality, what in self.chosen if modality == REGISTRATION]
+        return tuple(what for what in named if what != NONE) if named else None
 
 
 def find_patients(
@@ -89,12 +90,14 @@ def find_patients(
         return [_named_case(wanted, path)], []
     path = Path(path)
     found = scan(path)
-    notes = [f"{note.path}: {note.why}" for note in found.broken] + _nifti_notes(path, is_result)
+    nifti = _nifti_notes(path, is_result)
+    notes = [f"{note.path}: {note.why}" for note in found.broken] + nifti
     search = _Search(path, found, wanted)
     cases = search.cases()
     if not cases:
         nothing = "" if found.series else why_nothing(found)
-        seen = f" Seen: {'; '.join(notes[:5])}." if notes and not nothing else ""
+        told = notes[:5] if not nothing else nifti
+        seen = f" Seen: {'; '.join(told)}." if told else ""
         wanted_series = " or ".join(wanted.modalities.values())
         raise InputError(f"{path}: no series of {wanted_series} found{nothing}.{seen}")
     return sorted(cases, key=lambda case: case.name), notes + search.notes
@@ -121,7 +124,7 @@ def _named_case(wanted: Wanted, path: str | os.PathLike | None) -> CaseFiles:
         raise InputError(f"no {wanted.modalities[missing[0]]} series given; this bundle needs it: `series`.")
     image = sources.pop(REFERENCE)
     name = re.sub(r"\.nii(\.gz)?$", "", source_path(image).resolve().name, flags=re.IGNORECASE)
-    return CaseFiles(unique_name(name, []), image, sources, wanted.registrations)
+    return CaseFiles(unique_name(name, []), image, sources, wanted.registrations or ())
 
 
 def _source(what: str, modality: str) -> str:
@@ -145,7 +148,8 @@ class _Search:
     def __init__(self, path: Path, found: Found, wanted: Wanted) -> None:
         self.path, self.wanted = path, wanted
         self.sources = series_sources(found)
-        self.patients = patients_in(found, [Path(file) for file in wanted.registrations] or None)
+        named = wanted.registrations
+        self.patients = patients_in(found, None if named is None else [Path(file) for file in named])
         self.by_uid = {files.series_uid: files for patient in self.patients for files in patient.series}
         self.notes: list[str] = []
         for modality, what in wanted.chosen:

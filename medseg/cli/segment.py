@@ -169,7 +169,7 @@ def _run_segment(options) -> int:
 
     cohort = segment(request, report=report, progress=sys.stderr.isatty())
     for note in cohort["passed_over"]:
-        say(f"passed over: {note}", file=sys.stderr)
+        say(f"passed over: {in_flags(note)}", file=sys.stderr)
     if options.json:
         say(json.dumps(cohort, indent=1))
     return exit_code(cohort["cases"])

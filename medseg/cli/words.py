@@ -16,6 +16,7 @@ from medseg.errors import printable
 FLAGS = {
     "allow": "--allow",
     "append_to": "--append-to",
+    "at": "--at",
     "bundle": "--bundle",
     "certificate": "--certificate",
     "configuration": "--configuration",

@@ -20,7 +20,25 @@ from torch import nn
 from medseg.errors import InputError
 from medseg.inference.norms import norms_in_parts
 
+# torch announces that tracing will go; the branches traced are checks of sizes. For good, and when this is
+# loaded: what Python offers for a while, catch_warnings, is one for all threads, a network is traced while
+# a case is read, and what is set within such a while is forgotten at its end.
+warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+warnings.filterwarnings("ignore", message=".*torch.jit.trace")
+
 ENGINE_NAMES = ("auto", "torch", "openvino", "openvino-bf16")
+
+
+COMPILING = "medseg-compile"
+"""Name of the threads that compile."""
+
+
+def finish_compiling() -> None:
+    """Wait for networks that are still compiled, as when a case failed meanwhile. A process would wait for
+    them at its end, where nobody keeps torch's warnings from the terminal any more."""
+    for thread in threading.enumerate():
+        if thread.name == COMPILING:
+            thread.join()
 
 
 class Engine(Protocol):
@@ -66,12 +84,6 @@ class OpenVINOEngine:
     compiled: dict[tuple[int, ...], Any] = field(default_factory=dict)
     compiling: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def __post_init__(self):
-        # torch announces that tracing will go; the branches traced are checks of sizes. For good, since what
-        # Python offers for a while, catch_warnings, is one for all threads, and a case is read meanwhile.
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-        warnings.filterwarnings("ignore", message=".*torch.jit.trace")
-
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
         with self.compiling:
             run = self._compiled(tuple(batch.shape))
@@ -91,7 +103,7 @@ class OpenVINOEngine:
                 if shape not in self.compiled:
                     self._compiled(shape)(np.zeros(shape, np.float32))
 
-        threading.Thread(target=work, name="medseg-compile").start()
+        threading.Thread(target=work, name=COMPILING).start()
 
     def _compiled(self, shape: tuple[int, ...]):
         if shape not in self.compiled:

@@ -18,7 +18,7 @@ from medseg.bundles.request import Request, payload_of, request_of
 from medseg.bundles.trust import trust
 from medseg.cli.main import main
 from medseg.dicom import read_rtstruct, read_series
-from medseg.errors import BundleError, InputError
+from medseg.errors import BundleError, InputError, MedsegWarning
 
 SIZE = 25
 
@@ -62,7 +62,8 @@ def test_of_two_tumours_that_of_the_point_is_taken_and_with_a_point_in_each_both
 
 def test_a_point_beside_the_tumour_takes_the_nearest_piece_and_stays_in_the_box():
     look, _ = seeing(((0.0, 0.0, 0.0), 12.0), ((50.0, 0.0, 0.0), 12.0))
-    found = search(look, [(0, 20, 0)], Clicks(140.0, 5.0))
+    with pytest.warns(MedsegWarning, match="a point of `at` lies [789] mm beside what was found"):
+        found = search(look, [(0, 20, 0)], Clicks(140.0, 5.0))
     np.testing.assert_allclose(found.box_mm, [[-17, 17], [-17, 25], [-17, 17]], atol=2)
 
 
@@ -107,6 +108,33 @@ def test_a_point_on_the_command_line_contours_the_tumour_and_says_in_which_box(b
     boxed = segment(Request(patient / "CT", bundle, tmp_path / "boxed", within=record["clicks"]["within"]))
     again = json.loads((tmp_path / "boxed" / boxed["cases"][0]["case"] / "run.json").read_text())
     assert again["structures"] == record["structures"]
+
+
+def test_a_point_outside_the_image_is_refused_whether_a_box_around_it_meets_the_image_or_not(
+    bundle, patient, tmp_path, capsys
+):
+    # The CT ends 40 mm from its middle in x and 36 mm in z.
+    for at in ("-41,0,0", "8,-4,37", "1000,0,0"):
+        words = ["segment", str(patient / "CT"), "--bundle", str(bundle), "-o", str(tmp_path / "out")]
+        assert main([*words, f"--at={at}"]) == 2
+        assert f"error: CT: --at {at}: outside the image" in capsys.readouterr().err
+
+
+def test_of_the_boxes_on_the_way_nothing_is_said(bundle, patient, tmp_path):
+    warns = shutil.copytree(bundle, tmp_path / "warns")
+    warning = "__import__('medseg').errors.MedsegWarning(str(__import__('time').monotonic_ns()))"
+    step = {"_target_": "Lambdad", "keys": "image", "func": f"$lambda image: ({warning}, image)[1]"}
+
+    def change(config: dict) -> dict:
+        config["preprocessing"]["transforms"].insert(2, step)
+        return config
+
+    edit(warns / "configs" / "inference.json", change)
+    trust(find_bundle(warns))
+    segment(Request(patient / "CT", warns, tmp_path / "out", at=(tuple(CENTRE_LPS_MM),), formats=("nifti",)))
+    record = json.loads((tmp_path / "out" / "CT" / "run.json").read_text())
+    assert record["clicks"]["looks"] >= 1
+    assert len(record["warnings"]) == 1
 
 
 def test_another_point_contours_anew_and_the_same_is_skipped(bundle, patient, tmp_path):

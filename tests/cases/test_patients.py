@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -65,6 +66,10 @@ def test_two_registrations_that_disagree_are_refused_and_naming_one_decides(pati
     assert case.companions["mr"].through.startswith("registration object REG.dcm")
 
 
+def test_no_registration_is_used_where_the_caller_says_none(patient):
+    assert "no registration object (REG) links the two (there is none)" in refusal(patient, ("REG", "none"))
+
+
 def test_a_deformable_registration_is_named_as_the_reason(patient):
     dataset = pydicom.dcmread(patient / "REG.dcm")
     dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.66.3"
@@ -79,6 +84,25 @@ def test_pet_without_weight_is_refused_in_one_line(patient):
         del dataset.PatientWeight
         dataset.save_as(path)
     assert "no SUV: no PatientWeight" in refusal(patient)
+
+
+def test_pet_in_other_units_than_its_file_says_is_refused_and_a_single_slice_by_its_series(patient):
+    pet = read_series(patient / "PET")
+    suv_5_as_stored = nib.Nifti1Image(pet.volume().T, np.diag([-4.0, -4.0, 4.0, 1.0]))  # becquerel per ml
+    nib.save(suv_5_as_stored, patient / "pet.nii.gz")
+    case, chosen = str(patient / "CT"), {"pt": str(patient / "pet.nii.gz")}
+    with pytest.raises(
+        InputError, match=r"pet.nii.gz: a hundredth of its values lie above 1\d+, which is no SUV"
+    ):
+        open_multimodal(case, chosen)
+    for path in (patient / "PET").iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.Units = "GML"
+        dataset.save_as(path)
+    assert "which is no SUV; expected PET in g/ml" in refusal(patient)
+    for path in sorted((patient / "PET").iterdir())[1:]:
+        path.unlink()
+    assert f"PT series {pet.series_instance_uid}: one slice" in refusal(patient)
 
 
 def test_the_same_modality_twice_needs_a_choice(patient):
@@ -154,6 +178,10 @@ def test_nifti_files_beside_are_passed_over_since_nothing_says_their_modality(pa
     (patient / "pet.nii.gz").touch()
     _, notes = find_patients(patient, Wanted(MODALITIES, ("pt", "mr")))
     assert len(notes) == 1 and "no file says its modality; name each: `series`" in notes[0]
+    for name in ("CT", "PET", "MR"):
+        shutil.rmtree(patient / name)
+    said = refusal(patient)
+    assert "no series of CT or PT or MR found" in said and "name each: `series`" in said
 
 
 def test_a_registration_of_another_patient_links_nothing(patient):

@@ -218,3 +218,29 @@ def test_a_network_that_openvino_cannot_convert_is_named_with_the_way_out():
 
     with pytest.raises(InputError, match="cannot convert Odd .*use `engine=torch`"):
         engine_for("openvino", Odd(), "cpu")(torch.zeros(1, 1, 4, 4, 4))
+
+
+COMPILED_AFTER_A_WHILE = """
+import warnings
+import torch
+from medseg.inference.engines import engine_for
+from medseg.networks import ResUNetSE
+net = ResUNetSE(spatial_dims=3, in_channels=1, out_channels=1, channels=(4, 8), strides=(2,)).eval()
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    engine = engine_for("openvino", net, "cpu")
+engine(torch.zeros(1, 1, 8, 8, 8))
+"""
+
+
+def test_what_torch_says_of_tracing_is_not_heard_after_the_case_has_failed():
+    words = [sys.executable, "-W", "always", "-c", COMPILED_AFTER_A_WHILE]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "Tracer" not in done.stderr and "jit.trace" not in done.stderr
+
+
+def test_what_is_still_compiled_can_be_waited_for():
+    engine = engine_for("openvino", torch.nn.Conv3d(1, 1, 3).eval(), "cpu")
+    engine.begin((1, 1, 8, 8, 8))
+    engines.finish_compiling()
+    assert list(engine.compiled) == [(1, 1, 8, 8, 8)]

@@ -58,6 +58,7 @@ def train(args: argparse.Namespace) -> None:
                 [p.item for p in found if fold_of[p.name] != fold],
                 [p.item for p in held_out],
                 cell,
+                amp=False,  # as the published folds were trained, on whatever processor
                 **({} if args.epochs is None else {"epochs": args.epochs}),
             )
         net, size = network.network(cell / "model.pt")
