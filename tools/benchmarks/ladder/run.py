@@ -82,7 +82,7 @@ def costs(options: argparse.Namespace) -> None:
     """One JSON with a row per network."""
     device = torch.device(options.device)
     task = TASKS[options.task](options.cases, device)
-    rows = [cost(task, name, device) for name in STEPS]
+    rows = [cost(task, name, device) for name in STEPS if name not in options.without]
     with atomic_path(options.out / f"cost_{options.task}_{device.type}.json") as temporary:
         temporary.write_text(json.dumps(rows))
 
@@ -106,12 +106,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("cases", type=Path)
         command.add_argument("out", type=Path)
         command.add_argument("--device", default="cpu")
+        command.add_argument("--without", nargs="*", default=[], help="networks to leave out")
         if name == "train":
             command.add_argument("--jobs", type=int, default=1)
             command.add_argument("--steps", type=int)
             command.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
             command.add_argument("--only", default="", help="networks whose name holds this")
-            command.add_argument("--without", nargs="*", default=[], help="networks to leave out")
     command = commands.add_parser("report")
     command.set_defaults(function=report)
     command.add_argument("cells", type=Path)
