@@ -53,13 +53,13 @@ class AutocastInferer(Inferer):
         return outputs.float()
 
 
-def bfloat16_pays(device: torch.device) -> bool:
+def bfloat16_pays(device: torch.device | str) -> bool:
     """Whether a training is faster in bfloat16 there: on a graphics card, and on a processor with
     instructions for it (avx512_bf16, amx_bf16). Others compute it by way of float32, which is slower.
 
     False as well where PyTorch cannot say what the processor has (no torch.cpu.get_capabilities).
     """
-    if device.type == "cuda":
+    if torch.device(device).type == "cuda":
         return True
     able = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
