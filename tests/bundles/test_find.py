@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from medseg.bundles.config import build, load_config, load_network
 from medseg.bundles.find import bundle_folders, find_bundle
@@ -35,6 +36,16 @@ def test_the_variants_of_a_bundle_are_its_other_configs_and_each_says_its_own_na
         find_bundle("mm_gtv").require_variant("unet")
     with pytest.raises(BundleError, match="no variant 'train'"):
         find_bundle("cxr_anatomy").require_variant("train")
+
+
+@pytest.mark.parametrize("name", sorted(bundle_folders()))
+def test_a_variant_takes_no_import_away_from_the_training_that_it_is_laid_over(name):
+    configs = find_bundle(name).folder / "configs"
+    needed = json.loads((configs / "train.json").read_text())["imports"]
+    for variant in find_bundle(name).variants:
+        parser = ConfigParser()
+        parser.read_config([str(configs / "train.json"), str(configs / f"{variant}.json")])
+        assert set(needed) <= set(parser["imports"]), variant
 
 
 @pytest.mark.parametrize("name", TRAINED)
