@@ -20,7 +20,7 @@ import numpy as np
 from medseg.bundles.clicks import clicks_of, region_text, require_inside, search
 from medseg.bundles.config import build, load_config, load_network
 from medseg.bundles.find import Bundle
-from medseg.bundles.finished import identity_of, previous_of
+from medseg.bundles.finished import identity_of, number_format, previous_of
 from medseg.bundles.record import (
     is_done,
     publish,
@@ -290,6 +290,7 @@ class Job:
             "warnings": list(notes),
             "device": str(self.pipeline.device),
             "engine": self.pipeline.engine,
+            "number_format": number_format(self.pipeline.engine),
             "timings_s": self.timings_s,
             "started": datetime.fromtimestamp(self.started).astimezone().isoformat(timespec="seconds"),
             "seconds": round(self.seconds, 3),
