@@ -26,7 +26,11 @@ def all_finished(cases: Sequence[CaseFiles], bundle: Bundle, request: Request) -
         folder = request.output_dir / folder_name(files.name)
         try:
             previous = previous_of(folder, files.source)
-            if not previous or not is_done(previous, identity_of(bundle, request, files), folder):
+            if (
+                files.refusal
+                or not previous
+                or not is_done(previous, identity_of(bundle, request, files), folder)
+            ):
                 return None
         except (MedsegError, OSError):  # the case's own job says what is wrong
             return None
@@ -40,12 +44,17 @@ def identity_of(bundle: Bundle, request: Request, files: CaseFiles) -> dict[str,
     region = region_file(request.within, source) if request.within else None
     further = {**files.others, **{f"registration {n}": file for n, file in enumerate(files.registrations, 1)}}
     prints = {key: fingerprint_sha256(other, request.output_dir) for key, other in further.items()}
+    several = {
+        "further_sources": further,
+        "further_sha256": prints,
+        "unreadable_beside": list(files.warnings) or None,
+    }
     return {
         "source": source,
         **({"address": files.address} if files.address else {}),
         "number_format": number_format(_engine(bundle, request)),
         "input_sha256": fingerprint_sha256(source, leave_out=request.output_dir),
-        **({"further_sources": further, "further_sha256": prints} if len(bundle.modalities) > 1 else {}),
+        **(several if len(bundle.modalities) > 1 else {}),
         "bundle": bundle.record(),
         "options": {
             "formats": sorted(formats_of(bundle, request.formats, source)),

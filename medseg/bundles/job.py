@@ -222,7 +222,7 @@ class Job:
                 return self
             self.identity = identity_of(self.bundle, self.request, self.files)
             previous = previous_of(self.folder, self.files.source)
-            if is_done(previous, self.identity, self.folder):
+            if not self.files.refusal and is_done(previous, self.identity, self.folder):
                 self.record = {**previous, "status": "skipped"}
                 return self
             remove_outputs(previous, self.folder)
@@ -238,6 +238,7 @@ class Job:
     def _read(self) -> dict[str, Any]:
         if self.files.refusal:
             raise InputError(self.files.refusal)
+        self.notes.extend(self.files.warnings)
         if self.request.at:
             self._find_region()
         return self.pipeline.prepare(self.files.item(), self._timed)

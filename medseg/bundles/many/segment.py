@@ -125,4 +125,5 @@ def _values(files: CaseFiles) -> dict[str, Any]:
 
 def _files(values: Mapping[str, Any]) -> CaseFiles:
     known = {key: value for key, value in values.items() if key not in ("case", "bundle")}
-    return CaseFiles(**{**known, "registrations": tuple(known["registrations"])})
+    lists = {key: tuple(known.get(key, ())) for key in ("registrations", "warnings")}
+    return CaseFiles(**{**known, **lists})
