@@ -26,7 +26,10 @@ from medseg.dicom.images.scan import Found
 from medseg.errors import InputError
 from medseg.files import staging_folder
 
-KEPT = ("case", "status", "fault", "error", "seconds", "warnings", "summary", "structures", "timings_s")
+KEPT = (
+    *("case", "status", "fault", "error", "seconds", "warnings", "summary"),
+    *("structures", "boxes", "labels", "timings_s"),
+)
 """Of a case's run.json, what the table of the cohort has too; all else stays in the case's folder."""
 
 
