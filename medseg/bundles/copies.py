@@ -9,14 +9,19 @@ from typing import Any
 
 from medseg.bundles.find import Bundle, read_json
 from medseg.bundles.trust import WEIGHTS_KEY, require_trusted, trust
-from medseg.errors import InputError
+from medseg.errors import BundleError, InputError
 from medseg.files import make_folder, staging_folder, write_json
+
+META = "_meta_"
+"""What a variant changes of metadata.json, {id: value}, since its network takes or answers something else:
+MONAI's name for the metadata in a config. A training is told the bundle's own."""
 
 
 def with_weights(bundle: Bundle, weights: Path, folder: Path, variant: str | None = None) -> Bundle:
     """The bundle, copied into the new ``folder``, with other weights, what ``configs/<variant>.json`` changes
-    of its inference and training, and no calibration, since the bundle's is of its own weights."""
-    changes = {}
+    of its inference, its training and, under META, its metadata, and no calibration, since the bundle's is of
+    its own weights. BundleError for a change of metadata that it has not."""
+    changes: dict[str, Any] = {}
     if variant:
         name = bundle.require_variant(variant)
         changes = read_json(bundle.folder / "configs" / f"{name}.json")
@@ -28,20 +33,35 @@ def with_weights(bundle: Bundle, weights: Path, folder: Path, variant: str | Non
             write_json(_uncalibrated(_changed(read_json(path), changes)), path)
     metadata = folder / "configs" / "metadata.json"
     kept = {key: value for key, value in read_json(metadata).items() if key != WEIGHTS_KEY}
-    write_json(kept, metadata)
+    about = changes.get(META, {})
+    unknown = [key for key in about if not _has(kept, key)]
+    if unknown:
+        raise BundleError(
+            f"bundle {bundle.name}: {variant}.json changes {', '.join(unknown)} of metadata.json, which has "
+            "no such entry."
+        )
+    write_json(_changed(kept, about), metadata)
     return Bundle(bundle.name, folder, derived_from=bundle)
 
 
 def _changed(config: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A config with what it has of ``changes``, {id: value}."""
     for key, value in changes.items():
-        *parents, name = key.split("#")
-        node = config
-        for parent in parents:
-            node = node.get(parent, {})
-        if name in node:
+        if _has(config, key):
+            *parents, name = key.split("#")
+            node = config
+            for parent in parents:
+                node = node[parent]
             node[name] = value
     return config
+
+
+def _has(config: Any, key: str) -> bool:
+    for part in key.split("#"):
+        if not isinstance(config, Mapping) or part not in config:
+            return False
+        config = config[part]
+    return True
 
 
 def _uncalibrated(node: Any) -> Any:

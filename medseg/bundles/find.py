@@ -26,7 +26,8 @@ COMMON_CONFIGS = (
     "train",
 )
 """Files of configs/ that every bundle may have. Any other .json there is a variant: what it changes of
-train.json and inference.json, for a baseline, another recipe or a fine-tuning."""
+train.json, inference.json and, under ``_meta_``, metadata.json, for a baseline, another recipe or a
+fine-tuning."""
 
 VOLUME_MODALITIES = ("CT", "MR", "PT")
 """Of series that may be the channels of one image."""

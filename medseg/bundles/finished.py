@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg.bundles.find import Bundle
+from medseg.bundles.find import Bundle, read_json
 from medseg.bundles.kinds import formats_of
 from medseg.bundles.record import is_done, read_record
-from medseg.bundles.request import Request
+from medseg.bundles.request import BFLOAT16_ENGINE, Request
 from medseg.cases.find import CaseFiles, folder_name
 from medseg.cases.region import region_file
 from medseg.cases.volume import fingerprint_sha256, source_path
@@ -26,7 +26,11 @@ def all_finished(cases: Sequence[CaseFiles], bundle: Bundle, request: Request) -
         folder = request.output_dir / folder_name(files.name)
         try:
             previous = previous_of(folder, files.source)
-            if not previous or not is_done(previous, identity_of(bundle, request, files), folder):
+            if (
+                files.refusal
+                or not previous
+                or not is_done(previous, identity_of(bundle, request, files), folder)
+            ):
                 return None
         except (MedsegError, OSError):  # the case's own job says what is wrong
             return None
@@ -40,13 +44,17 @@ def identity_of(bundle: Bundle, request: Request, files: CaseFiles) -> dict[str,
     region = region_file(request.within, source) if request.within else None
     further = {**files.others, **{f"registration {n}": file for n, file in enumerate(files.registrations, 1)}}
     prints = {key: fingerprint_sha256(other, request.output_dir) for key, other in further.items()}
+    several = {
+        "further_sources": further,
+        "further_sha256": prints,
+        "unreadable_beside": list(files.warnings) or None,
+    }
     return {
         "source": source,
         **({"address": files.address} if files.address else {}),
-        # Other engines draw the same contours; files of earlier versions do not name it.
-        "number_format": "bfloat16" if request.engine == "openvino-bf16" else None,
+        "number_format": number_format(_engine(bundle, request)),
         "input_sha256": fingerprint_sha256(source, leave_out=request.output_dir),
-        **({"further_sources": further, "further_sha256": prints} if len(bundle.modalities) > 1 else {}),
+        **(several if len(bundle.modalities) > 1 else {}),
         "bundle": bundle.record(),
         "options": {
             "formats": sorted(formats_of(bundle, request.formats, source)),
@@ -57,6 +65,20 @@ def identity_of(bundle: Bundle, request: Request, files: CaseFiles) -> dict[str,
             "settings": dict(sorted(request.settings.items())),
         },
     }
+
+
+def number_format(engine: str | None) -> str | None:
+    """What run.json says of an engine: "bfloat16", whose contours are others, else None: all others draw the
+    same, and files of earlier versions do not name it."""
+    return "bfloat16" if engine == BFLOAT16_ENGINE else None
+
+
+def _engine(bundle: Bundle, request: Request) -> str | None:
+    """The engine asked for: by the request, else by the bundle's inference config, where that says one."""
+    if request.engine != "auto":
+        return request.engine
+    config = bundle.inference_file  # those in YAML are of MONAI's zoo, which knows no engines
+    return read_json(config).get("engine") if config.suffix == ".json" else None
 
 
 def previous_of(folder: Path, source: str) -> dict[str, Any]:

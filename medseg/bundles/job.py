@@ -20,7 +20,7 @@ import numpy as np
 from medseg.bundles.clicks import clicks_of, region_text, require_inside, search
 from medseg.bundles.config import build, load_config, load_network
 from medseg.bundles.find import Bundle
-from medseg.bundles.finished import identity_of, previous_of
+from medseg.bundles.finished import identity_of, number_format, previous_of
 from medseg.bundles.record import (
     is_done,
     publish,
@@ -222,7 +222,7 @@ class Job:
                 return self
             self.identity = identity_of(self.bundle, self.request, self.files)
             previous = previous_of(self.folder, self.files.source)
-            if is_done(previous, self.identity, self.folder):
+            if not self.files.refusal and is_done(previous, self.identity, self.folder):
                 self.record = {**previous, "status": "skipped"}
                 return self
             remove_outputs(previous, self.folder)
@@ -238,6 +238,7 @@ class Job:
     def _read(self) -> dict[str, Any]:
         if self.files.refusal:
             raise InputError(self.files.refusal)
+        self.notes.extend(self.files.warnings)
         if self.request.at:
             self._find_region()
         return self.pipeline.prepare(self.files.item(), self._timed)
@@ -290,6 +291,7 @@ class Job:
             "warnings": list(notes),
             "device": str(self.pipeline.device),
             "engine": self.pipeline.engine,
+            "number_format": number_format(self.pipeline.engine),
             "timings_s": self.timings_s,
             "started": datetime.fromtimestamp(self.started).astimezone().isoformat(timespec="seconds"),
             "seconds": round(self.seconds, 3),

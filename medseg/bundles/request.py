@@ -14,7 +14,8 @@ from medseg.cases.region import check_region
 from medseg.cases.volume import ALLOWABLE_AT_THE_GATE
 from medseg.errors import InputError
 
-ENGINES = ("auto", "torch", "openvino", "openvino-bf16")
+BFLOAT16_ENGINE = "openvino-bf16"
+ENGINES = ("auto", "torch", "openvino", BFLOAT16_ENGINE)
 """medseg.inference.engines.ENGINE_NAMES, here without loading torch; a test compares them."""
 
 OWN_FIELDS = {

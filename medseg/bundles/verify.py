@@ -12,12 +12,13 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from medseg.bundles.config import load_config, load_network
-from medseg.bundles.find import Bundle, read_json
+from medseg.bundles.config import build, load_config, load_network
+from medseg.bundles.find import Bundle, bundle_folders, read_json
 from medseg.bundles.trust import WEIGHTS_KEY, code_of, is_trusted
 from medseg.bundles.weights import read_weights
-from medseg.errors import MedsegError
+from medseg.errors import BundleError, MedsegError
 from medseg.transforms.gate import read_gate
 
 REQUIRED_FILES = (
@@ -38,6 +39,7 @@ INFERENCE_FILES = tuple(
 """Of a bundle that was imported, which has no training and was fitted no gate."""
 
 MAX_WEIGHTS_MB = 10.0
+"""Of the bundles that come with medseg."""
 NOT_DONE = "not done, since it would run the bundle, which is not trusted: read its code, then `trust_bundle`"
 
 METADATA_SCHEMA = {
@@ -80,7 +82,7 @@ def verify(bundle: Bundle) -> list[tuple[str, str | None]]:
 
     The problem is :data:`NOT_DONE` for checks that execute what they check, of a bundle that is not trusted.
     """
-    results = []
+    results: list[tuple[str, str | None]] = []
     logging.disable(
         logging.WARNING
     )  # MONAI's verifiers log every argument; the results below say what matters
@@ -171,18 +173,44 @@ def _properties(bundle: Bundle) -> str | None:
     return None
 
 
+LIST = "list"
+"""The format of ``pred`` in metadata.json, of a network that answers each image of a batch by itself, as
+:class:`medseg.networks.SliceDetector`: MONAI's check needs a tensor, and is given the ``rows`` of the
+first."""
+
+
 def _network_in_out(bundle: Bundle) -> str | None:
+    import torch
     from monai.bundle import verify_net_in_out
 
+    class FirstRows(torch.nn.Module):
+        def __init__(self, network: torch.nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            answers = self.network(images)
+            if not isinstance(answers, list):
+                raise BundleError(
+                    f"the network answers with {type(answers).__name__}; metadata.json says a list."
+                )
+            return answers[0]["rows"]
+
     configs = bundle.folder / "configs"
+    checked = "network_def"
+    overrides: dict[str, Any] = {}
+    if bundle.metadata["network_data_format"]["outputs"]["pred"].get("format") == LIST:
+        network = build(bundle, load_config(bundle, "inference", {"device": "cpu"}), "network_def")
+        checked, overrides = "first_rows", {"first_rows": FirstRows(network)}
     verify_net_in_out(
-        net_id="network_def",
+        net_id=checked,
         meta_file=str(configs / "metadata.json"),
         config_file=str(configs / "inference.json"),
         device="cpu",
         n=2,
         p=2,
         any=64,
+        **overrides,
     )
     return None
 
@@ -198,7 +226,7 @@ def _code(bundle: Bundle) -> str | None:
 def _weights(bundle: Bundle) -> str | None:
     read_weights(bundle)
     size_mb = bundle.weights.stat().st_size / 1e6
-    if size_mb > MAX_WEIGHTS_MB and not bundle.inference_only:
+    if size_mb > MAX_WEIGHTS_MB and bundle.folder in bundle_folders().values():
         return f"{size_mb:.1f} MB of weights; at most {MAX_WEIGHTS_MB:g} MB are shipped"
     return None
 

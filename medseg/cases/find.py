@@ -42,7 +42,8 @@ class CaseFiles:
 
     ``others``: {item key: source} of further series of the patient. ``registrations``: REG files that may
     say how these lie. ``refusal``: why the case cannot be contoured, "" where it can. ``address``: where the
-    image is fetched from to be its ``source``, "" for one that lies there.
+    image is fetched from to be its ``source``, "" for one that lies there. ``warnings``: what its user has to
+    know of what lies beside it.
     """
 
     name: str
@@ -51,6 +52,7 @@ class CaseFiles:
     registrations: tuple[str, ...] = ()
     refusal: str = ""
     address: str = ""
+    warnings: tuple[str, ...] = ()
 
     def item(self) -> dict[str, Any]:
         """What a bundle's preprocessing begins with: ``image``, the keys of ``others``, ``registrations``

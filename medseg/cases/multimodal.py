@@ -66,8 +66,12 @@ def _checked(matrix: np.ndarray | None, moving: Geometry, reference: Geometry) -
     matrix = np.asarray(matrix, dtype=np.float64)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or not np.allclose(matrix[3], [0, 0, 0, 1]):
         raise GeometryError("a transformation must be a 4x4 matrix of finite numbers that ends in 0 0 0 1.")
-    if abs(np.linalg.det(matrix[:3, :3])) < 1e-6:
-        raise GeometryError("a transformation squeezes space flat (its determinant is 0); check its matrix.")
+    determinant = float(np.linalg.det(matrix[:3, :3]))
+    if abs(determinant) < 1e-6:
+        raise GeometryError(
+            f"a transformation squeezes space flat: determinant {determinant:g}, expected about 1, as in the "
+            "same patient's mm; check its matrix."
+        )
     return matrix
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from medseg.cases.find import CaseFiles, find_cases, series_sources, unique_name
 from medseg.cases.nifti import is_nifti
 from medseg.cases.volume import source_path
-from medseg.dicom.images.scan import Found, SeriesFiles, find_series
+from medseg.dicom.images.scan import FileNote, Found, SeriesFiles, find_series
 from medseg.dicom.images.series import why_nothing
-from medseg.dicom.together import PatientSeries, patients_in
+from medseg.dicom.together import LostSeries, PatientSeries, frame_of, lost_files, patients_in
 from medseg.errors import InputError
 
 NONE = "none"
@@ -79,7 +79,8 @@ def find_patients(
 
     ``path``: a folder of one patient or of many, nested; or a NIfTI file, which is the image. None: all
     series are chosen by path. A patient without a series to contour, with two that fit, or with one that
-    nothing links, is a case with a ``refusal``: the others of a cohort go on. ``scan``: as of
+    nothing links or of which nothing can be read, is a case with a ``refusal``: the others of a cohort go on.
+    Files that cannot be read and may be of a series that a case lacks are its ``warnings``. ``scan``: as of
     :func:`medseg.cases.find.find_cases`. Raises InputError for a choice
     that is not there and when nothing is found.
     """
@@ -150,6 +151,7 @@ class _Search:
         self.sources = series_sources(found)
         named = wanted.registrations
         self.patients = patients_in(found, None if named is None else [Path(file) for file in named])
+        self.lost = lost_files(found, self.patients)
         self.by_uid = {files.series_uid: files for patient in self.patients for files in patient.series}
         self.notes: list[str] = []
         for modality, what in wanted.chosen:
@@ -174,6 +176,11 @@ class _Search:
             for case in (of_patient := self._of_patient(patient, there, references)):
                 name = self._name(patient, case.source if len(of_patient) > 1 else None)
                 made.append(replace(case, name=unique_name(name, [(other.name, "") for other in made])))
+        near = _nearest(self.lost, made, self.path) if made else []
+        made = [
+            replace(case, warnings=self._warnings(case, notes))
+            for case, notes in zip(made, near, strict=True)
+        ]
         named = [m for m, what in self.wanted.chosen if what != NONE and m != REGISTRATION]
         if named and not chosen and len(made) > 1:
             raise InputError(
@@ -207,6 +214,9 @@ class _Search:
         try:
             for key in self.wanted.modalities:
                 choice = self.wanted.choice(key)
+                if key == REFERENCE and not choice:
+                    own = [lost for lost in patient.lost if lost.frame_uid == frame_of(reference)]
+                    self._require_read(own, key, [reference])
                 if key == REFERENCE or choice == NONE:
                     continue
                 if choice and not is_uid(choice):
@@ -241,6 +251,8 @@ class _Search:
             raise InputError(
                 f"{len(linked)} {modality} series fit: {listed}. Choose one: `series={modality}=UID`."
             )
+        frames = {frame_of(files) for files in elsewhere}
+        self._require_read([lost for lost in patient.lost if lost.frame_uid not in frames], key, linked)
         for files in there:
             if files not in linked and linked:
                 self.notes.append(f"series {files}: in another frame than {reference}; {linked[0]} is taken")
@@ -253,9 +265,55 @@ class _Search:
             raise InputError(f"no {modality} series of this patient, which the bundle cannot do without.")
         return linked[0] if linked else None
 
+    def _require_read(self, series: Sequence[LostSeries], key: str, linked: list[SeriesFiles]) -> None:
+        """InputError for a series that may be the one of this modality and of which nothing can be read:
+        whoever brought it expects it to be looked at. ``linked``: what would be taken without it."""
+        modality = self.wanted.modalities[key]
+        for lost in series:
+            if lost.modality != modality:
+                continue
+            if linked:
+                raise InputError(
+                    f"{modality} series {lost} cannot be read, and {linked[0]} fits. Export the first again, "
+                    f"or choose: `series={modality}={linked[0].series_uid}`."
+                )
+            way_out = f" To do without it: `series={modality}={NONE}`." if key in self.wanted.optional else ""
+            raise InputError(f"{modality} series {lost} cannot be read; export it again.{way_out}")
+
+    def _warnings(self, case: CaseFiles, near: Sequence[FileNote]) -> tuple[str, ...]:
+        """What to say of files that cannot be read and lie nearest to this case, where it lacks a series."""
+        lacking = [
+            modality
+            for key, modality in self.wanted.modalities.items()
+            if key not in (REFERENCE, *case.others) and self.wanted.choice(key) != NONE
+        ]
+        if not lacking or not near:
+            return ()
+        many = f"{len(near)} files" if len(near) > 1 else "1 file"
+        place = near[0].path.relative_to(self.path)
+        return (
+            f"{many} that cannot be read may be a {' or '.join(lacking)} of this patient, e.g. {place}: "
+            f"{near[0].why}.",
+        )
+
     def _name(self, patient: PatientSeries, source: str | None) -> str:
         """After the folder of a source, or else of all that is here of the patient."""
         folders = [self.sources[files.series_uid][0] for files in patient.series]
         folders += [reg.path.parent for reg in patient.registrations if reg.path.is_relative_to(self.path)]
         folder = source_path(source) if source else Path(os.path.commonpath(folders))
         return "_".join(folder.relative_to(self.path).parts) or self.path.resolve().name
+
+
+def _nearest(notes: Sequence[FileNote], cases: Sequence[CaseFiles], root: Path) -> list[list[FileNote]]:
+    """Of each case the files that share a deeper folder with its image than with others'; what lies in the
+    folder of all of several cases is nobody's."""
+    near: list[list[FileNote]] = [[] for _ in cases]
+    for note in notes:
+        shared = [
+            len(Path(os.path.commonpath([note.path, source_path(case.source)])).parts) for case in cases
+        ]
+        if len(cases) == 1 or max(shared) > len(root.parts):
+            for number, depth in enumerate(shared):
+                if depth == max(shared):
+                    near[number].append(note)
+    return near

@@ -53,8 +53,8 @@ def add_request(command: argparse.ArgumentParser) -> None:
         "--engine",
         default="auto",
         choices=("auto", "torch", "openvino", "openvino-bf16"),
-        help="auto: openvino on a processor where it is installed, else torch; openvino-bf16: in bfloat16, "
-        "faster and less exact",
+        help="auto: what the bundle says; where it says nothing, openvino on a processor where it is "
+        "installed, else torch; openvino-bf16: in bfloat16, faster and less exact",
     )
     _add_where(command)
     _add_targets(command)

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +17,8 @@ from medseg.cli.words import say
 
 class SuggestingParser(argparse.ArgumentParser):
     """An ArgumentParser whose error is one line: about an unknown option or command it names the nearest one
-    that there is, and an option that takes one value is refused when it is given twice.
+    that there is, and an option that takes one value is refused when it is given twice. A word that begins
+    with a minus and a digit is a value: a point or a box in LPS mm, as in ``--at -31,20,5``.
 
     A command's own parser is found under ``parser`` of the options: ``command.set_defaults(parser=command)``.
     """
@@ -24,6 +26,8 @@ class SuggestingParser(argparse.ArgumentParser):
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.register("action", None, _Once)
+        # argparse takes -31 for a number and -31,20,5 for an option; it has no public way to say otherwise.
+        self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def parse_args(self, args: Sequence[str] | None = None, namespace=None):
         options, unknown = self.parse_known_args(args, namespace)

@@ -30,6 +30,10 @@ MATRIX_TOLERANCE = 1e-3
 """How far a matrix may be from orthonormal, as its type demands: matrices are written as text, some with
 three decimals."""
 
+SCALES = (0.5, 2.0)
+"""Between which lengths the axes of a whole transformation lie: no patient is twice as large in one series as
+in another, but one of cm or m against mm is 10 or 1000 times."""
+
 AGREEMENT_MM = 0.1
 """Two registrations that put the corners of a series no further apart than this say the same."""
 
@@ -68,7 +72,7 @@ def read_registration(path: str | os.PathLike) -> Registration:
     Several matrices of one frame are multiplied in the order of their items, the first one applied first
     (equation C.20.2-2). InputError, in one line, for another kind of object (a Deformable Spatial
     Registration too, whose displacements are not read), for a matrix that is not what its type says, mirrors
-    or flattens, and for a frame that is mapped twice to different places.
+    or flattens, for a scale outside SCALES, and for a frame that is mapped twice to different places.
     """
     path = Path(path)
     if not path.is_file():
@@ -125,7 +129,8 @@ def _frame_uid(dataset: Dataset, path: Path) -> str:
 
 
 def _matrix_of(item: Dataset, where: str) -> np.ndarray:
-    """The product of an item's matrices."""
+    """The product of an item's matrices. InputError for a scale outside SCALES; single matrices may have one,
+    as those that change units and change them back."""
     registrations = item.get("MatrixRegistrationSequence") or []
     if len(registrations) != 1:
         raise InputError(f"{where}: {len(registrations)} items in MatrixRegistrationSequence; expected one.")
@@ -133,9 +138,23 @@ def _matrix_of(item: Dataset, where: str) -> np.ndarray:
     if not steps:
         raise InputError(f"{where}: no MatrixSequence.")
     product = np.eye(4)
-    for step in steps:
-        product = _checked(step, where) @ product
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is no scale of a patient either
+        for step in steps:
+            product = _checked(step, where) @ product
+        lengths = _lengths(product)
+    low, high = SCALES
+    if not ((lengths >= low) & (lengths <= high)).all():
+        raise InputError(
+            f"{where}: its matrix scales the axes by {', '.join(f'{n:g}' for n in lengths)}; expected "
+            f"{low:g} to {high:g}, as of one patient in mm. Look whether it is in other units, and export it "
+            "again."
+        )
     return product
+
+
+def _lengths(matrix: np.ndarray) -> np.ndarray:
+    """float64 (3,): what each axis is scaled by; hypot does not overflow."""
+    return np.hypot.reduce(matrix[:3, :3], axis=0)
 
 
 def _checked(step: Dataset, where: str) -> np.ndarray:
@@ -155,15 +174,15 @@ def _checked(step: Dataset, where: str) -> np.ndarray:
     if np.abs(matrix[3] - (0, 0, 0, 1)).max() > 1e-6:
         turned = " (it looks transposed)" if np.abs(matrix[:3, 3]).max() == 0 else ""
         raise InputError(f"{where}: last row {matrix[3].tolist()}; expected 0, 0, 0, 1{turned}.")
-    gram = matrix[:3, :3].T @ matrix[:3, :3]
-    lengths = np.sqrt(np.diag(gram))
-    volume = float(np.linalg.det(matrix[:3, :3]))
-    if not lengths.all() or volume / lengths.prod() < 1e-6:
+    lengths = _lengths(matrix)
+    axes = matrix[:3, :3] / np.where(lengths, lengths, 1)
+    volume = float(np.linalg.det(axes))  # of axes of length 1, so that a scale is not taken for a flat one
+    if volume < 1e-6:
         raise InputError(
-            f"{where}: determinant {volume:g}; the matrix {'mirrors' if volume < 0 else 'flattens'} the "
-            "patient, expected a positive one."
+            f"{where}: determinant {volume:g} of its axes without their scale; the matrix "
+            f"{'mirrors' if volume < 0 else 'flattens'} the patient, expected a positive one, as 1 of a turn."
         )
-    skew = np.abs(gram / np.outer(lengths, lengths) - np.eye(3)).max()
+    skew = np.abs(axes.T @ axes - np.eye(3)).max()
     stretch = np.abs(lengths - 1).max()
     if kind != "AFFINE" and skew > MATRIX_TOLERANCE or kind == "RIGID" and stretch > MATRIX_TOLERANCE:
         raise InputError(

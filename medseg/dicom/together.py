@@ -3,13 +3,16 @@ object (REG) between two. Nothing is taken for near because it looks near."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from medseg.dicom.damage import PARSE_ERRORS
+from medseg.dicom.images.header import SLICE_CLASSES, read_header
 from medseg.dicom.images.scan import FileNote, Found, SeriesFiles
 from medseg.dicom.patient import differing_field, patient_of
 from medseg.dicom.registration import Registration, find_matrix, read_registration
@@ -19,14 +22,30 @@ SAME_FRAME = "shared Frame of Reference"
 
 
 @dataclass(frozen=True, eq=False)
+class LostSeries:
+    """A series of which no file can be read, as the header of the first one still tells of it."""
+
+    series_uid: str
+    modality: str
+    frame_uid: str
+    notes: list[FileNote]
+
+    def __str__(self) -> str:
+        many = f"{len(self.notes)} files" if len(self.notes) > 1 else "1 file"
+        first = self.notes[0]
+        return f"{self.series_uid} ({self.modality}, {many}, e.g. {first.path.name}: {first.why})"
+
+
+@dataclass(frozen=True, eq=False)
 class PatientSeries:
     """What a folder holds of one patient: ``series`` that are no localizers, ``registrations`` that can be
-    read, and why others cannot (``unread``)."""
+    read, and why others cannot (``unread``), and series of which nothing can be read (``lost``)."""
 
     patient: Mapping[str, str] = field(repr=False)
     series: list[SeriesFiles] = field(default_factory=list)
     registrations: list[Registration] = field(default_factory=list)
     unread: list[FileNote] = field(default_factory=list)
+    lost: list[LostSeries] = field(default_factory=list)
 
     def link(self, files: SeriesFiles, reference: SeriesFiles) -> str:
         """Through what a series lies in the frame of another one: SAME_FRAME, or the name of a REG file.
@@ -52,7 +71,8 @@ class PatientSeries:
 
 
 def patients_in(found: Found, registrations: Sequence[Path] | None = None) -> list[PatientSeries]:
-    """The series and registration objects of a scan by patient, in the order they were found.
+    """The series and registration objects of a scan by patient, in the order they were found; those of whom
+    no series can be read are left out.
 
     ``registrations``: REG files to go by instead of those of the scan. People who share a PatientID, or have
     none, stay apart where name, birth date or sex differ. A registration object that cannot be read, or is
@@ -77,17 +97,52 @@ def patients_in(found: Found, registrations: Sequence[Path] | None = None) -> li
     patients = [patient for patient in patients if patient.series]
     for patient in patients:
         patient.unread.extend(notes)
+    for person, lost in _lost_series(found):
+        for patient in patients:
+            if _is(patient, person):
+                patient.lost.append(lost)
     return patients
+
+
+def lost_files(found: Found, patients: Sequence[PatientSeries]) -> list[FileNote]:
+    """Files that cannot be read, of which nothing says whose they are or what: they may be of any series that
+    is not there."""
+    told = {note.path for patient in patients for lost in patient.lost for note in lost.notes}
+    return [note for note in found.broken if note.path not in told and note.series_uid not in found.series]
+
+
+def _lost_series(found: Found) -> Iterator[tuple[Mapping[str, str], LostSeries]]:
+    """(whose it is, a series of slices of which no file can be read), where its header still says both."""
+    by_uid: dict[str, list[FileNote]] = {}
+    for note in found.broken:
+        if note.series_uid and note.series_uid not in found.series:
+            by_uid.setdefault(note.series_uid, []).append(note)
+    for uid, notes in by_uid.items():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                header = read_header(notes[0].path)[0] or Dataset()
+                person = patient_of(header)
+                sop_class, frame = (str(header.get(k, "")) for k in ("SOPClassUID", "FrameOfReferenceUID"))
+                is_localizer = "LOCALIZER" in str(header.get("ImageType", ""))
+        except (InputError, *PARSE_ERRORS):
+            continue
+        if sop_class in SLICE_CLASSES and not is_localizer:
+            yield person, LostSeries(uid, SLICE_CLASSES[sop_class], frame, notes)
 
 
 def _of(patients: list[PatientSeries], patient: Mapping[str, str]) -> PatientSeries:
     """The entry of a patient, made where there is none."""
     for entry in patients:
-        same_id = entry.patient["PatientID"].casefold() == patient["PatientID"].casefold()
-        if same_id and differing_field(entry.patient, patient) is None:
+        if _is(entry, patient):
             return entry
     patients.append(PatientSeries(patient))
     return patients[-1]
+
+
+def _is(entry: PatientSeries, patient: Mapping[str, str]) -> bool:
+    same_id = entry.patient["PatientID"].casefold() == patient["PatientID"].casefold()
+    return same_id and differing_field(entry.patient, patient) is None
 
 
 def frame_of(files: SeriesFiles) -> str | None:

@@ -1,13 +1,13 @@
-"""What a cohort leaves beside its cases: volumes.csv, a row per structure, and cohort.html with
-distributions, what is unlike the other cases, and pictures."""
+"""What a cohort leaves beside its cases: volumes.csv, a row per structure, or findings.csv, a row per box,
+and cohort.html with distributions, what is unlike the other cases, and pictures."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,14 @@ from medseg.reports.page import GENERATOR, write_page
 
 COLUMNS = ("case", "status", "structure", "empty", "volume_cc", "area_cm2", "area_pixels", "error")
 """Of volumes.csv. A size that is not known, as on a single slice, is left out."""
+
+CORNERS = ("low_1", "low_2", "low_3", "high_1", "high_2", "high_3")
+FINDING_COLUMNS = (
+    *("case", "status", "number", "class", "score", "unit"),
+    *CORNERS,
+    *("volume_cc", "area_cm2", "area_pixels", "error"),
+)
+"""Of findings.csv. ``unit``: of the corners, whose third coordinate a flat image has not."""
 
 PICTURE_WIDTH = 1000
 """Pixels: previews are embedded this wide, so that a page of a hundred cases can still be mailed."""
@@ -44,18 +52,19 @@ DEFINITIONS = {
 def write_cohort(
     records: Sequence[Mapping[str, Any]], bundle: str, notes: Sequence[str], folder: Path
 ) -> list[str]:
-    """Write FOLDER/volumes.csv and FOLDER/cohort.html, each atomically; a sentence for each that is not ours
-    to replace.
+    """Write FOLDER/volumes.csv, or FOLDER/findings.csv where cases have boxes and neither where they have
+    labels, and FOLDER/cohort.html, each atomically; a sentence for each that is not ours to replace.
 
     ``records``: of each case, as its run.json has it. ``bundle``: name and version. ``notes``: what was
     passed over.
     """
-    table, page = folder / "volumes.csv", folder / "cohort.html"
-    left = []
-    if _is_free(table, ",".join(COLUMNS)):
-        write_csv(volume_rows(records), COLUMNS, table)
-    else:
-        left.append(f"{table}: was not written by medseg and is left as it is.")
+    page, left = folder / "cohort.html", []
+    tables = [table for table in TABLES if table.of == _kind(records)]
+    for name, columns, rows in ((table.name, table.columns, table.rows) for table in tables):
+        if _is_free(folder / name, ",".join(columns)):
+            write_csv(rows(records), columns, folder / name)
+        else:
+            left.append(f"{folder / name}: was not written by medseg and is left as it is.")
     if _is_free(page, GENERATOR):
         ended = {r["case"]: r.get("structures") or [] for r in records if r["status"] in ("done", "skipped")}
         found = outliers(ended)
@@ -73,6 +82,7 @@ def write_cohort(
             "n_outliers": len(found),
             "failures": [record for record in records if record.get("error")][:MOST_ROWS],
             "distributions": _distributions(ended, found),
+            "tables": [f"{table.name}, a row per {table.one}" for table in tables],
         }
         write_page("cohort.html", page, **values, notices=notes[:MOST_ROWS], definitions=DEFINITIONS)
     else:
@@ -90,6 +100,42 @@ def volume_rows(records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]
         for row in structures:
             known = {key: row[key] for key in COLUMNS if row.get(key) is not None}
             yield case | known | ({"structure": row["name"]} if row else {})
+
+
+def finding_rows(records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows of findings.csv: one per box, the best of a case first, and one for a case without any."""
+    for record in records:
+        case = {"case": record["case"], "status": record["status"]}
+        if "error" in record:
+            case["error"] = record["error"]
+        boxes = record.get("boxes") or {}
+        for number, box in enumerate(boxes.get("found") or [{}], 1):
+            known = {key: box[key] for key in FINDING_COLUMNS if box.get(key) is not None}
+            for key in ("low", "high"):
+                known |= {f"{key}_{axis}": value for axis, value in enumerate(box.get(key, ()), 1)}
+            yield case | known | ({"number": number, "unit": boxes["unit"]} if box else {})
+
+
+class Table(NamedTuple):
+    """A table of a cohort: the key of ``of`` in the record of a case has its rows, one per ``one``."""
+
+    of: str
+    name: str
+    one: str
+    columns: tuple[str, ...]
+    rows: Callable[[Sequence[Mapping[str, Any]]], Iterator[dict[str, Any]]]
+
+
+TABLES = (
+    Table("structures", "volumes.csv", "structure", COLUMNS, volume_rows),
+    Table("boxes", "findings.csv", "box", FINDING_COLUMNS, finding_rows),
+)
+
+
+def _kind(records: Sequence[Mapping[str, Any]]) -> str:
+    """What the cases have: "structures" too where all failed."""
+    kinds = ("structures", "boxes", "labels")
+    return next((kind for kind in kinds if any(kind in record for record in records)), kinds[0])
 
 
 def _is_free(path: Path, mark: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,14 +39,17 @@ def group_weights(cases: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> 
     return np.array([len(cases) / len(counts) / counts[group] for group in groups])
 
 
-def group_sampler(cases: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> WeightedRandomSampler | None:
+def group_sampler(
+    cases: Sequence[Mapping[str, Any]], fields: Sequence[str], processes: int = 1
+) -> WeightedRandomSampler | None:
     """A sampler of as many draws as there are cases, with :func:`group_weights`; None without ``fields``,
     when a loader draws as it does by itself. It draws from torch's own generator, whose state checkpoints
-    keep, so that a resumed training goes on with other draws than it began with.
+    keep, so that a resumed training goes on with other draws than it began with. ``processes``: how many
+    share the draws of an epoch; each draws from all cases, and all draw as many.
 
     With ("label", "device") a class is no longer tied to a machine: the few sick films of the machine of the
     sound count as much as all others. They are then seen many times, which is little to learn from.
     """
     if not fields:
         return None
-    return WeightedRandomSampler(group_weights(cases, fields), len(cases))
+    return WeightedRandomSampler(group_weights(cases, fields), math.ceil(len(cases) / processes))

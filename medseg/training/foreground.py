@@ -11,6 +11,7 @@ from monai.metrics import CumulativeIterationMetric
 from monai.utils.enums import CommonKeys as Keys
 
 from medseg.errors import InputError
+from medseg.training.noisy.pools import of_all_processes
 
 _logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def _average_precision(scores: torch.Tensor, truth: torch.Tensor) -> torch.Tenso
     positive = torch.nan_to_num(truth) > 0
     total = positive.sum()
     if not total:
-        return torch.tensor(float("nan"))
+        return torch.tensor(torch.nan, dtype=torch.double)  # as below: processes exchange them as they are
     ordered, place = scores.flatten().sort(descending=True)
     found = positive[place].cumsum(0)
     last = torch.ones_like(positive)
@@ -81,7 +82,9 @@ class ForegroundWatch:
 
     def _require_lesions(self) -> None:
         loader = getattr(self.evaluator, "data_loader", ())
-        if not any(bool((torch.nan_to_num(batch[Keys.LABEL]) > 0).any()) for batch in loader):
+        own = any(bool((torch.nan_to_num(batch[Keys.LABEL]) > 0).any()) for batch in loader)
+        # Each of several processes has a share of the set, which may be without one.
+        if not of_all_processes([torch.tensor([own])])[0].any():
             raise InputError(
                 "no label of the validation set has a lesion, so nothing can tell which epoch is best; put "
                 "cases with lesions into `validation`."

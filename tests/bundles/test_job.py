@@ -4,6 +4,7 @@ format."""
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +17,9 @@ from chiral_cases import MARKER_CC, case_at, chiral_series, contoured, image_cen
 from shapely.geometry import Polygon
 
 from medseg.bundles.cohort import segment
+from medseg.bundles.find import find_bundle
 from medseg.bundles.request import Request
+from medseg.bundles.trust import trust
 from medseg.errors import GeometryError, InputError
 from medseg.inference import SlidingWindow
 from medseg.inference.engines import processor_formats
@@ -180,6 +183,48 @@ def test_a_prediction_off_the_cases_grid_is_refused(bright_bundle, tmp_path):
 
 def engines_here() -> list[str]:
     return ["torch", "openvino", *(["openvino-bf16"] if "BF16" in processor_formats() else [])]
+
+
+@pytest.fixture
+def bfloat16_bundle(bright_bundle, tmp_path):
+    """The bright bundle, whose config says that it computes in bfloat16."""
+    folder = tmp_path / "bfloat16"
+    shutil.copytree(bright_bundle, folder)
+    path = folder / "configs" / "inference.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "engine": "openvino-bf16"}))
+    trust(find_bundle(folder))
+    return folder
+
+
+@pytest.mark.skipif("openvino-bf16" not in engines_here(), reason="the processor has no bfloat16")
+def test_run_json_says_the_number_format_of_a_bundle_that_is_overruled_or_not(bfloat16_bundle, tmp_path):
+    chiral_series(tmp_path / "CT")
+    request = Request(tmp_path / "CT", str(bfloat16_bundle), tmp_path / "out", formats=("nifti",))
+    for asked, status, used, said in (
+        ("auto", "done", "openvino-bf16", "bfloat16"),
+        ("openvino-bf16", "skipped", "openvino-bf16", "bfloat16"),
+        ("openvino", "done", "openvino", None),
+        ("torch", "skipped", "openvino", None),
+        ("auto", "done", "openvino-bf16", "bfloat16"),
+    ):
+        assert segment(replace(request, engine=asked, device="cpu"))["cases"][0]["status"] == status, asked
+        case = case_at(tmp_path / "out")
+        assert (case["engine"], case["number_format"]) == (used, said), asked
+
+
+def test_a_bundle_in_bfloat16_is_refused_where_the_processor_has_none_unless_overruled(
+    bfloat16_bundle, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("medseg.inference.engines.processor_formats", lambda: ("FP32",))
+    chiral_series(tmp_path / "CT")
+    request = Request(
+        tmp_path / "CT", str(bfloat16_bundle), tmp_path / "out", formats=("nifti",), device="cpu"
+    )
+    with pytest.raises(InputError, match="this processor has no bfloat16 instructions .* use `engine=openv"):
+        segment(request)
+    assert segment(replace(request, engine="torch"))["cases"][0]["status"] == "done"
+    case = case_at(tmp_path / "out")
+    assert (case["engine"], case["number_format"]) == ("torch", None)
 
 
 def test_the_network_is_made_ready_while_the_case_is_read(bright_bundle, tmp_path, monkeypatch):

@@ -115,6 +115,113 @@ def test_a_second_run_skips_and_a_change_of_one_series_contours_anew(several_bun
     ]
 
 
+# ---- there, and not readable -------------------------------------------------------------------------------
+
+
+def spoil(folder, how):
+    """Every file of a folder becomes unreadable: its pixels cut off, its pixels of no size, empty."""
+    for file in folder.iterdir():
+        if how == "cut off":
+            file.write_bytes(file.read_bytes()[:-100])
+        elif how == "empty":
+            file.write_bytes(b"")
+        else:
+            dataset = pydicom.dcmread(file)
+            dataset.PixelSpacing = [0, 0]
+            dataset.save_as(file)
+
+
+@pytest.mark.parametrize(
+    ("how", "why"), [("cut off", "pixel data cut off"), ("of no size", "PixelSpacing 0 x 0 mm")]
+)
+def test_a_pet_of_which_no_slice_can_be_read_is_refused_and_may_be_left_out(
+    several_bundle, patient, tmp_path, capsys, how, why
+):
+    spoil(patient / "PET", how)
+    words = ["segment", str(patient), "--bundle", str(several_bundle), "--format", "rtstruct"]
+    assert main([*words, "-o", str(tmp_path / "out")]) == 2
+    error = json.loads((tmp_path / "out" / "P1" / "run.json").read_text())["error"]
+    assert f"(PT, 18 files, e.g. PT_0001.dcm: {why}" in error and "cannot be read; export it again" in error
+    said = capsys.readouterr().err
+    assert "error: P1: PT series 2.25." in said and "To do without it: --series PT=none." in said
+    assert not (tmp_path / "out" / "P1" / "RS.dcm").exists()
+    assert main([*words, "-o", str(tmp_path / "out"), "--series", "PT=none"]) == 0
+    record = json.loads((tmp_path / "out" / "P1" / "run.json").read_text())
+    assert record["series"]["summary"] == "CT + MR, no PT"
+
+
+def test_files_that_may_be_a_pet_are_warned_of_on_the_terminal_and_in_run_json(
+    several_bundle, patient, tmp_path, capsys
+):
+    spoil(patient / "PET", "empty")
+    words = ["segment", str(patient), "--bundle", str(several_bundle), "--format", "rtstruct"]
+    assert main([*words, "-o", str(tmp_path / "out")]) == 0
+    warning = "18 files that cannot be read may be a PT of this patient, e.g. PET/PT_0001.dcm: named as DICOM"
+    record = json.loads((tmp_path / "out" / "P1" / "run.json").read_text())
+    assert [said for said in record["warnings"] if said.startswith(warning)]
+    assert f"warning: P1: {warning}" in capsys.readouterr().err
+    assert main([*words, "-o", str(tmp_path / "none"), "--series", "PT=none"]) == 0
+    assert "may be a PT" not in capsys.readouterr().err, "nobody asked for one"
+
+
+def test_a_case_that_was_done_without_a_pet_is_not_skipped_when_an_unreadable_one_comes(
+    several_bundle, patient, tmp_path
+):
+    pet = shutil.move(patient / "PET", tmp_path / "PET")
+    out = tmp_path / "out"
+    (record,) = run(several_bundle, patient, out)
+    assert record["status"] == "done" and record["series"]["summary"] == "CT + MR, no PT"
+    assert not any("cannot be read" in warning for warning in record["warnings"])
+    shutil.copytree(pet, patient / "PET")
+    spoil(patient / "PET", "empty")
+    (record,) = run(several_bundle, patient, out)
+    assert any("may be a PT" in warning for warning in record["warnings"])
+    shutil.rmtree(patient / "PET")
+    (record,) = run(several_bundle, patient, out)
+    assert not any("may be a PT" in warning for warning in record["warnings"])
+    spoil(pet, "cut off")
+    shutil.copytree(pet, patient / "PET")
+    assert "cannot be read; export it again" in refusal(several_bundle, patient, out)
+
+
+def test_what_cannot_be_read_of_one_patient_concerns_no_other(several_bundle, patient, tmp_path):
+    cohort = tmp_path / "cohort"
+    other = write_patient(cohort / "P2", seed="other")
+    shutil.move(patient, cohort / "P1")
+    third = write_patient(cohort / "P3", seed="third")
+    spoil(other / "PET", "cut off")
+    spoil(third / "PET", "empty")
+    (cohort / "loose.dcm").write_bytes(b"")
+    records = {record["case"]: record for record in run(several_bundle, cohort, tmp_path / "out")}
+    assert {name: record["status"] for name, record in records.items()} == {
+        "P1": "done",
+        "P2": "failed",
+        "P3": "done",
+    }
+    beside = {name: [w for w in r["warnings"] if "cannot be read" in w] for name, r in records.items()}
+    assert beside["P1"] == beside["P2"] == [] and len(beside["P3"]) == 1
+
+
+@pytest.mark.parametrize("modality", ["CT", "PT"])
+def test_a_series_that_fits_is_not_taken_for_one_that_cannot_be_read(
+    several_bundle, patient, tmp_path, modality
+):
+    folder = patient / {"CT": "CT", "PT": "PET"}[modality]
+    again = shutil.copytree(folder, patient / "again")
+    for file in again.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.SeriesInstanceUID = "1.2.3.4"
+        dataset.save_as(file)
+    uid = pydicom.dcmread(next(folder.iterdir())).SeriesInstanceUID
+    spoil(again, "cut off")
+    error = refusal(several_bundle, patient, tmp_path / "out")
+    assert (
+        f"{modality} series 1.2.3.4 ({modality}, " in error and f"choose: `series={modality}={uid}`" in error
+    )
+    (record,) = run(several_bundle, patient, tmp_path / "out", series=((modality, uid),))
+    assert record["status"] == "done" and record["series"]["summary"] == "CT + PT + MR"
+
+
 # ---- named by the caller -----------------------------------------------------------------------------------
 
 

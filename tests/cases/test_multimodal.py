@@ -161,7 +161,8 @@ def test_two_frames_without_a_transformation_are_refused_and_with_one_are_not():
     [
         (np.eye(3), "4x4"),
         (np.full((4, 4), np.nan), "finite"),
-        (np.diag([1.0, 1, 0, 1]), "determinant"),
+        (np.diag([1.0, 1, 0, 1]), "squeezes space flat: determinant 0, expected about 1"),
+        (np.diag([1e-3, 1e-3, 1e-3, 1]), "determinant 1e-09, expected about 1"),
         (np.diag([1.0, 1, 1, 2]), "0 0 0 1"),
     ],
 )

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from medseg.cli.main import main
+from medseg.cli.main import _parser, main
 from medseg.cli.settings import settings_of
 from medseg.cli.structures import tolerances
 from medseg.errors import InputError
@@ -84,3 +84,30 @@ def test_a_path_that_no_system_can_follow_is_refused_by_name(capsys, tmp_path):
     os.symlink(tmp_path / "circle", tmp_path / "circle")
     assert "circle: " in refused(capsys, "segment", "x", "--bundle", "mm_gtv", "-o", str(tmp_path / "circle"))
     assert "File name too long" in refused(capsys, "inspect", "a" * 5000)
+
+
+@pytest.mark.parametrize("joint", [" ", "="])
+@pytest.mark.parametrize("option", ["--at", "--within"])
+@pytest.mark.parametrize("value", ["-31,20,5", "-31.5,-20,5", "-.5,20,5", "-3e1,20,5,6,-7,8"])
+def test_a_value_whose_first_number_is_negative_needs_no_equals_sign(value, option, joint):
+    words = f"segment x --bundle mm_gtv -o o {option}{joint}{value} --device cpu".split(" ")
+    found = getattr(_parser().parse_args(words), option[2:])
+    assert found == ([value] if option == "--at" else value)
+
+
+def test_several_points_with_negative_numbers_are_all_taken():
+    words = (*SEGMENT, "--at", "-31,20,5", "--at", "-30,20,5", "--crop-to-body", "-1")
+    options = _parser().parse_args(words)
+    assert (options.at, options.crop_to_body) == (["-31,20,5", "-30,20,5"], "-1")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--at", "--device", "cpu"), "argument --at: expected one argument"),
+        (("--at", "-x,20,5"), "argument --at: expected one argument"),
+        (("-31,20,5",), "unrecognized arguments: -31,20,5"),
+    ],
+)
+def test_an_option_is_no_value_and_a_point_without_its_option_is_not_ignored(words, said, capsys):
+    assert said in refused(capsys, *SEGMENT, *words)

@@ -109,13 +109,46 @@ def test_scale_and_shear_are_read_where_the_type_allows_them(tmp_path):
     ("matrix", "words"),
     [
         (QUARTER_TURN.T, "last row [10.0, 20.0, 30.0, 1.0]; expected 0, 0, 0, 1 (it looks transposed)"),
-        (np.diag([-1.0, 1, 1, 1]), "determinant -1; the matrix mirrors the patient"),
+        (np.diag([-1.0, 1, 1, 1]), "determinant -1 of its axes without their scale; the matrix mirrors"),
         (np.diag([0.0, 1, 1, 1]), "the matrix flattens the patient"),
         (np.full((4, 4), 1e-30), "last row"),
     ],
 )
 def test_a_matrix_that_moves_no_patient_is_refused(tmp_path, matrix, words):
     assert words in refusal(written(tmp_path, {MR: matrix}, kind="AFFINE"))
+
+
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [
+        (1e6, "scales the axes by 1e+06, 1, 1; expected 0.5 to 2, as of one patient in mm"),
+        (1e-6, "scales the axes by 1e-06, 1, 1; expected"),
+        (10.0, "scales the axes by 10, 1, 1; expected"),
+        (2.01, "scales the axes by 2.01, 1, 1; expected"),
+        (1e200, "scales the axes by 1e+200, 1, 1; expected"),
+        (1e-200, "scales the axes by 1e-200, 1, 1; expected"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_scale_of_no_patient_is_refused_by_what_it_is_and_not_called_flat(scale, said, tmp_path):
+    message = refusal(written(tmp_path, {MR: np.diag([scale, 1, 1, 1])}, kind="AFFINE"))
+    assert said in message and "other units" in message and "determinant" not in message
+
+
+def test_scales_of_one_patient_and_units_that_are_changed_and_changed_back_are_read(tmp_path):
+    for scale in (0.5, 2.0):
+        found = read_registration(written(tmp_path, {MR: np.diag([scale] * 3 + [1])}, kind="RIGID_SCALE"))
+        assert np.allclose(moved([[1, 2, 3]], found.matrix(MR, CT)), [[scale, 2 * scale, 3 * scale]])
+    to_metres, to_mm, turn = np.diag([1e-3] * 3 + [1.0]), np.diag([1e3] * 3 + [1.0]), QUARTER_TURN.copy()
+    turn[:3, 3] /= 1000
+    found = read_registration(written(tmp_path, {MR: [to_metres, turn, to_mm]}, kind="AFFINE"))
+    assert np.allclose(moved([[1, 2, 3]], found.matrix(MR, CT)), [[8, 21, 33]])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_product_of_matrices_that_overflows_is_refused(tmp_path):
+    huge = np.diag([1e200, 1e200, 1e200, 1])
+    assert "scales the axes by inf" in refusal(written(tmp_path, {MR: [huge, huge]}, kind="AFFINE"))
 
 
 def test_what_an_object_leaves_out_is_named_by_its_keyword(tmp_path):

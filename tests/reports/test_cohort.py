@@ -77,3 +77,41 @@ def test_a_second_run_replaces_its_own_files_and_nobody_elses(records, tmp_path)
     assert len(write_cohort(records, "ct_x 1.0", [], tmp_path)) == 2
     assert (tmp_path / "volumes.csv").read_text() == "case,dose\n"
     assert (tmp_path / "cohort.html").read_text() == "<html>my notes</html>"
+
+
+def test_boxes_have_a_table_of_findings_and_labels_none(tmp_path):
+    best = {"class": "nodule", "score": 0.9, "low": [1.0, 2, 3], "high": [4.0, 5, 6], "volume_cc": 0.12}
+    flat = {"class": "mass", "score": 0.4, "low": [10, 20], "high": [30, 40]}
+    case = {"status": "done", "folder": str(tmp_path)}
+    records = [
+        {**case, "case": "a", "boxes": {"unit": "LPS mm", "found": [best, {**best, "score": 0.5}]}},
+        {**case, "case": "b", "boxes": {"unit": "pixels (row, column)", "found": [flat]}},
+        {**case, "case": "c", "boxes": {"unit": "LPS mm", "found": []}},
+        {**case, "case": "d", "status": "failed", "error": "no lung"},
+    ]
+    assert write_cohort(records, "ct_x 1.0", [], tmp_path) == []
+    rows = list(csv.DictReader((tmp_path / "findings.csv").read_text().splitlines()))
+    assert [(r["case"], r["number"], r["score"], r["low_3"], r["high_1"], r["volume_cc"]) for r in rows] == [
+        ("a", "1", "0.9", "3", "4.0", "0.12"),
+        ("a", "2", "0.5", "3", "4.0", "0.12"),
+        ("b", "1", "0.4", "", "30", ""),
+        ("c", "", "", "", "", ""),
+        ("d", "", "", "", "", ""),
+    ]
+    assert [row["unit"] for row in rows] == ["LPS mm", "LPS mm", "pixels (row, column)", "", ""]
+    assert rows[4]["error"] == "no lung" and rows[4]["status"] == "failed"
+    assert not (tmp_path / "volumes.csv").exists()
+    page = (tmp_path / "cohort.html").read_text()
+    assert "findings.csv, a row per box" in page and "volumes.csv" not in page
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    write_cohort([{**case, "case": "a", "labels": {"probabilities": {}}}] * 2, "ct_x 1.0", [], labels)
+    assert [path.name for path in labels.iterdir()] == ["cohort.html"]
+    assert ".csv" not in (labels / "cohort.html").read_text()
+
+
+def test_of_cases_that_all_failed_the_table_says_why(tmp_path):
+    failed = {"status": "failed", "folder": str(tmp_path), "error": "no lung"}
+    write_cohort([{**failed, "case": "a"}, {**failed, "case": "b"}], "ct_x 1.0", [], tmp_path)
+    rows = list(csv.DictReader((tmp_path / "volumes.csv").read_text().splitlines()))
+    assert [(row["case"], row["error"]) for row in rows] == [("a", "no lung"), ("b", "no lung")]

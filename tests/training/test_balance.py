@@ -43,3 +43,10 @@ def test_without_fields_the_loader_draws_by_itself_and_an_unknown_field_is_named
     assert group_sampler(CASES, []) is None
     with pytest.raises(InputError, match="0 has no 'site', by which groups are balanced"):
         group_sampler(CASES, ["site"])
+
+
+def test_several_processes_share_the_draws_of_an_epoch_and_draw_as_many_each_of_all_cases():
+    one, first = group_sampler(CASES, ["label"]), group_sampler(CASES, ["label"], processes=5)
+    assert (len(list(one)), len(list(first))) == (12, 3), "12 / 5 rounded up"
+    torch.manual_seed(0)
+    assert {number for _ in range(200) for number in first} == set(range(12))

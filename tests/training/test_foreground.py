@@ -79,3 +79,11 @@ def test_average_precision_of_nothing_known_is_nan():
     assert np.isnan(metric.aggregate())
     with pytest.raises(InputError, match="the prediction's shape"):
         metric(torch.rand(1, 1, 4, 4), torch.rand(1, 1, 4, 5))
+
+
+def test_an_image_without_a_lesion_answers_in_the_same_numbers_as_one_with():
+    # Of two processes that exchange float32 and float64 one dies.
+    metric = PixelAveragePrecision()
+    for truth in (label(), label(False)):
+        metric(torch.rand(1, 1, 8, 8), truth)
+    assert {part.dtype for part in metric._buffers[0]} == {torch.float64}

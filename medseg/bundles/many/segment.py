@@ -26,7 +26,10 @@ from medseg.dicom.images.scan import Found
 from medseg.errors import InputError
 from medseg.files import staging_folder
 
-KEPT = ("case", "status", "fault", "error", "seconds", "warnings", "summary", "structures", "timings_s")
+KEPT = (
+    *("case", "status", "fault", "error", "seconds", "warnings", "summary"),
+    *("structures", "boxes", "labels", "timings_s"),
+)
 """Of a case's run.json, what the table of the cohort has too; all else stays in the case's folder."""
 
 
@@ -125,4 +128,5 @@ def _values(files: CaseFiles) -> dict[str, Any]:
 
 def _files(values: Mapping[str, Any]) -> CaseFiles:
     known = {key: value for key, value in values.items() if key not in ("case", "bundle")}
-    return CaseFiles(**{**known, "registrations": tuple(known["registrations"])})
+    lists = {key: tuple(known.get(key, ())) for key in ("registrations", "warnings")}
+    return CaseFiles(**{**known, **lists})

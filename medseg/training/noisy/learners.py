@@ -21,6 +21,7 @@ from torch import nn
 
 from medseg.errors import InputError
 from medseg.losses.per_sample import PerSampleLoss
+from medseg.training.noisy.pools import of_all_processes
 from medseg.training.noisy.weights import pool_weights
 
 
@@ -83,6 +84,16 @@ class EqualWeights:
         if any(True for _ in parts.loss.parameters()):
             self.modules["loss"] = parts.loss
             self.optimizers["loss"] = same_optimizer(parts.optimizer, parts.loss.parameters())
+
+    def apart(self) -> str | None:
+        """What each of several processes would do by itself, where only one's work is kept; None when there
+        is no such thing. DistributedDataParallel keeps together what it wraps."""
+        alone = [
+            name
+            for name, module in self.modules.items()
+            if not isinstance(module, nn.parallel.DistributedDataParallel)
+        ]
+        return f"train {' and '.join(alone)} by itself" if alone else None
 
     def backward(self, batch: Batch) -> Outcome:
         prediction, losses = self.predict(batch, self.labels(batch))
@@ -175,7 +186,8 @@ class LossHistory(EqualWeights):
 
     def backward(self, batch: Batch) -> Outcome:
         prediction, losses = self.predict(batch, batch.labels)
-        for case, loss in zip(batch.cases.tolist(), losses.tolist(), strict=True):
+        seen = of_all_processes([batch.cases, losses.detach()])
+        for case, loss in zip(*(values.tolist() for values in seen), strict=True):
             total, count = self.history.get(case, (0.0, 0.0))
             self.history[case] = total * self.decay + loss, count * self.decay + 1
         scores = torch.zeros_like(losses)

@@ -135,7 +135,7 @@ class GatherPool(BatchPool):
     """
 
     def backward(self, rows: Rows, count: int, objective: Objective, networks: list[nn.Module]) -> PoolStep:
-        if not _several_processes():
+        if process_count() == 1:
             return super().backward(rows, count, objective, networks)
         table, prediction = rows(slice(0, count))
         rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -162,15 +162,18 @@ POOLS: dict[str, type[BatchPool]] = {
 def of_all_processes(columns: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Each of these tensors of rows with the rows of every process, so that all decide alike; on the
     processor. Without a process group they are returned as they are."""
-    if not _several_processes():
+    if process_count() == 1:
         return list(columns)
     found: list = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(found, [column.cpu() for column in columns])
     return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
 
-def _several_processes() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+def process_count() -> int:
+    """How many processes train together; 1 without a process group."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size()
+    return 1
 
 
 def _derivatives(table: PoolTable, objective: Objective) -> tuple[Judged, tuple[torch.Tensor, ...]]:

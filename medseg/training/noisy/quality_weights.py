@@ -13,7 +13,7 @@ from torch import nn
 from medseg.errors import InputError
 from medseg.losses.per_sample import BCEPerSample, PerSampleLoss
 from medseg.training.noisy.learners import Batch, EqualWeights, Outcome, Parts, build, share, unwrapped
-from medseg.training.noisy.pools import POOLS, BatchPool, of_all_processes
+from medseg.training.noisy.pools import POOLS, BatchPool, GatherPool, of_all_processes
 from medseg.training.noisy.watch import direction_of_losses, distrust, distrust_by_anchors
 from medseg.training.noisy.weights import HELD_BACK, OBJECTIVES, TAUGHT, Objective, PoolTable
 
@@ -101,6 +101,10 @@ class QualityWeights(EqualWeights):
         self._heard: list[tuple[torch.Tensor, ...]] = []
         self._weighing = False
         self._told: set[int] = set()
+
+    def apart(self) -> str | None:
+        one_pool = isinstance(self.pool, GatherPool)
+        return super().apart() or (None if one_pool else "weigh its own batch alone, without pool=gather")
 
     def backward(self, batch: Batch) -> Outcome:
         listening = batch.progress > self.listen

@@ -22,6 +22,7 @@ from medseg.training.noisy.learners import (
     share,
     unwrapped,
 )
+from medseg.training.noisy.pools import of_all_processes
 
 
 class Adele(EqualWeights):
@@ -66,7 +67,7 @@ class Adele(EqualWeights):
         return labels
 
     def epoch_completed(self) -> None:
-        both, either = self._overlap
+        both, either = of_all_processes([self._overlap[None]])[0].sum(0)
         self.curve.append((both / either.clamp(min=1)).tolist())
         self._overlap = None
         for channel in range(len(self.curve[0])):

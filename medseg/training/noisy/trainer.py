@@ -26,6 +26,7 @@ from medseg.training.noisy.learners import (
     Trimming,
     build,
 )
+from medseg.training.noisy.pools import process_count
 from medseg.training.noisy.quality_weights import QualityWeights, case_number
 from medseg.training.noisy.relabel import Adele, ConfidentLearning
 from medseg.training.noisy.watch import PoolRecord, collapse_warning, diagnose
@@ -131,6 +132,7 @@ class NoisyLabelTrainer(SupervisedTrainer):
         loss.to(self.state.device)
         parts = Parts(self.network, self.optimizer, self.inferer, loss)
         self.learner = chosen.learner(parts, **options)
+        _check_processes(method, self.learner)
         for module in self.learner.modules.values():
             module.to(self.state.device)
         self._epoch_pools: list[PoolRecord] = []
@@ -241,6 +243,16 @@ class NoisyLabelTrainer(SupervisedTrainer):
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
     """A MetaTensor without its metadata, whose bookkeeping costs more than a small network's layers."""
     return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
+
+
+def _check_processes(method: str, learner: EqualWeights) -> None:
+    """InputError where several processes would train what they have to share each by itself."""
+    count, apart = process_count(), learner.apart()
+    if count > 1 and apart:
+        raise InputError(
+            f"method '{method}' in {count} processes: each would {apart}. Train in one process, or choose a "
+            "method that needs nothing beside the network, such as ce or trimming."
+        )
 
 
 def _check_options(method: str, learner: type[EqualWeights], options: dict[str, Any]) -> None:
