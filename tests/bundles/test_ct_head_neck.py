@@ -35,14 +35,14 @@ def prepared(transforms: list) -> list[dict]:
     return steps
 
 
-@pytest.mark.parametrize("name", ["spacing_mm", "window_hu", "network_def"])
+@pytest.mark.parametrize("name", ["spacing_mm", "window_hu", "window_size", "network_def"])
 def test_training_and_inference_share_their_settings(name):
     assert config("train.json")[name] == config("inference.json")[name]
 
 
 def test_validation_looks_through_the_windows_of_inference():
     train, inference = config("train.json"), config("inference.json")
-    assert train["val_window_size"] == inference["window_size"]
+    assert train["validate"]["inferer"]["inferer"]["roi_size"] == inference["inferer"]["roi_size"]
     assert train["validate"]["inferer"]["inferer"]["overlap"] == inference["inferer"]["overlap"]
 
 

@@ -38,7 +38,7 @@ ORGANS = (
     "PTV",
 )
 SIDE_PAIRS = ((2, 3),)
-WINDOW, WHOLE = (48, 48, 64), (64, 64, 96)
+WINDOW = (64, 64, 96)
 COARSE_MM, COARSE_WINDOW = 6.0, (40, 40, 40)
 BOX, MARGIN_MM, SCORED_MARGIN_MM = (48, 48, 48), (5.0, 20.0), (10.0, 10.0)
 TOLERANCE_MM = 3.0
@@ -83,7 +83,7 @@ class Task:
 def head_neck(path: Path, device: torch.device) -> Task:
     """The 84 patients that ct_head_neck trains and validates on, on 4 x 4 x 3 mm; windows of WINDOW."""
     items = _placed(_patients(path), device)
-    inferer = SlidingWindowInferer(WHOLE, sw_batch_size=1, overlap=0.25, mode="gaussian")
+    inferer = SlidingWindowInferer(WINDOW, sw_batch_size=1, overlap=0.25, mode="gaussian")
     drawn = _windows(WINDOW, (8.0, 8.0, 10.0))
     return Task("head_neck", ORGANS, 1, WINDOW, items, *drawn, inferer, (8, 16, 32, 64, 128), 1)
 
