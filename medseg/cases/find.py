@@ -157,7 +157,7 @@ def _dicom_cases(
     from medseg.dicom.images.series import why_nothing
 
     found = (scan or find_series)(path)
-    notes = [f"{note.path}: {note.why}" for note in found.broken]
+    notes = unreadable_notes(found)
     sources = series_sources(found)
     cases: Cases = []
     for uid, (folder, source) in sorted(sources.items(), key=lambda item: (str(item[1][0]), item[0])):
@@ -171,6 +171,19 @@ def _dicom_cases(
         name = "_".join(folder.relative_to(path).parts) or path.resolve().name
         cases.append((unique_name(name, cases), source))
     return cases, notes, "" if found.series else why_nothing(found)
+
+
+def unreadable_notes(found: Found) -> list[str]:
+    """Why files of a scan cannot be read: a line for each file, or one for all of a folder with the same
+    reason, which are most often the slices of one series."""
+    alike: dict[tuple[Path, str], list[Path]] = {}
+    for note in found.broken:
+        alike.setdefault((note.path.parent, note.why), []).append(note.path)
+    lines = []
+    for (folder, why), paths in alike.items():
+        many = f"{len(paths)} files of {folder}, e.g. {paths[0].name}"
+        lines.append(f"{many if len(paths) > 1 else paths[0]}: {why}")
+    return lines
 
 
 def series_sources(found: Found) -> dict[str, tuple[Path, str]]:

@@ -10,7 +10,13 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from medseg.cases.find import CaseFiles, find_cases, series_sources, unique_name
+from medseg.cases.find import (
+    CaseFiles,
+    find_cases,
+    series_sources,
+    unique_name,
+    unreadable_notes,
+)
 from medseg.cases.nifti import is_nifti
 from medseg.cases.volume import source_path
 from medseg.dicom.images.scan import FileNote, Found, SeriesFiles, find_series
@@ -92,7 +98,7 @@ def find_patients(
     path = Path(path)
     found = scan(path)
     nifti = _nifti_notes(path, is_result)
-    notes = [f"{note.path}: {note.why}" for note in found.broken] + nifti
+    notes = unreadable_notes(found) + nifti
     search = _Search(path, found, wanted)
     cases = search.cases()
     if not cases:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from medseg.cases.find import find_cases
+from medseg.cases.find import find_cases, unreadable_notes
 from medseg.cases.volume import open_case
 from medseg.dicom import find_series
+from medseg.dicom.images.scan import FileNote, Found
 from medseg.errors import InputError
 from medseg.phantoms.chiral import chiral_phantom
 from medseg.phantoms.series import stack_geometry, write_series
@@ -32,3 +33,14 @@ def test_one_series_of_a_folder_of_several_is_named_by_its_uid(tmp_path):
         find_cases(Path(f"{tmp_path / 'CT'}#1.2.3"), "CT")
     with pytest.raises(InputError, match="contours MR"):
         find_cases(Path(f"{tmp_path / 'CT'}#{first}"), "MR")
+
+
+def test_the_unreadable_slices_of_a_folder_are_one_line_and_each_other_reason_or_folder_its_own():
+    said = [("PT/1", "cut off"), ("PT/2", "cut off"), ("PT/3", "no pixels"), ("CT/1", "cut off")]
+    broken = [FileNote(Path(name), why) for name, why in said]
+    assert unreadable_notes(Found("", broken=broken)) == [
+        "2 files of PT, e.g. 1: cut off",
+        "PT/3: no pixels",
+        "CT/1: cut off",
+    ]
+    assert unreadable_notes(Found("")) == []
