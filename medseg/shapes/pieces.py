@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 
 def label_pieces(mask: np.ndarray, *, diagonal: bool) -> tuple[np.ndarray, int]:
@@ -25,3 +26,18 @@ def largest_piece(mask: np.ndarray, *, diagonal: bool) -> np.ndarray:
     """
     pieces, count = label_pieces(mask, diagonal=diagonal)
     return pieces == 1 + np.bincount(pieces.ravel())[1:].argmax() if count else np.zeros_like(mask)
+
+
+def gaps_to_piece_mm(piece: np.ndarray, points_mm: np.ndarray, to: int) -> np.ndarray:
+    """float64 (count + 1,): how far in mm each piece lies from piece number ``to``, between the two voxels'
+    centres that are nearest to each other; 0 for ``to`` itself and for numbers that no voxel has.
+
+    ``piece``: int (n,), the number of each set voxel's piece, from 1; ``points_mm``: its centre (n, 3).
+    """
+    gaps_mm = np.zeros(piece.max(initial=0) + 1)
+    there = piece == to
+    if there.any() and not there.all():
+        others = piece[~there]
+        gaps_mm[others] = np.inf
+        np.minimum.at(gaps_mm, others, cKDTree(points_mm[there]).query(points_mm[~there])[0])
+    return gaps_mm

@@ -22,7 +22,7 @@ from medseg.inference.sampling import Sampling
 from medseg.inference.sliding_window import PACKED_SIZE, unpack
 from medseg.shapes.boxes import box_of
 from medseg.shapes.packed import PackedMasks, pack
-from medseg.shapes.pieces import label_pieces
+from medseg.shapes.pieces import gaps_to_piece_mm, label_pieces
 from medseg.structures.structure import Structure
 from medseg.transforms.readers import REMARK_KEY, case_of
 
@@ -161,13 +161,14 @@ def structure_of(fields: Mapping[str, Any]) -> Structure:
 
 
 class KeepComponentsd(MapTransform):
-    """Drop specks: connected pieces (26-neighbourhood) smaller than ``min_volume_cc``, or all but the
-    largest.
+    """Drop connected pieces (26-neighbourhood) smaller than ``min_volume_cc``, all but the largest, or those
+    that lie alone: more than ``max_gap_mm`` between their voxels' centres and those of the largest piece.
 
     ``names``: the structures to look at; None: all. An organ is one piece where a target may be several. A
     structure whose every piece is too small becomes empty. On a single slice, which has no volume, nothing is
-    too small and a MedsegWarning says so. Sub-threshold probabilities around a kept piece stay, since the
-    sub-pixel contour depends on them.
+    too small and a MedsegWarning says so. What is dropped for its distance may be a second tumour, so a
+    MedsegWarning says how far and how large it was. Sub-threshold probabilities around a kept piece stay,
+    since the sub-pixel contour depends on them.
     """
 
     def __init__(
@@ -176,13 +177,17 @@ class KeepComponentsd(MapTransform):
         min_volume_cc: float = 0.0,
         largest_only: bool = False,
         names: Sequence[str] | None = None,
+        max_gap_mm: float | None = None,
     ):
         super().__init__(keys)
         if min_volume_cc < 0:
             raise InputError(f"min_volume_cc is {min_volume_cc}; expected 0 (keep all) or more.")
+        if max_gap_mm is not None and not max_gap_mm >= 0:
+            raise InputError(f"max_gap_mm is {max_gap_mm}; expected null (keep all) or a distance in mm.")
         self.names = None if names is None else frozenset(names)
         self.min_volume_cc = min_volume_cc
         self.largest_only = largest_only
+        self.max_gap_mm = max_gap_mm
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
@@ -200,10 +205,10 @@ class KeepComponentsd(MapTransform):
                 raise StructureError(
                     f"no structure {', '.join(sorted(unknown))} among those predicted; correct 'names'."
                 )
-            d[key] = result.change(partial(self._keep, voxel_cc=voxel_cc))
+            d[key] = result.change(partial(self._keep, geometry=result.case.geometry))
         return d
 
-    def _keep(self, structure: Structure, mask: np.ndarray, first: int, voxel_cc: np.ndarray) -> np.ndarray:
+    def _keep(self, structure: Structure, mask: np.ndarray, first: int, geometry: Geometry) -> np.ndarray:
         """``mask``, which begins at slice ``first``, without its specks; the very array when there are
         none."""
         inside = binary(mask)
@@ -211,11 +216,11 @@ class KeepComponentsd(MapTransform):
             return mask
         box = box_of(inside)  # labelling a whole CT for a small tumour takes seconds
         pieces, count = label_pieces(inside[box], diagonal=True)
-        known = not np.isnan(voxel_cc).any()
+        known = not np.isnan(geometry.voxel_volumes_cc).any()
         # Only set voxels are counted and looked up: in a box as large as the CT they are few.
         where = np.flatnonzero(inside[box])
         piece = pieces.ravel()[where]
-        per_slice = voxel_cc[first:][box[0]] if known else np.ones(pieces.shape[0])
+        per_slice = geometry.voxel_volumes_cc[first:][box[0]] if known else np.ones(pieces.shape[0])
         sizes = np.bincount(
             piece, weights=per_slice[where // pieces[0].size]
         )  # cc, or voxels where no volume is known
@@ -223,9 +228,26 @@ class KeepComponentsd(MapTransform):
         drop = (sizes < self.min_volume_cc) & known
         if self.largest_only:
             drop |= np.arange(count + 1) != sizes.argmax()
+        if self.max_gap_mm is not None and np.count_nonzero(~drop[1:]) > 1:
+            slices, *rows_columns = np.unravel_index(where, pieces.shape)
+            points_mm = geometry.points_lps_mm(first + box[0].start + slices, np.stack(rows_columns, axis=1))
+            gaps_mm = gaps_to_piece_mm(piece, points_mm, int(sizes.argmax()))
+            alone = (gaps_mm > self.max_gap_mm) & ~drop
+            if alone.any():
+                self._tell(structure, sizes[alone].sum() if known else None, gaps_mm[alone].min())
+            drop |= alone
         if not drop[1:].any():
             return mask
         rows = np.unravel_index(where[drop[piece]], pieces.shape)
         kept = mask.copy()
         kept[box][rows] = 0
         return kept
+
+    def _tell(self, structure: Structure, volume_cc: float | None, gap_mm: float) -> None:
+        size = "a part" if volume_cc is None else f"{volume_cc:.1f} cc"
+        warnings.warn(
+            f"{structure.name}: {size} left out, {gap_mm:.0f} mm or more from its largest piece (up to "
+            f"{self.max_gap_mm:g} mm is kept). Look whether a second one lies there.",
+            MedsegWarning,
+            stacklevel=2,
+        )

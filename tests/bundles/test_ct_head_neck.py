@@ -70,11 +70,12 @@ def test_the_structures_are_the_channels_in_order_with_tg_263_names():
     assert len({tuple(structure["colour_rgb"]) for structure in structures}) == 8
 
 
-def test_every_organ_is_kept_in_one_piece_and_the_target_is_not():
+def test_every_organ_is_kept_in_one_piece_and_the_target_in_those_that_lie_together():
     steps = [
         step for step in inference_steps("postprocessing") if step["_target_"].endswith("KeepComponentsd")
     ]
     assert [step.get("names") for step in steps if step.get("largest_only")] == [ORGANS]
+    assert [step["names"] for step in steps if step.get("max_gap_mm") == "@max_gap_mm"] == [["PTV"]]
 
 
 def test_bits_and_sides_are_those_of_the_data(shared_data):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,38 @@ def test_only_the_named_structures_lose_their_smaller_pieces():
     assert kept[GTV][15:17].max() < 0.5 <= kept[ptv][15:17].max()
     with pytest.raises(StructureError, match="no structure Gtv"):
         KeepComponentsd(largest_only=True, names=["Gtv"])({"structures": both})
+
+
+def test_a_piece_farther_from_the_largest_than_allowed_is_left_out_and_told():
+    """The nearest corners are 6 slices of 2 mm, 9 rows and 9 columns of 1 mm apart: sqrt(306) = 17.49 mm."""
+    keep = KeepComponentsd(max_gap_mm=17.4)
+    with pytest.warns(MedsegWarning, match=r"GTV: 0\.1 cc left out, 17 mm or more .*up to 17\.4 mm"):
+        kept = keep({"structures": case(two_pieces())})["structures"].masks[GTV]
+    assert (kept >= 0.5).sum() == 800 and kept[1, 1, 1] == np.float32(0.2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for all_kept in (KeepComponentsd(max_gap_mm=17.6), KeepComponentsd(max_gap_mm=None)):
+            kept = all_kept({"structures": case(two_pieces())})["structures"].masks[GTV]
+            assert (kept >= 0.5).sum() == 850
+        KeepComponentsd(min_volume_cc=0.5, max_gap_mm=0)(
+            {"structures": case(two_pieces())}
+        )  # specks: not told
+    with pytest.raises(InputError, match="max_gap_mm is -1"):
+        KeepComponentsd(max_gap_mm=-1)
+
+
+def test_the_gap_between_pieces_is_measured_over_uneven_slices_and_in_packed_masks():
+    """Between slices 3 and 4 lie 20 mm, between all others 1: from slice 3 to 8 are 24 mm."""
+    mask = np.zeros((12, 12, 12), dtype=bool)
+    mask[1:4, 2:12, 2:12] = mask[8, 2:5, 2:5] = True
+    geometry = stack_geometry(mask.shape, gaps_mm=[1.0] * 3 + [20.0] + [1.0] * 7, pixel_spacing_mm=(1.0, 1.0))
+    packed = PackedMasks(mask.shape, {GTV: pack(mask[1:], (1, 0, 0))})
+    structures = Structures(Case("made by hand", np.zeros(mask.shape, np.float32), geometry, None), packed)
+    whole = KeepComponentsd(max_gap_mm=24.1)({"structures": structures})["structures"].masks[GTV]
+    assert whole[8].any()
+    with pytest.warns(MedsegWarning, match="24 mm or more"):
+        kept = KeepComponentsd(max_gap_mm=23.9)({"structures": structures})["structures"].masks[GTV]
+    assert np.flatnonzero(kept.any((1, 2))).tolist() == [1, 2, 3]
 
 
 def test_a_structure_of_nothing_but_specks_becomes_empty():
