@@ -1,5 +1,6 @@
-"""What a cohort leaves beside its cases: volumes.csv, a row per structure, or findings.csv, a row per box,
-and cohort.html with distributions, what is unlike the other cases, and pictures."""
+"""What a cohort leaves beside its cases: volumes.csv, a row per structure, findings.csv, a row per box, or
+labels.csv, a row per class and value; and cohort.html with distributions, what is unlike the other cases, and
+pictures."""
 
 from __future__ import annotations
 
@@ -27,6 +28,10 @@ FINDING_COLUMNS = (
 )
 """Of findings.csv. ``unit``: of the corners, whose third coordinate a flat image has not."""
 
+LABEL_COLUMNS = ("case", "status", "label", "probability", "value", "unit", "low", "high", "error")
+"""Of labels.csv: a class has a probability, another label a value with its unit; ``low`` to ``high`` is the
+calibrated interval of either."""
+
 PICTURE_WIDTH = 1000
 """Pixels: previews are embedded this wide, so that a page of a hundred cases can still be mailed."""
 
@@ -52,19 +57,18 @@ DEFINITIONS = {
 def write_cohort(
     records: Sequence[Mapping[str, Any]], bundle: str, notes: Sequence[str], folder: Path
 ) -> list[str]:
-    """Write FOLDER/volumes.csv, or FOLDER/findings.csv where cases have boxes and neither where they have
-    labels, and FOLDER/cohort.html, each atomically; a sentence for each that is not ours to replace.
+    """Write FOLDER/cohort.html and the one of FOLDER/volumes.csv, findings.csv (where cases have boxes) and
+    labels.csv, each atomically; a sentence for each that is not ours to replace.
 
     ``records``: of each case, as its run.json has it. ``bundle``: name and version. ``notes``: what was
     passed over.
     """
     page, left = folder / "cohort.html", []
-    tables = [table for table in TABLES if table.of == _kind(records)]
-    for name, columns, rows in ((table.name, table.columns, table.rows) for table in tables):
-        if _is_free(folder / name, ",".join(columns)):
-            write_csv(rows(records), columns, folder / name)
-        else:
-            left.append(f"{folder / name}: was not written by medseg and is left as it is.")
+    table = table_of(records)
+    if _is_free(folder / table.name, ",".join(table.columns)):
+        write_csv(table.rows(records), table.columns, folder / table.name)
+    else:
+        left.append(f"{folder / table.name}: was not written by medseg and is left as it is.")
     if _is_free(page, GENERATOR):
         ended = {r["case"]: r.get("structures") or [] for r in records if r["status"] in ("done", "skipped")}
         found = outliers(ended)
@@ -82,7 +86,7 @@ def write_cohort(
             "n_outliers": len(found),
             "failures": [record for record in records if record.get("error")][:MOST_ROWS],
             "distributions": _distributions(ended, found),
-            "tables": [f"{table.name}, a row per {table.one}" for table in tables],
+            "table": f"{table.name}, a row per {table.one}",
         }
         write_page("cohort.html", page, **values, notices=notes[:MOST_ROWS], definitions=DEFINITIONS)
     else:
@@ -116,6 +120,23 @@ def finding_rows(records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any
             yield case | known | ({"number": number, "unit": boxes["unit"]} if box else {})
 
 
+def label_rows(records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows of labels.csv: one per class, then one per value, and one for a case without any."""
+    for record in records:
+        case = {"case": record["case"], "status": record["status"]}
+        if "error" in record:
+            case["error"] = record["error"]
+        labels = record.get("labels") or {}
+        rows = {name: {"probability": chance} for name, chance in labels.get("probabilities", {}).items()}
+        rows |= labels.get("values", {})
+        for name, (low, high) in labels.get("intervals", {}).items():
+            rows[name] = {**rows[name], "low": low, "high": high}
+        if not rows:
+            yield case
+        for name, row in rows.items():
+            yield case | {"label": name} | row
+
+
 class Table(NamedTuple):
     """A table of a cohort: the key of ``of`` in the record of a case has its rows, one per ``one``."""
 
@@ -129,13 +150,13 @@ class Table(NamedTuple):
 TABLES = (
     Table("structures", "volumes.csv", "structure", COLUMNS, volume_rows),
     Table("boxes", "findings.csv", "box", FINDING_COLUMNS, finding_rows),
+    Table("labels", "labels.csv", "class and value", LABEL_COLUMNS, label_rows),
 )
 
 
-def _kind(records: Sequence[Mapping[str, Any]]) -> str:
-    """What the cases have: "structures" too where all failed."""
-    kinds = ("structures", "boxes", "labels")
-    return next((kind for kind in kinds if any(kind in record for record in records)), kinds[0])
+def table_of(records: Sequence[Mapping[str, Any]]) -> Table:
+    """The table of what the cases have: that of structures too where all failed."""
+    return next((table for table in TABLES if any(table.of in record for record in records)), TABLES[0])
 
 
 def _is_free(path: Path, mark: str) -> bool:

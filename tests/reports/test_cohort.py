@@ -79,7 +79,7 @@ def test_a_second_run_replaces_its_own_files_and_nobody_elses(records, tmp_path)
     assert (tmp_path / "cohort.html").read_text() == "<html>my notes</html>"
 
 
-def test_boxes_have_a_table_of_findings_and_labels_none(tmp_path):
+def test_boxes_have_a_table_of_findings(tmp_path):
     best = {"class": "nodule", "score": 0.9, "low": [1.0, 2, 3], "high": [4.0, 5, 6], "volume_cc": 0.12}
     flat = {"class": "mass", "score": 0.4, "low": [10, 20], "high": [30, 40]}
     case = {"status": "done", "folder": str(tmp_path)}
@@ -103,11 +103,27 @@ def test_boxes_have_a_table_of_findings_and_labels_none(tmp_path):
     assert not (tmp_path / "volumes.csv").exists()
     page = (tmp_path / "cohort.html").read_text()
     assert "findings.csv, a row per box" in page and "volumes.csv" not in page
-    labels = tmp_path / "labels"
-    labels.mkdir()
-    write_cohort([{**case, "case": "a", "labels": {"probabilities": {}}}] * 2, "ct_x 1.0", [], labels)
-    assert [path.name for path in labels.iterdir()] == ["cohort.html"]
-    assert ".csv" not in (labels / "cohort.html").read_text()
+
+
+def test_labels_have_a_table_with_a_row_for_each_class_and_value(tmp_path):
+    said = {
+        "probabilities": {"normal": 0.25, "osteoporosis": 0.75},
+        "values": {"T-score": {"value": -2.6, "unit": "1"}},
+        "intervals": {"osteoporosis": [0.5, 0.875], "T-score": [-3.0, -2.0]},
+    }
+    case = {"status": "done", "folder": str(tmp_path)}
+    failed = {**case, "case": "b", "status": "failed", "error": "a knee"}
+    assert write_cohort([{**case, "case": "a", "labels": said}, failed], "hip 1.0", [], tmp_path) == []
+    rows = list(csv.reader((tmp_path / "labels.csv").read_text().splitlines()))
+    assert rows == [
+        ["case", "status", "label", "probability", "value", "unit", "low", "high", "error"],
+        ["a", "done", "normal", "0.25", "", "", "", "", ""],
+        ["a", "done", "osteoporosis", "0.75", "", "", "0.5", "0.875", ""],
+        ["a", "done", "T-score", "", "-2.6", "1", "-3.0", "-2.0", ""],
+        ["b", "failed", "", "", "", "", "", "", "a knee"],
+    ]
+    assert "labels.csv, a row per class and value" in (tmp_path / "cohort.html").read_text()
+    assert not (tmp_path / "volumes.csv").exists() and not (tmp_path / "findings.csv").exists()
 
 
 def test_of_cases_that_all_failed_the_table_says_why(tmp_path):

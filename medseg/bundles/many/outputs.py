@@ -1,5 +1,5 @@
 """What a run over many cases leaves: run.json, cohort.html, and cohort.parquet and volumes.csv with a row per
-structure."""
+structure (findings.csv per box, labels.csv per class and value)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from medseg.bundles.many.run import DATABASE
 from medseg.bundles.record import write_record
 from medseg.files import atomic_path, plain
 from medseg.metrics.outliers import outliers
-from medseg.reports.cohort import write_cohort
+from medseg.reports.cohort import table_of, write_cohort
 
 TABLE = "cohort.parquet"
 PREVIEW = "preview.png"
@@ -45,9 +45,14 @@ def _on_the_page(case: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def table_rows(cases: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A row per structure of each case, and one for a case without any; what a case says stands in each."""
+    """A row per structure, box, or class and value of each case, and one for a case without any; what a case
+    says stands in each. Of boxes and labels the columns are those of findings.csv and labels.csv."""
+    table = table_of(cases)
     for case in cases:
         own = {key: case.get(key) for key in CASE_COLUMNS}
+        if table.of != "structures":
+            yield from (own | row for row in table.rows([case]))
+            continue
         for row in case.get("structures") or [{}]:
             flat = {"structure": row.get("name")} if row else {"structure": None}
             for key, value in row.items():

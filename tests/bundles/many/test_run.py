@@ -9,7 +9,7 @@ import pytest
 from cohort_runs import Rehearsal, Unready, begun
 
 from medseg.bundles.many.engine import LocalEngine, Workers
-from medseg.bundles.many.outputs import write_outputs
+from medseg.bundles.many.outputs import table_rows, write_outputs
 from medseg.bundles.many.run import DATABASE, Progress, run_cohort
 from medseg.errors import InputError, MedsegError
 from medseg.files import held
@@ -113,6 +113,27 @@ def test_the_table_has_a_row_for_each_case_and_the_record_the_counts(mixed):
     ]
     page = (out / "cohort.html").read_text()
     assert "a slice is missing." in page and "SIGKILL" in page
+
+
+def test_the_table_of_a_cohort_of_boxes_and_of_labels_has_a_row_for_each_of_them():
+    done = {"status": "done", "attempts": 1, "seconds": 2.0}
+    box = {"class": "nodule", "score": 0.9, "low": [1.0, 2.0, 3.0], "high": [4.0, 5.0, 6.0]}
+    found = [
+        {**done, "case": "a", "boxes": {"unit": "LPS mm", "found": [box, {**box, "score": 0.5}]}},
+        {**done, "case": "b", "boxes": {"unit": "LPS mm", "found": []}},
+    ]
+    rows = list(table_rows(found))
+    assert [(r["case"], r.get("score"), r.get("high_3"), r["seconds"]) for r in rows] == [
+        ("a", 0.9, 6.0, 2.0),
+        ("a", 0.5, 6.0, 2.0),
+        ("b", None, None, 2.0),
+    ]
+    said = {"probabilities": {"normal": 0.25}, "values": {"T-score": {"value": -2.6, "unit": "1"}}}
+    rows = list(table_rows([{**done, "case": "a", "labels": said}]))
+    assert [(r["label"], r.get("probability"), r.get("value")) for r in rows] == [
+        ("normal", 0.25, None),
+        ("T-score", None, -2.6),
+    ]
 
 
 @pytest.mark.parametrize(
