@@ -1,7 +1,6 @@
 """Score pools: the large batch in small pieces and over two processes has the same gradient; a queue has the
 right pull."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -237,15 +236,8 @@ def one_process(rank: int, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_gradient_of_one_with_the_whole_batch(tmp_path):
-    # The file runs itself: a test module has no name that a new process could import.
-    start = [sys.executable, __file__]
-    processes = [subprocess.Popen([*start, str(rank), str(tmp_path)]) for rank in (0, 1)]
-    try:
-        assert [process.wait(timeout=800) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
+def test_two_processes_have_the_gradient_of_one_with_the_whole_batch(tmp_path, run_in_two_processes):
+    run_in_two_processes(__file__, tmp_path)
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     whole, expected = step_with(BatchPool(), make_networks(), make_data())
     for one in found:

@@ -1,7 +1,6 @@
 """Two processes train one model by the same methods as one does, or say that they cannot."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -87,17 +86,10 @@ def one_process(rank: int, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory) -> list[dict]:
+def found(tmp_path_factory, run_in_two_processes) -> list[dict]:
     """What each of the two processes found."""
     folder = tmp_path_factory.mktemp("processes")
-    # The file runs itself: a test module has no name that a new process could import.
-    start = [sys.executable, __file__]
-    processes = [subprocess.Popen([*start, str(rank), str(folder)]) for rank in (0, 1)]
-    try:
-        assert [process.wait(timeout=800) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
+    run_in_two_processes(__file__, folder)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 
