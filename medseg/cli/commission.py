@@ -122,21 +122,24 @@ def _site(options) -> int:
         )
         record = validate_site(request, Workers(options.workers, threads), bar.report)
     page = write_site_page(record, out)
-    unjudged = record["passed"] is None and bool(record["limits"]["levels"] or record["limits"]["dose"])
+    asked = bool(record["limits"]["levels"] or record["limits"]["dose"])
     for note in record["passed_over"]:
         say(f"passed over: {in_flags(note)}", file=sys.stderr)
+    for note in record["unjudged"]:
+        say(f"not judged: {note}", file=sys.stderr)
     if options.json:
-        say(json.dumps({key: record[key] for key in ("passed", "plans", "structures")}, indent=1))
+        say(json.dumps({key: record[key] for key in ("passed", "unjudged", "plans", "structures")}, indent=1))
     else:
         words = {
-            None: "no structure that an action level could judge"
-            if unjudged
-            else "no action levels were fixed",
-            True: "within all action levels",
+            None: "no structure that an action level could judge" if asked else "no action levels were fixed",
+            True: "within all action levels that could be judged"
+            if record["unjudged"]
+            else "within all action levels",
             False: "beyond a level",
         }
         say(f"{record['plans']} plans: {words[record['passed']]} -> {page}")
-    return 1 if record["passed"] is False else 2 if record["not_done"] or unjudged else 0
+    open_questions = record["not_done"] or record["unjudged"] or (asked and record["passed"] is None)
+    return 1 if record["passed"] is False else 2 if open_questions else 0
 
 
 def _refuse(options, names: Sequence[str], command: str) -> None:

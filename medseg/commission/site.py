@@ -21,7 +21,7 @@ from medseg.bundles.record import versions, write_record
 from medseg.bundles.request import Request
 from medseg.commission.judge import Judge
 from medseg.commission.limits import Limits, read_limits
-from medseg.commission.statistics import Control, control, group_of, is_within, summaries
+from medseg.commission.statistics import Control, control, group_of, is_within, summaries, unjudged
 from medseg.errors import InputError
 from medseg.files import load_json, make_folder, plain
 from medseg.metrics import PATH_DEFINITION, SURFACE_DEFINITION
@@ -115,6 +115,7 @@ def validate_site(
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "plans": len(done),
         "passed": _all_passed(rows),
+        "unjudged": unjudged(rows, limits),
         "limits": limits.record(),
         "roi_map": judge.record()["roi_map"],
         "structures": rows,

@@ -42,7 +42,7 @@ def write_site_page(record: Mapping[str, Any], folder: Path) -> Path:
         "dose": _dose_rows(record),
         "guidance": GUIDANCE,
     }
-    notices = list(record["passed_over"])
+    notices = [*(f"Not judged: {words}" for words in record["unjudged"]), *record["passed_over"]]
     notices += [f"{case['case']}: {words}" for case in record["cases"] for words in case["warnings"]]
     write_page("site.html", folder / PAGE, **values, notices=notices, definitions=DEFINITIONS)
     return folder / PAGE

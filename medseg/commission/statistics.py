@@ -93,6 +93,25 @@ def _summary(name: str, group: str, rows: Sequence[Mapping[str, Any]], limits: L
     }
 
 
+def unjudged(rows: Sequence[Mapping[str, Any]], limits: Limits) -> list[str]:
+    """A sentence for each action level that no case could be judged by: neither passed nor failed. Of the
+    levels of "*" only for structures that some plan has."""
+    of_all = {row["structure"]: row for row in rows if row["group"] == ALL}
+    own = [name for name in limits.structures() if limits.levels.get(name) or limits.dose.get(name)]
+    told = []
+    for name in dict.fromkeys([*own, *of_all]):
+        verdicts = of_all[name]["verdicts"] if name in of_all else []
+        open_ones = [verdict["number"] for verdict in verdicts if not verdict["n"]]
+        if name in own and len(open_ones) == len(verdicts):
+            told.append(f"{name}: no case could be judged by its action levels; no plan has it")
+        elif len(open_ones) < len(verdicts):
+            told += [
+                f"{name}: no case could be judged by {number}; no planned dose covers it"
+                for number in open_ones
+            ]
+    return told
+
+
 def _verdict(number: str, level: float, values: Sequence[float | None], share: float) -> dict[str, Any]:
     """Whether enough of the values lie within a level; a value that does not exist is not within."""
     least = number in AT_LEAST

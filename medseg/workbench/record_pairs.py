@@ -44,6 +44,8 @@ SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
 EPOCH = date(1970, 1, 1)
 
 IMPLANT = "implant"
+_YES = ("1", "1.0", "true", "yes", "y")
+_NO = ("", "0", "0.0", "false", "no", "n")
 
 WHY = (
     "paired",
@@ -212,8 +214,18 @@ def _sides(column: pandas.Series) -> pandas.Series:
     return column.str.upper().map(SIDES).fillna("")
 
 
-def _is_set(column: pandas.Series) -> np.ndarray:
-    return column.str.lower().isin(["1", "1.0", "true", "yes", "y"]).to_numpy()
+def _is_set(column: pandas.Series, what: str) -> np.ndarray:
+    """bool for each row; InputError for a word that may mean either, since an implant passed over would be
+    learned from."""
+    said = column.str.strip().str.lower()
+    unknown = ~said.isin([*_YES, *_NO])
+    if unknown.any():
+        raise InputError(
+            f"{what}: {column[unknown].iloc[0][:30]!r} in the column for {IMPLANT} "
+            f"({int(unknown.sum())} rows); expected one of {', '.join(_YES)} or {', '.join(_NO[1:])}, "
+            "or nothing. Recode the column."
+        )
+    return said.isin(_YES).to_numpy()
 
 
 def _values(request: PairRequest, records: pandas.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -267,7 +279,7 @@ def _meet(
     if by_side:
         why[(_sides(images["side"]) == "").to_numpy() & (why == "")] = "the image does not say its side"
     if "implant" in images:
-        why[_is_set(images["implant"]) & (why == "")] = IMPLANT
+        why[_is_set(images["implant"], "the images") & (why == "")] = IMPLANT
     usable = record_dated & (records["patient"] != "").to_numpy()
     if by_side:
         usable &= (_sides(records["side"]) != "").to_numpy()
@@ -300,7 +312,7 @@ def _meet(
         row,
     )
     if "implant" in records:
-        why[asked[paired][_is_set(records["implant"])[row]]] = IMPLANT
+        why[asked[paired][_is_set(records["implant"], "the records")[row]]] = IMPLANT
     return Met(why, figure, days_apart, image_day, record)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,14 @@ from PIL import Image
 
 from medseg.bundles.cohort import segment
 from medseg.bundles.config import run_config
+from medseg.bundles.copies import copy_bundle
 from medseg.bundles.find import find_bundle
 from medseg.bundles.request import Request
 from medseg.bundles.score_labels import score_labels
 from medseg.bundles.score_request import ScoreRequest
 from medseg.phantoms.hip import DEVICES, bmd_of, make_hip
 
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
 NAME = "BMD of the femoral neck"
 
 
@@ -84,20 +87,16 @@ def test_it_is_scored_with_agreement_and_intervals(films, weights, tmp_path, mon
 
 
 @pytest.fixture
-def own_bundle(weights, tmp_path) -> Path:
-    """The bundle as a user makes it of the variant: its weights, its ids, its calibration."""
-    folder = tmp_path / "my_hips"
-    shutil.copytree(find_bundle("hip_osteoporosis").folder, folder)
-    torch.save(torch.load(weights, weights_only=True)["network"], folder / "models" / "model.pt")
-    configs = folder / "configs"
-    contents = {name: json.loads((configs / f"{name}.json").read_text()) for name in ("inference", "bmd")}
-    contents["inference"] |= {"numbers": contents["bmd"]["numbers"]}
-    (configs / "inference.json").write_text(json.dumps(contents["inference"]))
-    metadata = json.loads((configs / "metadata.json").read_text())
-    del metadata["weights_sha256"]
-    (configs / "metadata.json").write_text(json.dumps(metadata))
-    calibration = json.loads((configs / "calibration.json").read_text())
-    (configs / "calibration.json").write_text(json.dumps({**calibration, "off": {"bmd": [-0.5, 0.5] * 39}}))
+def own_bundle(weights, tmp_path, monkeypatch) -> Path:
+    """The bundle as a user makes it of the variant: copied with its weights, then calibrated."""
+    monkeypatch.syspath_prepend(str(TOOLS / "benchmarks" / "hip_osteoporosis"))
+    run = importlib.import_module("run")
+    monkeypatch.delitem(sys.modules, "run")
+    own, shipped = tmp_path / "own.pt", find_bundle("hip_osteoporosis")
+    torch.save(torch.load(weights, weights_only=True)["network"], own)
+    folder = copy_bundle(shipped, tmp_path / "my_hips", own, "bmd").folder
+    calibration = json.loads((shipped.folder / "configs" / "calibration.json").read_text())
+    run.write_calibration(folder, {**calibration, "off": {"bmd": [-0.5, 0.5] * 39}})
     return folder
 
 

@@ -93,9 +93,23 @@ def test_levels_pass_by_the_share_of_cases_and_the_exit_code_tells(site, clinic,
     out, code, record = site
     verdicts = {v["number"]: (v["within"], v["n"]) for v in record["structures"][0]["verdicts"]}
     assert verdicts == {"dsc": (1, 3), "shift_mm": (1, 3), "Dmean": (1, 2)}
-    assert record["passed"] is True and code == 0
+    assert record["passed"] is True and record["unjudged"] == [] and code == 0
     beyond = {case["case"]: case["beyond"] for case in record["cases"]}
     assert beyond == {"p0_CT": [], "p1_CT": ["GTV"], "p2_CT": ["GTV"]}
+
+
+def test_a_level_that_no_plan_can_be_judged_by_is_told_and_ends_in_2(clinic, bright_bundle, tmp_path, capsys):
+    out, limits, plans = tmp_path / "out", tmp_path / "limits.json", tmp_path / "plans"
+    limits.write_text(json.dumps({"GTV": {"dsc": 0.5, "dose": {"Dmean": 1.0}}}))
+    shutil.copytree(clinic / "plans" / "p1", plans / "p1", ignore=shutil.ignore_patterns("R[DP].dcm"))
+    words = ["site", "--plans", plans, "--bundle", bright_bundle, "-o", out]
+    words += ["--roi-map", clinic / "rois.json", "--limits", limits]
+    assert main(["commission", *map(str, words)]) == 2
+    told = capsys.readouterr()
+    assert "not judged: GTV: no case could be judged by Dmean; no planned dose covers it" in told.err
+    assert "within all action levels that could be judged" in told.out
+    page = (out / "site.html").read_text()
+    assert "within all action levels that could be judged" in page and "Not judged: GTV" in page
 
 
 def test_plans_bundle_and_guidance_are_recorded_and_no_patient(site, clinic):

@@ -8,7 +8,7 @@ import pytest
 
 from medseg.commission.limits import Limits, read_limits
 from medseg.commission.site import changed_since, charts, in_order, read_baseline
-from medseg.commission.statistics import agreement, control, is_within, summaries
+from medseg.commission.statistics import agreement, control, is_within, summaries, unjudged
 from medseg.errors import InputError
 
 
@@ -136,6 +136,24 @@ def test_an_automatic_contour_whose_dose_cannot_be_told_is_not_within_and_a_plan
     assert not is_within(leaked, levels) and is_within(uncovered, levels) and is_within(row(0.9), levels)
     found = summaries([case("a", leaked), case("b", uncovered), case("c", row(0.9))], levels)[0]
     assert [(v["within"], v["n"]) for v in found["verdicts"]] == [(0, 1)]
+
+
+def test_a_level_by_which_no_case_could_be_judged_is_told():
+    levels = Limits(
+        levels={"*": {"dsc": 0.8}, "Brain": {"hd95_mm": 5.0}},
+        dose={"Cord": {"D2%": 2.0}, "Lens": {"Dmean": 1.0}},
+    )
+    nobody = {"name": "Larynx", "state": "no plan"}
+    found = unjudged(summaries([case("a", row(0.9), nobody), case("b", row(0.9))], levels), levels)
+    assert found == [
+        "Brain: no case could be judged by its action levels; no plan has it",
+        "Cord: no case could be judged by D2%; no planned dose covers it",
+        "Lens: no case could be judged by its action levels; no plan has it",
+    ]
+    dosed = row(0.9, dose={"D2%": [40.0, 41.0]})
+    only = Limits(levels={"*": {"dsc": 0.8}}, dose={"Cord": {"D2%": 2.0}})
+    assert unjudged(summaries([case("a", dosed, nobody)], only), only) == []
+    assert unjudged(summaries([case("a", row(0.9))], Limits()), Limits()) == []
 
 
 def test_a_baseline_of_another_bundle_tolerance_or_scanner_is_told(tmp_path):

@@ -120,6 +120,23 @@ def test_implants_are_left_out_whichever_table_knows_of_them(tmp_path):
     assert report["paired"] == 3
 
 
+def test_an_implant_in_other_words_is_refused_and_not_taken_for_none(tmp_path):
+    records = ["pid,when,neck,metal", "1,2021-03-02,-3,THA left", *[f"{line},0" for line in OTHERS[1]]]
+    asked = request(
+        tmp_path,
+        ["a.dcm,1,20210301,L,", *OTHERS[0]],
+        records,
+        record_columns={**COLUMNS, "implant": "metal"},
+    )
+    with pytest.raises(
+        InputError, match="the records: 'THA left' in the column for implant .1 rows.; expected"
+    ):
+        pair(asked)
+    named = {"image": "path", "patient": "PatientID", "date": "StudyDate", "implant": "ImageLaterality"}
+    with pytest.raises(InputError, match="the images: 'screw' in the column for implant"):
+        pair(request(tmp_path, ["a.dcm,1,20210301,L,screw"], ["1,2021-03-02,-3"], image_columns=named))
+
+
 def test_t_scores_made_of_bmd_meet_the_limit_exactly(tmp_path):
     # 0.558 g/cm2 is (0.558 - 0.858) / 0.120 = -2.5, and -2.4999999999999996 in floating point.
     records = ["pid,when,neck", "1,2021-03-02,0.558", "2,2021-03-02,0.559", *OTHERS[1]]

@@ -6,7 +6,8 @@
 
 `calibrate` fits temperature and offset on the validation films and writes them with their scores, and how far
 the network was off in each of its numbers, into configs/calibration.json of the bundle (default: the one of
-this checkout), whose weights and inference.json it takes; `greys` calls dark films sick and prints the AUROC
+this checkout), whose weights and inference.json it takes. A bundle that `medseg bundles copy` made asks for
+no calibration until then; its inference.json is told to. `greys` calls dark films sick and prints the AUROC
 of that on the test films, with its 95 % interval over patients. `medseg score hip_osteoporosis` scores the
 network.
 """
@@ -77,9 +78,20 @@ def calibrate(options: argparse.Namespace) -> None:
             field: [round(float(number), 4) for number in column if np.isfinite(number)]
             for field, column in zip(numbers, off.T, strict=True)
         }
-    out = options.bundle / "configs" / "calibration.json"
-    write_json(content, out)
+    out = write_calibration(options.bundle, content)
     print(f"temperature {temperature:.3f}, offset {offset:.3f} -> {out}")
+
+
+def write_calibration(bundle: Path, content: dict) -> Path:
+    """Write the bundle's calibration.json, and let its inference.json ask for it where it asks for none."""
+    out, inference = bundle / "configs" / "calibration.json", bundle / "configs" / "inference.json"
+    write_json(content, out)
+    config = read_json(inference)
+    for step in config["postprocessing"]["transforms"]:
+        if step.get("calibration", out) is None:
+            step["calibration"] = "$@bundle_root + '/configs/calibration.json'"
+            write_json(config, inference)
+    return out
 
 
 def greys(options: argparse.Namespace) -> None:
