@@ -161,7 +161,7 @@ class CheckInputd(MapTransform):
             if not self.allowed:
                 raise InputError(
                     f"{d[key].meta['filename_or_obj']}: {words}. To contour it all the same, with a warning "
-                    f"in every file: `allow=out_of_distribution`."
+                    f"in every file that has a place for it: `allow=out_of_distribution`."
                 )
             remark = f"Accepted out_of_distribution: the image is {words}."
             warnings.warn(remark, MedsegWarning, stacklevel=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from medseg.cases.nifti import write_volume
+from medseg.phantoms.hip import make_hip
 from medseg.phantoms.series import stack_geometry
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools" / "gates"))
@@ -69,3 +71,36 @@ def test_the_fit_is_mean_and_covariance_over_the_likeliest_place_of_each_image()
     )
     assert fit.furthest(fit.Sample("empty", (np.empty((0, 2)),)), mean, covariance) == np.inf
     assert fit.rate([1.0, 5.0, np.inf], 4.0) == "2 of 3 refused (66.7 %), furthest 5.00"
+
+
+def test_a_copy_of_a_bundle_gets_the_gate_of_its_own_films_and_the_words_for_them(tmp_path, capsys):
+    cases = []
+    for number in range(14):
+        film = make_hip(number, (-4.0, 0.5)[number % 2], pixels=160).image
+        Image.fromarray(np.rint(film * 65535).astype(np.uint16)).save(tmp_path / f"{number}.png")
+        cases.append({"image": f"{number}.png", "case_id": str(number), "side": "L"})
+    datalist, gate = tmp_path / "list.json", tmp_path / "my_hips" / "configs" / "gate.json"
+    datalist.write_text(json.dumps({"training": cases[:10], "validation": cases[10:]}))
+    shipped = Path(fit.find_bundle("hip_osteoporosis").folder, "configs", "gate.json").read_text()
+    words = [
+        "hip_osteoporosis",
+        str(tmp_path),
+        "--into",
+        str(tmp_path / "my_hips"),
+        "--datalist",
+        str(datalist),
+    ]
+    words += ["--learned-from", "films of our clinic"]
+    assert fit.main(words) == 2 and "no configs/gate.json" in capsys.readouterr().err
+    gate.parent.mkdir(parents=True)
+    gate.write_text(shipped)
+    assert fit.main(words) == 0
+    made = json.loads(gate.read_text())
+    assert made["learned_from"] == "films of our clinic" and made.keys() == json.loads(shipped).keys()
+    assert made["fitted"]["validation"].startswith("0 of 4 refused")
+    assert made["fitted"]["command"].endswith("--datalist list.json --learned-from 'films of our clinic'")
+    assert Path(fit.find_bundle("hip_osteoporosis").folder, "configs", "gate.json").read_text() == shipped
+    datalist.write_text(json.dumps({"training": cases}))
+    assert fit.main(words) == 2 and "no cases under 'validation'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        fit.main(words[:4])

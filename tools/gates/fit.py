@@ -6,15 +6,19 @@
     python tools/gates/fit.py cxr_anatomy DATASET_DIR --also CXR/nih_mass_nodule/images
     python tools/gates/fit.py eye_lesion DATASET_DIR
     python tools/gates/fit.py hip_osteoporosis DATASET_DIR
+    python tools/gates/fit.py hip_osteoporosis DATASET_DIR --into MY_BUNDLE --datalist LIST \\
+        --learned-from "radiographs of hips of our clinic"
 
-DATASET_DIR is what the bundle's datalist counts from. Mean and covariance of the look's numbers come from the
-training patients. The limit is the greatest distance of a validation patient, and of all but 5 % of the
-images of ``--also``, times the bundle's slack: 1.1, but 1.5 where the training images are blanked outside the
+DATASET_DIR is what the bundle's datalist counts from. The last gives a copy of a bundle (`medseg bundles
+copy`) the gate of its own images; the copy asks for --trust-bundle once more after that.
+
+Mean and covariance of the look's numbers come from the training patients. The limit is the greatest distance
+of a validation patient, and of all but 5 % of the images of ``--also``, times the bundle's slack: 1.1, but 1.5 where the training images are blanked outside the
 body and whole scans are not, and where all are of one camera. The bands of HU reach from a quarter of the
 lowest to four times the highest share in training, since they only have to tell Hounsfield units from other
 numbers. The rules of a film (metal, blur, text) and the least margin of its posture leave room beyond the
 furthest training or validation film. Every random region is drawn with a seed. Writes
-monai_bundles/BUNDLE/configs/gate.json and prints the rates of the model card.
+configs/gate.json of the bundle and prints the rates of the model card.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -261,10 +265,13 @@ def sizes(samples: list[Sample], kind: Kind) -> dict[str, list[float]]:
     }
 
 
-def fit_gate(name: str, data: Path, also: list[Path], report: Callable[[str], None]) -> dict:
-    """The content of gate.json; ``report`` gets the rates, a line for each set of images."""
-    kind, folder = KINDS[name], find_bundle(name).folder
-    listed = read_json(folder / "configs" / "datalist.json")
+def fit_gate(kind: Kind, datalist: Path, data: Path, also: list[Path], report: Callable[[str], None]) -> dict:
+    """The content of gate.json but for the command; ``report`` gets the rates, a line for each set of
+    images. InputError for a datalist without training or validation."""
+    listed = read_json(datalist)
+    for section in ("training", "validation"):
+        if not listed.get(section):
+            raise InputError(f"{datalist}: no cases under {section!r}; the limit is fitted on both.")
     sections = [section for section in ("training", "validation", "test") if section in listed]
     extra: dict[str, np.ndarray | list] = {}
     others: dict[str, list[Sample]] = {}
@@ -306,8 +313,6 @@ def fit_gate(name: str, data: Path, also: list[Path], report: Callable[[str], No
         "mean": [float(f"{value:.5g}") for value in mean],
         "covariance": [[float(f"{value:.5g}") for value in row] for row in covariance],
         "fitted": {
-            "command": f"python tools/gates/fit.py {name} DATASET_DIR"
-            + "".join(f" --also {place.parent.name}/{place.name}" for place in also),
             "numbers": LOOKS[kind.look].names,
             "slack": kind.slack,
             **{section: rate(values, limit) for section, values in far.items()},
@@ -338,13 +343,33 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--also", type=Path, action="append", default=[], help="whole films that must be taken too"
     )
+    parser.add_argument("--into", type=Path, metavar="BUNDLE", help="a copy of the bundle that gets the gate")
+    parser.add_argument(
+        "--datalist", type=Path, metavar="LIST", help="with --into: what the copy learned from"
+    )
+    parser.add_argument(
+        "--learned-from", metavar="WORDS", help="with --into: the same in words, for refusals"
+    )
     options = parser.parse_args(arguments)
+    own = (options.into, options.datalist, options.learned_from)
+    if any(own) and not all(own):
+        parser.error("--into, --datalist and --learned-from go together")
+    kind, command = KINDS[options.bundle], f"python tools/gates/fit.py {options.bundle} DATASET_DIR"
+    command += "".join(f" --also {place.parent.name}/{place.name}" for place in options.also)
+    folder = options.into or find_bundle(options.bundle).folder
+    datalist = options.datalist or folder / "configs" / "datalist.json"
+    if options.into:
+        kind = replace(kind, learned_from=options.learned_from)
+        command += f" --into {folder.name} --datalist {datalist.name} --learned-from {options.learned_from!r}"
+    out = folder / "configs" / "gate.json"
     try:
-        content = fit_gate(options.bundle, options.data, options.also, print)
+        if not out.is_file():
+            raise InputError(f"{folder}: no configs/gate.json; expected a copy of {options.bundle}.")
+        content = fit_gate(kind, datalist, options.data, options.also, print)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    out = find_bundle(options.bundle).folder / "configs" / "gate.json"
+    content["fitted"] = {"command": command, **content["fitted"]}
     out.write_text(lines(content), encoding="utf-8")
     print(f"{out}: limit {content['limit']}")
     return 0

@@ -67,6 +67,9 @@ METHODS: dict[str, Method] = {
     "qam_ocm_published": Method(BCEPerSample, QualityWeights, {**PUBLISHED, "strength": 2.0}),
 }
 
+PLAIN = ("ce", "dice_ce")
+"""Methods that beside a ``loss_function`` mean plain training with that loss."""
+
 EMPTY_CHANNELS = ("keep", "unknown")
 
 
@@ -74,7 +77,8 @@ class NoisyLabelTrainer(SupervisedTrainer):
     """SupervisedTrainer with `method`, one of METHODS; with "ce" it is plain training in the same loop.
 
     `method_options`: settings of the method's learner (for example {"drop_share": 0.25}; for the QAM methods
-    "quality" and, if wanted, its "optimizer"). `loss_function`: a PerSampleLoss instead of the method's own.
+    "quality" and, if wanted, its "optimizer"). `loss_function`: a PerSampleLoss instead of the method's own;
+    methods that are nothing but another loss are refused beside it.
     `warmup`: share of all steps with equal weights, None for the method's own (0 = the paper of QAM).
     `empty_channels`: "keep" takes a label channel without foreground at its word; "unknown" takes it for not
     contoured, right where every image shows the structure and an empty label can only be an error.
@@ -106,6 +110,12 @@ class NoisyLabelTrainer(SupervisedTrainer):
         **kwargs: Any,
     ) -> None:
         chosen = build("method", method, METHODS)
+        if loss_function is not None and chosen.learner is EqualWeights and method not in PLAIN:
+            raise InputError(
+                f"method '{method}' is nothing but a loss, and this training names its own "
+                f"({type(loss_function).__name__}), which would be taken instead. Leave out one of the two; "
+                f"a method beside a loss is {' or '.join(PLAIN)} (plain training) or one that weighs labels."
+            )
         loss = loss_function if loss_function is not None else chosen.loss()
         if not isinstance(loss, PerSampleLoss):
             raise InputError(

@@ -333,6 +333,10 @@ def test_in_3d_the_case_is_scored_and_batches_of_one_patch_can_be_pooled():
         ({"method": "ce", "warmup": 1.5}, "warmup is 1.5"),
         ({"method": "ce", "empty_channels": "drop"}, "choose one of keep, unknown"),
         ({"method": "ce", "loss_function": torch.nn.BCEWithLogitsLoss()}, "must be a PerSampleLoss"),
+        (
+            {"method": "gce", "loss_function": BCEPerSample()},
+            r"method 'gce' is nothing but a loss, and this training names its own \(BCEPerSample\)",
+        ),
         ({"method": "ce", "accumulation_steps": 2}, "the pool 'two_pass' for large batches"),
     ],
 )
