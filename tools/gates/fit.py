@@ -12,13 +12,14 @@
 DATASET_DIR is what the bundle's datalist counts from. The last gives a copy of a bundle (`medseg bundles
 copy`) the gate of its own images; the copy asks for --trust-bundle once more after that.
 
-Mean and covariance of the look's numbers come from the training patients. The limit is the greatest distance
-of a validation patient, and of all but 5 % of the images of ``--also``, times the bundle's slack: 1.1, but 1.5 where the training images are blanked outside the
-body and whole scans are not, and where all are of one camera. The bands of HU reach from a quarter of the
-lowest to four times the highest share in training, since they only have to tell Hounsfield units from other
-numbers. The rules of a film (metal, blur, text) and the least margin of its posture leave room beyond the
-furthest training or validation film. Every random region is drawn with a seed. Writes
-configs/gate.json of the bundle and prints the rates of the model card.
+Mean and covariance of the look's numbers come from the training patients. The limit is the greatest
+distance of a validation patient, and of all but 5 % of the images of ``--also``, times the bundle's slack:
+1.1, but 1.5 where the training images are blanked outside the body and whole scans are not, and where all
+are of one camera. The bands of HU reach from a quarter of the lowest to four times the highest share in
+training, since they only have to tell Hounsfield units from other numbers. The rules of a film (metal,
+blur, text) and the least margin of its posture leave room beyond the furthest training or validation film.
+Every random region is drawn with a seed. Writes configs/gate.json of the bundle and prints the rates of the
+model card.
 """
 
 from __future__ import annotations
