@@ -15,6 +15,7 @@ from medseg.cases.records import read_table
 from medseg.errors import InputError
 from medseg.files import write_csv, write_json
 from medseg.workbench.clinic_datalist import drawn
+from medseg.workbench.columns import days_of, ids_of, is_set, sides_of
 from medseg.workbench.headers import PATH, headers
 from medseg.workbench.nearest import NO_MATCH, PAIRED, nearest_records
 from medseg.workbench.pseudonyms import day_shift, hashed
@@ -39,13 +40,10 @@ RECORD_FIELDS = {
 HEADER_COLUMNS = {"patient": "PatientID", "date": "StudyDate", "image": PATH, "side": "Laterality"}
 """What a table of ``medseg records headers`` calls them."""
 
-SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
 
 EPOCH = date(1970, 1, 1)
 
 IMPLANT = "implant"
-_YES = ("1", "1.0", "true", "yes", "y")
-_NO = ("", "0", "0.0", "false", "no", "n")
 
 WHY = (
     "paired",
@@ -132,7 +130,7 @@ def pair(request: PairRequest, progress: bool = False) -> dict[str, Any]:
     images = _images(request, progress)
     records = read_table(request.records, request.record_columns, request.sql_table)
     value, usable = _values(request, records)
-    without_figure = set(_ids(records["patient"])[~usable])
+    without_figure = set(ids_of(records["patient"])[~usable])
     records_used = records[usable].reset_index(drop=True)
     met = _meet(request, images, records_used, value[usable], without_figure)
     report: dict[str, Any] = {
@@ -186,48 +184,6 @@ def _left_out(met: Met) -> dict[str, int]:
     return {reason: int((met.why == reason).sum()) for reason in dict.fromkeys(met.why) if reason}
 
 
-def _ids(column: pandas.Series) -> pandas.Series:
-    """Patient ids to compare; medseg's own CSV files put an apostrophe before what looks like a formula."""
-    return column.str.removeprefix("'")
-
-
-def _days(column: pandas.Series, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """(day number, whether it is a date) of texts such as 20210304, 2021-03-04 and 2021-03-04 10:31:00."""
-    import pandas
-
-    text = column.str.slice(0, 10).str.replace("-", "", regex=False).str.slice(0, 8)
-    rest = column.str.len() > np.where(column.str.contains("-", regex=False), 10, 8)
-    sound = text.str.fullmatch(r"\d{8}") & (~rest | column.str.slice(10, 11).isin(["T", " ", "."]))
-    dates = pandas.to_datetime(text.where(sound), format="%Y%m%d", errors="coerce")
-    there = dates.notna().to_numpy()
-    if len(column) and not there.any() and (column != "").any():
-        example = column[column != ""].iloc[0]
-        raise InputError(
-            f"dates of {what} cannot be read: {example[:30]!r}; expected 20210304 or 2021-03-04, "
-            "since 03/04/2021 may mean two days."
-        )
-    days = dates.to_numpy().astype("datetime64[D]").astype(np.int64)
-    return np.where(there, days, 0), there
-
-
-def _sides(column: pandas.Series) -> pandas.Series:
-    return column.str.upper().map(SIDES).fillna("")
-
-
-def _is_set(column: pandas.Series, what: str) -> np.ndarray:
-    """bool for each row; InputError for a word that may mean either, since an implant passed over would be
-    learned from."""
-    said = column.str.strip().str.lower()
-    unknown = ~said.isin([*_YES, *_NO])
-    if unknown.any():
-        raise InputError(
-            f"{what}: {column[unknown].iloc[0][:30]!r} in the column for {IMPLANT} "
-            f"({int(unknown.sum())} rows); expected one of {', '.join(_YES)} or {', '.join(_NO[1:])}, "
-            "or nothing. Recode the column."
-        )
-    return said.isin(_YES).to_numpy()
-
-
 def _values(request: PairRequest, records: pandas.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """The figure of each record, as T-score or BMD, and whether it has one."""
     import pandas
@@ -268,8 +224,8 @@ def _meet(
 ) -> Met:
     import pandas
 
-    image_day, image_dated = _days(images["date"], "images")
-    record_day, record_dated = _days(records["date"], "records")
+    image_day, image_dated = days_of(images["date"], "images")
+    record_day, record_dated = days_of(records["date"], "records")
     by_side = "side" in records
     if by_side and "side" not in images:
         raise InputError("the records have a side and the images none; name its column in `image_columns`.")
@@ -277,30 +233,30 @@ def _meet(
     why[(images["patient"] == "").to_numpy()] = "no patient id"
     why[~image_dated & (why == "")] = "no date"
     if by_side:
-        why[(_sides(images["side"]) == "").to_numpy() & (why == "")] = "the image does not say its side"
+        why[(sides_of(images["side"]) == "").to_numpy() & (why == "")] = "the image does not say its side"
     if "implant" in images:
-        why[_is_set(images["implant"], "the images") & (why == "")] = IMPLANT
+        why[is_set(images["implant"], IMPLANT, "the images") & (why == "")] = IMPLANT
     usable = record_dated & (records["patient"] != "").to_numpy()
     if by_side:
-        usable &= (_sides(records["side"]) != "").to_numpy()
+        usable &= (sides_of(records["side"]) != "").to_numpy()
 
     def keys(table: pandas.DataFrame) -> pandas.Series:
-        patient = _ids(table["patient"])
-        return patient + "\0" + _sides(table["side"]) if by_side else patient
+        patient = ids_of(table["patient"])
+        return patient + "\0" + sides_of(table["side"]) if by_side else patient
 
     group, _ = pandas.factorize(pandas.concat([keys(images), keys(records)], ignore_index=True))
     asked, rows = np.flatnonzero(why == ""), np.flatnonzero(usable)
     found = nearest_records(
         group[: len(images)][asked],
         image_day[asked],
-        pandas.factorize(_sides(images["side"]))[0][asked] if "side" in images else np.zeros_like(asked),
+        pandas.factorize(sides_of(images["side"]))[0][asked] if "side" in images else np.zeros_like(asked),
         group[len(images) :][rows],
         record_day[rows],
         value[rows],
         request.most_days,
     )
     why[asked] = np.array(["", *WHY[1:]], object)[found.outcome]
-    patients = _ids(images["patient"])
+    patients = ids_of(images["patient"])
     why[patients.isin(without_figure).to_numpy() & (why == WHY[NO_MATCH])] = "its records have no figure"
     figure = np.zeros(len(images))
     days_apart, record = np.zeros((2, len(images)), np.int64)
@@ -312,7 +268,7 @@ def _meet(
         row,
     )
     if "implant" in records:
-        why[asked[paired][_is_set(records["implant"], "the records")[row]]] = IMPLANT
+        why[asked[paired][is_set(records["implant"], IMPLANT, "the records")[row]]] = IMPLANT
     return Met(why, figure, days_apart, image_day, record)
 
 
@@ -345,7 +301,7 @@ def _sections(
 ) -> dict[str, list[dict]]:
     """Training, validation and, from a day on, test; a patient stands in one of them. Earlier images of the
     test set's patients are left out, which ``met.why`` then says."""
-    patients = _ids(images["patient"]).to_numpy(object)
+    patients = ids_of(images["patient"]).to_numpy(object)
     in_test = np.zeros(len(images), bool)
     if request.test_from is not None:
         first_day = (request.test_from - EPOCH).days
@@ -361,7 +317,9 @@ def _sections(
     sections: dict[str, list[dict]] = {"training": [], "validation": []}
     if request.test_from is not None:
         sections["test"] = []
-    sides = _sides(images["side"]).to_numpy(object) if "side" in images else np.full(len(images), "", object)
+    sides = (
+        sides_of(images["side"]).to_numpy(object) if "side" in images else np.full(len(images), "", object)
+    )
     names = images["image"].to_numpy(object)
     carried = _carried(images, records)
     for index in kept:
