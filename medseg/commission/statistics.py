@@ -100,15 +100,17 @@ def unjudged(rows: Sequence[Mapping[str, Any]], limits: Limits) -> list[str]:
     own = [name for name in limits.structures() if limits.levels.get(name) or limits.dose.get(name)]
     told = []
     for name in dict.fromkeys([*own, *of_all]):
-        verdicts = of_all[name]["verdicts"] if name in of_all else []
-        open_ones = [verdict["number"] for verdict in verdicts if not verdict["n"]]
-        if name in own and len(open_ones) == len(verdicts):
-            told.append(f"{name}: no case could be judged by its action levels; no plan has it")
-        elif len(open_ones) < len(verdicts):
-            told += [
-                f"{name}: no case could be judged by {number}; no planned dose covers it"
-                for number in open_ones
-            ]
+        row = of_all.get(name)
+        open_ones = [verdict["number"] for verdict in row["verdicts"] if not verdict["n"]] if row else []
+        if row is None or (open_ones and not row["n"]):
+            if name in own:
+                told.append(f"{name}: no case could be judged by its action levels; no plan has it")
+            continue
+        told += [
+            f"{name}: no case could be judged by {number}; no plan's contour has that number (no planned "
+            "dose covers it, or it holds fewer cc)"
+            for number in open_ones
+        ]
     return told
 
 

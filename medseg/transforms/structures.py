@@ -182,8 +182,8 @@ class KeepComponentsd(MapTransform):
         super().__init__(keys)
         if min_volume_cc < 0:
             raise InputError(f"min_volume_cc is {min_volume_cc}; expected 0 (keep all) or more.")
-        if max_gap_mm is not None and not max_gap_mm >= 0:
-            raise InputError(f"max_gap_mm is {max_gap_mm}; expected null (keep all) or a distance in mm.")
+        if max_gap_mm is not None and (isinstance(max_gap_mm, str | bool) or not max_gap_mm >= 0):
+            raise InputError(f"max_gap_mm is {max_gap_mm!r}; expected null (keep all) or a distance in mm.")
         self.names = None if names is None else frozenset(names)
         self.min_volume_cc = min_volume_cc
         self.largest_only = largest_only

@@ -106,7 +106,7 @@ def test_a_level_that_no_plan_can_be_judged_by_is_told_and_ends_in_2(clinic, bri
     words += ["--roi-map", clinic / "rois.json", "--limits", limits]
     assert main(["commission", *map(str, words)]) == 2
     told = capsys.readouterr()
-    assert "not judged: GTV: no case could be judged by Dmean; no planned dose covers it" in told.err
+    assert "not judged: GTV: no case could be judged by Dmean; no plan's contour has that number" in told.err
     assert "within all action levels that could be judged" in told.out
     page = (out / "site.html").read_text()
     assert "within all action levels that could be judged" in page and "Not judged: GTV" in page

@@ -11,6 +11,8 @@ from medseg.commission.site import changed_since, charts, in_order, read_baselin
 from medseg.commission.statistics import agreement, control, is_within, summaries, unjudged
 from medseg.errors import InputError
 
+NO_NUMBER = "no plan's contour has that number (no planned dose covers it, or it holds fewer cc)"
+
 
 def row(dsc, manual_cc=10.0, automatic_cc=10.0, **more):
     percent = 100 * (automatic_cc / manual_cc - 1)
@@ -147,8 +149,17 @@ def test_a_level_by_which_no_case_could_be_judged_is_told():
     found = unjudged(summaries([case("a", row(0.9), nobody), case("b", row(0.9))], levels), levels)
     assert found == [
         "Brain: no case could be judged by its action levels; no plan has it",
-        "Cord: no case could be judged by D2%; no planned dose covers it",
+        f"Cord: no case could be judged by D2%; {NO_NUMBER}",
         "Lens: no case could be judged by its action levels; no plan has it",
+    ]
+    only_dose, undosed = Limits(dose={"Cord": {"D2%": 2.0}}), [case("a", row(0.9))]
+    assert unjudged(summaries(undosed, only_dose), only_dose) == [
+        f"Cord: no case could be judged by D2%; {NO_NUMBER}"
+    ]
+    lens = {**row(0.9, dose={"Dmean": [1.0, 1.5]}), "name": "Lens"}
+    of_all = Limits(dose={"*": {"Dmean": 2.0}})
+    assert unjudged(summaries([case("a", row(0.9), lens, nobody)], of_all), of_all) == [
+        f"Cord: no case could be judged by Dmean; {NO_NUMBER}"
     ]
     dosed = row(0.9, dose={"D2%": [40.0, 41.0]})
     only = Limits(levels={"*": {"dsc": 0.8}}, dose={"Cord": {"D2%": 2.0}})

@@ -13,6 +13,7 @@ from PIL import Image
 from medseg.cases.nifti import write_volume
 from medseg.phantoms.hip import make_hip
 from medseg.phantoms.series import stack_geometry
+from medseg.transforms.gate import read_gate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools" / "gates"))
 import fit  # noqa: E402
@@ -73,14 +74,21 @@ def test_the_fit_is_mean_and_covariance_over_the_likeliest_place_of_each_image()
     assert fit.rate([1.0, 5.0, np.inf], 4.0) == "2 of 3 refused (66.7 %), furthest 5.00"
 
 
+def film_of(path):
+    return fit.small_film(fit.torch.from_numpy(fit.open_radiograph(path).pixels))
+
+
 def test_a_copy_of_a_bundle_gets_the_gate_of_its_own_films_and_the_words_for_them(tmp_path, capsys):
     cases = []
     for number in range(14):
         film = make_hip(number, (-4.0, 0.5)[number % 2], pixels=160).image
         Image.fromarray(np.rint(film * 65535).astype(np.uint16)).save(tmp_path / f"{number}.png")
         cases.append({"image": f"{number}.png", "case_id": str(number), "side": "L"})
+    right = np.asarray(Image.open(tmp_path / "3.png"))[:, ::-1]
+    Image.fromarray(np.ascontiguousarray(right)).save(tmp_path / "3.png")
+    cases[3]["side"] = "R"
     datalist, gate = tmp_path / "list.json", tmp_path / "my_hips" / "configs" / "gate.json"
-    datalist.write_text(json.dumps({"training": cases[:10], "validation": cases[10:]}))
+    datalist.write_text(json.dumps({"training": cases[:10], "validation": cases[10:], "test": []}))
     shipped = Path(fit.find_bundle("hip_osteoporosis").folder, "configs", "gate.json").read_text()
     words = [
         "hip_osteoporosis",
@@ -97,10 +105,19 @@ def test_a_copy_of_a_bundle_gets_the_gate_of_its_own_films_and_the_words_for_the
     assert fit.main(words) == 0
     made = json.loads(gate.read_text())
     assert made["learned_from"] == "films of our clinic" and made.keys() == json.loads(shipped).keys()
-    assert made["fitted"]["validation"].startswith("0 of 4 refused")
+    taken = read_gate(gate)
+    assert taken.learned_from == "films of our clinic" and "test" not in made["fitted"]
+    lefts = [film_of(tmp_path / f"{n}.png")[:, :: -1 if n == 3 else 1] for n in range(10)]
+    assert np.abs(np.mean(lefts, axis=0) - np.array(made["left_template"])).max() < 6e-4
     assert made["fitted"]["command"].endswith("--datalist list.json --learned-from 'films of our clinic'")
     assert Path(fit.find_bundle("hip_osteoporosis").folder, "configs", "gate.json").read_text() == shipped
+    no_side = [{**case, "side": ""} for case in cases]
+    datalist.write_text(json.dumps({"training": no_side[:10], "validation": cases[10:]}))
+    assert (
+        fit.main(words) == 2 and "0.png: neither the datalist nor the image says" in capsys.readouterr().err
+    )
     datalist.write_text(json.dumps({"training": cases}))
-    assert fit.main(words) == 2 and "no cases under 'validation'" in capsys.readouterr().err
+    assert fit.main(words) == 2 and "fewer than 1 cases under 'validation'" in capsys.readouterr().err
+    assert json.loads(gate.read_text()) == made, "what is refused leaves the gate alone"
     with pytest.raises(SystemExit):
         fit.main(words[:4])

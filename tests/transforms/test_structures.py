@@ -76,8 +76,9 @@ def test_a_piece_farther_from_the_largest_than_allowed_is_left_out_and_told():
         KeepComponentsd(min_volume_cc=0.5, max_gap_mm=0)(
             {"structures": case(two_pieces())}
         )  # specks: not told
-    with pytest.raises(InputError, match="max_gap_mm is -1"):
-        KeepComponentsd(max_gap_mm=-1)
+    for wrong in (-1, float("nan"), "30", True):
+        with pytest.raises(InputError, match=f"max_gap_mm is {wrong!r}; expected null"):
+            KeepComponentsd(max_gap_mm=wrong)
 
 
 def test_the_gap_between_pieces_is_measured_over_uneven_slices_and_in_packed_masks():

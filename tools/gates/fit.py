@@ -190,8 +190,13 @@ def posture(cases: dict[str, list[dict]], data: Path) -> dict[str, list | float]
     validation films."""
 
     def as_left(case: dict) -> np.ndarray:
-        film = small_film(torch.from_numpy(open_radiograph(data / case["image"]).pixels))
-        return film[:, ::-1] if case["side"] == "R" else film
+        film = open_radiograph(data / case["image"])
+        header = {} if film.stored is None else film.stored.header
+        side = case.get("side") or header.get("ImageLaterality") or header.get("Laterality")
+        if side not in ("L", "R"):
+            raise InputError(f"{case['image']}: neither the datalist nor the image says which side it is.")
+        small = small_film(torch.from_numpy(film.pixels))
+        return small[:, ::-1] if side == "R" else small
 
     films = {section: [as_left(case) for case in cases[section]] for section in ("training", "validation")}
     template = np.round(np.mean(films["training"], axis=0), 3)
@@ -270,10 +275,10 @@ def fit_gate(kind: Kind, datalist: Path, data: Path, also: list[Path], report: C
     """The content of gate.json but for the command; ``report`` gets the rates, a line for each set of
     images. InputError for a datalist without training or validation."""
     listed = read_json(datalist)
-    for section in ("training", "validation"):
-        if not listed.get(section):
-            raise InputError(f"{datalist}: no cases under {section!r}; the limit is fitted on both.")
-    sections = [section for section in ("training", "validation", "test") if section in listed]
+    for section, least in (("training", 2), ("validation", 1)):
+        if not isinstance(listed, dict) or len(listed.get(section) or []) < least:
+            raise InputError(f"{datalist}: fewer than {least} cases under {section!r}; the fit needs both.")
+    sections = [section for section in ("training", "validation", "test") if listed.get(section)]
     extra: dict[str, np.ndarray | list] = {}
     others: dict[str, list[Sample]] = {}
     if kind.look == "film":

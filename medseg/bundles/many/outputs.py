@@ -51,7 +51,7 @@ def table_rows(cases: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     for case in cases:
         own = {key: case.get(key) for key in CASE_COLUMNS}
         if table.of != "structures":
-            yield from (own | row for row in table.rows([case]))
+            yield from (dict.fromkeys(table.columns) | own | row for row in table.rows([case]))
             continue
         for row in case.get("structures") or [{}]:
             flat = {"structure": row.get("name")} if row else {"structure": None}

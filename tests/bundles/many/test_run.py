@@ -123,14 +123,16 @@ def test_the_table_of_a_cohort_of_boxes_and_of_labels_has_a_row_for_each_of_them
         {**done, "case": "b", "boxes": {"unit": "LPS mm", "found": []}},
     ]
     rows = list(table_rows(found))
-    assert [(r["case"], r.get("score"), r.get("high_3"), r["seconds"]) for r in rows] == [
+    assert [(r["case"], r["score"], r["high_3"], r["seconds"]) for r in rows] == [
         ("a", 0.9, 6.0, 2.0),
         ("a", 0.5, 6.0, 2.0),
         ("b", None, None, 2.0),
     ]
+    (empty,) = table_rows([{**done, "case": "b", "boxes": {"unit": "LPS mm", "found": []}}])
+    assert {"class", "score", "unit", "low_1", "high_3"} <= empty.keys(), "tables of runs are read together"
     said = {"probabilities": {"normal": 0.25}, "values": {"T-score": {"value": -2.6, "unit": "1"}}}
     rows = list(table_rows([{**done, "case": "a", "labels": said}]))
-    assert [(r["label"], r.get("probability"), r.get("value")) for r in rows] == [
+    assert [(r["label"], r["probability"], r["value"]) for r in rows] == [
         ("normal", 0.25, None),
         ("T-score", None, -2.6),
     ]
