@@ -22,7 +22,7 @@ from medseg.inference.sampling import Sampling
 from medseg.inference.sliding_window import PACKED_SIZE, unpack
 from medseg.shapes.boxes import box_of
 from medseg.shapes.packed import PackedMasks, pack
-from medseg.shapes.pieces import gaps_to_piece_mm, label_pieces
+from medseg.shapes.pieces import edge_of, gaps_to_piece_mm, label_pieces
 from medseg.structures.structure import Structure
 from medseg.transforms.readers import REMARK_KEY, case_of
 
@@ -229,9 +229,10 @@ class KeepComponentsd(MapTransform):
         if self.largest_only:
             drop |= np.arange(count + 1) != sizes.argmax()
         if self.max_gap_mm is not None and np.count_nonzero(~drop[1:]) > 1:
-            slices, *rows_columns = np.unravel_index(where, pieces.shape)
+            edge = edge_of(inside[box]).ravel()[where]
+            slices, *rows_columns = np.unravel_index(where[edge], pieces.shape)
             points_mm = geometry.points_lps_mm(first + box[0].start + slices, np.stack(rows_columns, axis=1))
-            gaps_mm = gaps_to_piece_mm(piece, points_mm, int(sizes.argmax()))
+            gaps_mm = gaps_to_piece_mm(piece[edge], points_mm, int(sizes.argmax()))
             alone = (gaps_mm > self.max_gap_mm) & ~drop
             if alone.any():
                 self._tell(structure, sizes[alone].sum() if known else None, gaps_mm[alone].min())
