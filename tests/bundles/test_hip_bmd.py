@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from medseg.bundles.score_labels import score_labels
 from medseg.bundles.score_request import ScoreRequest
 from medseg.phantoms.hip import DEVICES, bmd_of, make_hip
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
+HIP_RUN = Path(__file__).resolve().parents[2] / "tools" / "benchmarks" / "hip_osteoporosis" / "run.py"
 NAME = "BMD of the femoral neck"
 
 
@@ -87,11 +86,11 @@ def test_it_is_scored_with_agreement_and_intervals(films, weights, tmp_path, mon
 
 
 @pytest.fixture
-def own_bundle(weights, tmp_path, monkeypatch) -> Path:
+def own_bundle(weights, tmp_path) -> Path:
     """The bundle as a user makes it of the variant: copied with its weights, then calibrated."""
-    monkeypatch.syspath_prepend(str(TOOLS / "benchmarks" / "hip_osteoporosis"))
-    run = importlib.import_module("run")
-    monkeypatch.delitem(sys.modules, "run")
+    spec = importlib.util.spec_from_file_location("hip_run", HIP_RUN)
+    run = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(run)
     own, shipped = tmp_path / "own.pt", find_bundle("hip_osteoporosis")
     torch.save(torch.load(weights, weights_only=True)["network"], own)
     folder = copy_bundle(shipped, tmp_path / "my_hips", own, "bmd").folder
