@@ -98,15 +98,18 @@ def test_levels_pass_by_the_share_of_cases_and_the_exit_code_tells(site, clinic,
     assert beyond == {"p0_CT": [], "p1_CT": ["GTV"], "p2_CT": ["GTV"]}
 
 
-def test_a_level_that_no_plan_can_be_judged_by_is_told_and_ends_in_2(clinic, bright_bundle, tmp_path, capsys):
-    out, limits, plans = tmp_path / "out", tmp_path / "limits.json", tmp_path / "plans"
-    limits.write_text(json.dumps({"GTV": {"dsc": 0.5, "dose": {"Dmean": 1.0}}}))
-    shutil.copytree(clinic / "plans" / "p1", plans / "p1", ignore=shutil.ignore_patterns("R[DP].dcm"))
-    words = ["site", "--plans", plans, "--bundle", bright_bundle, "-o", out]
+def test_a_level_that_no_plan_can_be_judged_by_is_told_and_ends_in_2(
+    clinic, site, bright_bundle, tmp_path, capsys
+):
+    out, limits = tmp_path / "out", tmp_path / "limits.json"
+    shutil.copytree(site[0] / "contours", out / "contours")
+    # The ball has no 500 cc, so no plan has this number of the dose.
+    limits.write_text(json.dumps({"cases_within": 0.3, "GTV": {"dsc": 0.5, "dose": {"D500cc": 1.0}}}))
+    words = ["site", "--plans", clinic / "plans", "--bundle", bright_bundle, "-o", out]
     words += ["--roi-map", clinic / "rois.json", "--limits", limits]
     assert main(["commission", *map(str, words)]) == 2
     told = capsys.readouterr()
-    assert "not judged: GTV: no case could be judged by Dmean; no plan's contour has that number" in told.err
+    assert "not judged: GTV: no case could be judged by D500cc; no plan's contour has that number" in told.err
     assert "within all action levels that could be judged" in told.out
     page = (out / "site.html").read_text()
     assert "within all action levels that could be judged" in page and "Not judged: GTV" in page
