@@ -94,12 +94,15 @@ def write_cohort(
     return left
 
 
+def _case(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What every row of a case begins with."""
+    return {key: record[key] for key in ("case", "status", "error") if key in record}
+
+
 def volume_rows(records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Rows of volumes.csv: one per structure, and one for a case that has none."""
     for record in records:
-        case = {"case": record["case"], "status": record["status"]}
-        if "error" in record:
-            case["error"] = record["error"]
+        case = _case(record)
         structures = record.get("structures") or [{}]
         for row in structures:
             known = {key: row[key] for key in COLUMNS if row.get(key) is not None}
@@ -109,9 +112,7 @@ def volume_rows(records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]
 def finding_rows(records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Rows of findings.csv: one per box, the best of a case first, and one for a case without any."""
     for record in records:
-        case = {"case": record["case"], "status": record["status"]}
-        if "error" in record:
-            case["error"] = record["error"]
+        case = _case(record)
         boxes = record.get("boxes") or {}
         for number, box in enumerate(boxes.get("found") or [{}], 1):
             known = {key: box[key] for key in FINDING_COLUMNS if box.get(key) is not None}
@@ -123,9 +124,7 @@ def finding_rows(records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any
 def label_rows(records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Rows of labels.csv: one per class, then one per value, and one for a case without any."""
     for record in records:
-        case = {"case": record["case"], "status": record["status"]}
-        if "error" in record:
-            case["error"] = record["error"]
+        case = _case(record)
         labels = record.get("labels") or {}
         rows = {name: {"probability": chance} for name, chance in labels.get("probabilities", {}).items()}
         rows |= labels.get("values", {})
